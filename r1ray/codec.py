@@ -1,0 +1,158 @@
+"""msgpack for the wire types: arrays as raw little-endian bytes, a version in front, never pickle.
+
+Layout of a scored group: a map with the keys of the dataclass; an array is {"d": dtype, "b": bytes}; shapes are one-dimensional.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from r1ray.errors import WireError
+from r1ray.types import (
+    WIRE_VERSION,
+    Completion,
+    PromptTask,
+    RolloutGroup,
+    Sampling,
+    Score,
+    ScoredGroup,
+    VersionSpan,
+)
+
+_DTYPES = {"i4": np.dtype("<i4"), "f4": np.dtype("<f4")}
+
+
+def _array(values: np.ndarray[Any, Any], code: str) -> dict[str, Any]:
+    return {"d": code, "b": np.ascontiguousarray(values, dtype=_DTYPES[code]).tobytes()}
+
+
+def _unarray(raw: dict[str, Any]) -> np.ndarray[Any, Any]:
+    dtype = _DTYPES[raw["d"]]
+    return np.frombuffer(raw["b"], dtype=dtype)
+
+
+def _pack_rollout(g: RolloutGroup) -> dict[str, Any]:
+    p, s = g.prompt, g.sampling
+    return {
+        "group_id": g.group_id,
+        "worker_id": g.worker_id,
+        "timings": g.timings,
+        "sampling": {"temperature": s.temperature, "top_p": s.top_p, "max_new_tokens": s.max_new_tokens, "seed": s.seed},
+        "prompt": {
+            "prompt_id": p.prompt_id,
+            "index": p.index,
+            "epoch": p.epoch,
+            "token_ids": _array(p.token_ids, "i4"),
+            "messages": list(p.messages),
+            "answer": p.answer,
+            "task": p.task,
+            "meta": p.meta,
+        },
+        "completions": [
+            {
+                "token_ids": _array(c.token_ids, "i4"),
+                "behavior_logprobs": _array(c.behavior_logprobs, "f4"),
+                "text": c.text,
+                "finish_reason": c.finish_reason,
+                "version_spans": [[v.version, v.start, v.end] for v in c.version_spans],
+            }
+            for c in g.completions
+        ],
+    }
+
+
+def _unpack_rollout(raw: dict[str, Any]) -> RolloutGroup:
+    p = raw["prompt"]
+    prompt = PromptTask(
+        prompt_id=p["prompt_id"],
+        index=p["index"],
+        epoch=p["epoch"],
+        token_ids=_unarray(p["token_ids"]),
+        messages=tuple(p["messages"]),
+        answer=p["answer"],
+        task=p["task"],
+        meta=p["meta"],
+    )
+    completions = []
+    for c in raw["completions"]:
+        tokens, logprobs = _unarray(c["token_ids"]), _unarray(c["behavior_logprobs"])
+        if len(tokens) != len(logprobs):
+            raise WireError(f"group {raw['group_id']}: {len(tokens)} tokens but {len(logprobs)} log-probabilities")
+        spans = tuple(VersionSpan(version=v, start=s, end=e) for v, s, e in c["version_spans"])
+        if [s.start for s in spans] != [0, *(s.end for s in spans[:-1])] or not spans or spans[-1].end != len(tokens):
+            raise WireError(f"group {raw['group_id']}: version spans do not cover the {len(tokens)} tokens")
+        completions.append(
+            Completion(
+                token_ids=tokens,
+                behavior_logprobs=logprobs,
+                text=c["text"],
+                finish_reason=c["finish_reason"],
+                version_spans=spans,
+            )
+        )
+    return RolloutGroup(
+        group_id=raw["group_id"],
+        prompt=prompt,
+        completions=tuple(completions),
+        sampling=Sampling(**raw["sampling"]),
+        worker_id=raw["worker_id"],
+        timings=raw["timings"],
+    )
+
+
+def _dump(kind: str, body: dict[str, Any]) -> bytes:
+    packed = msgpack.packb({"v": WIRE_VERSION, "k": kind, **body}, use_bin_type=True)
+    assert isinstance(packed, bytes)
+    return packed
+
+
+def _load(kind: str, data: bytes) -> dict[str, Any]:
+    try:
+        raw = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.exceptions.UnpackException) as e:
+        raise WireError(f"{len(data)} bytes are not a msgpack {kind}: {e}") from e
+    if not isinstance(raw, dict) or raw.get("k") != kind:
+        raise WireError(f"expected a {kind}, got {raw.get('k') if isinstance(raw, dict) else type(raw).__name__}")
+    if raw.get("v") != WIRE_VERSION:
+        raise WireError(f"{kind} has wire version {raw.get('v')}, this code reads {WIRE_VERSION}: use the matching r1ray")
+    return raw
+
+
+def pack_rollout(group: RolloutGroup) -> bytes:
+    """Encode a rollout group, as the rollout worker sends it to a reward worker."""
+    return _dump("rollout", {"rollout": _pack_rollout(group)})
+
+
+def unpack_rollout(data: bytes) -> RolloutGroup:
+    """Decode `pack_rollout`. Raises WireError for anything else."""
+    return _decode("rollout", data, lambda raw: _unpack_rollout(raw["rollout"]))
+
+
+def pack_scored(group: ScoredGroup) -> bytes:
+    """Encode a scored group, as the ledger stores it."""
+    scores = [{"reward": s.reward, "parts": s.parts, "error": s.error} for s in group.scores]
+    return _dump("scored", {"rollout": _pack_rollout(group.rollout), "scores": scores})
+
+
+def unpack_scored(data: bytes) -> ScoredGroup:
+    """Decode `pack_scored`. Raises WireError for anything else."""
+
+    def build(raw: dict[str, Any]) -> ScoredGroup:
+        rollout = _unpack_rollout(raw["rollout"])
+        scores = tuple(Score(**s) for s in raw["scores"])
+        if len(scores) != len(rollout.completions):
+            raise WireError(f"group {rollout.group_id}: {len(scores)} scores for {len(rollout.completions)} completions")
+        return ScoredGroup(rollout=rollout, scores=scores)
+
+    return _decode("scored", data, build)
+
+
+def _decode(kind: str, data: bytes, build: Any) -> Any:
+    raw = _load(kind, data)
+    try:
+        return build(raw)
+    except (KeyError, TypeError, AttributeError, ValueError) as e:
+        raise WireError(f"{kind} is missing or has a malformed field: {e!r}") from e

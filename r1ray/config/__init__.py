@@ -1,0 +1,1 @@
+"""Typed configuration: `schema` says what there is, `load` merges and checks it."""

@@ -1,0 +1,65 @@
+"""Every failure that r1ray raises by name.
+
+The tree follows what is to be done about a failure, because that is what callers decide on:
+
+    R1RayError
+    |- ConfigError         the user must change something; refused at start, exit code 2
+    |- InfrastructureError a process, a machine or a network failed; retry elsewhere
+    |- DataError           one prompt or sample is at fault; drop it with its reason
+    |- NumericError        NaN or Inf in the loss or gradients; skip, or roll back
+    `- IntegrityError      the run folder or a wire message is not what it must be; stop
+
+Each message says what happened, to what, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class R1RayError(Exception):
+    """Base of all named failures. `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class ConfigError(R1RayError):
+    """Bad input known at start: the message names the key or file, its value and what would be right."""
+
+    exit_code = 2
+
+
+class InfrastructureError(R1RayError):
+    """A process, node or connection failed. Retrying elsewhere may help."""
+
+
+class DeadlineExceeded(InfrastructureError):
+    """A wait ran past its deadline; the message names what was waited for and the key that sets the deadline."""
+
+
+class WeightSyncError(InfrastructureError):
+    """A worker did not take part in a whole weight sync, or answered with another digest."""
+
+
+class BudgetSpent(R1RayError):
+    """Failures of one class used up their configured budget; the message says which and why."""
+
+
+class DataError(R1RayError):
+    """One prompt or sample is at fault."""
+
+
+class VerifierError(DataError):
+    """A verifier could not judge a sample (time-out, crash); never the same as reward zero."""
+
+
+class NumericError(R1RayError):
+    """NaN or Inf where a finite number is needed."""
+
+
+class IntegrityError(R1RayError):
+    """Data on disk or on the wire breaks an invariant. Nothing was changed."""
+
+    exit_code = 3
+
+
+class WireError(IntegrityError):
+    """A message cannot be decoded: unknown version, missing field, wrong length."""

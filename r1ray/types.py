@@ -1,0 +1,133 @@
+"""The records that travel between the parts of r1ray.
+
+Shapes: P prompt tokens, T completion tokens, G completions of one prompt (a group).
+Index t of a log-probability array holds the log-probability *of* token t given the tokens before it.
+Nothing here imports ray, torch, vllm or deepspeed: these are the contracts that every part shares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Int32Array = npt.NDArray[np.int32]
+Float32Array = npt.NDArray[np.float32]
+FinishReason = Literal["stop", "length", "abort"]
+Message = dict[str, str]
+
+WIRE_VERSION = 1
+"""Version of the msgpack layout below; a reader refuses any other."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptTask:
+    """One prompt to answer. Producer: PromptSource. Consumers: RolloutWorker, RewardWorker."""
+
+    prompt_id: str  # stable name of the problem in its dataset
+    index: int  # position in the (infinite) epoch order; what the ledger leases
+    epoch: int  # how often the dataset was gone through before this index
+    token_ids: Int32Array  # [P] the rendered and tokenised prompt
+    messages: tuple[Message, ...]  # the chat form: {"role": ..., "content": ...}
+    answer: Any  # what the verifiers need: str, number, dict of msgpack types
+    task: str  # name of the data source; selects the rewards of a mixture
+    meta: dict[str, Any] = field(default_factory=dict)  # msgpack types only
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionSpan:
+    """Tokens [start, end) of a completion were sampled by policy `version`."""
+
+    version: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """One sampled answer."""
+
+    token_ids: Int32Array  # [T]
+    behavior_logprobs: Float32Array  # [T] under the policy that sampled each token, temperature applied
+    text: str  # detokenised completion, special tokens kept
+    finish_reason: FinishReason
+    version_spans: tuple[VersionSpan, ...]  # cover [0, T) in order
+
+    @property
+    def min_policy_version(self) -> int:
+        return self.version_spans[0].version
+
+    @property
+    def max_policy_version(self) -> int:
+        return self.version_spans[-1].version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How completions were, or are to be, sampled."""
+
+    temperature: float
+    top_p: float = 1.0
+    max_new_tokens: int = 0  # counted in tokens
+    seed: int | None = None  # None: the engine's own stream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroup:
+    """G completions of one prompt. Producer: RolloutWorker. Consumer: RewardWorker."""
+
+    group_id: str  # names one lease of one prompt index: "<index>-<attempt>"
+    prompt: PromptTask
+    completions: tuple[Completion, ...]  # [G]
+    sampling: Sampling
+    worker_id: str
+    timings: dict[str, float]  # seconds: "queued", "generated"
+
+    @property
+    def min_policy_version(self) -> int:
+        return min(c.min_policy_version for c in self.completions)
+
+    @property
+    def max_policy_version(self) -> int:
+        return max(c.max_policy_version for c in self.completions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """The judgement of one completion."""
+
+    reward: float  # the weighted sum that is trained on
+    parts: dict[str, float]  # each reward by name, unweighted
+    error: str | None = None  # name of the failure; a group with an error is never trained on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredGroup:
+    """A group with its scores. Producer: RewardWorker. Consumers: the ledger, then the learner."""
+
+    rollout: RolloutGroup
+    scores: tuple[Score, ...]  # [G]
+    wire_version: int = WIRE_VERSION
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSummary:
+    """What planning a batch needs to know of a group without its payload. Producer: ledger. Consumer: learner."""
+
+    group_id: str
+    index: int
+    prompt_tokens: int  # P
+    completion_tokens: tuple[int, ...]  # [G] T of each
+    rewards: tuple[float, ...]  # [G] raw
+    min_policy_version: int
+    max_policy_version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchManifest:
+    """The groups of one training step, in a fixed order. Every learner rank gets the same manifest."""
+
+    step: int  # trains policy `step` into policy `step + 1`
+    groups: tuple[GroupSummary, ...]
