@@ -1,0 +1,30 @@
+"""What a synthetic task is: seeded problems with an exact checker, train and held-out disjoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Split = Literal["train", "heldout"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One problem. `answer` and `meta` hold msgpack types only."""
+
+    prompt_id: str
+    prompt: str  # the user's words, before any template
+    answer: Any  # what `check` compares with
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+class SyntheticTask(Protocol):
+    """A family of problems; the constructor takes the task's parameters as keywords and raises ConfigError on bad ones."""
+
+    def problem(self, index: int, split: Split, seed: int) -> Problem:
+        """The problem at `index`, a pure function of its arguments. No problem of one split occurs in the other."""
+        ...
+
+    def check(self, answer: str, truth: Any) -> bool:
+        """Whether `answer` (the extracted answer text, untrusted) solves the problem whose `Problem.answer` is `truth`."""
+        ...
