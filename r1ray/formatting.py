@@ -1,0 +1,66 @@
+"""How numbers read to people, the same in the terminal and in the report."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def duration(seconds: float) -> str:
+    """`8.4 s`, `1m 05s`, `2h 07m`: three significant parts at most."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m"
+
+
+def share(value: float | None) -> str:
+    """A share of one as a percentage: `72%`, `0.4%`; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    percent = 100 * value
+    return f"{percent:.1f}%" if 0 < abs(percent) < 1 or 99 < percent < 100 else f"{percent:.0f}%"
+
+
+def number(value: float | None) -> str:
+    """About three significant figures: `5,620`, `30.4`, `0.0031`, `3e-06`; a dash where there is none."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    size = abs(value)
+    if value == int(value) and size < 1e12:
+        return f"{int(value):,}"
+    if size >= 1000:
+        return f"{value:,.0f}"
+    if size >= 100:
+        return f"{value:.0f}"
+    if size >= 10:
+        return f"{value:.1f}"
+    if size >= 1:
+        return f"{value:.2f}"
+    if size >= 1e-3:
+        return f"{value:.3g}"
+    return f"{value:.2g}"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The course of the finite `values` in at most `width` block characters, each the mean of its share."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite or width < 1:
+        return ""
+    n = min(width, len(finite))
+    edges = [i * len(finite) // n for i in range(n + 1)]
+    means = [sum(finite[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    if high == low:
+        return _BLOCKS[3] * n
+    return "".join(_BLOCKS[round((m - low) / (high - low) * (len(_BLOCKS) - 1))] for m in means)
