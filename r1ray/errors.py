@@ -39,6 +39,10 @@ class WeightSyncError(InfrastructureError):
     """A worker did not take part in a whole weight sync, or answered with another digest."""
 
 
+class ServedWeightsDiffer(InfrastructureError):
+    """A worker serves weights other than it received; it must not generate again."""
+
+
 class BudgetSpent(R1RayError):
     """Failures of one class used up their configured budget; the message says which and why."""
 

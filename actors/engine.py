@@ -1,0 +1,210 @@
+"""vLLM behind a small interface: submit a group, step, change the weights between two steps.
+
+The engine runs in this process (no engine-core child), so that a step and a weight change can never overlap; with
+tensor parallelism vLLM's executor starts the worker processes and the same calls reach them all.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from r1ray.config.schema import Config
+from r1ray.errors import ServedWeightsDiffer, WeightSyncError
+from r1ray.transport.channel import Rendezvous
+from r1ray.types import Completion, Sampling, VersionSpan
+
+TransferSpecs = Sequence[tuple[str, str, tuple[int, ...]]]
+
+CPU_ENVIRONMENT: Mapping[str, str] = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "OMP_NUM_THREADS": "1",
+    "TORCHDYNAMO_DISABLE": "1",  # asking for logprobs compiles a rank counter even in eager mode: 5-7 s
+    "VLLM_NO_USAGE_STATS": "1",
+}
+GPU_ENVIRONMENT: Mapping[str, str] = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """One weight change as the worker saw it."""
+
+    version: int
+    digest: str  # of the bytes received
+    receive_s: float
+    apply_s: float  # how long generation stood still
+    digest_s: float  # of which: reading back what is served
+
+
+class GenerationEngine(Protocol):
+    """What the rollout worker needs of an engine; tests script one."""
+
+    def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None: ...
+
+    def abort(self, request_ids: Sequence[str]) -> None: ...
+
+    def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
+        """One engine step; the requests that it finished, each with all its completions."""
+        ...
+
+    @property
+    def unfinished(self) -> int: ...
+
+    def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
+        """Take part in the weight-sync group of a new epoch from the next receive on."""
+        ...
+
+    def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+        """Receive beside generation; `try_apply` tells the end."""
+        ...
+
+    def try_apply(self, version: int) -> Applied | None:
+        """Apply the weights when all were received; None while they are under way. Raises WeightSyncError."""
+        ...
+
+    def set_version(self, version: int) -> None: ...
+
+
+def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
+    """Keyword arguments of vLLM's EngineArgs for this run."""
+    engine = config.rollout.engine
+    gpu = config.rollout.num_gpus > 0
+    arguments: dict[str, Any] = {
+        "model": model_path,
+        "dtype": config.model.dtype if engine.dtype == "auto" else engine.dtype,
+        "max_model_len": config.model.max_length,
+        "max_num_seqs": engine.max_num_seqs,
+        "enforce_eager": engine.enforce_eager,
+        "enable_prefix_caching": engine.prefix_caching,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
+        "disable_log_stats": True,
+        "seed": config.run.seed,
+        "generation_config": "vllm",  # sampling is ours alone; a model folder must not change it
+        # The learner divides its logits by the temperature, so both sides speak of the same distribution.
+        "logprobs_mode": "processed_logprobs",
+        "weight_transfer_config": {"backend": "r1ray"},
+        "worker_extension_cls": "actors.receiver.ReceiverExtension",
+    }
+    if engine.kv_cache_gib is not None:
+        arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
+    if gpu:
+        arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
+    return arguments | engine.extra
+
+
+class VllmEngine:
+    """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
+
+    def __init__(self, config: Config, model_path: str) -> None:
+        import actors.receiver  # noqa: F401  registers the transfer engine in this process
+        from vllm import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
+        self._tokenizer = self._engine.get_tokenizer()
+        self._eos = self._tokenizer.eos_token_id
+        self._digest = config.sync.digest
+        self._interface = config.sync.interface
+        self._version = -1
+
+    # -- generation ---------------------------------------------------------------------------------------------
+
+    def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            n=n,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            max_tokens=sampling.max_new_tokens,
+            seed=sampling.seed,
+            logprobs=0,  # of the sampled token alone
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._engine.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params)
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        self._engine.abort_request(list(request_ids))
+
+    def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
+        finished = []
+        for output in self._engine.step():
+            if output.finished:
+                completions = sorted(output.outputs, key=lambda c: c.index)
+                finished.append((output.request_id, tuple(self._completion(c) for c in completions)))
+        return finished
+
+    def _completion(self, output: Any) -> Completion:
+        tokens = np.asarray(output.token_ids, dtype=np.int32)
+        spans = tuple(VersionSpan(version=int(s.version), start=s.start, end=s.end) for s in output.weight_versions)
+        return Completion(
+            token_ids=tokens,
+            behavior_logprobs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
+            text=self._tokenizer.decode(output.token_ids, skip_special_tokens=False),
+            finish_reason=output.finish_reason,
+            version_spans=spans,
+        )
+
+    @property
+    def unfinished(self) -> int:
+        return self._engine.get_num_unfinished_requests()
+
+    # -- weights ------------------------------------------------------------------------------------------------
+
+    def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
+        info = {"rendezvous": asdict(rendezvous), "rank_offset": rank, "interface": self._interface, "host": host}
+        self._engine.collective_rpc("init_weight_transfer_engine", args=(info,))
+
+    def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+        self._engine.collective_rpc("start_weight_update")
+        info = {"specs": list(specs), "bucket_bytes": bucket_bytes, "digest": self._digest != "off"}
+        self._engine.collective_rpc("update_weights", args=(info,))
+
+    def try_apply(self, version: int) -> Applied | None:
+        try:
+            received = self._engine.collective_rpc("weights_received")
+        except BaseException as e:
+            self._engine.collective_rpc("weights_release")
+            raise WeightSyncError(f"receiving policy {version} failed, policy {self._version} goes on: {e}") from e
+        if any(r is None for r in received):
+            return None
+        if len({r.digest for r in received}) > 1:
+            self._engine.collective_rpc("weights_release")
+            raise WeightSyncError(f"the processes of this worker received different bytes for policy {version}")
+        began = time.monotonic()
+        self._engine.collective_rpc("finish_weight_update")
+        read_back = time.monotonic()
+        if self._digest == "full":
+            differing = {n for names in self._engine.collective_rpc("weights_read_back") for n in names}
+            if differing:
+                raise ServedWeightsDiffer(f"after loading policy {version} other values are served in {sorted(differing)}")
+        self._engine.collective_rpc("weights_release")
+        checked = time.monotonic()
+        # Sequences that are under way keep their tokens and recompute their keys and values under the new policy.
+        self._engine.reset_prefix_cache(reset_running_requests=True)
+        self.set_version(version)
+        return Applied(
+            version=version,
+            digest=received[0].digest,
+            receive_s=max(r.seconds for r in received),
+            apply_s=time.monotonic() - began,
+            digest_s=checked - read_back,
+        )
+
+    def set_version(self, version: int) -> None:
+        self._version = version
+        self._engine.set_weight_version(str(version))

@@ -1,0 +1,114 @@
+"""The actor that owns the ledger. It adds nothing to it but waiting: for capacity, and for a whole batch.
+
+Every method may be repeated safely, so Ray may restart this actor and callers may retry; the ledger on disk is all its state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from r1ray.ledger.ledger import Ledger, LedgerSettings, LedgerStatus
+from r1ray.ledger.records import Lease
+from r1ray.types import BatchManifest
+
+LEASE_CHECK_S = 1.0
+"""How often lapsed leases are looked for while somebody waits."""
+
+
+class QueueOwner:
+    """Async methods run one at a time between awaits, as SQLite wants it."""
+
+    def __init__(self, path: str, settings: LedgerSettings) -> None:
+        self._ledger = Ledger.open(Path(path), settings)
+        self._changed = asyncio.Condition()
+        self._serving: dict[str, int] = {}
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _wait(self, until: float) -> None:
+        """Until something changed, a check for lapsed leases is due, or the loop's clock shows `until`."""
+        loop = asyncio.get_running_loop()
+        async with self._changed:
+            try:
+                await asyncio.wait_for(self._changed.wait(), min(LEASE_CHECK_S, max(0.0, until - loop.time())))
+            except TimeoutError:
+                self._ledger.expire()
+
+    # -- rollout workers ----------------------------------------------------------------------------------------
+
+    async def lease(self, worker_id: str, version: int, groups: int, wait_s: float) -> list[Lease]:
+        """At most `groups` leases; waits up to `wait_s` for the first. The worker may report a newer version meanwhile."""
+        self._serving[worker_id] = version
+        until = asyncio.get_running_loop().time() + wait_s
+        while True:
+            leases = self._ledger.lease(worker_id, self._serving[worker_id], groups)
+            if leases or asyncio.get_running_loop().time() >= until:
+                return leases
+            await self._wait(until)
+
+    async def serving(self, worker_id: str, version: int) -> None:
+        self._serving[worker_id] = version
+        await self._notify()
+
+    async def renew(self, worker_id: str) -> None:
+        self._ledger.renew(worker_id)
+
+    async def fail(self, group_id: str, reason: str, infrastructure: bool) -> None:
+        self._ledger.fail(group_id, reason, infrastructure=infrastructure)
+        await self._notify()
+
+    async def release_worker(self, worker_id: str) -> list[str]:
+        """Hand back the leases of a worker that died or left; returns their groups."""
+        self._serving.pop(worker_id, None)
+        released = self._ledger.release_worker(worker_id)
+        await self._notify()
+        return released
+
+    # -- reward workers -----------------------------------------------------------------------------------------
+
+    async def put(self, payloads: list[bytes], atomic: bool) -> list[str]:
+        """Store scored groups; `atomic`: all in one transaction. Returns the outcome of each by name."""
+        if atomic:
+            outcomes = self._ledger.put_many(payloads)
+        else:
+            outcomes = [self._ledger.put(p) for p in payloads]
+        await self._notify()
+        return [str(o) for o in outcomes]
+
+    # -- learner and controller ---------------------------------------------------------------------------------
+
+    async def take(self, step: int, wait_s: float) -> BatchManifest | None:
+        """The batch of `step`, or None where it is not whole after `wait_s`."""
+        until = asyncio.get_running_loop().time() + wait_s
+        while True:
+            manifest = self._ledger.take(step)
+            if manifest is not None:
+                await self._notify()
+                return manifest
+            if asyncio.get_running_loop().time() >= until:
+                return None
+            await self._wait(until)
+
+    async def payloads(self, group_ids: list[str]) -> list[bytes]:
+        return self._ledger.payloads(group_ids)
+
+    async def publish(self, version: int, incarnation: int, digest: str) -> None:
+        self._ledger.publish(version, incarnation, digest)
+
+    async def commit(self, policy_version: int, checkpoint: str) -> None:
+        self._ledger.commit(policy_version, checkpoint)
+
+    async def rollback(self, policy_version: int) -> Any:
+        rolled_back = self._ledger.rollback(policy_version)
+        await self._notify()
+        return rolled_back
+
+    async def status(self) -> LedgerStatus:
+        return self._ledger.status()
+
+    async def close(self) -> None:
+        self._ledger.close()

@@ -1,0 +1,330 @@
+"""The rollout worker: keeps one engine full, sends groups on as they finish, changes weights in flight.
+
+Three threads meet in this class, each with one job:
+
+    leaser   asks the ledger for prompts while the engine has room            -> inbox
+    engine   inbox -> engine.step() -> outbox; runs commands between two steps, applies received weights
+    senders  outbox -> a reward worker, which scores and stores the group; sends again elsewhere where that one died
+
+A lease stays open until the ledger has stored the scored group, so whatever is lost here is leased again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from actors.engine import Applied, GenerationEngine, TransferSpecs
+from r1ray.codec import pack_rollout
+from r1ray.config.schema import Config
+from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError, WeightSyncError
+from r1ray.ledger.ledger import Lease
+from r1ray.transport.channel import Rendezvous
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
+
+R = TypeVar("R")
+UNSYNCED = -1
+"""Version of a worker that has not completed a weight sync; it leases nothing."""
+
+
+class Prompts(Protocol):
+    def task_at(self, index: int) -> PromptTask: ...
+
+
+class Services(Protocol):
+    """The rest of the system as this worker sees it. Each call blocks at most its own deadline."""
+
+    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
+        """Prompts to answer; waits a short while for some, so an empty list means "ask again"."""
+        ...
+
+    def serving(self, worker_id: str, version: int) -> None:
+        """This worker serves policy `version` from now on. Does not wait; `lease` says it again."""
+        ...
+
+    def deliver(self, groups: list[bytes]) -> None:
+        """Have the groups scored and stored. Raises InfrastructureError where that is not certain."""
+        ...
+
+    def fail(self, group_id: str, reason: str) -> None:
+        """The prompt of `group_id` cannot be answered."""
+        ...
+
+
+@dataclass(slots=True)
+class Work:
+    """One request in the engine: a leased group, or an evaluation prompt with a future."""
+
+    prompt: PromptTask
+    sampling: Sampling
+    leased_at: float
+    submitted_at: float
+    group_id: str
+    result: Future[RolloutGroup] | None  # evaluation only
+
+
+@dataclass(slots=True)
+class Transfer:
+    version: int
+    deadline: float
+    result: Future[Applied]
+
+
+class RolloutWorker:
+    """See the module's text. `start` runs the threads; the other methods may be called from any thread."""
+
+    def __init__(
+        self, *, config: Config, worker_id: str, engine: GenerationEngine, prompts: Prompts, services: Services
+    ) -> None:
+        self._config = config
+        self._id = worker_id
+        self._engine = engine
+        self._prompts = prompts
+        self._services = services
+        self._changed = threading.Condition()
+        self._inbox: deque[Work] = deque()
+        self._outbox: deque[RolloutGroup] = deque()
+        self._working: dict[str, Work] = {}  # touched by the engine's thread alone
+        self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._transfer: Transfer | None = None
+        self._version = UNSYNCED
+        self._leased = 0  # groups between lease and delivery to the sender
+        self._undelivered = 0
+        self._draining = self._stopping = False
+        self._failure: BaseException | None = None
+        self._counts = {"tokens": 0, "groups": 0, "busy_s": 0.0, "idle_s": 0.0, "steps": 0}
+
+    # -- called by the actor ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        # Several senders, so that a group whose verification takes long does not hold up the others.
+        senders = 1 if self._config.run.deterministic else 4
+        for loop in (self._lease_loop, self._engine_loop, *[self._send_loop] * senders):
+            threading.Thread(target=self._guard, args=(loop,), name=loop.__name__, daemon=True).start()
+
+    def receive_weights(
+        self,
+        *,
+        version: int,
+        group: tuple[Rendezvous, int, str | None] | None,
+        specs: TransferSpecs,
+        bucket_bytes: int,
+        deadline_s: float,
+    ) -> Applied:
+        """Take part in one weight sync: enter `group` (rendezvous, rank, host) if given, receive, apply.
+
+        Blocks the caller, not the engine. Raises WeightSyncError (the old policy goes on) or ServedWeightsDiffer
+        (this worker is finished).
+        """
+        result: Future[Applied] = Future()
+
+        def begin() -> None:
+            if self._transfer is not None:
+                raise WeightSyncError(f"{self._id} is still receiving policy {self._transfer.version}")
+            if group is not None:
+                self._engine.enter_group(*group)
+            self._engine.begin_receive(specs, bucket_bytes)
+            self._transfer = Transfer(version=version, deadline=time.monotonic() + deadline_s, result=result)
+
+        self._call(begin, deadline_s)
+        return self._await(result, deadline_s, f"policy {version} to arrive and be applied (sync.deadline_s)")
+
+    def generate(self, prompts: Sequence[PromptTask], sampling: Sampling, n: int, deadline_s: float) -> list[RolloutGroup]:
+        """Answer `prompts` n times each beside the training groups, for an evaluation. Order as given."""
+        results: list[Future[RolloutGroup]] = [Future() for _ in prompts]
+        now = time.monotonic()
+
+        def submit() -> None:
+            for i, (prompt, result) in enumerate(zip(prompts, results, strict=True)):
+                group_id = f"eval-{now:.6f}-{i}"
+                work = Work(prompt, sampling, now, time.monotonic(), group_id, result)
+                self._working[group_id] = work
+                self._engine.submit(group_id, prompt.token_ids.tolist(), sampling, n)
+
+        self._call(submit, deadline_s)
+        until = now + deadline_s
+        return [self._await(r, until - time.monotonic(), "evaluation completions (deadlines.evaluation_s)") for r in results]
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, in_engine, undelivered)."""
+        if self._failure is not None:
+            raise InfrastructureError(f"{self._id} has failed: {self._failure}") from self._failure
+        gauges = {"version": self._version, "leased": self._leased, "undelivered": self._undelivered}
+        return {**self._counts, **gauges}
+
+    def drain(self, deadline_s: float) -> None:
+        """Lease nothing more, finish and deliver what is under way; raises DeadlineExceeded."""
+        with self._changed:
+            self._draining = True
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._leased == 0 and self._undelivered == 0, deadline_s):
+                raise DeadlineExceeded(f"{self._id} still had {self._leased} groups to finish after {deadline_s:g} s")
+
+    def stop(self) -> None:
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    # -- threads ------------------------------------------------------------------------------------------------
+
+    def _guard(self, loop: Callable[[], None]) -> None:
+        """An error ends the whole worker: `stats` and every waiting caller report it."""
+        try:
+            loop()
+        except BaseException as e:
+            with self._changed:
+                self._failure = self._failure or e
+                waiting = [f for _, f in self._commands] + [w.result for w in self._working.values() if w.result]
+                if self._transfer is not None:
+                    waiting.append(self._transfer.result)
+                self._changed.notify_all()
+            for future in waiting:
+                if not future.done():
+                    future.set_exception(e)
+            self.stop()
+
+    def _lease_loop(self) -> None:
+        room = self._config.rollout.groups_in_engine
+        whole = self._config.run.deterministic  # a batch at a time, so that every engine step is the same again
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._stopping
+                    or (not self._draining and self._version != UNSYNCED and self._leased < (1 if whole else room))
+                )
+                if self._stopping:
+                    return
+                want, version = room - self._leased, self._version
+            leases = self._services.lease(self._id, version, want)
+            works = [w for w in map(self._work, leases) if w is not None]
+            with self._changed:
+                self._leased += len(works)
+                self._inbox.extend(works)
+                self._changed.notify_all()
+
+    def _work(self, lease: Lease) -> Work | None:
+        try:
+            prompt = self._prompts.task_at(lease.index)
+        except DataError as e:
+            self._services.fail(lease.group_id, str(e))
+            return None
+        r, run = self._config.rollout, self._config.run
+        seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
+        sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, seed=seed)
+        return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, None)
+
+    def _engine_loop(self) -> None:
+        while True:
+            waited = time.monotonic()
+            with self._changed:
+                # While weights arrive the receiver's thread cannot notify, hence the short time-out.
+                pause = 0.002 if self._transfer else None
+                if not self._engine.unfinished:
+                    self._changed.wait_for(lambda: self._stopping or self._commands or self._inbox, pause)
+                if self._stopping:
+                    return
+                commands, inbox = list(self._commands), list(self._inbox)
+                self._commands.clear()
+                self._inbox.clear()
+            began = time.monotonic()
+            self._run(commands)
+            self._submit(inbox)
+            if self._engine.unfinished:
+                self._finish(self._engine.step())
+            self._try_apply()
+            self._counts["idle_s"] += began - waited
+            self._counts["busy_s"] += time.monotonic() - began
+            self._counts["steps"] += 1
+
+    def _run(self, commands: list[tuple[Callable[[], Any], Future[Any]]]) -> None:
+        for command, result in commands:
+            try:
+                result.set_result(command())
+            except Exception as e:  # belongs to the caller, who is waiting for it
+                result.set_exception(e)
+
+    def _submit(self, works: list[Work]) -> None:
+        for work in works:
+            work.submitted_at = time.monotonic()
+            self._working[work.group_id] = work
+            tokens = work.prompt.token_ids.tolist()
+            self._engine.submit(work.group_id, tokens, work.sampling, self._config.rollout.group_size)
+
+    def _finish(self, finished: list[tuple[str, tuple[Completion, ...]]]) -> None:
+        for group_id, completions in finished:
+            work = self._working.pop(group_id)
+            now = time.monotonic()
+            group = RolloutGroup(
+                group_id=group_id,
+                prompt=work.prompt,
+                completions=completions,
+                sampling=work.sampling,
+                worker_id=self._id,
+                timings={"queued": work.submitted_at - work.leased_at, "generated": now - work.submitted_at},
+            )
+            self._counts["tokens"] += sum(len(c.token_ids) for c in completions)
+            self._counts["groups"] += 1
+            if work.result is not None:
+                work.result.set_result(group)
+                continue
+            with self._changed:
+                self._leased -= 1
+                self._undelivered += 1
+                self._outbox.append(group)
+                self._changed.notify_all()
+
+    def _try_apply(self) -> None:
+        transfer = self._transfer
+        if transfer is None:
+            return
+        try:
+            applied = self._engine.try_apply(transfer.version)
+        except WeightSyncError as e:
+            self._transfer = None
+            transfer.result.set_exception(e)
+            return
+        if applied is None:
+            return
+        self._transfer = None
+        with self._changed:
+            self._version = transfer.version
+            self._changed.notify_all()
+        self._services.serving(self._id, transfer.version)
+        transfer.result.set_result(applied)
+
+    def _send_loop(self) -> None:
+        whole = self._config.run.deterministic
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopping or (self._outbox and not (whole and self._leased)))
+                if self._stopping:
+                    return
+                groups = list(self._outbox)
+                self._outbox.clear()
+            self._services.deliver([pack_rollout(g) for g in groups])
+            with self._changed:
+                self._undelivered -= len(groups)
+                self._changed.notify_all()
+
+    # -- plumbing -----------------------------------------------------------------------------------------------
+
+    def _call(self, command: Callable[[], R], deadline_s: float) -> R:
+        """Run `command` on the engine's thread, between two steps."""
+        result: Future[R] = Future()
+        with self._changed:
+            if self._failure is not None:
+                raise InfrastructureError(f"{self._id} has failed: {self._failure}") from self._failure
+            self._commands.append((command, result))
+            self._changed.notify_all()
+        return self._await(result, deadline_s, "the engine's thread to finish its step")
+
+    def _await(self, result: Future[R], timeout_s: float, what: str) -> R:
+        try:
+            return result.result(timeout=max(0.0, timeout_s))
+        except TimeoutError:
+            raise DeadlineExceeded(f"{self._id} waited {timeout_s:.0f} s for {what}") from None
