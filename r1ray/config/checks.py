@@ -1,0 +1,182 @@
+"""What values may not be together. Pure: what only the machine or the disk can tell is in `surroundings`.
+
+A check is a generator from a Config to the Problems it finds; `check` runs them all, so that all problems come at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from r1ray.config import values
+from r1ray.config.problems import Problem, problem, value_at
+from r1ray.config.schema import Config
+
+Check = Callable[[Config], Iterator[Problem]]
+
+# vLLM arguments that other keys set, and where
+ENGINE_KEYS = {
+    "model": "model.path",
+    "tokenizer": "model.path",
+    "max_model_len": "model.max_length",
+    "seed": "run.seed",
+    "dtype": "rollout.engine.dtype",
+    "max_num_seqs": "rollout.engine.max_num_seqs",
+    "kv_cache_memory_bytes": "rollout.engine.kv_cache_gib",
+    "gpu_memory_utilization": "rollout.engine.gpu_memory_utilization",
+    "tensor_parallel_size": "rollout.engine.tensor_parallel_size",
+    "enforce_eager": "rollout.engine.enforce_eager",
+    "enable_prefix_caching": "rollout.engine.prefix_caching",
+}
+
+
+def check(config: Config) -> list[Problem]:
+    """Every problem that the configuration shows by itself."""
+    found = [p for rule in values.CHECKS for p in rule(config)]
+    # Whether values fit each other is only worth telling where each is possible.
+    return found or [p for rule in CHECKS for p in rule(config)]
+
+
+def _lengths(config: Config) -> Iterator[Problem]:
+    prompt, room = config.data.max_prompt_tokens, config.model.max_length
+    longest = prompt + config.rollout.max_new_tokens
+    if longest > room:
+        message = f"is shorter than data.max_prompt_tokens + rollout.max_new_tokens = {longest}"
+        yield problem(config, "model.max_length", message, f"at least {longest}, or shorten one of the two")
+    if prompt + (config.evaluation.max_new_tokens or 0) > room:
+        message = f"does not fit into model.max_length = {room} beside data.max_prompt_tokens = {prompt}"
+        yield problem(config, "evaluation.max_new_tokens", message, f"at most {room - prompt}")
+    if config.learner.micro_batch_tokens < longest:
+        message = "cannot hold one longest sequence (data.max_prompt_tokens + rollout.max_new_tokens)"
+        yield problem(config, "learner.micro_batch_tokens", message, f"at least {longest}")
+    if config.algorithm.overlong_buffer_tokens >= config.rollout.max_new_tokens:
+        fix = f"below rollout.max_new_tokens = {config.rollout.max_new_tokens}"
+        yield problem(config, "algorithm.overlong_buffer_tokens", "covers the whole completion", fix)
+
+
+def _batch(config: Config) -> Iterator[Problem]:
+    learner, group = config.learner, config.rollout.group_size
+    if learner.groups_per_step % learner.minibatches:
+        message = f"does not divide learner.groups_per_step = {learner.groups_per_step}"
+        yield problem(config, "learner.minibatches", message, f"one of {_divisors(learner.groups_per_step)}")
+    elif (completions := learner.groups_per_step // learner.minibatches * group) % learner.ranks:
+        message = f"does not divide the {completions} completions of a minibatch"
+        yield problem(config, "learner.ranks", message, f"one of {_divisors(completions)}")
+    advantage = config.algorithm.advantage
+    if group < 2 and advantage in ("group_norm", "mean_only", "leave_one_out"):
+        message = f"leaves algorithm.advantage = {advantage} nothing to compare with: every advantage is zero"
+        yield problem(config, "rollout.group_size", message, "at least 2")
+    if group < 2 and config.algorithm.dynamic_sampling:
+        message = "makes all rewards of a group equal, so algorithm.dynamic_sampling would drop every group for ever"
+        yield problem(config, "rollout.group_size", message, "at least 2")
+
+
+def _determinism(config: Config) -> Iterator[Problem]:
+    if config.run.deterministic:
+        for key, wanted in (("queue.max_staleness", 0), ("rollout.workers", 1), ("reward_worker.workers", 1)):
+            if value_at(config, key) != wanted:
+                message = "lets timing decide the order of the groups, but run.deterministic is true"
+                yield problem(config, key, message, f"{key}={wanted}")
+
+
+def _waiting(config: Config) -> Iterator[Problem]:
+    """Waits that end before what they wait for may end: such a run never moves, or dies of one failure."""
+    deadlines = config.deadlines
+    for shorter, longer, what in (
+        ("reward_worker.timeout_s", "queue.lease_timeout_s", "one verification of a leased group"),
+        ("queue.lease_timeout_s", "deadlines.batch_s", "the lease of a worker that died"),
+        ("sync.bucket_deadline_s", "sync.deadline_s", "one bucket of the sync"),
+        ("deadlines.collective_s", "deadlines.step_s", "one collective of the step"),
+    ):
+        least = value_at(config, shorter)
+        if value_at(config, longer) < least:
+            yield problem(config, longer, f"runs out before {what} may end", f"above {shorter} = {least:g}")
+    if config.rollout.engine.start_timeout_s > deadlines.actor_start_s:
+        message = "is longer than the actor that holds the engine may take to start"
+        fix = f"at most deadlines.actor_start_s = {deadlines.actor_start_s:g}"
+        yield problem(config, "rollout.engine.start_timeout_s", message, fix)
+
+
+def _sampling(config: Config) -> Iterator[Problem]:
+    algorithm = config.algorithm
+    if config.rollout.top_p < 1 and (algorithm.importance == "behavior" or algorithm.is_correction != "none"):
+        message = (
+            "makes vLLM's log-probabilities those of the nucleus, while the learner's are those of the whole "
+            "vocabulary, so every ratio between them would be wrong"
+        )
+        fix = "1.0, or algorithm.importance=decoupled algorithm.is_correction=none"
+        yield problem(config, "rollout.top_p", message, fix)
+    if algorithm.is_correction != "none" and algorithm.importance != "decoupled":
+        message = "compares proximal with behaviour log-probabilities, but no proximal ones are computed"
+        yield problem(config, "algorithm.is_correction", message, "none, or algorithm.importance=decoupled")
+    if algorithm.reference_refresh_steps is not None and algorithm.kl_coefficient == 0:
+        message = "replaces a reference that is not there: algorithm.kl_coefficient is 0"
+        yield problem(config, "algorithm.reference_refresh_steps", message, "null, or a coefficient above 0")
+
+
+def _learner(config: Config) -> Iterator[Problem]:
+    learner = config.learner
+    if learner.offload_parameters and learner.zero_stage != 3:
+        yield problem(config, "learner.offload_parameters", "needs ZeRO 3", "false, or learner.zero_stage=3")
+    if learner.offload_optimizer and learner.zero_stage == 0:
+        yield problem(config, "learner.offload_optimizer", "needs ZeRO 1 to 3", "false, or learner.zero_stage=1")
+    if learner.num_gpus == 0 and config.model.attention == "flash_attention_2":
+        yield problem(config, "model.attention", "needs a GPU", "auto, or learner.num_gpus above 0")
+
+
+def _engine(config: Config) -> Iterator[Problem]:
+    rollout, engine = config.rollout, config.rollout.engine
+    if rollout.max_workers < rollout.workers:
+        yield problem(config, "rollout.max_workers", "is fewer than at the start", f"at least {rollout.workers}")
+    if engine.tensor_parallel_size > max(1.0, rollout.num_gpus):
+        message = f"needs a GPU for each part, rollout.num_gpus is {rollout.num_gpus:g}"
+        fix = f"rollout.num_gpus={engine.tensor_parallel_size}"
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, fix)
+    if rollout.num_gpus == 0 and engine.kv_cache_gib is None:
+        message = "leaves the size to vLLM, which on a CPU takes a large part of the memory"
+        yield problem(config, "rollout.engine.kv_cache_gib", message, "e.g. 0.25 for a tiny model")
+    if rollout.num_gpus == 0 and not engine.enforce_eager:
+        message = "compiles the model, which on a CPU costs minutes at the start"
+        yield problem(config, "rollout.engine.enforce_eager", message, "true")
+    for name in sorted(set(engine.extra) & set(ENGINE_KEYS)):
+        key = f"rollout.engine.extra.{name}"
+        yield Problem(key=key, value=engine.extra[name], message="has a key of its own", fix=f"set {ENGINE_KEYS[name]}")
+
+
+def _transport(config: Config) -> Iterator[Problem]:
+    transport, learner, rollout = config.sync.transport, config.learner, config.rollout
+    without = [key for key in ("learner.num_gpus", "rollout.num_gpus") if value_at(config, key) == 0]
+    if transport in ("nccl", "ipc") and without:
+        message = f"moves weights between GPUs, but {' and '.join(without)} is 0"
+        yield problem(config, "sync.transport", message, "gloo or auto")
+    elif transport == "ipc" and (learner.ranks > 1 or rollout.max_workers > 1):
+        message = "shares the memory of one GPU between one learner rank and one rollout worker"
+        fix = "learner.ranks=1 rollout.workers=1 rollout.max_workers=1, or nccl"
+        yield problem(config, "sync.transport", message, fix)
+
+
+def _evaluation(config: Config) -> Iterator[Problem]:
+    evaluation = config.evaluation
+    if evaluation.every_steps and not config.data.evaluation:
+        fix = "name a source in data.evaluation, or set it to 0"
+        yield problem(config, "evaluation.every_steps", "has nothing to evaluate on", fix)
+    if config.data.evaluation and evaluation.samples == 0 and not evaluation.greedy:
+        fix = "at least 1, or evaluation.greedy=true"
+        yield problem(config, "evaluation.samples", "without a greedy completion measures nothing", fix)
+
+
+def _divisors(n: int) -> str:
+    found = [str(d) for d in range(1, n + 1) if n % d == 0]
+    return ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
+
+
+CHECKS: tuple[Check, ...] = (
+    _lengths,
+    _batch,
+    _determinism,
+    _waiting,
+    _sampling,
+    _learner,
+    _engine,
+    _transport,
+    _evaluation,
+)

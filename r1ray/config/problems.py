@@ -1,0 +1,63 @@
+"""What is wrong with a configuration, told so that it can be mended at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One reason to refuse a configuration. Producers: `load`, `checks`, `surroundings`. Consumer: `refuse`."""
+
+    key: str  # dotted, as on the command line
+    value: Any  # what it is
+    message: str  # what is wrong with it
+    fix: str  # what would be right
+
+
+class Provenance(dict[str, str]):
+    """Dotted key -> where its value came from: `file:line`, or `command line`."""
+
+    def of(self, key: str) -> str | None:
+        """Where `key` was set, or the nearest section above it; None for a key that nothing set."""
+        parts = key.split(".")
+        for end in range(len(parts), 0, -1):
+            if (origin := self.get(".".join(parts[:end]))) is not None:
+                return origin
+        return None
+
+
+def refuse(problems: Sequence[Problem], provenance: Provenance) -> None:
+    """Raise one ConfigError that names every problem: key, value, origin, what is wrong, what is right."""
+    if not problems:
+        return
+    lines = []
+    for p in problems:
+        origin = provenance.of(p.key)
+        where = f" ({origin})" if origin else ""
+        lines.append(f"{p.key} = {_show(p.value)}{where}: {p.message}; {p.fix}")
+    if len(lines) == 1:
+        raise ConfigError(lines[0])
+    raise ConfigError(f"{len(lines)} problems in the configuration:\n" + "\n".join(f"  {line}" for line in lines))
+
+
+def _show(value: Any) -> str:
+    text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
+    text = text if text is not None else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def value_at(config: Any, key: str) -> Any:
+    """The value at a dotted key; a number is the index into a list."""
+    for part in key.split("."):
+        config = config[int(part)] if isinstance(config, list) else getattr(config, part)
+    return config
+
+
+def problem(config: Any, key: str, message: str, fix: str) -> Problem:
+    """The Problem with the value that `config` has at `key`."""
+    return Problem(key=key, value=value_at(config, key), message=message, fix=fix)
