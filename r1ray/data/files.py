@@ -1,0 +1,117 @@
+"""File sources: rows with the source's parameters applied, and those left out that cannot be trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from r1ray.config.schema import SourceConfig
+from r1ray.data.framing import FramedRow, Framer
+from r1ray.data.grams import Grams
+from r1ray.data.rows import Row, parse_row
+from r1ray.data.stores import open_rows
+from r1ray.errors import ConfigError, DataError, IntegrityError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileParams:
+    """`params` of a file source."""
+
+    answer_after: str | None = None  # the answer is what follows the last of these, e.g. "####" in GSM8K
+    suffix: str = ""  # put after the user's last message, e.g. "\nPut your final answer within \\boxed{}."
+    min_pass_rate: float = 0.0  # rows outside [min, max] are dropped; rows without a pass rate stay
+    max_pass_rate: float = 1.0
+    subset: str | None = None  # of a Hugging Face data set
+    revision: str | None = None  # of a Hugging Face data set
+
+    @classmethod
+    def of(cls, source: SourceConfig) -> FileParams:
+        """The parameters of a source. Raises ConfigError for one that does not exist."""
+        known = [f.name for f in fields(cls)]
+        for key in source.params:
+            if key not in known:
+                raise ConfigError(
+                    f"the source {source.name} has no parameter {key!r}: a {source.kind} source takes {known}"
+                )
+        return cls(**source.params)
+
+
+class FileRows:
+    """The rows of a file source that pass its filters, numbered anew from 0."""
+
+    def __init__(self, source: SourceConfig, framer: Framer, evaluation: Sequence[SourceConfig] = ()) -> None:
+        """Reads every row once. `evaluation`: sources whose problems must not be among the rows.
+
+        Raises ConfigError at the first malformed row, and where no row is left.
+        """
+        self._file = _File(source)
+        self._framer = framer
+        self.dropped: Counter[str] = Counter()
+        grams = Grams()
+        for other in evaluation:
+            if other.kind != "synthetic":  # synthetic tasks keep their splits apart themselves
+                grams.add_all(row.messages for row in _File(other).rows())
+        kept = []
+        for number, row in enumerate(self._file.rows()):
+            if (reason := self._reason_to_drop(row, grams)) is None:
+                kept.append(number)
+            else:
+                self.dropped[reason] += 1
+        if not kept:
+            counts = ", ".join(f"{n} {reason}" for reason, n in self.dropped.items()) or "the file is empty"
+            raise ConfigError(f"the source {source.name} ({source.path}) has no row to use: {counts}")
+        self._kept = np.array(kept, dtype=np.int64)
+        self.length = len(kept)
+
+    def framed(self, place: int) -> FramedRow:
+        """The row at `place` of [0, length)."""
+        row = self._file.row(int(self._kept[place]))
+        framed = self._framer.frame(row)
+        if framed is None:
+            raise IntegrityError(
+                f"the prompt of {row.row_id} was short enough when the run began: the file has changed"
+            )
+        return framed
+
+    def _reason_to_drop(self, row: Row, grams: Grams) -> str | None:
+        low, high = self._file.params.min_pass_rate, self._file.params.max_pass_rate
+        if row.pass_rate is not None and not low <= row.pass_rate <= high:
+            return "pass_rate"
+        if not self._framer.fits(row):
+            return "too_long"
+        return "contaminated" if grams.shares(row.messages) else None
+
+
+class _File:
+    """The rows of a file source as they stand, parsed."""
+
+    def __init__(self, source: SourceConfig) -> None:
+        self.params = FileParams.of(source)
+        self._source = source
+        self._store = open_rows(source, subset=self.params.subset, revision=self.params.revision)
+
+    def rows(self) -> Iterator[Row]:
+        return (self.row(number) for number in range(len(self._store)))
+
+    def row(self, number: int) -> Row:
+        try:
+            return self._parse(self._store.raw(number), number)
+        except DataError as e:
+            where = self._store.place(number)
+            raise ConfigError(f"{where}: {e} (`r1ray data check {self._source.path}` lists every such row)") from e
+
+    def _parse(self, raw: Any, number: int) -> Row:
+        row = parse_row(raw, number, self._source.columns)
+        messages, answer = row.messages, row.answer
+        if self.params.suffix:
+            last = messages[-1]
+            messages = (*messages[:-1], {**last, "content": last["content"] + self.params.suffix})
+        if (mark := self.params.answer_after) is not None:
+            if not isinstance(answer, str) or mark not in answer:
+                raise DataError(f"the answer does not hold {mark!r} (answer_after)")
+            answer = answer.rpartition(mark)[2].strip()
+        return replace(row, messages=messages, answer=answer)

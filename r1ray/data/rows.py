@@ -1,0 +1,122 @@
+"""One row of a data set: from the columns of a file to the fields that r1ray knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from r1ray.errors import DataError
+from r1ray.types import Message
+
+FIELDS = ("prompt", "messages", "answer", "id", "pass_rate", "target_language", "domain")
+"""What r1ray looks for in a row, under these names unless `columns` gives others. Other keys of `columns` go to meta."""
+
+ROLES = ("system", "user", "assistant")
+_META_FIELDS = ("target_language", "domain")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One problem of a source, not yet tokenised."""
+
+    row_id: str  # of the `id` column, else the row's number from 0
+    messages: tuple[Message, ...]  # ends with the user's message
+    answer: Any  # msgpack types
+    pass_rate: float | None = None  # share of earlier samples that were right, in [0, 1]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
+    """The row, its columns mapped; `number` names it where it has no id. Raises DataError for what is wrong with it."""
+    if not isinstance(raw, Mapping):
+        raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
+    for name, column in columns.items():
+        if column not in raw:
+            raise DataError(
+                f"the column {column!r} (for {name}) is missing; the row has {', '.join(sorted(map(str, raw)))}"
+            )
+    values = {name: raw.get(columns.get(name, name)) for name in (*FIELDS, *columns)}
+    answer = values["answer"]
+    if answer is None:
+        raise DataError(f"the answer (column {columns.get('answer', 'answer')!r}) is missing or null")
+    _check_packable(answer, "answer")
+    meta = {name: v for name, v in values.items() if v is not None and (name not in FIELDS or name in _META_FIELDS)}
+    _check_packable(meta, "meta")
+    return Row(
+        row_id=str(number if values["id"] is None else values["id"]),
+        messages=_messages(values["prompt"], values["messages"], columns),
+        answer=answer,
+        pass_rate=_pass_rate(values["pass_rate"]),
+        meta=meta,
+    )
+
+
+def _messages(prompt: Any, messages: Any, columns: Mapping[str, str]) -> tuple[Message, ...]:
+    if (prompt is None) == (messages is None):
+        names = f"{columns.get('prompt', 'prompt')!r} or {columns.get('messages', 'messages')!r}"
+        raise DataError(
+            f"a row needs one of the columns {names}, this one has {'neither' if prompt is None else 'both'}"
+        )
+    if prompt is not None:
+        return ({"role": "user", "content": _text(prompt, "the prompt")},)
+    if not isinstance(messages, list) or not messages:
+        raise DataError("messages must be a list of {role, content} that is not empty")
+    chat = []
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            raise DataError(f"message {i} needs a role out of {', '.join(ROLES)}")
+        if message["role"] == "system" and i > 0:
+            raise DataError(f"message {i} is a system message: only the first may be")
+        chat.append({"role": message["role"], "content": _text(message.get("content"), f"the content of message {i}")})
+    if chat[-1]["role"] != "user":
+        raise DataError(f"the last message is the {chat[-1]['role']}'s: it must be the user's, for the model to answer")
+    return tuple(chat)
+
+
+def _text(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{what} must be text, it is {value!r:.60}")
+    if not value.strip():
+        raise DataError(f"{what} is empty")
+    if not _is_unicode(value):
+        raise DataError(f"{what} holds half of a surrogate pair, which is no Unicode character")
+    return value
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _pass_rate(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise DataError(f"the pass rate must be a number from 0 to 1, it is {value!r:.60}")
+    return float(value)
+
+
+def _check_packable(value: Any, what: str, depth: int = 0) -> None:
+    """An answer travels in msgpack: only its types, whole 64-bit numbers, and not nested without end."""
+    if depth > 32:
+        raise DataError(f"the {what} is nested deeper than 32 levels")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise DataError(f"the {what} has the key {key!r:.60}: keys must be text")
+            _check_packable(item, what, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_packable(item, what, depth + 1)
+    elif isinstance(value, int):
+        if not -(1 << 63) <= value < 1 << 64:
+            raise DataError(f"the {what} holds a whole number beyond 64 bits: write it as text")
+    elif isinstance(value, str):
+        if not _is_unicode(value):
+            raise DataError(f"the {what} holds half of a surrogate pair, which is no Unicode character")
+    elif not isinstance(value, float | bytes | None):
+        raise DataError(f"the {what} holds a {type(value).__name__}: use text, numbers, lists and objects")

@@ -1,0 +1,113 @@
+"""Prompts by index: what a rollout worker asks for when it has leased one.
+
+    index --Interleave--> source, position --permute--> row --template--> text --tokenizer--> PromptTask
+
+Every step is a pure function of the configuration and the files, so an index means the same prompt in every process and
+after every restart; nothing has to be stored but the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r1ray.config.schema import DataConfig, SourceConfig
+from r1ray.data.files import FileRows
+from r1ray.data.framing import FramedRow, Framer
+from r1ray.data.order import Interleave, permute
+from r1ray.data.synthetic import SyntheticRows
+from r1ray.data.tokenizer import Tokenizer
+from r1ray.errors import ConfigError
+from r1ray.types import PromptTask
+
+
+class PromptSource:
+    """The training prompts of a configuration, in their endless order.
+
+    Example: a file of 3 rows, shuffled, the second longer than `max_prompt_tokens`. Then `dropped` is
+    {"file": {"too_long": 1}}, `finite_length` is 2, indices 0 and 1 are rows 2 and 0 (epoch 0), indices 2 and 3 rows 0
+    and 2 (epoch 1), and so on.
+    """
+
+    def __init__(self, sources: Sequence[SourceConfig], data: DataConfig, tokenizer: Tokenizer, seed: int) -> None:
+        """Opens and filters the sources. Raises ConfigError for one that is missing, malformed or left empty."""
+        if not sources:
+            raise ConfigError("data.train is empty: name at least one source of prompts")
+        framer = Framer(data, tokenizer)
+        self._streams = [_Stream(source, data, framer, seed) for source in sources]
+        self._interleave = Interleave([s.weight for s in sources])
+
+    def task_at(self, index: int) -> PromptTask:
+        """The prompt at `index` (from 0, without end)."""
+        stream, position = self._interleave.locate(index)
+        return self._streams[stream].task_at(index, position)
+
+    @property
+    def finite_length(self) -> int | None:
+        """Prompts that are left after filtering, all sources together; None where one is an endless synthetic task."""
+        lengths = [stream.rows.length for stream in self._streams]
+        return None if None in lengths else sum(n for n in lengths if n is not None)
+
+    @property
+    def dropped(self) -> dict[str, dict[str, int]]:
+        """Source -> reason -> rows left out. For synthetic sources: problems drawn anew so far in this process."""
+        return {stream.name: dict(stream.rows.dropped) for stream in self._streams}
+
+
+class _Stream:
+    """One source in its own order: epoch after epoch, each shuffled anew."""
+
+    def __init__(self, source: SourceConfig, data: DataConfig, framer: Framer, seed: int) -> None:
+        if not source.weight > 0:
+            raise ConfigError(f"the source {source.name} has weight = {source.weight}: it must be above 0")
+        self.name = source.name
+        self.rows: SyntheticRows | FileRows
+        if source.kind == "synthetic":
+            if source.split != "train":
+                raise ConfigError(
+                    f"the source {source.name} trains on split = {source.split}: only train is for training"
+                )
+            self.rows = SyntheticRows(source, "train", framer, seed)
+        else:
+            self.rows = FileRows(source, framer, evaluation=data.evaluation if data.decontaminate else ())
+        self._shuffle = data.shuffle
+        self._seed = seed
+
+    def task_at(self, index: int, position: int) -> PromptTask:
+        epoch, place = (0, position) if self.rows.length is None else divmod(position, self.rows.length)
+        if self._shuffle and self.rows.length is not None:
+            place = permute(place, self.rows.length, f"{self._seed}/{self.name}/{epoch}")
+        return _task(self.name, self.rows.framed(place), index, epoch)
+
+
+def evaluation_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenizer, seed: int) -> list[PromptTask]:
+    """The problems of an evaluation source in their order; of a synthetic task, `limit` ones of its held-out split.
+
+    Raises ConfigError where a prompt is longer than `max_prompt_tokens`: a benchmark is never shortened silently.
+    """
+    framer = Framer(data, tokenizer)
+    synthetic = source.kind == "synthetic"
+    rows = SyntheticRows(source, "heldout", framer, seed) if synthetic else FileRows(source, framer)
+    if rows.length is None:
+        raise ConfigError(
+            f"the evaluation source {source.name} is endless: set its limit to the number of problems wanted"
+        )
+    if rows.dropped["too_long"] and not synthetic:
+        raise ConfigError(
+            f"{rows.dropped['too_long']} problems of the evaluation source {source.name} are longer than "
+            f"data.max_prompt_tokens = {data.max_prompt_tokens}: raise it, so that the whole benchmark is measured"
+        )
+    return [_task(source.name, rows.framed(i), i, 0) for i in range(rows.length)]
+
+
+def _task(source: str, framed: FramedRow, index: int, epoch: int) -> PromptTask:
+    row = framed.row
+    return PromptTask(
+        prompt_id=f"{source}/{row.row_id}",
+        index=index,
+        epoch=epoch,
+        token_ids=framed.token_ids,
+        messages=row.messages,
+        answer=row.answer,
+        task=source,
+        meta=row.meta,
+    )

@@ -1,0 +1,146 @@
+"""Rows of files, read one at a time: JSONL by byte offset, Parquet and Hugging Face data sets through Arrow.
+
+A data set is never held in memory as Python objects; every process of a node shares the pages of one file.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from r1ray.config.schema import SourceConfig
+from r1ray.errors import ConfigError, DataError
+
+
+class RowStore(Protocol):
+    """The raw rows of one source, numbered from 0."""
+
+    def __len__(self) -> int: ...
+
+    def raw(self, number: int) -> Any:
+        """One row as it stands in the file. Raises DataError where it cannot be read."""
+        ...
+
+    def place(self, number: int) -> str:
+        """Where a row stands, for messages."""
+        ...
+
+
+def parse_line(line: bytes) -> Any:
+    """The value of one line of JSONL. Raises DataError that says what is wrong with it."""
+    try:
+        return json.loads(line)
+    except UnicodeDecodeError as e:
+        raise DataError(f"byte {e.start} of the line is not UTF-8") from e
+    except json.JSONDecodeError as e:
+        raise DataError(f"not JSON: {e.msg} at character {e.pos}") from e
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits; brackets without end
+        raise DataError(f"not usable JSON: {e}") from e
+
+
+class JsonlRows:
+    """A JSONL file, mapped into memory; only the offset of each line is kept. Blank lines are passed over."""
+
+    def __init__(self, path: Path, limit: int | None) -> None:
+        starts: list[int] = []
+        ends: list[int] = []
+        offset = 0
+        with path.open("rb") as file:
+            for line in file:
+                if limit is not None and len(starts) == limit:
+                    break
+                if not line.isspace():
+                    starts.append(offset)
+                    ends.append(offset + len(line))
+                offset += len(line)
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if offset else None
+        self._path = path
+        self._starts, self._ends = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def raw(self, number: int) -> Any:
+        assert self._bytes is not None
+        return parse_line(self._bytes[int(self._starts[number]) : int(self._ends[number])])
+
+    def place(self, number: int) -> str:
+        assert self._bytes is not None
+        line = self._bytes[: int(self._starts[number])].count(b"\n") + 1
+        return f"{self._path}:{line}"
+
+
+class ArrowRows:
+    """A table of Arrow columns."""
+
+    def __init__(self, table: Any, name: str, limit: int | None) -> None:
+        self._table = table if limit is None else table.slice(0, limit)
+        self._name = name
+
+    def __len__(self) -> int:
+        return int(self._table.num_rows)
+
+    def raw(self, number: int) -> Any:
+        return self._table.slice(number, 1).to_pylist()[0]
+
+    def place(self, number: int) -> str:
+        return f"{self._name} row {number}"
+
+
+def open_rows(source: SourceConfig, *, subset: str | None = None, revision: str | None = None) -> RowStore:
+    """The raw rows of a source, at most `limit`. Raises ConfigError where there is no such file or data set.
+
+    `subset` and `revision` choose among what a Hugging Face data set of that name holds.
+    """
+    if source.path is None:
+        raise ConfigError(f"the source {source.name} needs a path: the {source.kind} file, folder or data set to read")
+    if source.kind == "jsonl":
+        return JsonlRows(_files(source, Path(source.path), f"{source.split}.jsonl")[0], source.limit)
+    if source.kind == "parquet":
+        files = _files(source, Path(source.path), f"{source.split}*.parquet")
+        return ArrowRows(_parquet_table(files), source.path, source.limit)
+    if source.kind == "hf":
+        return ArrowRows(_hub_table(source, source.path, subset, revision), source.path, source.limit)
+    raise ConfigError(f"the source {source.name} has kind = {source.kind!r}: use synthetic, jsonl, parquet or hf")
+
+
+def _files(source: SourceConfig, path: Path, pattern: str) -> list[Path]:
+    """The file itself, or those of a folder that hold the split."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise ConfigError(f"the source {source.name} reads {path}, which does not exist (from {Path.cwd()})")
+    files = sorted(path.glob(pattern))
+    if not files:
+        raise ConfigError(f"the source {source.name} reads the folder {path}, which holds no {pattern}")
+    return files
+
+
+def _parquet_table(files: list[Path]) -> Any:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return pyarrow.concat_tables(parquet.read_table(file, memory_map=True) for file in files)
+    except pyarrow.ArrowException as e:
+        raise ConfigError(f"{files[0]} cannot be read as Parquet: {e}") from e
+
+
+def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: str | None) -> Any:
+    import datasets
+
+    try:
+        if (Path(path) / "state.json").exists() or (Path(path) / "dataset_dict.json").exists():
+            loaded = datasets.load_from_disk(path)
+            rows = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            rows = datasets.load_dataset(path, name=subset, revision=revision, split=source.split)
+    except (OSError, ValueError, KeyError) as e:
+        raise ConfigError(
+            f"the source {source.name} cannot load the data set {path!r}, split {source.split}: {e}"
+        ) from e
+    return rows.with_format("arrow")[:]

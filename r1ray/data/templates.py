@@ -1,0 +1,98 @@
+"""Prompt templates: from a chat to the text that the model continues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from r1ray.data.tokenizer import Tokenizer
+from r1ray.errors import ConfigError, DataError
+from r1ray.types import Message
+
+R1_ZERO_FRAME = (
+    "Below, a User talks with an Assistant. The User puts a question and the Assistant answers it. The Assistant first "
+    "works through the reasoning in its mind and only then tells the User the answer. It writes the reasoning between "
+    "<think> and </think> and the answer between <answer> and </answer>, like this: "
+    "<think> the reasoning </think> <answer> the answer </answer>."
+)
+"""What DeepSeek-R1-Zero's template asks for (arXiv 2501.12948v1, table 1), in words of our own."""
+
+THINK_OPENING = "<think>\n"
+"""What the template `r1` makes every response begin with, as the model card of DeepSeek-R1 advises."""
+
+
+def _plain(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+    titles = {"system": "", "user": "User: ", "assistant": "Assistant: "}
+    return "".join(f"{titles[m['role']]}{m['content']}\n" for m in messages) + "Assistant:"
+
+
+def _r1_zero(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+    if messages[0]["role"] != "system":
+        messages = [{"role": "system", "content": R1_ZERO_FRAME}, *messages]
+    titles = {"system": "", "user": "User: ", "assistant": "Assistant: "}
+    return " ".join([*(titles[m["role"]] + _sentence(m["content"]) for m in messages), "Assistant:"])
+
+
+def _sentence(text: str) -> str:
+    """The text, with a full stop where it has no end of its own, as all turns stand on one line."""
+    return text if text.rstrip().endswith((".", "?", "!")) else text + "."
+
+
+def _tokenizer(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+    if tokenizer.chat_template is None:
+        raise ConfigError("the model's tokenizer has no chat template: set data.template to r1_zero or plain")
+    from jinja2 import TemplateError
+
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    except TemplateError as e:
+        roles = ", ".join(m["role"] for m in messages)
+        raise DataError(f"the tokenizer's chat template refuses a chat of {roles}: {e}") from e
+
+
+def _r1(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+    text = _tokenizer(messages, tokenizer)
+    # Some chat templates open the thinking themselves; twice would be wrong.
+    already_open = text.rstrip("\n").endswith("<think>")
+    return text.rstrip("\n") + "\n" if already_open else text + THINK_OPENING
+
+
+def _none(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+    if len(messages) > 1:
+        raise DataError(
+            f"data.template = none takes one message, not {len(messages)}: choose plain, or the tokenizer's own"
+        )
+    return messages[0]["content"]
+
+
+TEMPLATES: dict[str, Callable[[Sequence[Message], Tokenizer], str]] = {
+    "r1_zero": _r1_zero,
+    "r1": _r1,
+    "tokenizer": _tokenizer,
+    "plain": _plain,
+    "none": _none,
+}
+"""The values of `data.template`."""
+
+CHAT_TEMPLATES = frozenset({"r1", "tokenizer"})
+"""Templates whose text already holds the model's special tokens, so that the tokenizer must not add them again."""
+
+
+def as_messages(prompt: str | Sequence[Message], system_prompt: str | None = None) -> tuple[Message, ...]:
+    """The chat form of a prompt. A conversation that has a system message of its own keeps it."""
+    messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
+    if system_prompt is not None and messages[0]["role"] != "system":
+        return ({"role": "system", "content": system_prompt}, *messages)
+    return messages
+
+
+def render(
+    template: str, prompt: str | Sequence[Message], tokenizer: Tokenizer, system_prompt: str | None = None
+) -> str:
+    """The text that the model continues, ending where its answer begins.
+
+    `prompt` is one user message, or a chat that ends with one. `system_prompt` stands in front; in `r1_zero` it takes
+    the place of the frame. Raises ConfigError for an unknown template and for a chat template that the tokenizer lacks.
+    """
+    if template not in TEMPLATES:
+        raise ConfigError(f"data.template = {template!r} is unknown: choose one of {', '.join(TEMPLATES)}")
+    return TEMPLATES[template](as_messages(prompt, system_prompt), tokenizer)
