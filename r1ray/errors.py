@@ -35,12 +35,20 @@ class DeadlineExceeded(InfrastructureError):
     """A wait ran past its deadline; the message names what was waited for and the key that sets the deadline."""
 
 
+class ProcessDied(InfrastructureError):
+    """A process of the run is gone; the message names it."""
+
+
 class WeightSyncError(InfrastructureError):
     """A worker did not take part in a whole weight sync, or answered with another digest."""
 
 
 class ServedWeightsDiffer(InfrastructureError):
     """A worker serves weights other than it received; it must not generate again."""
+
+
+class DiskFull(InfrastructureError):
+    """The volume that holds the ledger has no room left; the transaction was undone as a whole."""
 
 
 class BudgetSpent(R1RayError):

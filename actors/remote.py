@@ -1,0 +1,156 @@
+"""The thin Ray side of the actors: what each one is built from, and how it reaches the others.
+
+Classes here are plain; the composition root turns them into Ray actors with the resources of the configuration.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from actors.engine import Applied, TransferSpecs
+from actors.reward import RewardWorker
+from r1ray.codec import pack_rollout
+from r1ray.config.schema import Config
+from r1ray.errors import DeadlineExceeded, InfrastructureError
+from r1ray.ledger.records import Lease
+from r1ray.transport.channel import Rendezvous
+from r1ray.types import PromptTask, Sampling
+
+LEASE_WAIT_S = 5.0
+DELIVERY_ATTEMPTS = 6
+
+
+class QueueAndRewards:
+    """`actors.rollout.Services` over Ray handles."""
+
+    def __init__(self, config: Config, queue: ActorHandle, rewards: list[ActorHandle]) -> None:
+        self._config = config
+        self._queue = queue
+        self._rewards = rewards
+        self._next = itertools.count()
+        self._rpc_s = config.deadlines.rpc_s
+
+    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
+        answer = self._queue.lease.remote(worker_id, version, groups, LEASE_WAIT_S)
+        leases: list[Lease] = self._get(answer, LEASE_WAIT_S + self._rpc_s, "the ledger to lease prompts (deadlines.rpc_s)")
+        return leases
+
+    def serving(self, worker_id: str, version: int) -> None:
+        self._queue.serving.remote(worker_id, version)
+
+    def deliver(self, groups: list[bytes]) -> None:
+        """To one reward worker after the other; storing a group twice does no harm."""
+        for attempt in range(DELIVERY_ATTEMPTS):
+            try:
+                self._ask_reward("score_and_put", groups, self._config.run.deterministic)
+                return
+            except InfrastructureError:
+                if attempt + 1 == DELIVERY_ATTEMPTS:
+                    raise
+
+    def score(self, groups: list[bytes]) -> list[bytes]:
+        scored: list[bytes] = self._ask_reward("score", groups)
+        return scored
+
+    def fail(self, group_id: str, reason: str) -> None:
+        self._get(self._queue.fail.remote(group_id, reason, False), self._rpc_s, "the ledger to note a failed prompt")
+
+    def _ask_reward(self, method: str, *args: Any) -> Any:
+        worker = self._rewards[next(self._next) % len(self._rewards)]
+        timeout = self._rpc_s + 4 * self._config.reward_worker.timeout_s
+        return self._get(getattr(worker, method).remote(*args), timeout, "a reward worker (deadlines.rpc_s)")
+
+    def _get(self, answer: Any, timeout_s: float, what: str) -> Any:
+        try:
+            return ray.get(answer, timeout=timeout_s)
+        except GetTimeoutError:
+            raise DeadlineExceeded(f"waited {timeout_s:g} s for {what}") from None
+        except RayActorError as e:
+            raise InfrastructureError(f"gone while waited for: {what}: {e}") from e
+
+
+class RolloutActor:
+    """A RolloutWorker on vLLM. Threaded: weights, evaluations and health questions arrive while it generates."""
+
+    def __init__(
+        self, config: Config, worker_id: str, model_path: str, vocab_hash: str, queue: ActorHandle, rewards: list[ActorHandle]
+    ) -> None:
+        from actors.engine import VllmEngine
+        from actors.rollout import RolloutWorker
+        from r1ray.data.source import PromptSource, evaluation_prompts
+        from r1ray.data.tokenizer import load_tokenizer
+
+        engine = VllmEngine(config, model_path)
+        tokenizer = load_tokenizer(model_path, vocab_hash)
+        seed = config.run.seed
+        prompts = PromptSource(config.data.train, config.data, tokenizer, seed)
+        self._config = config
+        self._id = worker_id
+        self._services = QueueAndRewards(config, queue, rewards)
+        self._evaluation: dict[str, list[PromptTask]] = {
+            s.name: evaluation_prompts(s, config.data, tokenizer, seed) for s in config.data.evaluation
+        }
+        self._address = ray.util.get_node_ip_address()
+        self._worker = RolloutWorker(
+            config=config, worker_id=worker_id, engine=engine, prompts=prompts, services=self._services
+        )
+        self._worker.start()
+
+    def ready(self) -> dict[str, Any]:
+        return {"pid": os.getpid(), "evaluation": {name: len(tasks) for name, tasks in self._evaluation.items()}}
+
+    def receive_weights(
+        self,
+        *,
+        version: int,
+        group: tuple[Rendezvous, int] | None,
+        specs: TransferSpecs,
+        bucket_bytes: int,
+        deadline_s: float,
+    ) -> Applied:
+        return self._worker.receive_weights(
+            version=version,
+            group=None if group is None else (*group, self._address),
+            specs=specs,
+            bucket_bytes=bucket_bytes,
+            deadline_s=deadline_s,
+        )
+
+    def evaluate(
+        self, source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float
+    ) -> list[bytes]:
+        """Sample and score problems [start, stop) of an evaluation source; packed scored groups in their order."""
+        prompts = self._evaluation[source][start:stop]
+        groups = self._worker.generate(prompts, sampling, n, deadline_s)
+        return self._services.score([pack_rollout(g) for g in groups])
+
+    def stats(self) -> dict[str, float]:
+        return self._worker.stats()
+
+    def drain(self, deadline_s: float) -> None:
+        self._worker.drain(deadline_s)
+
+
+class RewardActor(RewardWorker):
+    """A RewardWorker that stores into the queue actor."""
+
+    def __init__(self, config: Config, queue: ActorHandle) -> None:
+        timeout = config.deadlines.rpc_s
+
+        def put(payloads: list[bytes], atomic: bool) -> list[str]:
+            try:
+                outcomes: list[str] = ray.get(queue.put.remote(payloads, atomic), timeout=timeout)
+            except GetTimeoutError:
+                raise DeadlineExceeded(f"the ledger did not store groups within deadlines.rpc_s={timeout:g}") from None
+            return outcomes
+
+        super().__init__(config, put)
+
+    def ready(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}

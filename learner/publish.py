@@ -1,0 +1,89 @@
+"""The learner's end of a weight transfer: gather, pack into buckets, send. vLLM is not imported here (it takes 11 s)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from r1ray.config.schema import SyncConfig
+from r1ray.errors import WeightSyncError
+from r1ray.transport.channel import Channel, Listener, Rendezvous, listen
+from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    digest: str  # empty where sync.digest is off
+    seconds: float
+
+
+class WeightPublisher:
+    """Rank 0 sends. Other ranks only walk through `weights`, since gathering a sharded tensor needs them all."""
+
+    def __init__(self, config: SyncConfig, *, transport: str, specs: list[TensorSpec], is_sender: bool) -> None:
+        self._config = config
+        self._transport = transport
+        self._plan = bucket_plan(specs, config.bucket_bytes)
+        self._is_sender = is_sender
+        self._listener: Listener | None = None
+        self._channel: Channel | None = None
+
+    def open_epoch(self, epoch: int, receivers: int, address: str) -> Rendezvous:
+        """Leave the old group and open the rendezvous of a new one; receivers join while `send` waits for them."""
+        self._leave()
+        self._listener = listen(
+            self._transport,
+            address=address,
+            epoch=epoch,
+            world_size=receivers + 1,
+            timeout_s=self._config.bucket_deadline_s,
+        )
+        return self._listener.rendezvous
+
+    def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Sent:
+        """Send all weights in the order of the specs. Raises WeightSyncError; the group is gone then."""
+        began = time.monotonic()
+        stream = iter(weights)
+        if not self._is_sender:
+            for _ in stream:
+                pass
+            return Sent(digest="", seconds=time.monotonic() - began)
+        failure: WeightSyncError | None = None
+        digest = Digest()
+        try:
+            if self._channel is None:
+                self._channel = self._accept()
+            for bucket in self._plan:
+                tensors = [self._next(stream, spec) for spec in bucket.specs]
+                buffer = self._channel.buffer(bucket.nbytes)
+                pack_into(buffer, tensors)
+                if self._config.digest != "off":
+                    digest.update(buffer)
+                self._channel.broadcast(buffer)
+        except WeightSyncError as e:
+            failure = e
+            self._leave()
+        for _ in stream:  # the other ranks are in the same collectives, to the end
+            pass
+        if failure is not None:
+            raise failure
+        return Sent(digest="" if self._config.digest == "off" else digest.hexdigest(), seconds=time.monotonic() - began)
+
+    def _accept(self) -> Channel:
+        if self._listener is None:
+            raise WeightSyncError("weights were to be published before a weight-sync group was opened")
+        return self._listener.accept(interface=self._config.interface)
+
+    def _next(self, stream: Iterable[tuple[str, torch.Tensor]], spec: TensorSpec) -> torch.Tensor:
+        name, tensor = next(iter(stream))
+        if name != spec.name or tuple(tensor.shape) != spec.shape:
+            raise RuntimeError(f"weights came out of order: {name} {tuple(tensor.shape)} where {spec} was due")
+        return tensor
+
+    def _leave(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+        self._channel = self._listener = None

@@ -1,0 +1,119 @@
+"""Evaluations on the rollout workers, beside training: problems are cut into parts, parts go to whoever serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from r1ray.codec import unpack_scored
+from r1ray.config.schema import Config
+from r1ray.control.calls import Remote
+from r1ray.errors import BudgetSpent, InfrastructureError
+from r1ray.evaluation.summary import summarise
+from r1ray.types import Sampling, ScoredGroup
+
+PART = 128
+"""Problems of one call; a worker that dies costs at most these."""
+ATTEMPTS = 5
+
+
+@dataclass(slots=True)
+class Part:
+    """One call to one worker: problems [start, stop) of a source, sampled or greedy."""
+
+    source: str
+    start: int
+    stop: int
+    greedy: bool
+    tries: int = 0
+    running: Future[list[bytes]] | None = None
+    worker: str = ""
+    groups: list[ScoredGroup] | None = None
+
+
+@dataclass(slots=True)
+class Evaluation:
+    step: int
+    parts: list[Part]
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def done(self) -> bool:
+        return all(p.groups is not None for p in self.parts)
+
+
+class Evaluator:
+    """`sizes()` gives the number of problems by source once a worker is up; `on_row` gets each finished source's figures."""
+
+    def __init__(self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]) -> None:
+        self._config = config.evaluation
+        self._max_new_tokens = config.evaluation.max_new_tokens or config.rollout.max_new_tokens
+        self._deadline_s = config.deadlines.evaluation_s
+        self._sizes = sizes
+        self._on_row = on_row
+        self._running: list[Evaluation] = []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._running)
+
+    def start(self, step: int) -> None:
+        """Evaluate the policy that is served now as that of `step`."""
+        kinds = [False, True] if self._config.greedy else [False]
+        parts = [
+            Part(source, start, min(start + PART, size), greedy)
+            for source, size in self._sizes().items()
+            for greedy in kinds
+            for start in range(0, size, PART)
+        ]
+        if parts:
+            self._running.append(Evaluation(step, parts))
+
+    def tick(self, serving: Mapping[str, Remote]) -> None:
+        """Collect what is done, hand out what is not. Raises BudgetSpent where a part fails again and again."""
+        for evaluation in list(self._running):
+            for i, part in enumerate(p for p in evaluation.parts if p.groups is None):
+                self._collect(part)
+                if part.groups is None and part.running is None and serving:
+                    names = sorted(serving)
+                    self._hand_out(part, serving[names[(i + part.tries) % len(names)]])
+            if evaluation.done:
+                self._running.remove(evaluation)
+                self._report(evaluation)
+
+    def _hand_out(self, part: Part, worker: Remote) -> None:
+        sampling = Sampling(
+            temperature=0.0 if part.greedy else self._config.temperature,
+            top_p=1.0 if part.greedy else self._config.top_p,
+            max_new_tokens=self._max_new_tokens,
+        )
+        n = 1 if part.greedy else self._config.samples
+        part.tries += 1
+        part.worker = worker.name
+        part.running = worker.call("evaluate", part.source, part.start, part.stop, sampling, n, self._deadline_s)
+
+    def _collect(self, part: Part) -> None:
+        if part.running is None or not part.running.done():
+            return
+        error = part.running.exception()
+        if error is None:
+            part.groups = [unpack_scored(g) for g in part.running.result()]
+        elif not isinstance(error, InfrastructureError):
+            raise error
+        elif part.tries >= ATTEMPTS:
+            raise BudgetSpent(
+                f"evaluating {part.source} [{part.start}, {part.stop}) failed {part.tries} times, last on {part.worker}: {error}"
+            ) from error
+        part.running = None
+
+    def _report(self, evaluation: Evaluation) -> None:
+        for source in dict.fromkeys(p.source for p in evaluation.parts):
+            groups: dict[bool, list[ScoredGroup]] = {False: [], True: []}
+            for part in evaluation.parts:
+                if part.source == source:
+                    groups[part.greedy] += part.groups or []
+            row = {"step": evaluation.step, "source": source, **summarise(groups[False], groups[True])}
+            self._on_row({**row, "seconds": time.monotonic() - evaluation.began})

@@ -1,0 +1,189 @@
+"""What the run says of itself: status.json, the view in the terminal, and the metrics that only the controller can know."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from r1ray.control.calls import Remote
+from r1ray.control.fleet import Fleet, State
+from r1ray.control.sync import SyncReport
+from r1ray.ledger.records import LedgerStatus
+from r1ray.metrics import MetricsWriter
+from r1ray.runfolder import RunFolder
+from r1ray.view import View
+
+STATUS_EVERY_S = 1.0
+
+
+class Progress:
+    """Gathers facts as they come and writes them once a second."""
+
+    def __init__(
+        self,
+        *,
+        folder: RunFolder,
+        view: View,
+        writer: MetricsWriter,
+        steps: int,
+        evaluations: list[dict[str, Any]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder = folder
+        self._view = view
+        self._writer = writer
+        self._steps = steps
+        self._clock = clock
+        self._began = clock()
+        self._written = float("-inf")
+        self._asked: Future[LedgerStatus] | None = None
+        self._ledger: LedgerStatus | None = None
+        self._sync: tuple[SyncReport, float] | None = None
+        self._state = "starting"
+        self._waiting_for = ""
+        self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
+        self._last_row: dict[str, Any] = {}
+        self._step_ends: list[float] = []
+        self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters at the end of the last step
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    def state(self, state: str, message: str = "") -> None:
+        self._state, self._message = state, message
+        self._written = float("-inf")
+
+    _message = ""
+
+    def waiting(self, for_what: str) -> None:
+        self._waiting_for = for_what
+
+    def synced(self, report: SyncReport) -> None:
+        self._sync = (report, self._clock())
+        if report.stale or report.out:
+            self._writer.event("sync_incomplete", version=report.version, stale=report.stale, out=report.out)
+
+    def evaluation(self, row: dict[str, Any]) -> None:
+        self._evaluations[row["step"], row["source"]] = row
+        self._written = float("-inf")
+
+    def evaluated(self, step: int) -> bool:
+        return any(s == step for s, _ in self._evaluations)
+
+    def stepped(self, row: dict[str, Any]) -> None:
+        self._last_row = dict(row)
+        self._state = "running"
+        self._step_ends.append(self._clock())
+        self._written = float("-inf")
+
+    # -- what is known ------------------------------------------------------------------------------------------
+
+    def step_metrics(self, fleet: Fleet, report: SyncReport, wall_s: float) -> dict[str, float]:
+        """Metrics of the step that just ended: rates and idle shares of the rollout workers, queue, sync, time."""
+        tokens = busy = idle = 0.0
+        for name, member in fleet.members.items():
+            before = self._seen.get(name, {})
+            tokens += member.stats.get("tokens", 0.0) - before.get("tokens", 0.0)
+            busy += member.stats.get("busy_s", 0.0) - before.get("busy_s", 0.0)
+            idle += member.stats.get("idle_s", 0.0) - before.get("idle_s", 0.0)
+            self._seen[name] = dict(member.stats)
+        metrics = {
+            "rollout/tokens_per_s": tokens / wall_s,
+            "rollout/idle_share": idle / (busy + idle) if busy + idle else 0.0,
+            "sync/seconds": report.seconds,
+            "sync/apply_s": report.apply_s,
+            "sync/digest_s": report.digest_s,
+            "sync/workers": float(len(report.synced)),
+            "time/elapsed_s": self._clock() - self._began,
+        }
+        if (ledger := self._ledger) is not None:
+            metrics |= {
+                "queue/ready": float(ledger.ready),
+                "queue/leased": float(ledger.leased),
+                "queue/dropped": float(ledger.dropped),
+                "queue/reissued": float(ledger.reissued),
+            }
+        return metrics
+
+    def diagnosis(self, fleet: Fleet) -> str:
+        """One sentence on what is stuck, for the error that ends a wait."""
+        workers = ", ".join(f"{n} {m.state.value} (policy {m.version})" for n, m in fleet.members.items()) or "no worker"
+        ledger = self._ledger
+        queue = "the ledger has not answered yet"
+        if ledger is not None:
+            queue = f"{ledger.ready} groups ready, {ledger.leased} leased, {ledger.dropped} dropped {ledger.dropped_by_reason}"
+            if ledger.oldest_lease_s is not None:
+                queue += f", oldest lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
+        return f"{workers}; {queue}"
+
+    def tick(self, fleet: Fleet, queue: Remote) -> None:
+        """Once a second: ask the ledger, write status.json, refresh the view. Never blocks."""
+        now = self._clock()
+        if self._asked is not None and self._asked.done():
+            # A restarting ledger is noticed by those who need its answer; a status may miss one.
+            if self._asked.exception() is None:
+                self._ledger = self._asked.result()
+            self._asked = None
+        if now - self._written < STATUS_EVERY_S:
+            return
+        self._written = now
+        if self._asked is None:
+            self._asked = queue.call("status")
+        self.write(fleet)
+
+    def write(self, fleet: Fleet) -> None:
+        status = self._status(fleet)
+        self._folder.write_status(status)
+        if status["state"] == "starting":
+            for phase, done in self._phases(fleet):
+                self._view.phase(phase, int(done), 1)
+        self._view.update(status)
+
+    def _phases(self, fleet: Fleet) -> list[tuple[str, bool]]:
+        ready = any(m.state is not State.STARTING for m in fleet.members.values())
+        return [("rollout worker (vLLM)", ready), ("replay queue", self._ledger is not None)]
+
+    def _status(self, fleet: Fleet) -> dict[str, Any]:
+        step = int(self._last_row["step"]) + 1 if self._last_row else 0
+        rates = {
+            "rollout_tokens_per_s": self._last_row.get("rollout/tokens_per_s"),
+            "learner_tokens_per_s": self._last_row.get("learner/tokens_per_s"),
+        }
+        status: dict[str, Any] = {
+            "state": self._state,
+            "waiting_for": self._waiting_for,
+            "message": self._message,
+            "step": step,
+            "steps": self._steps,
+            "workers": [
+                {"id": n, "role": "rollout", "state": m.state.value, "version": m.version, "tokens_per_s": m.tokens_per_s}
+                for n, m in fleet.members.items()
+            ],
+            "rates": rates,
+            "metrics": self._last_row or None,
+            "evaluation": next(reversed(self._evaluations.values())) if self._evaluations else None,
+            "eta_s": self._eta(step),
+            "elapsed_s": self._clock() - self._began,
+            "updated": time.time(),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+        }
+        if (ledger := self._ledger) is not None:
+            names = ("leased", "scored", "taken", "trained", "dropped", "oldest_lease_s")
+            status["queue"] = {n: getattr(ledger, n) for n in names}
+        if self._sync is not None:
+            report, at = self._sync
+            status["last_sync"] = {"version": report.version, "seconds": report.seconds, "age_s": self._clock() - at}
+            status["synced_version"] = report.version
+            status["policy_version"] = report.version
+        return status
+
+    def _eta(self, step: int) -> float | None:
+        """Seconds left by the pace of the last ten steps; None before two are done."""
+        recent = self._step_ends[-11:]
+        if len(recent) < 2:
+            return None
+        return (self._steps - step) * (recent[-1] - recent[0]) / (len(recent) - 1)

@@ -1,0 +1,153 @@
+"""Publish a policy to the rollout workers, whoever of them is alive.
+
+    reconcile   the group of the next transfer is formed of the workers alive *now*; where membership changed or the last
+                transfer failed, it is a new group under a new epoch
+    transfer    the learner sends, every worker receives beside generation and applies between two engine steps
+    check       each worker answers with the digest of what it received (and read back); another digest than the
+                learner's takes it out
+
+A transfer that fails is repeated without the workers that died or did not answer. A worker left out serves its old policy,
+which the ledger's admission control knows, until it has taken part in a whole transfer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from r1ray.config.schema import SyncConfig
+from r1ray.control.calls import Gathered, Remote, call_one, gather
+from r1ray.errors import DeadlineExceeded, ProcessDied, ServedWeightsDiffer, WeightSyncError
+
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncReport:
+    """One publication. `out` are workers that must be replaced, `stale` those that go on with their old policy."""
+
+    version: int
+    epoch: int
+    digest: str
+    synced: tuple[str, ...]
+    stale: dict[str, str] = field(default_factory=dict)  # worker -> reason
+    out: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0  # the whole publication
+    receive_s: float = 0.0  # slowest worker
+    apply_s: float = 0.0  # slowest worker's stand-still
+    digest_s: float = 0.0
+
+
+class WeightSync:
+    """Owns the epoch. `learners` are all ranks, rank 0 first: every rank takes part in gathering sharded weights."""
+
+    def __init__(self, config: SyncConfig, tick: Callable[[], None]) -> None:
+        self._config = config
+        self._tick = tick
+        self._epoch = 0
+        self._members: tuple[str, ...] | None = None  # of the group that stands; None: there is none
+
+    def break_group(self) -> None:
+        """The learner was restarted: the old group's sending end is gone."""
+        self._members = None
+
+    def publish(self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int) -> SyncReport:
+        """Publish `version` to `workers`. Raises ProcessDied or WeightSyncError where the learner itself failed."""
+        began = time.monotonic()
+        waiting = dict(workers)
+        synced: dict[str, Any] = {}
+        stale: dict[str, str] = {}
+        out: dict[str, str] = {}
+        digest = ""
+        for _ in range(ATTEMPTS):
+            if not waiting:
+                break
+            digest, done = self._transfer(learners, waiting, version)
+            for name, error in done.failures.items():
+                if isinstance(error, ProcessDied | ServedWeightsDiffer | DeadlineExceeded):
+                    waiting.pop(name)
+                    out[name] = str(error)
+                else:
+                    stale[name] = str(error)
+            for name, applied in done.results.items():
+                waiting.pop(name)
+                stale.pop(name, None)
+                if digest and applied.digest and applied.digest != digest:
+                    out[name] = f"received policy {version} with digest {applied.digest}, the learner sent {digest}"
+                else:
+                    synced[name] = applied
+        return SyncReport(
+            version=version,
+            epoch=self._epoch,
+            digest=digest,
+            synced=tuple(sorted(synced)),
+            stale={n: r for n, r in stale.items() if n in waiting},
+            out=out,
+            seconds=time.monotonic() - began,
+            receive_s=max((a.receive_s for a in synced.values()), default=0.0),
+            apply_s=max((a.apply_s for a in synced.values()), default=0.0),
+            digest_s=max((a.digest_s for a in synced.values()), default=0.0),
+        )
+
+    def _transfer(
+        self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int
+    ) -> tuple[str, Gathered[str]]:
+        members = tuple(sorted(workers))
+        rendezvous = None
+        if members != self._members:
+            self._epoch += 1
+            rendezvous = call_one(
+                learners[0],
+                "open_epoch",
+                self._epoch,
+                len(members),
+                deadline_s=self._config.deadline_s,
+                what="the learner to open a weight-sync group (sync.deadline_s)",
+                tick=self._tick,
+            )
+        specs, bucket_bytes = self._specs(learners[0])
+        sending = {r.name: r.call("publish", version) for r in learners}
+        receiving = {
+            name: workers[name].call(
+                "receive_weights",
+                version=version,
+                group=None if rendezvous is None else (rendezvous, 1 + i),
+                specs=specs,
+                bucket_bytes=bucket_bytes,
+                deadline_s=self._config.deadline_s,
+            )
+            for i, name in enumerate(members)
+        }
+        self._members = None  # until all of this went well
+        # The grace lets a worker's own time-out name what it waited for before this one cuts it off.
+        done = gather(
+            {**sending, **receiving},
+            deadline_s=self._config.deadline_s + 10.0,
+            what=f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)",
+            tick=self._tick,
+        )
+        for rank in learners:
+            error = done.failures.pop(rank.name, None)
+            if error is not None and not isinstance(error, WeightSyncError):
+                raise error
+        sent = {r.name: done.results.pop(r.name, None) for r in learners}
+        if not done.failures and None not in sent.values():
+            self._members = members
+        first = sent[learners[0].name]
+        if first is None:  # what workers answered cannot be checked against anything
+            unsure = {n: WeightSyncError("the learner did not finish sending") for n in done.results}
+            return "", Gathered({}, {**done.failures, **unsure})
+        return first.digest, done
+
+    def _specs(self, learner: Remote) -> tuple[Any, int]:
+        if not hasattr(self, "_plan"):
+            self._plan = call_one(
+                learner,
+                "weight_specs",
+                deadline_s=self._config.deadline_s,
+                what="the learner's list of weights (sync.deadline_s)",
+                tick=self._tick,
+            )
+        return self._plan, self._config.bucket_bytes

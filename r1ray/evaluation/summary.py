@@ -1,0 +1,49 @@
+"""Figures of one evaluation of one source."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from r1ray.types import Score, ScoredGroup
+
+
+def accuracy_of(score: Score) -> float:
+    """1.0 where the answer is right. An answer that could not be judged is not right, and counted under `errors`."""
+    return score.parts.get("accuracy", 0.0)
+
+
+def mean_and_error(per_problem: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error over problems: sqrt(sum (x - mean)^2 / (n (n - 1))); the error of one problem is 0.
+
+    Samples of one problem are not independent, so the unit is the problem, each with the mean over its samples.
+    """
+    n = len(per_problem)
+    mean = math.fsum(per_problem) / n
+    if n == 1:
+        return mean, 0.0
+    return mean, math.sqrt(math.fsum((x - mean) ** 2 for x in per_problem) / (n * (n - 1)))
+
+
+def summarise(sampled: Sequence[ScoredGroup], greedy: Sequence[ScoredGroup]) -> dict[str, Any]:
+    """The figures of `evaluations.jsonl` that come from samples: pass@1 (mean over k), standard error, format, length."""
+    scores = [s for g in sampled for s in g.scores]
+    completions = [c for g in sampled for c in g.rollout.completions]
+    accuracy, error = mean_and_error([math.fsum(map(accuracy_of, g.scores)) / len(g.scores) for g in sampled])
+    lengths = [len(c.token_ids) for c in completions]
+    row: dict[str, Any] = {
+        "problems": len(sampled),
+        "samples": len(sampled[0].scores),
+        "accuracy": accuracy,
+        "accuracy_se": error,
+        "length": math.fsum(lengths) / len(lengths),
+        "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
+        "errors": sum(s.error is not None for s in scores),
+        "versions": [min(g.rollout.min_policy_version for g in sampled), max(g.rollout.max_policy_version for g in sampled)],
+    }
+    if any("format" in s.parts for s in scores):
+        row["format"] = math.fsum(s.parts.get("format", 0.0) for s in scores) / len(scores)
+    if greedy:
+        row["greedy_accuracy"] = math.fsum(accuracy_of(g.scores[0]) for g in greedy) / len(greedy)
+    return row
