@@ -1,0 +1,43 @@
+"""The command line. Each module beside this one adds its commands with a function `register(app)`.
+
+Modules import at the top only what `--help` needs; ray, torch and the like come inside the commands.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import sys
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from r1ray.errors import R1RayError
+
+
+def build_app() -> typer.Typer:
+    """The application with the commands of every module of this package, in the order of their names."""
+    app = typer.Typer(
+        name="r1ray",
+        help="Reinforcement learning of reasoning models on Ray, vLLM and DeepSpeed.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
+        importlib.import_module(f"{__name__}.{module.name}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run a command. A named failure is one red message on standard error and its exit code, not a traceback."""
+    try:
+        build_app()()
+    except R1RayError as error:
+        if os.environ.get("R1RAY_TRACEBACK") == "1":
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
+        sys.exit(error.exit_code)

@@ -1,0 +1,48 @@
+"""`r1ray train`: start a run, continue one, or say what a run would need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `train`."""
+    app.command()(train)
+
+
+def train(
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="Overlays over conf/base.yaml, and keys."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would run, where, and in how much memory.")] = False,
+    plan_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the dry run here too.")] = None,
+) -> None:
+    """Train: `r1ray train conf/tiny.yaml run.steps=20`, or `r1ray train --resume runs/tiny`."""
+    from r1ray.start import EMBEDDED_FOLDER, Preparation
+
+    overlays = [item for item in items or [] if "=" not in item]
+    overrides = [item for item in items or [] if "=" in item]
+    preparation = Preparation.resumed(resume, overlays, overrides) if resume else Preparation.new(overlays, overrides)
+    if dry_run or plan_file:
+        text = preparation.describe()
+        typer.echo(text)
+        if plan_file:
+            plan_file.write_text(text + "\n", encoding="utf-8")
+    if dry_run:
+        return
+
+    if preparation.lacks_embedded_model:
+        from r1ray.cli.tiny import build
+
+        build(EMBEDDED_FOLDER, seed=0)
+
+    from r1ray.launch import train as run_training
+
+    with preparation.folder() as folder:
+        code = run_training(preparation.loaded, folder, resume=resume is not None)
+    raise typer.Exit(code)

@@ -1,0 +1,75 @@
+"""Whether this machine and this disk have what a configuration asks for. The rest of the checks are in `checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from r1ray.config.problems import Problem, problem, value_at
+from r1ray.config.schema import Config
+from r1ray.errors import ConfigError
+from r1ray.machine import Machine
+from r1ray.modelfolder import ModelShape, read_shape
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def check_surroundings(config: Config, machine: Machine) -> list[Problem]:
+    """Every problem that the model folder, the data files and, for a local cluster, the machine show."""
+    found = [*_model(config), *_files(config)]
+    if config.ray.address is None:  # another machine's devices are not to be seen from here
+        found += [*_devices(config, machine)]
+    return found
+
+
+def _model(config: Config) -> Iterator[Problem]:
+    folder = Path(config.model.path)
+    try:
+        shape = read_shape(folder)
+    except ConfigError as e:
+        yield problem(config, "model.path", str(e), "a folder in the Hugging Face format, or tiny")
+        return
+    yield from _context(config, shape)
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        fix = f"a folder with one of {', '.join(TOKENIZER_FILES)}"
+        yield problem(config, "model.path", "has no tokenizer", fix)
+
+
+def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
+    if config.model.max_length > shape.context:
+        message = f"is over the model's context (max_position_embeddings = {shape.context})"
+        yield problem(config, "model.max_length", message, f"at most {shape.context}")
+
+
+def _files(config: Config) -> Iterator[Problem]:
+    for section, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+        for i, source in enumerate(sources):
+            if source.kind not in ("jsonl", "parquet") or source.path is None:
+                continue
+            key, path = f"data.{section}.{i}.path", Path(source.path)
+            if not path.exists():
+                yield problem(config, key, "is not there", f"a {source.kind} file or a folder of them")
+            elif path.is_file() and path.stat().st_size == 0:
+                yield problem(config, key, "is empty: it has no prompt", "a file with one row for each prompt")
+
+
+def _devices(config: Config, machine: Machine) -> Iterator[Problem]:
+    for key in ("learner.num_gpus", "rollout.num_gpus", "reward_worker.num_gpus"):
+        if value_at(config, key) > 0 and machine.gpus == 0:
+            yield problem(config, key, "this machine has no GPU", f"{key}=0, as conf/tiny.yaml does, or ray.address")
+    if config.model.dtype == "bfloat16" and config.learner.num_gpus == 0 and not machine.cpu_bfloat16:
+        message = "this CPU has no bfloat16 arithmetic: training would be many times slower"
+        yield problem(config, "model.dtype", message, "float32")
+    if (
+        config.rollout.engine.dtype in ("bfloat16", "float16")
+        and config.rollout.num_gpus == 0
+        and not machine.cpu_bfloat16
+    ):
+        message = "this CPU has no 16-bit arithmetic"
+        yield problem(config, "rollout.engine.dtype", message, "auto or float32")
+    if config.sync.interface is not None:
+        import psutil
+
+        known = sorted(psutil.net_if_addrs())
+        if config.sync.interface not in known:
+            yield problem(config, "sync.interface", "this machine has no such interface", f"one of {', '.join(known)}")

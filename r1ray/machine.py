@@ -1,0 +1,76 @@
+"""What this machine has: cores, memory, shared memory, GPUs. No torch, so that it answers at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The resources of one machine. Producer: `this_machine`. Consumers: planner, surroundings, doctor."""
+
+    cores: int
+    memory_bytes: int  # in all, or the limit of the container
+    shared_memory_bytes: int  # free in /dev/shm
+    gpu_memory_bytes: tuple[int, ...]  # of each visible GPU
+    cpu_bfloat16: bool  # the CPU multiplies bfloat16 in hardware
+
+    @property
+    def gpus(self) -> int:
+        return len(self.gpu_memory_bytes)
+
+
+def this_machine() -> Machine:
+    """Looks at the machine that this process runs on."""
+    import psutil
+
+    return Machine(
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=min(psutil.virtual_memory().total, _container_limit()),
+        shared_memory_bytes=shutil.disk_usage("/dev/shm").free,  # noqa: S108 - the mount point, not a file in it
+        gpu_memory_bytes=_gpu_memory(),
+        cpu_bfloat16=_cpu_has({"avx512_bf16", "amx_bf16", "bf16"}),
+    )
+
+
+def _container_limit() -> int:
+    """Memory limit of the control group (version 2, then 1), in bytes."""
+    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+        if path.exists() and (text := path.read_text().strip()).isdigit():
+            return int(text)
+    return 1 << 62
+
+
+def _cpu_has(flags: set[str]) -> bool:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return False
+    words = (
+        line.partition(":")[2].split() for line in info.read_text().splitlines() if line[:5].lower() in _FLAG_LINES
+    )
+    return any(flags & set(line) for line in words)
+
+
+_FLAG_LINES = ("flags", "featu")  # x86: flags, ARM: Features
+
+
+def _gpu_memory() -> tuple[int, ...]:
+    """Memory of the GPUs that CUDA_VISIBLE_DEVICES leaves, in bytes; none where there is no driver."""
+    if shutil.which("nvidia-smi") is None:
+        return ()
+    query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
+    except subprocess.CalledProcessError:  # the tool is there, a driver is not
+        return ()
+    rows = [[cell.strip() for cell in row.split(",")] for row in listed.splitlines() if row.strip()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    wanted = [v.strip() for v in visible.split(",")] if visible is not None else [row[0] for row in rows]
+    mib = {name: int(row[2]) for row in rows for name in row[:2]}
+    return tuple(mib[name] << 20 for name in wanted if name in mib)

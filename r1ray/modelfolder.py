@@ -1,0 +1,66 @@
+"""What a model folder in the Hugging Face format says without loading the model."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1ray.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """Sizes of a decoder-only transformer. Producer: `read_shape`. Consumers: planner, surroundings."""
+
+    parameters: int  # as stored: tied embeddings count once
+    layers: int
+    hidden: int
+    intermediate: int
+    key_value: int  # key-value heads x head size
+    vocabulary: int
+    context: int  # longest sequence the positions reach, in tokens
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """The sizes of the model in `folder`: config.json, and the headers of the safetensors files for the parameters.
+
+    Raises ConfigError that names what is missing or unreadable.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder} is no folder; download a model with `hf download NAME --local-dir {folder}`")
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        heads = int(raw["num_attention_heads"])
+        head_size = int(raw.get("head_dim") or raw["hidden_size"] // heads)
+        shape = ModelShape(
+            parameters=sum(_parameters(file) for file in _weights(folder)),
+            layers=int(raw["num_hidden_layers"]),
+            hidden=int(raw["hidden_size"]),
+            intermediate=int(raw["intermediate_size"]),
+            key_value=int(raw.get("num_key_value_heads") or heads) * head_size,
+            vocabulary=int(raw["vocab_size"]),
+            context=int(raw["max_position_embeddings"]),
+        )
+    except FileNotFoundError as e:
+        raise ConfigError(f"{folder} is no model folder: it has no config.json") from e
+    except (KeyError, TypeError, ValueError, struct.error) as e:
+        raise ConfigError(f"{folder} cannot be read as a decoder-only transformer: {e!r}") from e
+    return shape
+
+
+def _weights(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"{folder} has no weights (*.safetensors); the download is not complete")
+    return files
+
+
+def _parameters(file: Path) -> int:
+    """Number of values in a safetensors file: eight bytes of header length, then JSON with the shape of each tensor."""
+    with file.open("rb") as f:
+        (length,) = struct.unpack("<Q", f.read(8))
+        header = json.loads(f.read(length))
+    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")

@@ -1,0 +1,244 @@
+"""Where the actors of a run go and what memory they take, before anything is started.
+
+The memory of a learner rank follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of
+d bytes and R ranks, weights dP, gradients dP and optimiser state 12P (float32 master copy and two moments), of which
+stage 1 divides the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted per
+packed token and layer for a pre-norm transformer with gated feed-forward and an attention that stores no scores.
+All of it is an estimate to refuse what cannot work; it is not a promise for the last percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from r1ray.config.problems import Problem, problem
+from r1ray.config.schema import Config
+from r1ray.machine import GIB, Machine
+from r1ray.modelfolder import ModelShape
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+# Resident memory of a process before it holds a model, in GiB.
+LEARNER_BASE_GIB = 1.0  # torch, DeepSpeed, transformers
+ROLLOUT_BASE_GIB = 1.6  # torch, vLLM
+REWARD_BASE_GIB = 0.3
+SYSTEM_BASE_GIB = 1.0  # Ray's own processes, the driver, the queue
+
+QUEUE_CPUS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """Actors of one kind and what each of them needs; memory in bytes by item. Without a GPU all of it is in the host."""
+
+    name: str
+    count: int
+    cpus: float  # Ray CPUs of each
+    gpus: float  # Ray GPUs of each
+    resources: dict[str, float]  # custom Ray resources of each
+    device: dict[str, float] = field(default_factory=dict)  # GPU memory of each
+    host: dict[str, float] = field(default_factory=dict)  # host memory of each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Placement and memory of a run. Producer: `make_plan`. Consumers: `train`, `train --dry-run`."""
+
+    roles: tuple[Role, ...]
+    machine: Machine | None  # None: the run joins a cluster, which is not to be seen from here
+    cache_tokens: int | None  # tokens that one worker's KV cache holds; None: as many as the GPU leaves room for
+    problems: tuple[Problem, ...]  # why this machine cannot run it
+
+    def role(self, name: str) -> Role:
+        """The role called `name`."""
+        return next(r for r in self.roles if r.name == name)
+
+    @property
+    def host_bytes(self) -> float:
+        """Host memory of all actors together, with Ray and the driver."""
+        return SYSTEM_BASE_GIB * GIB + sum(r.count * sum(r.host.values()) for r in self.roles)
+
+    def to_text(self) -> str:
+        """Two tables and a verdict, for people."""
+        lines = ["Placement (each actor)"]
+        for r in self.roles:
+            custom = "".join(f" {name}:{amount:g}" for name, amount in r.resources.items())
+            lines.append(f"  {r.count} x {r.name:<14} cpu {r.cpus:g}  gpu {r.gpus:g}{custom}")
+        lines.append("Memory (each actor, GiB)")
+        for r in self.roles:
+            for where, items in (("gpu", r.device), ("host", r.host)):
+                if items:
+                    parts = ", ".join(f"{name} {amount / GIB:.2f}" for name, amount in items.items())
+                    lines.append(f"  {r.name:<14} {where:<4} {sum(items.values()) / GIB:.2f}: {parts}")
+        if self.cache_tokens is not None:
+            lines.append(f"  a worker's KV cache holds {self.cache_tokens:,} tokens")
+        if self.machine is None:
+            lines.append("Whether it fits is for the cluster to say: ray.address is set.")
+            return "\n".join(lines)
+        used, there = self.host_bytes / GIB, self.machine.memory_bytes / GIB
+        lines.append(f"Host memory in all: {used:.1f} GiB of {there:.1f} GiB")
+        lines += [f"Does not fit: {p.key}: {p.message}; {p.fix}" for p in self.problems]
+        lines += [] if self.problems else ["Fits this machine."]
+        return "\n".join(lines)
+
+
+def make_plan(config: Config, shape: ModelShape, machine: Machine) -> Plan:
+    """The plan of a run of `config` with a model of `shape`, on `machine` unless it joins a cluster."""
+    roles = (_learner(config, shape), _rollout(config, shape), _reward(config), _queue(config))
+    local = config.ray.address is None
+    given = config.rollout.engine.kv_cache_gib
+    plan = Plan(
+        roles=roles,
+        machine=machine if local else None,
+        cache_tokens=None if given is None else int(given * GIB / _cache_bytes(config, shape)),
+        problems=tuple(_cache_problems(config, shape)),
+    )
+    if not local:
+        return plan
+    here = (*_placement_problems(config, roles, machine), *_memory_problems(config, plan, machine))
+    return replace(plan, problems=plan.problems + here)
+
+
+def _learner(config: Config, shape: ModelShape) -> Role:
+    learner, ranks, stage = config.learner, config.learner.ranks, config.learner.zero_stage
+    d, p = BYTES[config.model.dtype], float(shape.parameters)
+    weights = d * p / (ranks if stage == 3 else 1)
+    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4 * p
+    optimizer = (8 * p + master) / (ranks if stage >= 1 else 1)
+    device = {
+        "gradients": d * p / (ranks if stage >= 2 else 1),
+        "activations": _activation_bytes(config, shape),
+        "logits": learner.micro_batch_tokens * shape.vocabulary * 8.0,  # float32, and their gradient
+    }
+    host = {"process": LEARNER_BASE_GIB * GIB}
+    (host if learner.offload_parameters else device)["weights"] = weights
+    (host if learner.offload_optimizer else device)["optimizer"] = optimizer
+    if config.algorithm.kl_coefficient > 0:
+        device["reference"] = weights
+    if stage == 3:
+        device["gathered weights"] = d * p  # the whole model once, to publish it
+    return _role("learner rank", ranks, learner.num_cpus, learner.num_gpus, config.ray.learner_resources, device, host)
+
+
+def _activation_bytes(config: Config, shape: ModelShape) -> float:
+    """What one micro-batch keeps for the backward pass: 8 hidden, 2 key-value and 4 intermediate vectors per layer."""
+    per_layer = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
+    values = shape.layers * per_layer
+    if config.model.activation_checkpointing:
+        values = shape.layers * shape.hidden + per_layer  # the inputs of all layers, and one layer computed again
+    return float(config.learner.micro_batch_tokens * values * BYTES[config.model.dtype])
+
+
+def _rollout(config: Config, shape: ModelShape) -> Role:
+    rollout, engine = config.rollout, config.rollout.engine
+    weights = float(shape.parameters * _engine_bytes(config))
+    device = {"weights": weights / engine.tensor_parallel_size}
+    if engine.kv_cache_gib is not None:
+        device["KV cache"] = engine.kv_cache_gib * GIB
+    host = {"process": ROLLOUT_BASE_GIB * GIB, "staged weights": weights}
+    resources = config.ray.rollout_resources
+    return _role("rollout worker", rollout.workers, rollout.num_cpus, rollout.num_gpus, resources, device, host)
+
+
+def _reward(config: Config) -> Role:
+    reward = config.reward_worker
+    host = {"process": REWARD_BASE_GIB * GIB}
+    return _role(
+        "reward worker", reward.workers, reward.num_cpus, reward.num_gpus, config.ray.reward_resources, {}, host
+    )
+
+
+def _queue(config: Config) -> Role:
+    host = {"process": REWARD_BASE_GIB * GIB, "object store": config.ray.object_store_gib * GIB}
+    return _role("queue", 1, QUEUE_CPUS, 0, config.ray.queue_resources, {}, host)
+
+
+def _role(
+    name: str,
+    count: int,
+    cpus: float,
+    gpus: float,
+    resources: dict[str, float],
+    device: dict[str, float],
+    host: dict[str, float],
+) -> Role:
+    """Without a GPU, what would be on the device is in the host's memory."""
+    if gpus == 0:
+        device, host = {}, {**host, **device}
+    return Role(name=name, count=count, cpus=cpus, gpus=gpus, resources=resources, device=device, host=host)
+
+
+def _engine_bytes(config: Config) -> int:
+    dtype = config.rollout.engine.dtype
+    return BYTES[config.model.dtype if dtype == "auto" else dtype]
+
+
+def _cache_bytes(config: Config, shape: ModelShape) -> int:
+    """KV cache of one token: a key and a value in every layer."""
+    return 2 * shape.layers * shape.key_value * _engine_bytes(config)
+
+
+def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
+    """vLLM refuses to start where not even one longest sequence fits into the cache."""
+    given, longest = config.rollout.engine.kv_cache_gib, config.model.max_length
+    needed = longest * _cache_bytes(config, shape) / GIB
+    if given is not None and given < needed:
+        message = f"is too small for one sequence of model.max_length = {longest}, which takes {needed:.3g} GiB"
+        yield problem(config, "rollout.engine.kv_cache_gib", message, f"at least {math.ceil(needed * 100) / 100}")
+
+
+def _placement_problems(config: Config, roles: tuple[Role, ...], machine: Machine) -> Iterator[Problem]:
+    cpus = sum(r.count * r.cpus for r in roles)
+    given = config.ray.num_cpus or machine.cores
+    if cpus > given:
+        needs = " + ".join(f"{r.count} {r.name} x {r.cpus:g}" for r in roles)
+        message = f"gives Ray {given} CPUs, the run asks for {cpus:g} ({needs})"
+        yield problem(
+            config, "ray.num_cpus", message, f"{math.ceil(cpus)} (Ray counts CPUs, it binds none), or ask for less"
+        )
+    gpus = sum(r.count * r.gpus for r in roles)
+    if gpus > machine.gpus > 0:
+        message = f"with the other actors asks for {gpus:g} GPUs, this machine has {machine.gpus}"
+        yield problem(config, "rollout.num_gpus", message, "fewer workers or ranks, or shares below 1 of one GPU")
+    for r in roles:
+        if r.resources:
+            message = f"{r.name} asks for {r.resources}, which a local cluster does not have"
+            yield problem(
+                config, f"ray.{r.name.split()[0]}_resources", message, "{}, or ray.address of a cluster that has it"
+            )
+
+
+def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[Problem]:
+    if plan.host_bytes > machine.memory_bytes:
+        largest = max(plan.roles, key=lambda r: r.count * sum(r.host.values()))
+        item = max(largest.host, key=lambda name: largest.host[name])
+        message = (
+            f"needs about {plan.host_bytes / GIB:.1f} GiB of memory in all, this machine has "
+            f"{machine.memory_bytes / GIB:.1f} GiB; most of it: {largest.count} {largest.name}, {item}"
+        )
+        yield problem(config, "model.path", message, "a smaller model, micro-batch, KV cache or number of workers")
+    store = config.ray.object_store_gib
+    if store * GIB > machine.shared_memory_bytes:
+        message = f"is more than /dev/shm has free, {machine.shared_memory_bytes / GIB:.2f} GiB"
+        yield problem(config, "ray.object_store_gib", message, "less, or a larger /dev/shm (docker run --shm-size=2g)")
+    if machine.gpus:
+        yield from _gpu_problems(config, plan, min(machine.gpu_memory_bytes))
+
+
+def _gpu_problems(config: Config, plan: Plan, gpu_bytes: int) -> Iterator[Problem]:
+    """A GPU that learner and rollout worker share holds both; vLLM takes its share whatever the model needs."""
+    learner, rollout = plan.role("learner rank"), plan.role("rollout worker")
+    training, weights = sum(learner.device.values()), sum(rollout.device.values())
+    share = config.rollout.engine.gpu_memory_utilization
+    together = 0 < learner.gpus + rollout.gpus <= 1 and learner.gpus > 0 and rollout.gpus > 0
+    free = gpu_bytes * (1 - share) if together else gpu_bytes
+    if learner.gpus and training > free:
+        message = f"makes a rank need about {training / GIB:.1f} GiB, its GPU has {free / GIB:.1f} GiB"
+        fix = "fewer learner.micro_batch_tokens, a higher learner.zero_stage, or more ranks"
+        yield problem(config, "learner.micro_batch_tokens", f"{message} for it", fix)
+    if rollout.gpus and weights > gpu_bytes * share:
+        message = f"gives vLLM {gpu_bytes * share / GIB:.1f} GiB of a GPU, the model takes {weights / GIB:.1f} GiB"
+        fix = "more, or a higher rollout.engine.tensor_parallel_size"
+        yield problem(config, "rollout.engine.gpu_memory_utilization", message, fix)

@@ -1,0 +1,112 @@
+"""From the words of the command line to a run folder that may be written: everything that can be refused, is, here.
+
+load configuration -> check this machine and disk -> plan memory and placement -> create or lock the run folder
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from r1ray.config.identity import changes, config_hash, refuse_another_run
+from r1ray.config.load import COMMAND_LINE, LoadedConfig, load_config
+from r1ray.config.problems import refuse
+from r1ray.config.surroundings import check_surroundings
+from r1ray.errors import IntegrityError
+from r1ray.files import write_atomic
+from r1ray.machine import Machine, this_machine
+from r1ray.modelfolder import read_shape
+from r1ray.planner import Plan, make_plan
+from r1ray.runfolder import Identity, RunFolder
+
+EMBEDDED = "tiny"
+"""The `model.path` that stands for the embedded model."""
+
+EMBEDDED_FOLDER = Path("models/tiny")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """A run that may start: its configuration is checked, and its folder is known where it is resumed."""
+
+    loaded: LoadedConfig
+    machine: Machine
+    existing: RunFolder | None = None  # the run to continue
+
+    @property
+    def lacks_embedded_model(self) -> bool:
+        """Whether the embedded model is asked for and has to be built first."""
+        return Path(self.loaded.config.model.path) == EMBEDDED_FOLDER and not EMBEDDED_FOLDER.exists()
+
+    @classmethod
+    def new(cls, overlays: Sequence[str], overrides: Sequence[str]) -> Preparation:
+        """A new run. Raises ConfigError with every problem of the configuration."""
+        return cls(loaded=_resolved(load_config(overlays, overrides)), machine=this_machine())
+
+    @classmethod
+    def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str]) -> Preparation:
+        """The run in `path`, with what a resume may change changed.
+
+        Raises ConfigError where `path` holds no run or a key that makes the run another one was changed,
+        IntegrityError where the folder's format is another version's.
+        """
+        folder = RunFolder.open(path)
+        stored = load_config([str(folder.config.resolve())])
+        here = f"run.dir={path}"
+        loaded = load_config([str(folder.config.resolve()), *overlays], [*overrides, here])
+        refuse_another_run(stored.config, loaded.config, loaded.provenance)
+        return cls(loaded=_resolved(loaded), machine=this_machine(), existing=folder)
+
+    def plan(self) -> Plan:
+        """Where everything runs and what memory it takes. Raises ConfigError where the model folder cannot be read."""
+        return make_plan(self.loaded.config, read_shape(Path(self.loaded.config.model.path)), self.machine)
+
+    def describe(self) -> str:
+        """The resolved configuration, the placement and the memory, as text."""
+        if self.lacks_embedded_model:
+            return (
+                f"{self.loaded.to_yaml()}\nMemory: not known before `r1ray tiny {EMBEDDED_FOLDER}` has built the model."
+            )
+        return f"{self.loaded.to_yaml()}\n{self.plan().to_text()}"
+
+    def folder(self) -> RunFolder:
+        """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
+
+        Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
+        IntegrityError where the tokenizer is not the one that the run was begun with.
+        """
+        from r1ray.data.vocab import vocab_hash
+
+        config = self.loaded.config
+        refuse(check_surroundings(config, self.machine), self.loaded.provenance)
+        refuse(self.plan().problems, self.loaded.provenance)
+        vocabulary = vocab_hash(Path(config.model.path))
+        if self.existing is None:
+            identity = Identity.new(vocab_hash=vocabulary, config_hash=config_hash(config))
+            return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
+        return _reopen(self.existing, self.loaded, vocabulary)
+
+
+def _resolved(loaded: LoadedConfig) -> LoadedConfig:
+    """With the folder of the embedded model in place of its name."""
+    if loaded.config.model.path != EMBEDDED:
+        return loaded
+    model = replace(loaded.config.model, path=str(EMBEDDED_FOLDER))
+    return replace(loaded, config=replace(loaded.config, model=model))
+
+
+def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str) -> RunFolder:
+    begun = folder.identity()
+    if vocabulary != begun.vocab_hash:
+        raise IntegrityError(
+            f"the tokenizer in {loaded.config.model.path} has the vocabulary hash {vocabulary}, "
+            f"the run in {folder.path} was begun with {begun.vocab_hash}: give the model folder that it was begun with"
+        )
+    folder.lock()
+    stored = load_config([str(folder.config.resolve())])
+    changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}
+    if changed:
+        write_atomic(folder.config, loaded.to_yaml().encode())
+        folder.append_event("reconfigured", changed=changed, by=COMMAND_LINE)
+    return folder
