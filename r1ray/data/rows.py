@@ -10,7 +10,7 @@ from r1ray.errors import DataError
 from r1ray.types import Message
 
 FIELDS = ("prompt", "messages", "answer", "id", "pass_rate", "target_language", "domain")
-"""What r1ray looks for in a row, under these names unless `columns` gives others. Other keys of `columns` go to meta."""
+"""What r1ray looks for in a row, under these names unless `columns` gives others. Its other keys go to meta."""
 
 ROLES = ("system", "user", "assistant")
 _META_FIELDS = ("target_language", "domain")

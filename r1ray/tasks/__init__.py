@@ -11,7 +11,15 @@ from r1ray.errors import ConfigError
 from r1ray.tasks.base import SyntheticTask
 
 TASKS = {
+    "arithmetic": "r1ray.tasks.arithmetic:ArithmeticTask",
     "bus": "r1ray.tasks.bus:BusTask",
+    "candles": "r1ray.tasks.candles:CandlesTask",
+    "cipher": "r1ray.tasks.cipher:CipherTask",
+    "countdown": "r1ray.tasks.countdown:CountdownTask",
+    "knights": "r1ray.tasks.knights:KnightsTask",
+    "parentheses": "r1ray.tasks.parentheses:ParenthesesTask",
+    "syllogism": "r1ray.tasks.syllogism:SyllogismTask",
+    "transpose": "r1ray.tasks.transpose:TransposeTask",
 }
 """Task name -> `module:class`."""
 

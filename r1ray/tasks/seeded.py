@@ -1,0 +1,57 @@
+"""What the synthetic tasks share: seeded draws with splits that stay apart, and the check of their parameters."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1ray.errors import ConfigError
+from r1ray.tasks.base import Problem, Split
+
+_HELDOUT_SHARE = 8
+_ATTEMPTS = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A problem that may still fall to the other split."""
+
+    key: str  # what makes the problem this one, the same for all its disguises (operands in another order, say)
+    prompt: str
+    answer: Any  # msgpack types
+
+
+def draw(task: str, index: int, split: Split, seed: int, make: Callable[[random.Random], Candidate | None]) -> Problem:
+    """The first candidate of `split` in the random stream that (task, seed, split, index) names; `make` may give None.
+
+    One key in eight is held out, by hash, whatever the seed and the parameters: what is trained on is never met again
+    in the held-out split. Raises ConfigError where the parameters leave the split without problems.
+    """
+    rng = random.Random(_digest(f"{task}/{seed}/{split}/{index}"))
+    for _ in range(_ATTEMPTS):
+        candidate = make(rng)
+        if candidate is not None and is_heldout(task, candidate.key) == (split == "heldout"):
+            name = f"{task}-{_digest(candidate.prompt):016x}"
+            return Problem(prompt_id=name, prompt=candidate.prompt, answer=candidate.answer)
+    raise ConfigError(f"the task {task} has no {split} problem in {_ATTEMPTS} draws: widen its params")
+
+
+def is_heldout(task: str, key: str) -> bool:
+    """Whether the problem with this key belongs to the held-out split."""
+    return _digest(f"{task}/{key}") % _HELDOUT_SHARE == 0
+
+
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def span(task: str, name: str, value: Any, low: int, high: int) -> tuple[int, int]:
+    """A parameter that is a range [least, most] inside [low, high], or one number for both. Raises ConfigError."""
+    ends = [value, value] if isinstance(value, int) else value
+    fits = isinstance(ends, Sequence) and len(ends) == 2 and all(isinstance(e, int) for e in ends)
+    if not fits or not low <= ends[0] <= ends[1] <= high:
+        raise ConfigError(f"the task {task} has {name} = {value!r}: give [least, most] within {low} to {high}")
+    return ends[0], ends[1]
