@@ -23,11 +23,14 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share of one as a percentage: `72%`, `0.4%`; a dash where there is none."""
+    """A share of one as a percentage: `72%`, `0.4%`; never rounded to none or all of it; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return "–"
     percent = 100 * value
-    return f"{percent:.1f}%" if 0 < abs(percent) < 1 or 99 < percent < 100 else f"{percent:.0f}%"
+    if 0 < abs(percent) < 0.05:
+        return "<0.1%" if percent > 0 else ">-0.1%"
+    whole = f"{percent:.0f}"
+    return f"{whole}%" if float(whole) == percent or whole not in ("0", "-0", "100") else f"{percent:.1f}%"
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,157 @@
+"""The figures of a run: what its report, README and comparisons quote. Computed from the run folder alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from r1ray.formatting import duration, number, share
+from r1ray.metrics import Row
+from r1ray.report.record import STARTS, RunRecord, load_record
+
+Value = float | int | str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One row of the table of figures."""
+
+    key: str
+    label: str
+    show: Callable[[float], str]
+    value: Value
+
+    @property
+    def text(self) -> str:
+        """The value as people read it; a dash where the run has none."""
+        if self.value is None:
+            return "–"
+        return self.value if isinstance(self.value, str) else self.show(self.value)
+
+
+def figures(run_dir: Path) -> dict[str, Value]:
+    """All figures by key; None where the run did not get far enough to have one. See `table` for what each means."""
+    return {figure.key: figure.value for figure in table(load_record(run_dir))}
+
+
+def table(run: RunRecord) -> list[Figure]:
+    """The figures with their labels, in the order of the report's table.
+
+    "Start" is the base policy, "end" the newest evaluated policy or the last training step; "held out" is the first
+    evaluation source of the configuration; shares are of one, lengths in tokens, times in seconds.
+    """
+    return [*_heldout(run), *_training(run), *_speed(run), *_faults(run)]
+
+
+def _heldout(run: RunRecord) -> list[Figure]:
+    source = run.sources[0] if run.sources else None
+    rows = run.evaluated(source)
+    # A start exists only where the base policy itself was evaluated.
+    start = rows[0] if rows and rows[0]["step"] == 0 else {}
+    end = rows[-1] if rows else {}
+    out = [
+        Figure(key="heldout_source", label="Held-out source", show=str, value=source),
+        Figure(key="heldout_step", label="Evaluated policy", show=number, value=end.get("step")),
+    ]
+    for key, name, label, show in (
+        ("heldout_accuracy", "accuracy", "Held-out accuracy, sampled", share),
+        ("heldout_greedy_accuracy", "greedy_accuracy", "Held-out accuracy, greedy", share),
+        ("heldout_consensus", "consensus", "Held-out accuracy, majority vote", share),
+        ("heldout_format", "format", "Held-out format", share),
+        ("heldout_length", "length", "Held-out response length, tokens", number),
+    ):
+        out.append(Figure(key=f"{key}_start", label=f"{label}: start", show=show, value=start.get(name)))
+        out.append(Figure(key=key, label=f"{label}: end", show=show, value=end.get(name)))
+    out.append(
+        Figure(key="heldout_accuracy_se", label="Standard error of it", show=share, value=end.get("accuracy_se"))
+    )
+    return out
+
+
+def _training(run: RunRecord) -> list[Figure]:
+    first, last = (run.metrics[0], run.metrics[-1]) if run.metrics else ({}, {})
+    return [
+        Figure(key="steps", label="Training steps", show=number, value=run.steps),
+        Figure(key="reward_start", label="Reward: first step", show=number, value=first.get("reward/mean")),
+        Figure(key="reward_end", label="Reward: last step", show=number, value=last.get("reward/mean")),
+        Figure(key="length_start", label="Length, tokens: first step", show=number, value=first.get("length/mean")),
+        Figure(key="length_end", label="Length, tokens: last step", show=number, value=last.get("length/mean")),
+        Figure(key="staleness_mean", label="Staleness, steps: mean", show=number, value=_mean(run, "staleness/mean")),
+        Figure(key="staleness_max", label="Staleness, steps: highest", show=number, value=_max(run, "staleness/max")),
+        Figure(
+            key="mismatch_max", label="Log-probability mismatch: highest", show=number, value=_max(run, "mismatch/max")
+        ),
+    ]
+
+
+def _speed(run: RunRecord) -> list[Figure]:
+    seconds, tokens = _measured(run)
+    started = next((event["time"] for event in run.events if event["kind"] in STARTS), None)
+    first_step = run.metrics[0]["time"] - started if run.metrics and started is not None else None
+    rows = (
+        ("seconds_to_first_step", "From start to the end of the first step", duration, first_step),
+        ("training_seconds", "Training after the first step", duration, seconds or None),
+        (
+            "completion_tokens_per_second",
+            "Completion tokens trained a second",
+            number,
+            tokens / seconds if seconds else None,
+        ),
+        ("rollout_tokens_per_second", "Rollout tokens a second: median", number, _median(run, "rollout/tokens_per_s")),
+        ("learner_tokens_per_second", "Learner tokens a second: median", number, _median(run, "learner/tokens_per_s")),
+        ("rollout_idle_share", "Rollout idle: mean", share, _mean(run, "rollout/idle_share")),
+        ("learner_idle_share", "Learner idle: mean", share, _mean(run, "learner/idle_share")),
+        ("sync_seconds", "Weight sync, seconds: median", number, _median(run, "sync/seconds")),
+    )
+    return [Figure(key=key, label=label, show=show, value=value) for key, label, show, value in rows]
+
+
+def _faults(run: RunRecord) -> list[Figure]:
+    kinds = [str(event["kind"]) for event in run.events]
+    last = run.metrics[-1] if run.metrics else {}
+    return [
+        Figure(key="dropped_groups", label="Groups dropped", show=number, value=last.get("queue/dropped")),
+        Figure(
+            key="deaths", label="Process deaths", show=number, value=sum("died" in k or "death" in k for k in kinds)
+        ),
+        Figure(key="resumes", label="Times resumed", show=number, value=max(0, sum(k in STARTS for k in kinds) - 1)),
+    ]
+
+
+def _measured(run: RunRecord) -> tuple[float, float]:
+    """Seconds of training after the first step, and the completion tokens of the groups trained in them.
+
+    End to end: syncs, waits, checkpoints and evaluations between two steps count. The time in which no driver ran
+    (between a kill and the resume) does not.
+    """
+    per_step = (run.setting("learner.groups_per_step") or 0) * (run.setting("rollout.group_size") or 0)
+    starts = [event["time"] for event in run.events if event["kind"] in STARTS]
+    seconds = tokens = 0.0
+    for before, row in itertools.pairwise(run.metrics):
+        if not any(before["time"] < start <= row["time"] for start in starts):
+            seconds += row["time"] - before["time"]
+            tokens += per_step * row.get("length/mean", 0.0)
+    return seconds, tokens
+
+
+def _finite(rows: Iterable[Row], key: str) -> list[float]:
+    return [row[key] for row in rows if key in row and math.isfinite(row[key])]
+
+
+def _mean(run: RunRecord, key: str) -> float | None:
+    values = _finite(run.metrics, key)
+    return fmean(values) if values else None
+
+
+def _median(run: RunRecord, key: str) -> float | None:
+    values = _finite(run.metrics, key)
+    return median(values) if values else None
+
+
+def _max(run: RunRecord, key: str) -> float | None:
+    values = _finite(run.metrics, key)
+    return max(values) if values else None

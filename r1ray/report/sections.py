@@ -1,0 +1,133 @@
+"""The parts of the page below the charts: responses to read, the table of figures, facts of the run, events."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from r1ray.formatting import duration, number
+from r1ray.metrics import Row
+from r1ray.report.figures import Figure
+from r1ray.report.markup import Markup, escape, node
+from r1ray.report.record import RunRecord
+from r1ray.report.responses import split_response
+
+SAMPLED_STEPS = 5
+SAMPLES_A_STEP = 2
+SHOWN_CHARACTERS = 700
+"""A longer text is folded; one beyond twenty times this is cut, and says so."""
+
+
+def samples(run: RunRecord) -> Markup | None:
+    """Responses of some steps from first to last: of each the first that were kept, not picked."""
+    steps = sorted({row["step"] for row in run.transcripts})
+    if not steps:
+        return None
+    last = len(steps) - 1
+    shown = sorted({steps[round(i * last / (SAMPLED_STEPS - 1))] for i in range(SAMPLED_STEPS)})
+    blocks = []
+    for step in shown:
+        rows = [row for row in run.transcripts if row["step"] == step][:SAMPLES_A_STEP]
+        pair = node("div", *map(_sample, rows), class_="pair")
+        blocks.append(node("div", node("h3", f"Step {step:,}"), pair, class_="step"))
+    lead = "Sampled in training: of each step the first that were kept. Thinking is grey, the answer is not."
+    return node("section", node("h2", "Reading along"), node("p", lead, class_="sub"), *blocks)
+
+
+def _sample(row: Row) -> Markup:
+    response = split_response(row["text"])
+    parts = [f"{name.replace('_', ' ')} {number(value)}" for name, value in row.get("parts", {}).items()]
+    facts = [*parts, f"{row.get('tokens', '?')} tokens", str(row.get("finish_reason", ""))]
+    score = node("div", node("b", f"reward {number(row.get('reward'))}"), "  ·  ", "  ·  ".join(facts), class_="score")
+    answer = None
+    if response.answer:
+        answer = node("div", _folded(response.answer), class_=f"mono answer{'' if response.tagged else ' untagged'}")
+    return node(
+        "div",
+        node("div", _folded(row["prompt"]), class_="mono prompt"),
+        node("div", _folded(response.thinking), class_="mono thinking") if response.thinking else None,
+        answer,
+        score,
+        class_="sample",
+    )
+
+
+def _folded(text: str) -> Markup:
+    if len(text) <= SHOWN_CHARACTERS:
+        return escape(text)
+    kept = text[: 20 * SHOWN_CHARACTERS]
+    cut = f"\n[cut here: {len(text) - len(kept):,} more characters]" if len(kept) < len(text) else ""
+    summary = node("summary", f"all {len(text):,} characters")
+    return escape(text[:SHOWN_CHARACTERS] + " …") + node("details", summary, kept + cut)  # type: ignore[return-value]
+
+
+def table_of_figures(figures: Sequence[Figure]) -> Markup:
+    """Every figure that the run has, in two columns, with buttons that copy them."""
+    rows = [node("tr", node("th", f.label, scope="row"), node("td", f.text)) for f in figures if f.value is not None]
+    half = (len(rows) + 1) // 2
+    tables = [node("table", *part, class_="numbers") for part in (rows[:half], rows[half:]) if part]
+    buttons = [
+        node("button", f"Copy as {label}", type="button", data_format=key)
+        for key, label in (("markdown", "Markdown"), ("csv", "CSV"))
+    ]
+    bar = node("div", *buttons, class_="bar")
+    return node("section", node("h2", "Figures"), bar, node("div", *tables, class_="columns"))
+
+
+def facts(run: RunRecord) -> Markup:
+    """What was run, with what, where."""
+    digest = hashlib.sha256(run.config_text.encode()).hexdigest()
+    created = run.facts.get("created")
+    rows: list[tuple[str, Any]] = [
+        ("Run", run.facts.get("run_id")),
+        ("Created", f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M} UTC" if created else None),
+        ("Model", run.setting("model.path")),
+        ("Algorithm", _algorithm(run)),
+        ("Held-out sources", ", ".join(run.sources) or None),
+        ("Configuration", f"sha256 {digest[:16]}"),
+        ("Model fingerprint", _pairs(run.facts.get("model"))),
+        ("Versions", _pairs({"r1ray": run.facts.get("r1ray"), **run.facts.get("versions", {})})),
+        ("Machine", _pairs(run.facts.get("machine"))),
+    ]
+    table = node(
+        "table",
+        *(node("tr", node("th", name, scope="row"), node("td", value)) for name, value in rows if value),
+        class_="facts",
+    )
+    config = node("details", node("summary", "config.yaml"), node("pre", run.config_text))
+    return node("section", node("h2", "The run"), node("div", table, class_="bar"), config)
+
+
+def _algorithm(run: RunRecord) -> str | None:
+    loss = run.setting("algorithm.loss")
+    groups, size = run.setting("learner.groups_per_step"), run.setting("rollout.group_size")
+    shape = f"{groups} prompts of {size} responses a step" if groups and size else None
+    return ", ".join(filter(None, [loss, shape])) or None
+
+
+def _pairs(values: Mapping[str, Any] | None) -> str | None:
+    shown = {k: v for k, v in (values or {}).items() if v not in (None, [], "")}
+    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items()) or None
+
+
+def events(run: RunRecord) -> Markup | None:
+    """What happened, in order; a long list is folded."""
+    if not run.events:
+        return None
+    began = run.events[0]["time"]
+    rows = []
+    for event in run.events:
+        rest = {k: v for k, v in event.items() if k not in ("time", "kind")}
+        detail = ", ".join(f"{k} {v if isinstance(v, str) else json.dumps(v)}" for k, v in rest.items())
+        at = duration(event["time"] - began)
+        kind = str(event["kind"]).replace("_", " ")
+        rows.append(node("tr", node("td", at), node("td", kind), node("td", detail)))
+    counts = Counter(str(event["kind"]).replace("_", " ") for event in run.events)
+    summary = ", ".join(f"{n}\u00d7 {kind}" if n > 1 else kind for kind, n in counts.items())
+    table = node("table", *rows, class_="events")
+    body = table if len(rows) <= 12 else node("details", node("summary", f"all {len(rows)} events"), table)
+    return node("section", node("h2", "Events"), node("p", summary, class_="sub"), node("div", body, class_="bar"))
