@@ -45,7 +45,7 @@ class SourceConfig:
 class DataConfig:
     train: list[SourceConfig] = field(default_factory=list)
     evaluation: list[SourceConfig] = field(default_factory=list)
-    template: str = "tokenizer"  # r1_zero | r1 | tokenizer | none
+    template: str = "tokenizer"  # r1_zero | r1 | plain | tokenizer | none
     system_prompt: str | None = None
     shuffle: bool = True
     max_prompt_tokens: int = 1024  # longer prompts are dropped and counted
