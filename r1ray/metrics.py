@@ -107,7 +107,7 @@ class MetricsWriter:
         # A lone surrogate, which UTF-8 refuses, becomes its \\u escape: valid JSON that reads back the same.
         file = self._files[name]
         file.write(
-            json.dumps(_encode(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
+            json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
         )
         file.flush()
 
@@ -172,12 +172,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _encode(value: Any) -> Any:
-    """`value` with plain types only: numpy scalars become numbers, non-finite floats their names."""
+def jsonable(value: Any) -> Any:
+    """`value` in types that JSON has: numpy scalars become numbers, non-finite floats their names."""
     if isinstance(value, Mapping):
-        return {str(k): _encode(v) for k, v in value.items()}
+        return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_encode(v) for v in value]
+        return [jsonable(v) for v in value]
     if isinstance(value, str | bool) or value is None:
         return value
     if hasattr(value, "item"):
