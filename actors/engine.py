@@ -107,9 +107,10 @@ class VllmEngine:
     """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
 
     def __init__(self, config: Config, model_path: str) -> None:
-        import actors.receiver  # noqa: F401  registers the transfer engine in this process
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
+
+        import actors.receiver  # noqa: F401  registers the transfer engine in this process
 
         self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
         self._tokenizer = self._engine.get_tokenizer()
@@ -191,7 +192,9 @@ class VllmEngine:
         if self._digest == "full":
             differing = {n for names in self._engine.collective_rpc("weights_read_back") for n in names}
             if differing:
-                raise ServedWeightsDiffer(f"after loading policy {version} other values are served in {sorted(differing)}")
+                raise ServedWeightsDiffer(
+                    f"after loading policy {version} other values are served in {sorted(differing)}"
+                )
         self._engine.collective_rpc("weights_release")
         checked = time.monotonic()
         # Sequences that are under way keep their tokens and recompute their keys and values under the new policy.

@@ -110,9 +110,11 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
                 self._channel.broadcast(buffer)
                 if info.digest:
                     digest.update(buffer)
-                staged.update(unpack(bucket, buffer))
+                staged.update(unpack(bucket, self._channel.stage(buffer)))
             self._staged = staged
-            self._received = Received(digest=digest.hexdigest() if info.digest else "", seconds=time.monotonic() - began)
+            self._received = Received(
+                digest=digest.hexdigest() if info.digest else "", seconds=time.monotonic() - began
+            )
         except BaseException as e:  # handed to the engine's thread by `received`
             self._error = e
 

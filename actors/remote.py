@@ -38,7 +38,9 @@ class QueueAndRewards:
 
     def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
         answer = self._queue.lease.remote(worker_id, version, groups, LEASE_WAIT_S)
-        leases: list[Lease] = self._get(answer, LEASE_WAIT_S + self._rpc_s, "the ledger to lease prompts (deadlines.rpc_s)")
+        leases: list[Lease] = self._get(
+            answer, LEASE_WAIT_S + self._rpc_s, "the ledger to lease prompts (deadlines.rpc_s)"
+        )
         return leases
 
     def serving(self, worker_id: str, version: int) -> None:
@@ -79,7 +81,13 @@ class RolloutActor:
     """A RolloutWorker on vLLM. Threaded: weights, evaluations and health questions arrive while it generates."""
 
     def __init__(
-        self, config: Config, worker_id: str, model_path: str, vocab_hash: str, queue: ActorHandle, rewards: list[ActorHandle]
+        self,
+        config: Config,
+        worker_id: str,
+        model_path: str,
+        vocab_hash: str,
+        queue: ActorHandle,
+        rewards: list[ActorHandle],
     ) -> None:
         from actors.engine import VllmEngine
         from actors.rollout import RolloutWorker

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from r1ray.rewards.scorer import Scorer
+
 from r1ray.codec import pack_scored, unpack_rollout
 from r1ray.config.schema import Config
-from r1ray.rewards.scorer import Scorer
 
 Put = Callable[[list[bytes], bool], list[str]]
 
@@ -33,7 +34,9 @@ class RewardWorker:
             return self._put(self.score(groups), True)
         if len(groups) == 1:
             return self._put([self._score_one(groups[0])], False)
-        return [o for outcome in self._pool.map(lambda g: self._put([self._score_one(g)], False), groups) for o in outcome]
+        return [
+            o for outcome in self._pool.map(lambda g: self._put([self._score_one(g)], False), groups) for o in outcome
+        ]
 
     def _score_one(self, group: bytes) -> bytes:
         return pack_scored(self._scorer.score(unpack_rollout(group)))

@@ -134,7 +134,9 @@ class RolloutWorker:
         self._call(begin, deadline_s)
         return self._await(result, deadline_s, f"policy {version} to arrive and be applied (sync.deadline_s)")
 
-    def generate(self, prompts: Sequence[PromptTask], sampling: Sampling, n: int, deadline_s: float) -> list[RolloutGroup]:
+    def generate(
+        self, prompts: Sequence[PromptTask], sampling: Sampling, n: int, deadline_s: float
+    ) -> list[RolloutGroup]:
         """Answer `prompts` n times each beside the training groups, for an evaluation. Order as given."""
         results: list[Future[RolloutGroup]] = [Future() for _ in prompts]
         now = time.monotonic()
@@ -148,7 +150,9 @@ class RolloutWorker:
 
         self._call(submit, deadline_s)
         until = now + deadline_s
-        return [self._await(r, until - time.monotonic(), "evaluation completions (deadlines.evaluation_s)") for r in results]
+        return [
+            self._await(r, until - time.monotonic(), "evaluation completions (deadlines.evaluation_s)") for r in results
+        ]
 
     def stats(self) -> dict[str, float]:
         """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, in_engine, undelivered)."""
@@ -194,8 +198,10 @@ class RolloutWorker:
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._stopping
-                    or (not self._draining and self._version != UNSYNCED and self._leased < (1 if whole else room))
+                    lambda: (
+                        self._stopping
+                        or (not self._draining and self._version != UNSYNCED and self._leased < (1 if whole else room))
+                    )
                 )
                 if self._stopping:
                     return

@@ -5,7 +5,8 @@ Layout of a scored group: a map with the keys of the dataclass; an array is {"d"
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgpack
 import numpy as np
@@ -22,6 +23,7 @@ from r1ray.types import (
     VersionSpan,
 )
 
+R = TypeVar("R")
 _DTYPES = {"i4": np.dtype("<i4"), "f4": np.dtype("<f4")}
 
 
@@ -40,7 +42,12 @@ def _pack_rollout(g: RolloutGroup) -> dict[str, Any]:
         "group_id": g.group_id,
         "worker_id": g.worker_id,
         "timings": g.timings,
-        "sampling": {"temperature": s.temperature, "top_p": s.top_p, "max_new_tokens": s.max_new_tokens, "seed": s.seed},
+        "sampling": {
+            "temperature": s.temperature,
+            "top_p": s.top_p,
+            "max_new_tokens": s.max_new_tokens,
+            "seed": s.seed,
+        },
         "prompt": {
             "prompt_id": p.prompt_id,
             "index": p.index,
@@ -117,7 +124,9 @@ def _load(kind: str, data: bytes) -> dict[str, Any]:
     if not isinstance(raw, dict) or raw.get("k") != kind:
         raise WireError(f"expected a {kind}, got {raw.get('k') if isinstance(raw, dict) else type(raw).__name__}")
     if raw.get("v") != WIRE_VERSION:
-        raise WireError(f"{kind} has wire version {raw.get('v')}, this code reads {WIRE_VERSION}: use the matching r1ray")
+        raise WireError(
+            f"{kind} has wire version {raw.get('v')}, this code reads {WIRE_VERSION}: use the matching r1ray"
+        )
     return raw
 
 
@@ -144,13 +153,15 @@ def unpack_scored(data: bytes) -> ScoredGroup:
         rollout = _unpack_rollout(raw["rollout"])
         scores = tuple(Score(**s) for s in raw["scores"])
         if len(scores) != len(rollout.completions):
-            raise WireError(f"group {rollout.group_id}: {len(scores)} scores for {len(rollout.completions)} completions")
+            raise WireError(
+                f"group {rollout.group_id}: {len(scores)} scores for {len(rollout.completions)} completions"
+            )
         return ScoredGroup(rollout=rollout, scores=scores)
 
     return _decode("scored", data, build)
 
 
-def _decode(kind: str, data: bytes, build: Any) -> Any:
+def _decode(kind: str, data: bytes, build: Callable[[dict[str, Any]], R]) -> R:
     raw = _load(kind, data)
     try:
         return build(raw)

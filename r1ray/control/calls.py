@@ -60,7 +60,9 @@ def gather(
     while pending and not (fail_fast and failures):
         left = until - time.monotonic()
         if left <= 0:
-            failures.update({k: DeadlineExceeded(f"{k} did not answer within {deadline_s:g} s: {what}") for k in pending})
+            failures.update(
+                {k: DeadlineExceeded(f"{k} did not answer within {deadline_s:g} s: {what}") for k in pending}
+            )
             break
         wait(pending.values(), timeout=min(TICK_S, left), return_when=FIRST_COMPLETED)
         for key in [k for k, f in pending.items() if f.done()]:

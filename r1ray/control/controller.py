@@ -260,5 +260,3 @@ class Controller:
             what=f"the ledger to {method} (deadlines.rpc_s)",
             tick=self.tick,
         )
-
-

@@ -48,7 +48,9 @@ class Evaluation:
 class Evaluator:
     """`sizes()` gives the number of problems by source once a worker is up; `on_row` gets each finished source's figures."""
 
-    def __init__(self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
+    ) -> None:
         self._config = config.evaluation
         self._max_new_tokens = config.evaluation.max_new_tokens or config.rollout.max_new_tokens
         self._deadline_s = config.deadlines.evaluation_s

@@ -110,7 +110,9 @@ class Progress:
 
     def diagnosis(self, fleet: Fleet) -> str:
         """One sentence on what is stuck, for the error that ends a wait."""
-        workers = ", ".join(f"{n} {m.state.value} (policy {m.version})" for n, m in fleet.members.items()) or "no worker"
+        workers = (
+            ", ".join(f"{n} {m.state.value} (policy {m.version})" for n, m in fleet.members.items()) or "no worker"
+        )
         ledger = self._ledger
         queue = "the ledger has not answered yet"
         if ledger is not None:
@@ -159,7 +161,13 @@ class Progress:
             "step": step,
             "steps": self._steps,
             "workers": [
-                {"id": n, "role": "rollout", "state": m.state.value, "version": m.version, "tokens_per_s": m.tokens_per_s}
+                {
+                    "id": n,
+                    "role": "rollout",
+                    "state": m.state.value,
+                    "version": m.version,
+                    "tokens_per_s": m.tokens_per_s,
+                }
                 for n, m in fleet.members.items()
             ],
             "rates": rates,

@@ -33,6 +33,10 @@ class Channel(Protocol):
         """Rank 0 sends `buffer`, all others receive into theirs. Raises WeightSyncError."""
         ...
 
+    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
+        """Host memory with the content of `buffer`, to keep until all was received; gloo's buffers are that already."""
+        ...
+
     def close(self) -> None: ...
 
 

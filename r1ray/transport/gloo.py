@@ -23,9 +23,7 @@ class GlooListener:
     """The sender's end before the group exists: a store that receivers find by address and port."""
 
     def __init__(self, *, address: str, epoch: int, world_size: int, timeout_s: float) -> None:
-        self._store = TCPStore(
-            address, 0, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False
-        )
+        self._store = TCPStore(address, 0, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
         self.rendezvous = Rendezvous(
             transport="gloo",
             address=address,
@@ -65,7 +63,9 @@ class GlooChannel:
         self._store = store
 
     @classmethod
-    def join(cls, rendezvous: Rendezvous, *, rank: int, interface: str | None = None, host: str | None = None) -> GlooChannel:
+    def join(
+        cls, rendezvous: Rendezvous, *, rank: int, interface: str | None = None, host: str | None = None
+    ) -> GlooChannel:
         """A receiver's end, `rank` from 1. Raises WeightSyncError where the sender is not reached in time."""
         try:
             store = TCPStore(
@@ -95,6 +95,9 @@ class GlooChannel:
                 f"broadcast of {buffer.numel()} bytes in weight-sync group {self._name()} failed, a peer died or took longer "
                 f"than sync.bucket_deadline_s={self._rendezvous.timeout_s:g}: {e}"
             ) from e
+
+    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
+        return buffer
 
     def close(self) -> None:
         """Leave the group. Pending operations were waited for, so this does not block."""

@@ -26,7 +26,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * self.torch_dtype.itemsize
+        return math.prod(self.shape) * int(self.torch_dtype.itemsize)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

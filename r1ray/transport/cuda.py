@@ -1,0 +1,126 @@
+"""Weight transfer between GPUs: NCCL where sender and receivers have a GPU each, CUDA IPC where they share one.
+
+Both meet in a TCPStore, like gloo. NCCL cannot have two ranks on one device, which is what IPC is for: the sender
+publishes the handle of its bucket in the store (plain bytes and numbers, nothing pickled), receivers copy and acknowledge.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import msgpack
+import torch
+from torch.distributed import PrefixStore, TCPStore
+
+from r1ray.errors import WeightSyncError
+from r1ray.transport.channel import Rendezvous
+
+
+def _store(rendezvous: Rendezvous, *, is_master: bool) -> TCPStore:
+    try:
+        return TCPStore(
+            rendezvous.address,
+            rendezvous.port,
+            is_master=is_master,
+            timeout=timedelta(seconds=rendezvous.timeout_s),
+            wait_for_workers=False,
+        )
+    except RuntimeError as e:
+        raise WeightSyncError(f"the store at {rendezvous.address}:{rendezvous.port} is not reached: {e}") from e
+
+
+class CudaListener:
+    """The sender's end before the group exists."""
+
+    def __init__(self, transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> None:
+        draft = Rendezvous(
+            transport=transport, address=address, port=0, epoch=epoch, world_size=world_size, timeout_s=timeout_s
+        )
+        self._store = _store(draft, is_master=True)
+        self.rendezvous = Rendezvous(
+            transport=transport,
+            address=address,
+            port=self._store.port,
+            epoch=epoch,
+            world_size=world_size,
+            timeout_s=timeout_s,
+        )
+
+    def accept(self, *, interface: str | None = None) -> CudaChannel:
+        """Form the group. NCCL chooses its interfaces by its own NCCL_SOCKET_IFNAME; `interface` is gloo's."""
+        return CudaChannel(self._store, self.rendezvous, rank=0)
+
+
+class CudaChannel:
+    """One end of an NCCL or IPC group on this process's current device."""
+
+    def __init__(self, store: TCPStore, rendezvous: Rendezvous, *, rank: int) -> None:
+        self._rendezvous = rendezvous
+        self._rank = rank
+        self._store = PrefixStore(f"r1ray/{rendezvous.epoch}", store)
+        self._sent = 0
+        self._device = torch.device("cuda", torch.cuda.current_device())
+        self._group = self._nccl_group() if rendezvous.transport == "nccl" else None
+
+    @classmethod
+    def join(cls, rendezvous: Rendezvous, *, rank: int) -> CudaChannel:
+        return cls(_store(rendezvous, is_master=False), rendezvous, rank=rank)
+
+    def _nccl_group(self) -> Any:
+        from torch.distributed import ProcessGroupNCCL
+
+        options = ProcessGroupNCCL.Options()
+        options._timeout = timedelta(seconds=self._rendezvous.timeout_s)
+        return ProcessGroupNCCL(self._store, self._rank, self._rendezvous.world_size, options)
+
+    def buffer(self, nbytes: int) -> torch.Tensor:
+        return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
+
+    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
+        """A copy in pinned host memory: what waits to be applied must not take device memory from the KV cache."""
+        return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
+
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        """As in `Channel`. Raises WeightSyncError at the bucket's deadline; an NCCL group is aborted, not waited for."""
+        try:
+            if self._group is not None:
+                work = self._group.broadcast(buffer, 0)
+                work.wait(timedelta(seconds=self._rendezvous.timeout_s))
+                torch.cuda.current_stream().synchronize()
+            elif self._rank == 0:
+                self._offer(buffer)
+            else:
+                self._fetch(buffer)
+        except RuntimeError as e:
+            self.close()
+            raise WeightSyncError(
+                f"broadcast of {buffer.numel()} bytes over {self._rendezvous.transport} failed in epoch "
+                f"{self._rendezvous.epoch}, a peer died or sync.bucket_deadline_s="
+                f"{self._rendezvous.timeout_s:g} passed: {e}"
+            ) from e
+
+    def _offer(self, buffer: torch.Tensor) -> None:
+        torch.cuda.current_stream().synchronize()
+        handle = buffer.untyped_storage()._share_cuda_()
+        key, self._sent = f"bucket/{self._sent}", self._sent + 1
+        self._store.set(key, msgpack.packb([*handle, buffer.storage_offset(), buffer.numel()]))
+        self._store.wait(
+            [f"{key}/taken/{r}" for r in range(1, self._rendezvous.world_size)],
+            timedelta(seconds=self._rendezvous.timeout_s),
+        )
+
+    def _fetch(self, buffer: torch.Tensor) -> None:
+        key, self._sent = f"bucket/{self._sent}", self._sent + 1
+        self._store.wait([key], timedelta(seconds=self._rendezvous.timeout_s))
+        *handle, offset, numel = msgpack.unpackb(self._store.get(key))
+        storage = torch.UntypedStorage._new_shared_cuda(*handle)
+        shared = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage, offset, (numel,))
+        buffer.copy_(shared)
+        torch.cuda.current_stream().synchronize()
+        self._store.set(f"{key}/taken/{self._rank}", b"1")
+
+    def close(self) -> None:
+        if self._group is not None:
+            self._group.abort()
+            self._group = None
