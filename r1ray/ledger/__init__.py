@@ -1,0 +1,32 @@
+"""The durable heart of a run: which prompt is where, from the lease to the trained step.
+
+    leases.py    lease, renew, hand back        (rollout workers)
+    intake.py    put, fail                      (reward workers)
+    batches.py   take, commit, rollback, prune  (learner)
+    ledger.py    `Ledger`: the only writer, one transaction a call
+    reader.py    `LedgerReader`: a read-only look at a run, alive or dead
+    audit.py     `audit`: proves the invariants from the file alone
+    schema.py, storage.py, summary.py, records.py: tables, connections, columns of a group, public records
+
+See docs/ledger.md for the states and the failure modes.
+"""
+
+from r1ray.ledger.audit import AuditReport, AuditRow, Violation, audit
+from r1ray.ledger.ledger import Ledger
+from r1ray.ledger.reader import LedgerReader
+from r1ray.ledger.records import GroupRecord, Lease, LedgerSettings, LedgerStatus, PutOutcome, RolledBack
+
+__all__ = [
+    "AuditReport",
+    "AuditRow",
+    "GroupRecord",
+    "Lease",
+    "Ledger",
+    "LedgerReader",
+    "LedgerSettings",
+    "LedgerStatus",
+    "PutOutcome",
+    "RolledBack",
+    "Violation",
+    "audit",
+]

@@ -1,0 +1,266 @@
+"""Proves from the run folder alone that each prompt is in exactly one state and no group was trained twice or too late.
+
+Trusts nothing that the ledger promises of itself: the checks read plain rows, whatever constraints the tables have.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from r1ray.codec import unpack_scored
+from r1ray.errors import WireError
+from r1ray.ledger.records import LedgerSettings
+from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_settings, transaction
+from r1ray.ledger.summary import from_row, summarise
+
+LEDGER_NAME = "ledger.sqlite"
+PAGE = 64
+"""Payloads decoded in one transaction."""
+
+IDS_SHOWN = 20
+"""A violation names at most so many ids; its message says how many there are."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditRow:
+    """One line of the table of counts."""
+
+    what: str  # leased, scored, taken, trained, dropped, re-issued, queued
+    detail: str  # the step or the reason; empty: the total
+    groups: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Violation:
+    """One broken invariant."""
+
+    kind: str  # damaged | index_missing | two_states | trained_twice | too_stale | unaccounted | payload | batch
+    ids: tuple[str, ...]  # group ids, or prompt indices, or steps, as the message says; at most IDS_SHOWN
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditReport:
+    """The result of an audit."""
+
+    run_id: str
+    checkpoints: tuple[int, ...]  # policy versions of the whole checkpoints that were reckoned with
+    live_policy_version: int | None
+    rows: tuple[AuditRow, ...]
+    violations: tuple[Violation, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_version: int | None = None) -> AuditReport:
+    """Check the ledger at `path` (the file, or its run folder). Reads only; the run may go on, or have been killed.
+
+    `checkpoints`: policy versions of the whole checkpoints; None: those in `checkpoints/` beside the ledger.
+    `live_policy_version`: of a learner that runs now.
+    Raises IntegrityError where the file is no ledger or cannot be read at all.
+    """
+    file = path / LEDGER_NAME if path.is_dir() else path
+    check_file(file, None)
+    with closing(connect_reader(file)) as db:
+        with transaction(db, file, "DEFERRED"):
+            settings, run_id = read_settings(db), read_meta(db, "run_id")
+            rows = tuple(_count(db))
+            violations = [v for check in _STRUCTURE for v in check(db, settings)]
+            # After the rows are read: a run that goes on may commit meanwhile, but never unmakes its newest checkpoint.
+            known = tuple(sorted(_discover(file.parent) if checkpoints is None else checkpoints))
+            violations += _unaccounted(db, max((*known, live_policy_version or 0)))
+        violations += _payloads(db, file)
+    return AuditReport(
+        run_id=run_id,
+        checkpoints=known,
+        live_policy_version=live_policy_version,
+        rows=rows,
+        violations=tuple(violations),
+    )
+
+
+def _discover(run_dir: Path) -> list[int]:
+    """Checkpoints are renamed into place when they are whole, so the name is enough."""
+    names = (re.fullmatch(r"step_(\d{6,})", p.name) for p in run_dir.glob("checkpoints/*") if p.is_dir())
+    return [int(name[1]) for name in names if name]
+
+
+def _count(db: sqlite3.Connection) -> Iterator[AuditRow]:
+    totals = dict(db.execute("SELECT state, COUNT(*) FROM groups GROUP BY state").fetchall())
+    for state in ("leased", "scored", "taken", "trained", "dropped"):
+        yield AuditRow(what=state, detail="", groups=totals.get(state, 0))
+    for fate, what in (("reissued", "re-issued"), ("queued", "queued")):
+        (n,) = db.execute("SELECT COUNT(*) FROM groups WHERE fate = ?", (fate,)).fetchone()
+        yield AuditRow(what=what, detail="", groups=n)
+    for reason, n in db.execute("SELECT reason, COUNT(*) FROM groups WHERE state = 'dropped' GROUP BY reason"):
+        yield AuditRow(what="dropped", detail=str(reason), groups=n)
+    for state in ("taken", "trained"):
+        for step, n in db.execute("SELECT step, COUNT(*) FROM groups WHERE state = ? GROUP BY step", (state,)):
+            yield AuditRow(what=state, detail=f"step {step}", groups=n)
+
+
+def _violation(kind: str, ids: Sequence[object], message: str) -> Violation:
+    return Violation(kind=kind, ids=tuple(str(i) for i in ids[:IDS_SHOWN]), message=f"{message} ({len(ids)} in all)")
+
+
+def _of_query(
+    db: sqlite3.Connection, kind: str, message: str, query: str, values: tuple[object, ...] = ()
+) -> Iterator[Violation]:
+    """One violation that names the first column of all rows of `query`, or nothing where there are none."""
+    ids = [row[0] for row in db.execute(query, values)]
+    if ids:
+        yield _violation(kind, ids, message)
+
+
+def _damaged(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+    found = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({IDS_SHOWN})")]
+    found += [
+        f"{row[0]} row {row[1]} points to a missing row of {row[2]}" for row in db.execute("PRAGMA foreign_key_check")
+    ]
+    if found != ["ok"]:
+        problems = [f for f in found if f != "ok"]
+        yield _violation(
+            "damaged", problems, "SQLite finds the file inconsistent, or rows that the tables do not allow"
+        )
+
+
+def _index_missing(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+    """Every index below the cursor needs a current group. The cursor itself stands in for the one above the last."""
+    yield from _of_query(
+        db,
+        "index_missing",
+        "prompt indices, or ranges of them, below the cursor are in no state",
+        "WITH present AS (SELECT prompt_index AS i FROM groups WHERE fate IS NOT 'reissued'"
+        "   UNION SELECT MAX(prompt_index) + 1 FROM groups),"
+        " pairs AS (SELECT LAG(i, 1, -1) OVER (ORDER BY i) + 1 AS first, i - 1 AS last FROM present)"
+        " SELECT CASE WHEN first = last THEN first ELSE first || '..' || last END FROM pairs WHERE first <= last",
+    )
+
+
+def _two_states(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+    yield from _of_query(
+        db,
+        "two_states",
+        "prompt indices are in more than one state",
+        "SELECT prompt_index FROM groups WHERE fate IS NOT 'reissued' GROUP BY prompt_index HAVING COUNT(*) > 1",
+    )
+    yield from _of_query(
+        db,
+        "two_states",
+        "groups are not in a state of their own: what they carry belongs to another",
+        "SELECT group_id FROM groups WHERE (state = 'dropped') <> (fate IS NOT NULL)"
+        " OR (step IS NULL AND state IN ('taken', 'trained')) OR (step IS NOT NULL AND state IN ('leased', 'dropped'))"
+        " OR state NOT IN ('leased', 'scored', 'taken', 'trained', 'dropped')",
+    )
+
+
+def _trained_twice(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+    yield from _of_query(
+        db,
+        "trained_twice",
+        "prompt indices were trained by more than one group",
+        "SELECT prompt_index FROM groups WHERE state = 'trained' GROUP BY prompt_index HAVING COUNT(*) > 1",
+    )
+
+
+def _too_stale(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+    yield from _of_query(
+        db,
+        "too_stale",
+        "groups were trained beyond the staleness bound of their step",
+        "SELECT group_id FROM groups JOIN steps USING (step)"
+        " WHERE state IN ('taken', 'trained') AND step - min_version > max_staleness",
+    )
+
+
+def _batches(db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Violation]:
+    yield from _of_query(
+        db,
+        "batch",
+        f"steps do not have {settings.groups_per_step} groups, each in a place of its own",
+        "SELECT step FROM (SELECT step, slot FROM groups WHERE step IS NOT NULL UNION ALL SELECT step, NULL FROM steps)"
+        " GROUP BY step HAVING COUNT(slot) <> ?1 OR COUNT(DISTINCT slot) <> ?1 OR MAX(slot) <> ?1 - 1 ORDER BY step",
+        (settings.groups_per_step,),
+    )
+    yield from _of_query(
+        db,
+        "batch",
+        "steps were bound out of order, or a step before them is missing",
+        "SELECT step FROM (SELECT step, ROW_NUMBER() OVER (ORDER BY step) - 1 AS place FROM steps) WHERE step <> place"
+        " UNION SELECT step FROM groups WHERE step IS NOT NULL AND step NOT IN (SELECT step FROM steps)",
+    )
+    yield from _of_query(
+        db,
+        "batch",
+        "steps are trained in part, or after a step that is not",
+        "SELECT DISTINCT step FROM groups WHERE state = 'trained'"
+        " AND step >= (SELECT MIN(step) FROM groups WHERE state IN ('scored', 'taken') AND step IS NOT NULL)",
+    )
+
+
+_STRUCTURE: tuple[Callable[[sqlite3.Connection, LedgerSettings], Iterator[Violation]], ...] = (
+    _damaged,
+    _index_missing,
+    _two_states,
+    _trained_twice,
+    _too_stale,
+    _batches,
+)
+
+
+def _unaccounted(db: sqlite3.Connection, newest_policy: int) -> Iterator[Violation]:
+    yield from _of_query(
+        db,
+        "unaccounted",
+        f"steps count as trained, but no whole checkpoint and no live learner is beyond policy {newest_policy}",
+        "SELECT DISTINCT step FROM groups WHERE state = 'trained' AND step >= ? ORDER BY step",
+        (newest_policy,),
+    )
+
+
+def _payloads(db: sqlite3.Connection, file: Path) -> Iterator[Violation]:
+    """Decode what was or will be trained on.
+
+    Page by page, not in one long transaction: payloads never change, and the log of a live run can be cut meanwhile.
+    """
+    query = (
+        "SELECT g.rowid AS place, g.*, p.payload, (SELECT value FROM meta WHERE key = 'pruned_before') AS pruned_before"
+        " FROM groups AS g LEFT JOIN payloads AS p USING (group_id)"
+        # The plus keeps SQLite from sorting all groups of these states anew for each page.
+        " WHERE g.rowid > ? AND +state IN ('scored', 'taken', 'trained') ORDER BY g.rowid LIMIT ?"
+    )
+    after = 0
+    while True:
+        with transaction(db, file, "DEFERRED"):
+            rows = db.execute(query, (after, PAGE)).fetchall()
+        if not rows:
+            return
+        after = rows[-1]["place"]
+        for row in rows:
+            problem = _payload_problem(row)
+            if problem is not None:
+                yield Violation(kind="payload", ids=(row["group_id"],), message=f"group {row['group_id']}: {problem}")
+
+
+def _payload_problem(row: sqlite3.Row) -> str | None:
+    if row["payload"] is None:
+        removed = row["state"] == "trained" and row["step"] < int(row["pruned_before"])
+        return None if removed else "its payload is missing"
+    try:
+        summary = summarise(unpack_scored(row["payload"]))
+        recorded = from_row(row)
+    except (WireError, TypeError, ValueError) as e:
+        return f"its payload or summary does not decode: {e}"
+    return None if summary == recorded else f"its summary {recorded} contradicts its payload {summary}"

@@ -1,0 +1,154 @@
+"""Groups on their way through training steps. Every function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from r1ray.errors import IntegrityError
+from r1ray.ledger.records import LedgerSettings, RolledBack
+from r1ray.ledger.storage import read_meta, write_meta
+from r1ray.ledger.summary import from_row
+from r1ray.types import BatchManifest
+
+STALE = "stale"
+
+
+def bound_steps(db: sqlite3.Connection) -> int:
+    """How many steps have their batch; they are 0, 1, ... without a gap."""
+    (steps,) = db.execute("SELECT COALESCE(MAX(step) + 1, 0) FROM steps").fetchone()
+    return int(steps)
+
+
+def trained_steps(db: sqlite3.Connection) -> int:
+    """How many steps are committed. `commit` and `rollback` keep them a prefix of the bound ones."""
+    (first,) = db.execute("SELECT MIN(step) FROM groups WHERE state IN ('scored', 'taken')").fetchone()
+    return bound_steps(db) if first is None else int(first)
+
+
+def take(db: sqlite3.Connection, settings: LedgerSettings, now: float, step: int) -> BatchManifest | None:
+    bound = bound_steps(db)
+    if step > bound or step < 0:
+        raise IntegrityError(
+            f"step {step} asked for its batch; the next step is {bound}: is the learner of another run?"
+        )
+    if step < bound:
+        return _retake(db, step)
+    _drop_stale(db, settings, step)
+    ready = db.execute(
+        "SELECT group_id FROM groups WHERE state = 'scored' AND step IS NULL ORDER BY scored_order LIMIT ?",
+        (settings.groups_per_step,),
+    ).fetchall()
+    if len(ready) < settings.groups_per_step:
+        return None
+    db.execute("INSERT INTO steps VALUES (?, ?, ?)", (step, settings.max_staleness, now))
+    db.executemany(
+        "UPDATE groups SET state = 'taken', step = ?, slot = ? WHERE group_id = ?",
+        [(step, slot, row["group_id"]) for slot, row in enumerate(ready)],
+    )
+    return _manifest(db, step)
+
+
+def _retake(db: sqlite3.Connection, step: int) -> BatchManifest:
+    if step < trained_steps(db):
+        raise IntegrityError(
+            f"step {step} is trained and committed: roll back to policy {step} before it is trained again"
+        )
+    db.execute("UPDATE groups SET state = 'taken' WHERE step = ? AND state = 'scored'", (step,))
+    return _manifest(db, step)
+
+
+def _drop_stale(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> None:
+    fate = "queued" if settings.stale_policy == "reissue" else "final"
+    db.execute(
+        "UPDATE groups SET state = 'dropped', cause = 'stale', reason = ?, fate = ?"
+        " WHERE state = 'scored' AND step IS NULL AND min_version < ?",
+        (STALE, fate, step - settings.max_staleness),
+    )
+
+
+def _manifest(db: sqlite3.Connection, step: int) -> BatchManifest:
+    rows = db.execute("SELECT * FROM groups WHERE step = ? ORDER BY slot", (step,)).fetchall()
+    return BatchManifest(step=step, groups=tuple(from_row(row) for row in rows))
+
+
+def read_payloads(db: sqlite3.Connection, group_ids: list[str]) -> list[bytes]:
+    payloads = []
+    for group_id in group_ids:
+        row = db.execute("SELECT payload FROM payloads WHERE group_id = ?", (group_id,)).fetchone()
+        if row is None:
+            raise IntegrityError(
+                f"group {group_id} has no payload: it is not scored, or keep_payload_steps has removed it"
+            )
+        payloads.append(bytes(row["payload"]))
+    return payloads
+
+
+def commit(db: sqlite3.Connection, settings: LedgerSettings, now: float, policy_version: int, checkpoint: str) -> None:
+    bound = bound_steps(db)
+    if policy_version > bound:
+        raise IntegrityError(
+            f"checkpoint {checkpoint} has policy {policy_version}, the ledger gave out the batches of {bound} steps:"
+            " the checkpoint belongs to another run, or the ledger is an older copy"
+        )
+    db.execute("UPDATE groups SET state = 'trained' WHERE state IN ('scored', 'taken') AND step < ?", (policy_version,))
+    (previous,) = db.execute(
+        "SELECT COALESCE(MAX(policy_version), 0) FROM commits WHERE policy_version < ?", (policy_version,)
+    ).fetchone()
+    db.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?)", (policy_version, checkpoint, now))
+    if settings.keep_payload_steps is not None:
+        # The checkpoint before this one is still on the disk; a learner that falls back to it needs its payloads again.
+        _prune(db, min(policy_version - settings.keep_payload_steps, previous))
+
+
+def _prune(db: sqlite3.Connection, before: int) -> None:
+    """Forget the payloads of steps below `before`, and of dropped groups begun under policies below it."""
+    done = int(read_meta(db, "pruned_before"))
+    if before <= done:
+        return
+    db.execute(
+        "DELETE FROM payloads WHERE group_id IN (SELECT group_id FROM groups WHERE step >= ? AND step < ?"
+        " UNION ALL SELECT group_id FROM groups WHERE state = 'dropped' AND version < ?)",
+        (done, before, before),
+    )
+    write_meta(db, "pruned_before", str(before))
+
+
+def rollback(db: sqlite3.Connection, policy_version: int) -> RolledBack:
+    trained, pruned = trained_steps(db), int(read_meta(db, "pruned_before"))
+    if policy_version > trained:
+        raise IntegrityError(
+            f"cannot roll back to policy {policy_version}: only {trained} steps are committed;"
+            " commit its checkpoint first"
+        )
+    if policy_version < pruned:
+        raise IntegrityError(
+            f"cannot roll back to policy {policy_version}: the payloads of steps before {pruned} are removed;"
+            " use a newer checkpoint, and raise queue.keep_payload_steps for the next run"
+        )
+    counts = db.execute(
+        "SELECT step, COUNT(*) AS groups, SUM(state = 'trained') AS trained FROM groups WHERE step >= ? GROUP BY step",
+        (policy_version,),
+    ).fetchall()
+    db.execute("UPDATE groups SET state = 'scored' WHERE step >= ?", (policy_version,))
+    db.execute("DELETE FROM commits WHERE policy_version > ?", (policy_version,))
+    return RolledBack(
+        policy_version=policy_version,
+        steps=tuple(int(c["step"]) for c in counts),
+        groups=sum(int(c["groups"]) for c in counts),
+        trained_groups=sum(int(c["trained"]) for c in counts),
+    )
+
+
+def publish(db: sqlite3.Connection, now: float, version: int, incarnation: int, digest: str) -> None:
+    db.execute(
+        "INSERT INTO published VALUES (?, ?, ?, ?) ON CONFLICT (version, incarnation) DO NOTHING",
+        (version, incarnation, digest, now),
+    )
+    (known,) = db.execute(
+        "SELECT digest FROM published WHERE version = ? AND incarnation = ?", (version, incarnation)
+    ).fetchone()
+    if known != digest:
+        raise IntegrityError(
+            f"policy {version} of incarnation {incarnation} was published with digest {known}, now with {digest}:"
+            " two learners are alive, or weights changed after they were published"
+        )

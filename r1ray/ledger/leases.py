@@ -1,0 +1,72 @@
+"""Prompt indices on loan: who has which, until when. Every function runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from r1ray.ledger.batches import bound_steps
+from r1ray.ledger.records import Lease, LedgerSettings
+
+EXPIRED = "lease_expired"
+WORKER_LEFT = "worker_left"
+
+
+def admitted(db: sqlite3.Connection, settings: LedgerSettings) -> int:
+    """Groups that count against the staleness bound. What is bound need not be counted: whole batches, B each."""
+    (unbound,) = db.execute(
+        "SELECT (SELECT COUNT(*) FROM groups WHERE state = 'leased')"
+        " + (SELECT COUNT(*) FROM groups WHERE state = 'scored' AND step IS NULL)"
+    ).fetchone()
+    return int(unbound) + bound_steps(db) * settings.groups_per_step
+
+
+def cursor(db: sqlite3.Connection) -> int:
+    """The first index that was never leased."""
+    (last,) = db.execute("SELECT MAX(prompt_index) FROM groups").fetchone()
+    return 0 if last is None else int(last) + 1
+
+
+def lease(
+    db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str, version: int, max_groups: int
+) -> list[Lease]:
+    room = min(max_groups, settings.capacity(version, admitted(db, settings)))
+    if room <= 0:
+        return []
+    queued = db.execute(
+        "SELECT prompt_index, attempt, group_id FROM groups WHERE fate = 'queued' ORDER BY prompt_index LIMIT ?",
+        (room,),
+    ).fetchall()
+    db.executemany("UPDATE groups SET fate = 'reissued' WHERE group_id = ?", [(q["group_id"],) for q in queued])
+    attempts = [(int(q["prompt_index"]), int(q["attempt"]) + 1) for q in queued]
+    first = cursor(db)
+    end = first + room - len(attempts)
+    if settings.index_limit is not None:
+        end = min(end, settings.index_limit)
+    attempts += [(index, 1) for index in range(first, end)]
+    leases = [
+        Lease(group_id=f"{index}-{attempt}", index=index, attempt=attempt, deadline=now + settings.lease_timeout_s)
+        for index, attempt in attempts
+    ]
+    db.executemany(
+        "INSERT INTO groups (group_id, prompt_index, attempt, worker_id, version, leased_at, deadline, state)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, 'leased')",
+        [(x.group_id, x.index, x.attempt, worker_id, version, now, x.deadline) for x in leases],
+    )
+    return leases
+
+
+def renew(db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str) -> int:
+    deadline = now + settings.lease_timeout_s
+    return db.execute(
+        "UPDATE groups SET deadline = ? WHERE state = 'leased' AND worker_id = ?", (deadline, worker_id)
+    ).rowcount
+
+
+def hand_back(db: sqlite3.Connection, reason: str, where: str, value: object) -> list[str]:
+    """Queue the prompts of all leases that fit the condition `where`, which has one place for `value`."""
+    rows = db.execute(
+        "UPDATE groups SET state = 'dropped', cause = 'returned', reason = ?, fate = 'queued'"  # noqa: S608  constants
+        f" WHERE state = 'leased' AND {where} RETURNING group_id",
+        (reason, value),
+    ).fetchall()
+    return [str(r["group_id"]) for r in rows]

@@ -1,0 +1,166 @@
+"""A read-only look at a ledger, while its run goes on or after it died."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from r1ray.codec import unpack_scored
+from r1ray.ledger.batches import bound_steps, read_payloads, trained_steps
+from r1ray.ledger.leases import cursor
+from r1ray.ledger.records import GroupRecord, GroupState, LedgerSettings, LedgerStatus
+from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_settings, transaction
+from r1ray.ledger.summary import from_row
+
+PAGE = 256
+"""Groups that `groups` reads at once: an open transaction would keep the log from being cut."""
+
+_NUMBERS = """
+SELECT
+  (SELECT COUNT(*) FROM groups WHERE state = 'leased') AS leased,
+  (SELECT COUNT(*) FROM groups WHERE state = 'scored') AS scored,
+  (SELECT COUNT(*) FROM groups WHERE state = 'scored' AND step IS NULL) AS ready,
+  (SELECT COUNT(*) FROM groups WHERE state = 'taken') AS taken,
+  (SELECT MIN(prompt_index) FROM groups WHERE state IN ('leased', 'scored', 'taken')) AS first_under_way,
+  (SELECT MIN(prompt_index) FROM groups WHERE fate = 'queued') AS first_queued
+"""
+
+
+def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) -> LedgerStatus:
+    """`Ledger.status` inside the caller's transaction. Trained groups need no counting: whole batches of B."""
+    numbers = db.execute(_NUMBERS).fetchone()
+    drops = db.execute(
+        "SELECT reason, fate, COUNT(*) AS n FROM groups WHERE state = 'dropped' GROUP BY reason, fate ORDER BY reason"
+    ).fetchall()
+    oldest = db.execute(
+        "SELECT group_id, worker_id, leased_at FROM groups WHERE state = 'leased' ORDER BY leased_at LIMIT 1"
+    ).fetchone()
+    by_reason: dict[str, int] = {}
+    by_fate = {"queued": 0, "reissued": 0, "final": 0}
+    for row in drops:
+        by_reason[row["reason"]] = by_reason.get(row["reason"], 0) + row["n"]
+        by_fate[row["fate"]] += row["n"]
+    end = cursor(db)
+    unsettled = [x for x in (numbers["first_under_way"], numbers["first_queued"]) if x is not None]
+    steps_trained = trained_steps(db)
+    return LedgerStatus(
+        settings=settings,
+        cursor=end,
+        queued=by_fate["queued"],
+        leased=numbers["leased"],
+        scored=numbers["scored"],
+        ready=numbers["ready"],
+        taken=numbers["taken"],
+        trained=steps_trained * settings.groups_per_step,
+        dropped=sum(by_fate.values()),
+        dropped_by_reason=by_reason,
+        dropped_prompts=by_fate["final"],
+        reissued=by_fate["reissued"],
+        bound_steps=bound_steps(db),
+        trained_steps=steps_trained,
+        trained_frontier=min(unsettled, default=end),
+        oldest_lease_s=None if oldest is None else now - oldest["leased_at"],
+        oldest_lease_group=None if oldest is None else oldest["group_id"],
+        oldest_lease_worker=None if oldest is None else oldest["worker_id"],
+    )
+
+
+class LedgerReader:
+    """What `inspect` and the audit read through. Never writes, never makes the owner of the ledger wait."""
+
+    def __init__(self, db: sqlite3.Connection, path: Path) -> None:
+        """Use `open`."""
+        self._db = db
+        self._path = path
+
+    @classmethod
+    def open(cls, path: Path, *, run_id: str | None = None) -> LedgerReader:
+        """Raises IntegrityError where `path` is no ledger, has another schema, or is of another run (None: any)."""
+        check_file(path, run_id)
+        return cls(connect_reader(path), path)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @property
+    def run_id(self) -> str:
+        return read_meta(self._db, "run_id")
+
+    def status(self) -> LedgerStatus:
+        """Where the groups are now."""
+        with transaction(self._db, self._path, "DEFERRED") as db:
+            return read_status(db, read_settings(db), time.time())
+
+    def payloads(self, group_ids: list[str]) -> list[bytes]:
+        """The packed ScoredGroups, in the order asked for; IntegrityError for one that is not, or no longer, stored."""
+        with transaction(self._db, self._path, "DEFERRED") as db:
+            return read_payloads(db, group_ids)
+
+    def groups(
+        self,
+        *,
+        step: int | None = None,
+        state: GroupState | None = None,
+        min_reward: float | None = None,
+        max_reward: float | None = None,
+        text: str | None = None,
+    ) -> Iterator[GroupRecord]:
+        """The groups that fit all given conditions, in the order they were leased.
+
+        A reward condition asks for a completion whose reward lies within; `text` for a prompt message or a completion
+        that has it, in whatever case. Payloads are decoded only for `text`.
+        """
+        conditions = {
+            "g.step = :step": step,
+            "+g.state = :state": state,  # the plus: walk by rowid instead of sorting all of a state for each page
+            "r.value >= :min_reward": min_reward,
+            "r.value <= :max_reward": max_reward,
+        }
+        given = [condition for condition, value in conditions.items() if value is not None]
+        own = [c for c in given if not c.startswith("r.")]
+        of_rewards = [c for c in given if c.startswith("r.")]
+        if of_rewards:
+            own.append(f"EXISTS (SELECT 1 FROM json_each(g.rewards) AS r WHERE {' AND '.join(of_rewards)})")  # noqa: S608
+        columns = (
+            "g.rowid AS place, g.*, EXISTS (SELECT 1 FROM payloads AS p WHERE p.group_id = g.group_id) AS has_payload"
+        )
+        where = " AND ".join(["g.rowid > :after", *own])
+        query = f"SELECT {columns} FROM groups AS g WHERE {where} ORDER BY g.rowid LIMIT {PAGE}"  # noqa: S608  constants
+        values = {"step": step, "state": state, "min_reward": min_reward, "max_reward": max_reward}
+        after = 0
+        while rows := self._query(query, {"after": after, **values}):
+            after = rows[-1]["place"]
+            for row in rows:
+                if text is None or self._mentions(row["group_id"], text):
+                    yield _record(row)
+
+    def _mentions(self, group_id: str, text: str) -> bool:
+        found = self._query("SELECT payload FROM payloads WHERE group_id = :group_id", {"group_id": group_id})
+        if not found:  # never scored, or removed
+            return False
+        rollout = unpack_scored(found[0]["payload"]).rollout
+        said = [m["content"] for m in rollout.prompt.messages] + [c.text for c in rollout.completions]
+        return any(text.casefold() in part.casefold() for part in said)
+
+    def _query(self, query: str, values: dict[str, object]) -> list[sqlite3.Row]:
+        with transaction(self._db, self._path, "DEFERRED") as db:
+            return db.execute(query, values).fetchall()
+
+
+def _record(row: sqlite3.Row) -> GroupRecord:
+    return GroupRecord(
+        group_id=row["group_id"],
+        index=row["prompt_index"],
+        attempt=row["attempt"],
+        state=row["state"],
+        step=row["step"],
+        reason=row["reason"],
+        worker_id=row["worker_id"],
+        version=row["version"],
+        leased_at=row["leased_at"],
+        scored_at=row["scored_at"],
+        summary=None if row["rewards"] is None else from_row(row),
+        has_payload=bool(row["has_payload"]),
+    )

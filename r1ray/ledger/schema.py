@@ -1,0 +1,90 @@
+"""The tables. SQLite itself refuses what the ledger must never hold; `audit` proves it from outside.
+
+A prompt has no row of its own: its state is that of its one *current* group, the one not superseded by a later attempt
+(`fate` other than 'reissued'). The index `one_state_per_prompt` makes a second current group impossible.
+"""
+
+from __future__ import annotations
+
+APPLICATION_ID = int.from_bytes(b"r1ra", "big")
+"""`PRAGMA application_id`: tells a ledger from any other SQLite file."""
+
+SCHEMA_VERSION = 1
+"""`PRAGMA user_version`: counts changes of the tables below."""
+
+TABLES = """
+CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_before (step)
+  key TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE steps (                    -- training steps that have their batch
+  step INTEGER PRIMARY KEY CHECK (step >= 0),
+  max_staleness INTEGER NOT NULL CHECK (max_staleness >= 0),  -- the bound that the batch was taken under
+  bound_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE groups (
+  group_id TEXT PRIMARY KEY CHECK (group_id = prompt_index || '-' || attempt),
+  prompt_index INTEGER NOT NULL CHECK (prompt_index >= 0),
+  attempt INTEGER NOT NULL CHECK (attempt >= 1),
+  worker_id TEXT NOT NULL,
+  version INTEGER NOT NULL CHECK (version >= 0),  -- served by the worker when it leased
+  leased_at REAL NOT NULL,
+  deadline REAL NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('leased', 'scored', 'taken', 'trained', 'dropped')),
+
+  -- of dropped groups
+  cause TEXT CHECK (cause IN ('returned', 'failed', 'stale', 'no_signal')),  -- returned: not the prompt's fault
+  reason TEXT CHECK (reason <> ''),     -- its name: 'lease_expired', 'VerifierError', 'stale', ...
+  fate TEXT CHECK (fate IN ('queued', 'reissued', 'final')),  -- of the prompt
+
+  -- of scored groups
+  scored_order INTEGER UNIQUE,          -- in order of completion; batches are taken in this order
+  scored_at REAL,
+  prompt_tokens INTEGER,
+  completion_tokens TEXT,               -- JSON, one a completion
+  rewards TEXT,                         -- JSON, one a completion
+  min_version INTEGER,
+  max_version INTEGER CHECK (max_version >= min_version),
+
+  -- of groups bound to a step; a rolled back one is scored and bound
+  step INTEGER REFERENCES steps,
+  slot INTEGER CHECK (slot >= 0),       -- place in the batch
+
+  UNIQUE (prompt_index, attempt),
+  UNIQUE (step, slot),
+  CHECK ((state = 'dropped') = (cause IS NOT NULL)
+     AND (state = 'dropped') = (reason IS NOT NULL)
+     AND (state = 'dropped') = (fate IS NOT NULL)),
+  CHECK ((step IS NULL) = (slot IS NULL)),
+  CHECK (CASE WHEN state IN ('taken', 'trained') THEN step IS NOT NULL ELSE step IS NULL OR state = 'scored' END),
+  CHECK (state IN ('leased', 'dropped')
+      OR (scored_order IS NOT NULL AND scored_at IS NOT NULL AND prompt_tokens IS NOT NULL AND rewards IS NOT NULL
+          AND completion_tokens IS NOT NULL AND min_version IS NOT NULL AND max_version IS NOT NULL))
+) STRICT;
+
+CREATE UNIQUE INDEX one_state_per_prompt ON groups (prompt_index) WHERE fate IS NOT 'reissued';
+CREATE INDEX by_state ON groups (state, step, scored_order);
+CREATE INDEX queued_prompts ON groups (prompt_index) WHERE fate = 'queued';
+CREATE INDEX drops ON groups (reason, fate) WHERE state = 'dropped';
+
+CREATE TABLE payloads (                 -- packed ScoredGroup
+  group_id TEXT PRIMARY KEY REFERENCES groups,
+  payload BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE commits (                  -- checkpoints that groups were trained into
+  policy_version INTEGER PRIMARY KEY CHECK (policy_version >= 0),
+  checkpoint TEXT NOT NULL,
+  committed_at REAL NOT NULL
+) STRICT;
+
+CREATE TABLE published (                -- weights that the learner sent out
+  version INTEGER NOT NULL CHECK (version >= 0),
+  incarnation INTEGER NOT NULL CHECK (incarnation >= 0),
+  digest TEXT NOT NULL,
+  published_at REAL NOT NULL,
+  PRIMARY KEY (version, incarnation)
+) STRICT, WITHOUT ROWID;
+"""

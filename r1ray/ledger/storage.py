@@ -1,0 +1,194 @@
+"""The file of a ledger: making it, knowing it for ours, connecting to it, and the names of what SQLite raises."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from r1ray.errors import ConfigError, DeadlineExceeded, DiskFull, InfrastructureError, IntegrityError, R1RayError
+from r1ray.ledger.records import LedgerSettings
+from r1ray.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+
+BUSY_TIMEOUT_S = 30.0
+"""How long to wait for a lock that another process holds."""
+
+WAL_KEEP_BYTES = 64 * 2**20
+"""The write-ahead log is cut back to this size once a long reader let it grow."""
+
+OLDEST_SQLITE = (3, 38, 0)
+"""STRICT tables came with 3.37, JSON functions in every build with 3.38."""
+
+
+def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
+    """Make an empty ledger at `path`, whole or not at all. Raises IntegrityError where one exists already."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise ConfigError(
+            f"SQLite is {sqlite3.sqlite_version}; the ledger needs {'.'.join(map(str, OLDEST_SQLITE))} or newer"
+        )
+    # A write-ahead log without its database would be replayed into the new one.
+    for there in (path, path.with_name(path.name + "-wal")):
+        if there.exists():
+            raise IntegrityError(f"{there} exists already: resume that run, or choose an empty run folder")
+    draft = path.with_name(path.name + ".new")
+    for suffix in ("", "-journal", "-wal", "-shm"):  # of a creation that was killed
+        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+    with named_failures(path), closing(sqlite3.connect(draft, isolation_level=None)) as db:
+        # All this reaches the database file before WAL mode is on, so that `check_file` need not look into a log.
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.executescript("BEGIN;" + TABLES)
+        rows = [("run_id", run_id), ("settings", json.dumps(asdict(settings))), ("pruned_before", "0")]
+        db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        db.execute("COMMIT")
+        db.execute("PRAGMA journal_mode = WAL")
+    _fsync(draft)
+    os.replace(draft, path)
+    _fsync(path.parent)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def check_file(path: Path, run_id: str | None) -> None:
+    """Raise IntegrityError unless `path` is a ledger of this schema (and of run `run_id`, where given). Writes nothing.
+
+    The first 100 bytes are read as they are (sqlite.org/fileformat.html, 1.3), because SQLite would leave -wal and -shm
+    files beside a foreign database that it opens, even read-only.
+    """
+    if not path.is_file():
+        raise IntegrityError(f"{path}: there is no ledger; is this a run folder?")
+    with path.open("rb") as f:
+        header = f.read(100)
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        raise IntegrityError(f"{path} is not a SQLite file: move it away, or name another run folder")
+    user_version, application_id = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
+    if application_id != APPLICATION_ID:
+        raise IntegrityError(
+            f"{path} is a SQLite file of another program: its application_id is {application_id:#x},"
+            f" that of a ledger {APPLICATION_ID:#x}; name another run folder"
+        )
+    if user_version != SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{path} has ledger schema {user_version}, this r1ray reads {SCHEMA_VERSION}:"
+            " use the r1ray that began the run"
+        )
+    if run_id is None:
+        return
+    # `immutable` creates no files. It ignores the log, where the run's name never is: `create_file` wrote it before.
+    with (
+        named_failures(path),
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db,
+    ):
+        found = read_meta(db, "run_id")
+    if found != run_id:
+        raise IntegrityError(f"{path} belongs to run {found!r}, not to {run_id!r}: name the right run folder")
+
+
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """A connection that acknowledges nothing before it is on the disk. Usable from any one thread at a time."""
+    with named_failures(path):
+        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        db.row_factory = sqlite3.Row
+        # FULL: fsync at every commit. Leases and puts survive a loss of power, not only a kill.
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_KEEP_BYTES}")
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        db.close()
+        raise InfrastructureError(
+            f"{path}: its file system cannot do SQLite's WAL mode; put the run folder on a local disk"
+        )
+    return db
+
+
+def connect_reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection that neither waits for the writer nor makes it wait."""
+    uri = path.absolute().as_uri() + "?mode=ro"
+    if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
+        uri += "&immutable=1"  # read-only media: nobody writes, and SQLite cannot create its shared memory
+    with named_failures(path):
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA query_only = ON")
+    return db
+
+
+def read_meta(db: sqlite3.Connection, key: str) -> str:
+    """A value of the meta table; IntegrityError where it is missing."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    if row is None:
+        raise IntegrityError(f"the ledger does not say its {key}: restore the run folder from a copy")
+    return str(row[0])
+
+
+def write_meta(db: sqlite3.Connection, key: str, value: str) -> None:
+    db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
+
+
+def read_settings(db: sqlite3.Connection) -> LedgerSettings:
+    return LedgerSettings(**json.loads(read_meta(db, "settings")))
+
+
+@contextmanager
+def transaction(
+    db: sqlite3.Connection, path: Path, kind: Literal["IMMEDIATE", "DEFERRED"]
+) -> Iterator[sqlite3.Connection]:
+    """All or nothing. IMMEDIATE takes the write lock at once; DEFERRED gives a reader one consistent view."""
+    with named_failures(path):
+        db.execute(f"BEGIN {kind}")
+        try:
+            yield db
+            db.execute("COMMIT")
+        finally:
+            if db.in_transaction:  # false where SQLite has undone it by itself
+                db.execute("ROLLBACK")
+
+
+@contextmanager
+def named_failures(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises into r1ray's failures; a bug in the SQL stays what it is."""
+    try:
+        yield
+    except sqlite3.Error as e:
+        named = _named(e, path)
+        if named is None:
+            raise
+        raise named from e
+
+
+def _named(e: sqlite3.Error, path: Path) -> R1RayError | None:
+    code = getattr(e, "sqlite_errorcode", None)  # absent on misuse of the Python module
+    if code is None:
+        return None
+    match code & 0xFF:  # the primary code: sqlite.org/rescode.html
+        case sqlite3.SQLITE_FULL:
+            return DiskFull(
+                f"{path}: no room left to write ({e}); nothing was changed: free space, then repeat or resume"
+            )
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return DeadlineExceeded(
+                f"{path}: another process kept it locked for {BUSY_TIMEOUT_S:g} s; stop that process"
+            )
+        case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+            return InfrastructureError(
+                f"{path}: cannot be read or written ({e.sqlite_errorname}: {e}); check its disk and rights"
+            )
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return IntegrityError(f"{path}: the database is damaged ({e}); restore the run folder from a copy")
+        case sqlite3.SQLITE_CONSTRAINT:
+            return IntegrityError(
+                f"{path}: refused, it would break an invariant of the ledger ({e}); nothing was changed"
+            )
+    return None
