@@ -9,8 +9,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from r1ray.ledger.ledger import Ledger, LedgerSettings, LedgerStatus
-from r1ray.ledger.records import Lease
+from r1ray.ledger.ledger import Ledger
+from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus
 from r1ray.types import BatchManifest
 
 LEASE_CHECK_S = 1.0

@@ -23,7 +23,7 @@ from actors.engine import Applied, GenerationEngine, TransferSpecs
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError, WeightSyncError
-from r1ray.ledger.ledger import Lease
+from r1ray.ledger.records import Lease
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 

@@ -22,6 +22,8 @@ from r1ray.control.calls import Gathered, Remote, call_one, gather
 from r1ray.errors import DeadlineExceeded, ProcessDied, ServedWeightsDiffer, WeightSyncError
 
 ATTEMPTS = 3
+GRACE_S = 10.0
+"""Lets a worker's own time-out name what it waited for before the controller's cuts it off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +123,9 @@ class WeightSync:
             for i, name in enumerate(members)
         }
         self._members = None  # until all of this went well
-        # The grace lets a worker's own time-out name what it waited for before this one cuts it off.
         done = gather(
             {**sending, **receiving},
-            deadline_s=self._config.deadline_s + 10.0,
+            deadline_s=self._config.deadline_s + GRACE_S,
             what=f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)",
             tick=self._tick,
         )

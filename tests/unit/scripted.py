@@ -1,0 +1,136 @@
+"""Stand-ins for vLLM and for processes, for tests without either."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from actors.engine import Applied
+from r1ray.errors import ProcessDied, WeightSyncError
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+
+
+def completion(tokens: int = 3, version: int = 0, text: str = "x", spans: Sequence[tuple[int, int, int]] = ()) -> Completion:
+    return Completion(
+        token_ids=np.arange(tokens, dtype=np.int32),
+        behavior_logprobs=np.full(tokens, -0.5, dtype=np.float32),
+        text=text,
+        finish_reason="stop",
+        version_spans=tuple(VersionSpan(version=v, start=s, end=e) for v, s, e in spans or [(version, 0, tokens)]),
+    )
+
+
+def prompt(index: int = 0) -> PromptTask:
+    return PromptTask(
+        prompt_id=f"p{index}",
+        index=index,
+        epoch=0,
+        token_ids=np.array([1, 2, 3], dtype=np.int32),
+        messages=({"role": "user", "content": f"question {index}"},),
+        answer=str(index),
+        task="test",
+    )
+
+
+def group(index: int = 0, n: int = 2, version: int = 0, attempt: int = 1) -> RolloutGroup:
+    return RolloutGroup(
+        group_id=f"{index}-{attempt}",
+        prompt=prompt(index),
+        completions=tuple(completion(3 + i, version) for i in range(n)),
+        sampling=Sampling(temperature=1.0, max_new_tokens=8),
+        worker_id="w",
+        timings={"queued": 0.0, "generated": 0.1},
+    )
+
+
+def scored(index: int = 0, n: int = 2, version: int = 0, rewards: Sequence[float] | None = None) -> ScoredGroup:
+    values = rewards if rewards is not None else [float(i % 2) for i in range(n)]
+    scores = tuple(Score(reward=r, parts={"accuracy": r, "format": 1.0}) for r in values)
+    return ScoredGroup(rollout=group(index, len(values), version), scores=scores)
+
+
+class ScriptedEngine:
+    """Answers every request after `steps` engine steps; weights arrive when `arrive()` was called."""
+
+    def __init__(self, steps: int = 2) -> None:
+        self._steps = steps
+        self._running: dict[str, tuple[int, int]] = {}  # request -> steps left, n
+        self.version = -1
+        self.groups: list[Any] = []
+        self._receiving = False
+        self.arrived = False
+        self.failure: Exception | None = None
+
+    def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None:
+        self._running[request_id] = (self._steps, n)
+
+    def abort(self, request_ids: Sequence[str]) -> None:
+        for request_id in request_ids:
+            self._running.pop(request_id, None)
+
+    def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
+        if self.failure is not None:
+            raise self.failure
+        finished = []
+        for request_id, (left, n) in list(self._running.items()):
+            self._running[request_id] = (left - 1, n)
+            if left == 1:
+                del self._running[request_id]
+                finished.append((request_id, tuple(completion(version=self.version) for _ in range(n))))
+        return finished
+
+    @property
+    def unfinished(self) -> int:
+        return len(self._running)
+
+    def enter_group(self, rendezvous: Any, rank: int, host: str | None) -> None:
+        self.groups.append((rendezvous, rank, host))
+
+    def begin_receive(self, specs: Any, bucket_bytes: int) -> None:
+        self._receiving = True
+
+    def try_apply(self, version: int) -> Applied | None:
+        if isinstance(self.arrived, Exception):
+            error, self.arrived = self.arrived, False
+            raise error
+        if not self.arrived:
+            return None
+        self.arrived = False
+        self.version = version
+        return Applied(version=version, digest=f"digest-{version}", receive_s=0.0, apply_s=0.0, digest_s=0.0)
+
+    def set_version(self, version: int) -> None:
+        self.version = version
+
+
+class FakeRemote:
+    """A `Remote` whose methods are functions; `dead` makes every call raise ProcessDied, `hold` leaves them pending."""
+
+    def __init__(self, name: str, **methods: Callable[..., Any]) -> None:
+        self.name = name
+        self.methods = methods
+        self.dead = False
+        self.hold: set[str] = set()
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls.append((method, args, kwargs))
+        future: Future[Any] = Future()
+        if self.dead:
+            future.set_exception(ProcessDied(f"{self.name} died"))
+        elif method not in self.hold:
+            try:
+                future.set_result(self.methods[method](*args, **kwargs))
+            except Exception as e:
+                future.set_exception(e)
+        return future
+
+    def kill(self) -> None:
+        self.dead = True
+
+
+def sync_failure(text: str = "peer died") -> WeightSyncError:
+    return WeightSyncError(text)

@@ -1,0 +1,176 @@
+"""The rollout worker without Ray and vLLM: leases, deliveries, weight changes, failures."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from actors.rollout import RolloutWorker
+from r1ray.codec import unpack_rollout
+from r1ray.config.schema import Config
+from r1ray.errors import DeadlineExceeded, InfrastructureError, WeightSyncError
+from r1ray.ledger.records import Lease
+from r1ray.types import RolloutGroup, Sampling
+from tests.unit.scripted import ScriptedEngine, prompt
+
+WAIT_S = 10.0
+
+
+class Services:
+    """Leases whatever `offer` was given; collects deliveries in a queue."""
+
+    def __init__(self) -> None:
+        self.offers: queue.Queue[list[int]] = queue.Queue()
+        self.delivered: queue.Queue[list[RolloutGroup]] = queue.Queue()
+        self.asked: queue.Queue[tuple[int, int]] = queue.Queue()
+        self.announced: list[int] = []
+        self.failure: Exception | None = None
+
+    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
+        self.asked.put((version, groups))
+        indices = self.offers.get(timeout=WAIT_S)
+        return [Lease(group_id=f"{i}-1", index=i, attempt=1, deadline=0.0) for i in indices]
+
+    def serving(self, worker_id: str, version: int) -> None:
+        self.announced.append(version)
+
+    def deliver(self, groups: list[bytes]) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.delivered.put([unpack_rollout(g) for g in groups])
+
+    def fail(self, group_id: str, reason: str) -> None: ...
+
+
+class Prompts:
+    task_at = staticmethod(prompt)
+
+
+@pytest.fixture
+def services() -> Services:
+    return Services()
+
+
+@pytest.fixture
+def engine() -> ScriptedEngine:
+    return ScriptedEngine()
+
+
+@pytest.fixture
+def worker(services: Services, engine: ScriptedEngine) -> Iterator[RolloutWorker]:
+    config = Config()
+    config.rollout.group_size = 2
+    config.rollout.groups_in_engine = 4
+    worker = RolloutWorker(config=config, worker_id="w", engine=engine, prompts=Prompts(), services=services)
+    worker.start()
+    yield worker
+    worker.stop()
+    services.offers.put([])
+
+
+def receive(worker: RolloutWorker, engine: ScriptedEngine, version: int, arrived: Any = True, **changes: Any) -> Any:
+    engine.arrived = arrived
+    arguments: dict[str, Any] = {"group": None, "specs": [], "bucket_bytes": 1, "deadline_s": WAIT_S} | changes
+    return worker.receive_weights(version=version, **arguments)
+
+
+def test_leases_nothing_before_its_first_weight_sync(
+    worker: RolloutWorker, services: Services, engine: ScriptedEngine
+) -> None:
+    services.offers.put([0])
+    # Ordered after everything that came before it on the engine's thread, so a wrong lease would have shown.
+    assert worker.generate([prompt()], Sampling(temperature=1.0), 1, WAIT_S)
+    assert services.asked.empty()
+    receive(worker, engine, 0)
+    assert services.asked.get(timeout=WAIT_S) == (0, 4)
+
+
+def test_a_leased_group_is_generated_and_delivered_with_its_version(
+    worker: RolloutWorker, services: Services, engine: ScriptedEngine
+) -> None:
+    receive(worker, engine, 3)
+    services.offers.put([5])
+    (group,) = services.delivered.get(timeout=WAIT_S)
+    assert (group.group_id, group.prompt.index, len(group.completions)) == ("5-1", 5, 2)
+    assert group.min_policy_version == 3
+    assert services.announced == [3]
+
+
+def test_room_shrinks_by_what_is_under_way(worker: RolloutWorker, services: Services, engine: ScriptedEngine) -> None:
+    engine._steps = 10**9  # never finishes
+    receive(worker, engine, 0)
+    services.offers.put([0, 1, 2])
+    assert services.asked.get(timeout=WAIT_S)[1] == 4
+    assert services.asked.get(timeout=WAIT_S)[1] == 1
+
+
+def test_a_failed_receive_leaves_the_old_policy_and_the_next_one_works(
+    worker: RolloutWorker, services: Services, engine: ScriptedEngine
+) -> None:
+    receive(worker, engine, 1)
+    with pytest.raises(WeightSyncError, match="peer died"):
+        receive(worker, engine, 2, arrived=WeightSyncError("peer died"))
+    assert engine.version == 1
+    assert receive(worker, engine, 2).version == 2
+
+
+def test_a_receive_that_never_ends_has_a_deadline(worker: RolloutWorker, engine: ScriptedEngine) -> None:
+    with pytest.raises(DeadlineExceeded, match=r"policy 4 .*sync.deadline_s"):
+        receive(worker, engine, 4, arrived=False, deadline_s=0.2)
+
+
+def test_weights_change_while_groups_are_under_way(
+    worker: RolloutWorker, services: Services, engine: ScriptedEngine
+) -> None:
+    engine._steps = 50
+    receive(worker, engine, 0)
+    services.offers.put([0])
+    receive(worker, engine, 1)
+    (group,) = services.delivered.get(timeout=WAIT_S)
+    assert group.max_policy_version == 1
+
+
+def test_evaluation_answers_in_the_order_of_its_prompts(worker: RolloutWorker) -> None:
+    groups = worker.generate([prompt(3), prompt(1)], Sampling(temperature=0.0), 1, WAIT_S)
+    assert [g.prompt.index for g in groups] == [3, 1]
+
+
+def test_a_delivery_that_fails_for_good_fails_the_worker(
+    worker: RolloutWorker, services: Services, engine: ScriptedEngine
+) -> None:
+    services.failure = InfrastructureError("no reward worker")
+    receive(worker, engine, 0)
+    services.offers.put([0])
+    pending: Future[Any] = Future()
+    threading.Thread(target=lambda: pending.set_result(_first_failure(worker)), daemon=True).start()
+    assert "no reward worker" in pending.result(timeout=WAIT_S)
+
+
+def _first_failure(worker: RolloutWorker) -> str:
+    while True:
+        try:
+            worker.generate([prompt()], Sampling(temperature=1.0), 1, 0.5)
+        except InfrastructureError as e:
+            if "has failed" in str(e):
+                return str(e)
+
+
+def test_an_engine_error_reaches_those_who_wait(worker: RolloutWorker, engine: ScriptedEngine) -> None:
+    engine.failure = RuntimeError("engine broke")
+    with pytest.raises(RuntimeError, match="engine broke"):
+        worker.generate([prompt()], Sampling(temperature=1.0), 1, WAIT_S)
+    with pytest.raises(InfrastructureError, match="engine broke"):
+        worker.stats()
+
+
+def test_drain_finishes_what_was_leased(worker: RolloutWorker, services: Services, engine: ScriptedEngine) -> None:
+    receive(worker, engine, 0)
+    services.offers.put([0, 1])
+    assert services.delivered.get(timeout=WAIT_S)
+    worker.drain(WAIT_S)
+    assert worker.stats()["leased"] == 0
