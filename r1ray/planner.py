@@ -2,8 +2,8 @@
 
 The memory of a learner rank follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of
 d bytes and R ranks, weights dP, gradients dP and optimiser state 12P (float32 master copy and two moments), of which
-stage 1 divides the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted per
-packed token and layer for a pre-norm transformer with gated feed-forward and an attention that stores no scores.
+stage 1 divides the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted
+per packed token and layer for a pre-norm transformer with a gated feed-forward and no stored attention scores.
 All of it is an estimate to refuse what cannot work; it is not a promise for the last percent.
 """
 
@@ -31,7 +31,7 @@ QUEUE_CPUS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Actors of one kind and what each of them needs; memory in bytes by item. Without a GPU all of it is in the host."""
+    """Actors of one kind and what each needs; memory in bytes by item, all of it in the host where there is no GPU."""
 
     name: str
     count: int
@@ -139,7 +139,8 @@ def _rollout(config: Config, shape: ModelShape) -> Role:
         device["KV cache"] = engine.kv_cache_gib * GIB
     host = {"process": ROLLOUT_BASE_GIB * GIB, "staged weights": weights}
     resources = config.ray.rollout_resources
-    return _role("rollout worker", rollout.workers, rollout.num_cpus, rollout.num_gpus, resources, device, host)
+    gpus = rollout.num_gpus * engine.tensor_parallel_size
+    return _role("rollout worker", rollout.workers, rollout.num_cpus, gpus, resources, device, host)
 
 
 def _reward(config: Config) -> Role:
@@ -190,14 +191,6 @@ def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
 
 
 def _placement_problems(config: Config, roles: tuple[Role, ...], machine: Machine) -> Iterator[Problem]:
-    cpus = sum(r.count * r.cpus for r in roles)
-    given = config.ray.num_cpus or machine.cores
-    if cpus > given:
-        needs = " + ".join(f"{r.count} {r.name} x {r.cpus:g}" for r in roles)
-        message = f"gives Ray {given} CPUs, the run asks for {cpus:g} ({needs})"
-        yield problem(
-            config, "ray.num_cpus", message, f"{math.ceil(cpus)} (Ray counts CPUs, it binds none), or ask for less"
-        )
     gpus = sum(r.count * r.gpus for r in roles)
     if gpus > machine.gpus > 0:
         message = f"with the other actors asks for {gpus:g} GPUs, this machine has {machine.gpus}"

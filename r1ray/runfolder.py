@@ -23,7 +23,8 @@ from typing import IO, Any, Self
 
 from r1ray import __version__
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.files import append_line, cut_unfinished_line, read_json, write_atomic
+from r1ray.files import read_json, write_atomic
+from r1ray.metrics import jsonable
 
 FORMAT = 1
 """Version of the layout; another one is refused."""
@@ -91,28 +92,8 @@ class RunFolder:
         return self.path / "ledger.sqlite"
 
     @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.path / "evaluations.jsonl"
-
-    @property
-    def transcripts(self) -> Path:
-        return self.path / "transcripts.jsonl"
-
-    @property
-    def events(self) -> Path:
-        return self.path / "events.jsonl"
-
-    @property
     def status(self) -> Path:
         return self.path / "status.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
 
     @property
     def logs(self) -> Path:
@@ -215,8 +196,6 @@ class RunFolder:
         handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
         handle.flush()
         self._lock = handle
-        for lines in (self.metrics, self.evaluations, self.transcripts, self.events):
-            cut_unfinished_line(lines)
 
     def release(self) -> None:
         """Give the lock back, if it is held here."""
@@ -242,11 +221,7 @@ class RunFolder:
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace status.json, atomically but without waiting for the disk: the next one comes in a second."""
-        write_atomic(self.status, json.dumps(status).encode(), durable=False)
-
-    def append_event(self, kind: str, **fields: Any) -> None:
-        """Add a line to events.jsonl: what happened, and when."""
-        append_line(self.events, {"time": time.time(), "kind": kind, **fields})
+        write_atomic(self.status, json.dumps(jsonable(status)).encode(), durable=False)
 
     def request_scale(self, role: str, workers: int) -> None:
         """Ask the driver for `workers` workers of `role`. The driver looks for the request; the last one counts."""

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1ray.config.identity import changes, config_hash, refuse_another_run
-from r1ray.config.load import COMMAND_LINE, LoadedConfig, load_config
+from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import refuse
 from r1ray.config.surroundings import check_surroundings
 from r1ray.errors import IntegrityError
 from r1ray.files import write_atomic
 from r1ray.machine import Machine, this_machine
+from r1ray.metrics import MetricsWriter
 from r1ray.modelfolder import read_shape
 from r1ray.planner import Plan, make_plan
 from r1ray.runfolder import Identity, RunFolder
@@ -108,5 +109,6 @@ def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str) -> RunFold
     changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}
     if changed:
         write_atomic(folder.config, loaded.to_yaml().encode())
-        folder.append_event("reconfigured", changed=changed, by=COMMAND_LINE)
+        with MetricsWriter(folder.path, tensorboard=False) as writer:
+            writer.event("reconfigured", changed=changed)
     return folder

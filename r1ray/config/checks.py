@@ -127,10 +127,9 @@ def _engine(config: Config) -> Iterator[Problem]:
     rollout, engine = config.rollout, config.rollout.engine
     if rollout.max_workers < rollout.workers:
         yield problem(config, "rollout.max_workers", "is fewer than at the start", f"at least {rollout.workers}")
-    if engine.tensor_parallel_size > max(1.0, rollout.num_gpus):
-        message = f"needs a GPU for each part, rollout.num_gpus is {rollout.num_gpus:g}"
-        fix = f"rollout.num_gpus={engine.tensor_parallel_size}"
-        yield problem(config, "rollout.engine.tensor_parallel_size", message, fix)
+    if engine.tensor_parallel_size > 1 and rollout.num_gpus != 1:
+        message = f"splits the model over whole GPUs, but rollout.num_gpus is {rollout.num_gpus:g}"
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, "1, or rollout.num_gpus=1")
     if rollout.num_gpus == 0 and engine.kv_cache_gib is None:
         message = "leaves the size to vLLM, which on a CPU takes a large part of the memory"
         yield problem(config, "rollout.engine.kv_cache_gib", message, "e.g. 0.25 for a tiny model")
