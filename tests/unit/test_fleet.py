@@ -1,0 +1,141 @@
+"""The fleet under an injected clock, with workers that are only pretended."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from r1ray.control.fleet import Fleet, FleetSettings, State
+from r1ray.errors import BudgetSpent
+from tests.unit.scripted import FakeRemote
+
+
+class World:
+    """A fleet whose time and workers the test moves by hand."""
+
+    def __init__(self, workers: int = 2, budget: int = 2) -> None:
+        self.now = 0.0
+        self.remotes: dict[str, FakeRemote] = {}
+        self.readies: dict[str, Future[Any]] = {}
+        self.released: list[str] = []
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        settings = FleetSettings(workers=workers, restart_budget=budget, start_s=100.0, answer_s=10.0, drain_s=30.0)
+        self.fleet = Fleet(
+            settings,
+            spawn=self._spawn,
+            release=self.released.append,
+            on_event=lambda kind, **fields: self.events.append((kind, fields)),
+            clock=lambda: self.now,
+        )
+        self.fleet.tick()
+
+    def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
+        stats = {"tokens": 0.0, "version": 0.0}
+        self.remotes[name] = FakeRemote(name, stats=lambda: dict(stats), drain=lambda seconds: None)
+        self.readies[name] = Future()
+        return self.remotes[name], self.readies[name]
+
+    def ready(self, *names: str) -> None:
+        for name in names:
+            self.readies[name].set_result({"evaluation": {"heldout": 7}})
+        self.fleet.tick()
+
+    def after(self, seconds: float) -> None:
+        self.now += seconds
+        self.fleet.tick()
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+
+def test_workers_start_get_ready_and_serve_after_a_sync() -> None:
+    world = World()
+    assert set(world.fleet.members) == {"rollout-0", "rollout-1"}
+    assert world.fleet.alive() == {}
+    world.ready("rollout-0", "rollout-1")
+    assert world.fleet.unsynced() == ["rollout-0", "rollout-1"]
+    assert world.fleet.evaluation_sizes() == {"heldout": 7}
+    world.fleet.synced(("rollout-0",), 3)
+    assert set(world.fleet.serving()) == {"rollout-0"}
+    assert world.fleet.members["rollout-0"].version == 3
+
+
+def test_a_dead_worker_hands_back_its_leases_and_is_replaced() -> None:
+    world = World()
+    world.ready("rollout-0", "rollout-1")
+    world.remotes["rollout-1"].dead = True
+    world.after(1.0)  # asks
+    world.after(0.1)  # hears
+    assert world.released == ["rollout-1"]
+    assert set(world.fleet.members) == {"rollout-0", "rollout-2"}
+
+
+def test_a_silent_worker_is_killed_after_its_deadline() -> None:
+    world = World()
+    world.ready("rollout-0", "rollout-1")
+    world.remotes["rollout-0"].hold.add("stats")
+    world.after(1.0)
+    world.after(9.0)
+    assert "rollout-0" in world.fleet.members
+    world.after(2.0)
+    assert "rollout-0" not in world.fleet.members
+    assert world.remotes["rollout-0"].dead
+
+
+def test_a_worker_that_never_gets_ready_is_replaced() -> None:
+    world = World(workers=1)
+    world.after(101.0)
+    assert set(world.fleet.members) == {"rollout-1"}
+
+
+def test_deaths_in_a_row_spend_the_budget_and_a_ready_worker_resets_it() -> None:
+    world = World(workers=1, budget=2)
+    world.after(101.0)
+    world.after(101.0)
+    world.ready("rollout-2")
+    world.fleet.lost("rollout-2", "x")
+    world.fleet.tick()
+    world.after(101.0)
+    with pytest.raises(BudgetSpent, match=r"recovery.worker_restarts=2"):
+        world.after(101.0)
+
+
+def test_left_out_of_a_sync_means_unsynced_until_a_whole_one() -> None:
+    world = World(workers=1)
+    world.ready("rollout-0")
+    world.fleet.synced(("rollout-0",), 1)
+    world.fleet.out_of_sync("rollout-0", "peer died")
+    assert world.fleet.unsynced() == ["rollout-0"]
+    assert world.fleet.serving() == {}
+    world.fleet.synced(("rollout-0",), 2)
+    assert world.fleet.members["rollout-0"].state is State.SERVING
+
+
+def test_scaling_up_starts_and_scaling_down_drains() -> None:
+    world = World(workers=1)
+    world.ready("rollout-0")
+    world.fleet.desired = 2
+    world.fleet.tick()
+    assert set(world.fleet.members) == {"rollout-0", "rollout-1"}
+    world.fleet.desired = 1
+    world.fleet.tick()
+    assert world.fleet.members["rollout-1"].state is State.DRAINING
+    world.fleet.tick()
+    assert set(world.fleet.members) == {"rollout-0"}
+    assert world.remotes["rollout-1"].dead
+    assert world.kinds()[-2:] == ["worker_draining", "worker_left"]
+
+
+def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
+    world = World(workers=2)
+    world.ready("rollout-0", "rollout-1")
+    world.remotes["rollout-1"].hold.add("drain")
+    world.fleet.desired = 1
+    world.fleet.tick()
+    world.after(29.0)
+    assert "rollout-1" in world.fleet.members
+    world.after(2.0)
+    assert "rollout-1" not in world.fleet.members
+    assert world.released == ["rollout-1"]
