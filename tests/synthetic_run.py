@@ -3,9 +3,11 @@
 import json
 import math
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 from r1ray.metrics import MetricsWriter
+from r1ray.runfolder import FORMAT, Identity
 
 CONFIG = """\
 run:
@@ -24,6 +26,8 @@ learner:
 algorithm:
   loss: grpo
 """
+
+VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "vllm": "0.32.0", "ray": "2.60.0", "deepspeed": "0.19.8"}
 
 
 def text_of(rng: random.Random, progress: float) -> tuple[str, bool]:
@@ -48,19 +52,13 @@ def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, kille
     run_dir.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     clock = Clock()
-    facts = {
-        "format": 1,
-        "run_id": "bus-1a2b3c",
-        "created": clock(),
-        "r1ray": "0.1.0",
-        "model": {"vocab_hash": "9f2c4e1d77aa", "config_hash": "51ee0b8c2d10"},
-        "versions": {"python": "3.11.2", "torch": "2.13.0", "vllm": "0.32.0", "ray": "2.60.0", "deepspeed": "0.19.8"},
-        "machine": {"cpu": "Xeon", "cores": 2, "memory_gib": 15.6, "gpus": []},
-    }
-    (run_dir / "run.json").write_text(json.dumps(facts))
+    identity = Identity(
+        vocab_hash="9f2c4e1d77aa", config_hash="51ee0b8c2d10", run_id="bus-1a2b3c", created=clock(), r1ray="0.1.0"
+    )
+    (run_dir / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(identity)}))
     (run_dir / "config.yaml").write_text(CONFIG)
     with MetricsWriter(run_dir, tensorboard=False, clock=clock) as w:
-        w.event("started", pid=4242, host="localhost")
+        w.event("started", resume=False, pid=4242, versions=VERSIONS, machine={"cores": 2, "memory_gib": 15.6})
         clock.now += 38.0
         if evaluate_every:
             _evaluate(w, 0, 0.0)
@@ -70,18 +68,18 @@ def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, kille
             _step(w, step, rng)
             if killed_at == step:
                 killed_at = None
-                w.event("worker_died", worker="rollout-0", reason="SIGKILL")
+                w.event("worker_lost", worker="rollout-0", reason="rollout-0 died", state="healthy")
                 clock.now += 300.0
-                w.event("resumed", pid=4343, step=step - 2)
+                w.event("started", resume=True, pid=4343)
                 w.rewind(step - 2)
                 step -= 3
             step += 1
             if evaluate_every and step % evaluate_every == 0:
                 _evaluate(w, step, 1 - math.exp(-step / 8))
         if steps:
-            w.event("checkpoint", step=steps)
+            w.event("checkpoint", policy_version=steps)
             w.event("finished")
-    state = "finished" if steps else "starting"
+    state = "finished" if steps else "failed"
     status = {"state": state, "step": steps, "steps": steps, "host": "localhost"}
     (run_dir / "status.json").write_text(json.dumps(status))
     return run_dir

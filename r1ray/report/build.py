@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from r1ray.files import write_atomic
 from r1ray.formatting import number, share
 from r1ray.report import sections
 from r1ray.report.charts import ChartBook
@@ -19,11 +19,10 @@ from r1ray.report.figures import table
 from r1ray.report.markup import Markup, join, node, trusted
 from r1ray.report.panels import ANSWERS, SECTIONS, Section, accuracy_chart, chart, evaluated_chart, reflection_chart
 from r1ray.report.record import RunRecord, load_record
-from r1ray.report.responses import REFLECTIVE_WORDS, ReflectiveWords
 from r1ray.report.story import header, name_of
 from r1ray.report.svg import Chart
-
-REPORT = "report.html"
+from r1ray.responses import REFLECTIVE_WORDS, ReflectiveWords
+from r1ray.runfolder import RunFolder
 
 
 def build_report(run_dir: Path, *, words: Sequence[str] = REFLECTIVE_WORDS) -> Path:
@@ -32,10 +31,8 @@ def build_report(run_dir: Path, *, words: Sequence[str] = REFLECTIVE_WORDS) -> P
     `words` are the reflective words that are counted. Raises ConfigError where `run_dir` is not a run folder.
     """
     page = render(load_record(run_dir), words)
-    path = run_dir / REPORT
-    unfinished = run_dir / f".{REPORT}.{os.getpid()}"
-    unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
-    unfinished.replace(path)
+    path = RunFolder(run_dir).report
+    write_atomic(path, page.encode("utf-8", "replace"))  # a lone surrogate, which UTF-8 lacks, becomes a question mark
     return path
 
 
@@ -44,9 +41,14 @@ def render(run: RunRecord, words: Sequence[str] = REFLECTIVE_WORDS) -> str:
     figures = table(run)
     book = ChartBook(run.steps)
     body: list[Markup | None] = [header(run, {figure.key: figure for figure in figures})]
-    if run.metrics or run.evaluations:
+    if run.steps > 1:
         body += _charts(run, book, ReflectiveWords(words))
-    body += [sections.samples(run), sections.table_of_figures(figures), sections.facts(run), sections.events(run)]
+    elif run.metrics:
+        body.append(sections.only_step(run))
+    body.append(sections.samples(run))
+    if run.metrics or run.evaluations:
+        body.append(sections.table_of_figures(figures))
+    body += [sections.facts(run), sections.events(run)]
     style, script = (_asset(name) for name in ("style.css", "script.js"))
     # The policy names this very script, so a text that slipped through the escaping could still not run.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -11,7 +11,7 @@ from statistics import fmean, median
 
 from r1ray.formatting import duration, number, share
 from r1ray.metrics import Row
-from r1ray.report.record import STARTS, RunRecord, load_record
+from r1ray.report.record import RunRecord, load_record
 
 Value = float | int | str | None
 
@@ -66,10 +66,8 @@ def _heldout(run: RunRecord) -> list[Figure]:
     ):
         out.append(Figure(key=f"{key}_start", label=f"{label}: start", show=show, value=start.get(name)))
         out.append(Figure(key=key, label=f"{label}: end", show=show, value=end.get(name)))
-    out.append(
-        Figure(key="heldout_accuracy_se", label="Standard error of it", show=share, value=end.get("accuracy_se"))
-    )
-    return out
+    error = Figure(key="heldout_accuracy_se", label="Its standard error", show=share, value=end.get("accuracy_se"))
+    return [*out[:4], error, *out[4:]]
 
 
 def _training(run: RunRecord) -> list[Figure]:
@@ -90,8 +88,7 @@ def _training(run: RunRecord) -> list[Figure]:
 
 def _speed(run: RunRecord) -> list[Figure]:
     seconds, tokens = _measured(run)
-    started = next((event["time"] for event in run.events if event["kind"] in STARTS), None)
-    first_step = run.metrics[0]["time"] - started if run.metrics and started is not None else None
+    first_step = run.metrics[0]["time"] - run.starts[0]["time"] if run.metrics and run.starts else None
     rows = (
         ("seconds_to_first_step", "From start to the end of the first step", duration, first_step),
         ("training_seconds", "Training after the first step", duration, seconds or None),
@@ -111,15 +108,16 @@ def _speed(run: RunRecord) -> list[Figure]:
 
 
 def _faults(run: RunRecord) -> list[Figure]:
-    kinds = [str(event["kind"]) for event in run.events]
-    last = run.metrics[-1] if run.metrics else {}
-    return [
-        Figure(key="dropped_groups", label="Groups dropped", show=number, value=last.get("queue/dropped")),
-        Figure(
-            key="deaths", label="Process deaths", show=number, value=sum("died" in k or "death" in k for k in kinds)
-        ),
-        Figure(key="resumes", label="Times resumed", show=number, value=max(0, sum(k in STARTS for k in kinds) - 1)),
+    kinds = [event["kind"] for event in run.events]
+    counts = [
+        ("workers_lost", "Rollout workers lost", kinds.count("worker_lost")),
+        ("learners_lost", "Learners lost", kinds.count("learner_lost")),
+        ("resumes", "Times resumed", max(0, len(run.starts) - 1)),
+        ("dropped_groups", "Groups dropped", sum(run.dropped.values())),
     ]
+    for reason, count in run.dropped.items():
+        counts.append((f"dropped_groups/{reason}", f"Groups dropped: {reason.replace('_', ' ')}", count))
+    return [Figure(key=key, label=label, show=number, value=count) for key, label, count in counts]
 
 
 def _measured(run: RunRecord) -> tuple[float, float]:
@@ -129,7 +127,7 @@ def _measured(run: RunRecord) -> tuple[float, float]:
     (between a kill and the resume) does not.
     """
     per_step = (run.setting("learner.groups_per_step") or 0) * (run.setting("rollout.group_size") or 0)
-    starts = [event["time"] for event in run.events if event["kind"] in STARTS]
+    starts = [event["time"] for event in run.starts]
     seconds = tokens = 0.0
     for before, row in itertools.pairwise(run.metrics):
         if not any(before["time"] < start <= row["time"] for start in starts):

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from r1ray.formatting import number, share
 from r1ray.report.record import RunRecord
-from r1ray.report.responses import ReflectiveWords
 from r1ray.report.svg import Chart, Series
+from r1ray.responses import ReflectiveWords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def chart(panel: Panel, run: RunRecord) -> Chart | str:
     if not series:
         return panel.absent
     constants = [s.points[0][1] for s in series if len({y for _, y in s.points}) == 1]
-    if run.steps > 1 and len(constants) == len(series):
+    if len(constants) == len(series):
         return f"{' and '.join(panel.show(c) for c in constants)} throughout"
     return Chart(
         title=panel.title, note=panel.note, series=tuple(series), show=panel.show, top=panel.top, zero=panel.zero
@@ -175,7 +175,7 @@ def _expand(keys: tuple[tuple[str, str], ...], run: RunRecord) -> list[tuple[str
     for key, name in keys:
         if key.endswith("/"):
             out += [(k, k.removeprefix(key).replace("_", " ")) for k in known if k.startswith(key)]
-        elif key in known and not any(k.startswith(key + "/") for k in known):  # a total of parts that are shown
+        elif key in known:
             out.append((key, name))
     return out
 

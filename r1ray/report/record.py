@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,28 +9,31 @@ from typing import Any
 import yaml
 
 from r1ray.errors import ConfigError
+from r1ray.files import read_json
+from r1ray.ledger import LedgerReader
 from r1ray.metrics import Row, read_evaluations, read_events, read_metrics, read_transcripts
+from r1ray.runfolder import Identity, RunFolder
 
-RUN_FILES = ("run.json", "config.yaml")
-"""Written before anything else: a folder without them is not a run."""
+STARTED = "started"
+"""Kind of the event with which a driver begins, of a new run and of a resumed one."""
 
-STARTS = ("started", "resumed")
-"""Kinds of the events with which a driver begins."""
+UNDER_WAY = ("starting", "running", "evaluating", "finishing")
+"""States of a run whose driver is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """What stands in one run folder; every list is empty where the run did not get that far."""
 
-    run_dir: Path
-    facts: Row  # run.json
+    identity: Identity
     config_text: str  # config.yaml as it is
     config: Row
+    state: str  # as status.json says, or "killed" where it says that the run goes on and no driver is alive
     metrics: list[Row]  # one a training step
     evaluations: list[Row]  # one a policy and source
     transcripts: list[Row]
     events: list[Row]
-    status: Row  # status.json; {} where it was never written
+    dropped: dict[str, int]  # groups in the ledger, by reason
 
     def setting(self, key: str) -> Any:
         """The value of a dotted configuration key; None where the configuration has no such key."""
@@ -56,24 +58,44 @@ class RunRecord:
         """The evaluations on one source, by policy."""
         return [row for row in self.evaluations if row["source"] == source]
 
+    @property
+    def starts(self) -> list[Row]:
+        """The events of the drivers' beginnings, the first one first."""
+        return [event for event in self.events if event["kind"] == STARTED]
+
 
 def load_record(run_dir: Path) -> RunRecord:
     """Read a run folder, finished or not. Raises ConfigError for any other folder, IntegrityError for a damaged one."""
-    missing = [name for name in RUN_FILES if not (run_dir / name).is_file()]
-    if missing:
-        raise ConfigError(
-            f"{run_dir} is not a run folder: it has no {' and no '.join(missing)}. Name the folder of a run"
-        )
-    config_text = (run_dir / "config.yaml").read_text()
-    status = run_dir / "status.json"
+    folder = RunFolder.open(run_dir)
+    config_text = folder.config.read_text(encoding="utf-8")
+    config = yaml.safe_load(config_text)
+    if not isinstance(config, dict):
+        raise ConfigError(f"{folder.config} holds no configuration: put back what the run was started with")
     return RunRecord(
-        run_dir=run_dir,
-        facts=json.loads((run_dir / "run.json").read_text()),
+        identity=folder.identity(),
         config_text=config_text,
-        config=yaml.safe_load(config_text) or {},
+        config=config,
+        state=_state(folder),
         metrics=read_metrics(run_dir),
         evaluations=read_evaluations(run_dir),
         transcripts=read_transcripts(run_dir),
         events=read_events(run_dir),
-        status=json.loads(status.read_text()) if status.exists() else {},
+        dropped=_dropped(folder),
     )
+
+
+def _state(folder: RunFolder) -> str:
+    if not folder.status.exists():
+        return "not started"
+    state = str(read_json(folder.status)["state"])
+    return "killed" if state in UNDER_WAY and folder.holder() is None else state
+
+
+def _dropped(folder: RunFolder) -> dict[str, int]:
+    if not folder.ledger.exists():
+        return {}
+    reader = LedgerReader.open(folder.ledger)
+    try:
+        return reader.status().dropped_by_reason
+    finally:
+        reader.close()

@@ -12,9 +12,9 @@ from typing import Any
 from r1ray.formatting import duration, number
 from r1ray.metrics import Row
 from r1ray.report.figures import Figure
-from r1ray.report.markup import Markup, escape, node
+from r1ray.report.markup import Markup, escape, join, node
 from r1ray.report.record import RunRecord
-from r1ray.report.responses import split_response
+from r1ray.responses import pieces
 
 SAMPLED_STEPS = 5
 SAMPLES_A_STEP = 2
@@ -39,19 +39,13 @@ def samples(run: RunRecord) -> Markup | None:
 
 
 def _sample(row: Row) -> Markup:
-    response = split_response(row["text"])
-    parts = [f"{name.replace('_', ' ')} {number(value)}" for name, value in row.get("parts", {}).items()]
-    facts = [*parts, f"{row.get('tokens', '?')} tokens", str(row.get("finish_reason", ""))]
-    score = node("div", node("b", f"reward {number(row.get('reward'))}"), "  ·  ", "  ·  ".join(facts), class_="score")
-    answer = None
-    if response.answer:
-        answer = node("div", _folded(response.answer), class_=f"mono answer{'' if response.tagged else ' untagged'}")
+    parts = [f"{name.replace('_', ' ')} {number(value)}" for name, value in row["parts"].items()]
+    facts = "  ·  ".join([*parts, f"{row['tokens']} tokens", row["finish_reason"]])
     return node(
         "div",
         node("div", _folded(row["prompt"]), class_="mono prompt"),
-        node("div", _folded(response.thinking), class_="mono thinking") if response.thinking else None,
-        answer,
-        score,
+        *(node("div", _folded(text), class_=f"mono {kind}") for kind, text in pieces(row["text"])),
+        node("div", node("b", f"reward {number(row['reward'])}"), "  ·  ", facts, class_="score"),
         class_="sample",
     )
 
@@ -62,7 +56,22 @@ def _folded(text: str) -> Markup:
     kept = text[: 20 * SHOWN_CHARACTERS]
     cut = f"\n[cut here: {len(text) - len(kept):,} more characters]" if len(kept) < len(text) else ""
     summary = node("summary", f"all {len(text):,} characters")
-    return escape(text[:SHOWN_CHARACTERS] + " …") + node("details", summary, kept + cut)  # type: ignore[return-value]
+    return join([text[:SHOWN_CHARACTERS] + " …", node("details", summary, kept + cut)])
+
+
+def only_step(run: RunRecord) -> Markup:
+    """The metrics of a run that has one step: one point has no course to draw."""
+    (row,) = run.metrics
+    rows = [
+        node("tr", node("th", name, scope="row"), node("td", number(value)))
+        for name, value in row.items()
+        if name not in ("step", "time")
+    ]
+    half = (len(rows) + 1) // 2
+    tables = [node("table", *part) for part in (rows[:half], rows[half:]) if part]
+    lead = "Charts begin with the second step."
+    columns = node("div", *tables, class_="columns values")
+    return node("section", node("h2", "The first step"), node("p", lead, class_="sub"), columns)
 
 
 def table_of_figures(figures: Sequence[Figure]) -> Markup:
@@ -81,17 +90,17 @@ def table_of_figures(figures: Sequence[Figure]) -> Markup:
 def facts(run: RunRecord) -> Markup:
     """What was run, with what, where."""
     digest = hashlib.sha256(run.config_text.encode()).hexdigest()
-    created = run.facts.get("created")
-    rows: list[tuple[str, Any]] = [
-        ("Run", run.facts.get("run_id")),
-        ("Created", f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d %H:%M} UTC" if created else None),
+    start = run.starts[-1] if run.starts else {}
+    rows: list[tuple[str, str | None]] = [
+        ("Run", run.identity.run_id),
+        ("Created", f"{datetime.fromtimestamp(run.identity.created, UTC):%Y-%m-%d %H:%M} UTC"),
         ("Model", run.setting("model.path")),
         ("Algorithm", _algorithm(run)),
-        ("Held-out sources", ", ".join(run.sources) or None),
+        ("Held-out sources", ", ".join(run.sources)),
         ("Configuration", f"sha256 {digest[:16]}"),
-        ("Model fingerprint", _pairs(run.facts.get("model"))),
-        ("Versions", _pairs({"r1ray": run.facts.get("r1ray"), **run.facts.get("versions", {})})),
-        ("Machine", _pairs(run.facts.get("machine"))),
+        ("Fingerprint", f"vocabulary {run.identity.vocab_hash}, configuration {run.identity.config_hash}"),
+        ("Versions", _pairs({"r1ray": run.identity.r1ray, **start.get("versions", {})})),
+        ("Machine", _pairs(start.get("machine", {}))),
     ]
     table = node(
         "table",
@@ -109,9 +118,8 @@ def _algorithm(run: RunRecord) -> str | None:
     return ", ".join(filter(None, [loss, shape])) or None
 
 
-def _pairs(values: Mapping[str, Any] | None) -> str | None:
-    shown = {k: v for k, v in (values or {}).items() if v not in (None, [], "")}
-    return ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown.items()) or None
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
 def events(run: RunRecord) -> Markup | None:
@@ -121,8 +129,8 @@ def events(run: RunRecord) -> Markup | None:
     began = run.events[0]["time"]
     rows = []
     for event in run.events:
-        rest = {k: v for k, v in event.items() if k not in ("time", "kind")}
-        detail = ", ".join(f"{k} {v if isinstance(v, str) else json.dumps(v)}" for k, v in rest.items())
+        told = {k: v for k, v in event.items() if k not in ("time", "kind", "versions", "machine")}
+        detail = ", ".join(f"{k} {v if isinstance(v, str) else json.dumps(v)}" for k, v in told.items())
         at = duration(event["time"] - began)
         kind = str(event["kind"]).replace("_", " ")
         rows.append(node("tr", node("td", at), node("td", kind), node("td", detail)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from r1ray.formatting import duration, number, share
 from r1ray.report.figures import Figure
@@ -12,13 +11,13 @@ from r1ray.report.record import RunRecord
 
 
 def name_of(run: RunRecord) -> str:
-    """The run's own name, else that of its folder."""
-    return str(run.setting("run.name") or Path(run.run_dir).resolve().name)
+    """The run's name in its configuration, else its id."""
+    return str(run.setting("run.name") or run.identity.run_id)
 
 
 def header(run: RunRecord, figures: Mapping[str, Figure]) -> Markup:
     """Title, what happened in two or three sentences, and the tiles."""
-    over = [node("span", "r1ray run report"), node("span", run.facts.get("run_id", "")), node("span", _state(run))]
+    over = [node("span", "r1ray run report"), node("span", run.identity.run_id), node("span", _state(run))]
     return node(
         "header",
         node("div", *over, class_="over"),
@@ -29,9 +28,8 @@ def header(run: RunRecord, figures: Mapping[str, Figure]) -> Markup:
 
 
 def _state(run: RunRecord) -> str:
-    state = str(run.status.get("state") or "no status")
     wanted = run.setting("run.steps")
-    return state if state == "finished" or not wanted else f"{state}, {run.steps:,} of {wanted:,} steps"
+    return run.state if run.state == "finished" or not wanted else f"{run.state}, {run.steps:,} of {wanted:,} steps"
 
 
 def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
@@ -78,7 +76,7 @@ def _tiles(figures: Mapping[str, Figure]) -> list[Markup]:
         if figure.value is None:
             continue
         before = figures.get("length_start" if key == "length_end" else f"{key}_start")
-        was = f"from {before.text}" if before and before.value is not None else None
+        was = f"from {before.text}" if before and before.value not in (None, figure.value) else None
         value = node("dd", figure.text, node("span", was, class_="was") if was else None)
         out.append(node("div", node("dt", label), value, class_="tile"))
     return out

@@ -23,6 +23,10 @@ SMOOTH_FROM = 80
 """Points from which on a line is drawn as a rolling mean over its pale raw course."""
 
 
+MOST_DOTS = 12
+"""Dots that stand apart from each other on a small chart."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """One line of a chart."""
@@ -31,7 +35,7 @@ class Series:
     points: tuple[Point, ...]  # (step, value) by step; a value that is not finite leaves a gap
     colour: int = 1  # 1 to 6: the page's palette
     dashed: bool = False
-    marked: bool = False  # a dot on every point: few and far between, such as evaluations
+    marked: bool = False  # measured now and then, such as evaluations: a dot on every point, where they stand apart
     errors: tuple[float, ...] = ()  # half-widths of the band around `points`, one each
 
     @property
@@ -173,7 +177,7 @@ def _draw_series(series: Series, frame: Frame, low: float, high: float) -> list[
     placed = place(points)
     out.append(node("path", d=_path(placed), class_=f"line {colour}{' dashed' if series.dashed else ''}"))
     dots = [p for p in placed if math.isfinite(p[1])]
-    for x, y in dots if series.marked else dots[-1:]:
+    for x, y in dots if series.marked and len(dots) <= MOST_DOTS else dots[-1:]:
         out.append(node("circle", cx=_f(x), cy=_f(y), r="2.6", class_=f"dot {colour}"))
     return out
 
