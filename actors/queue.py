@@ -72,10 +72,7 @@ class QueueOwner:
 
     async def put(self, payloads: list[bytes], atomic: bool) -> list[str]:
         """Store scored groups; `atomic`: all in one transaction. Returns the outcome of each by name."""
-        if atomic:
-            outcomes = self._ledger.put_many(payloads)
-        else:
-            outcomes = [self._ledger.put(p) for p in payloads]
+        outcomes = self._ledger.put_many(payloads) if atomic else [self._ledger.put(p) for p in payloads]
         await self._notify()
         return [str(o) for o in outcomes]
 
@@ -98,6 +95,9 @@ class QueueOwner:
 
     async def publish(self, version: int, incarnation: int, digest: str) -> None:
         self._ledger.publish(version, incarnation, digest)
+
+    async def next_incarnation(self) -> int:
+        return self._ledger.next_incarnation()
 
     async def commit(self, policy_version: int, checkpoint: str) -> None:
         self._ledger.commit(policy_version, checkpoint)

@@ -22,7 +22,9 @@ Fetch = Callable[[list[str]], list[bytes]]
 class LearnerActor:
     """`fetch(group_ids)` gets payloads from the ledger; `address` is how other nodes reach this one."""
 
-    def __init__(self, *, config: Config, rank: int, world_size: int, transport: str, fetch: Fetch, address: str) -> None:
+    def __init__(
+        self, *, config: Config, rank: int, world_size: int, transport: str, fetch: Fetch, address: str
+    ) -> None:
         self._config = config
         self._rank = rank
         self._transport = transport
@@ -61,7 +63,9 @@ class LearnerActor:
     def publish(self, version: int) -> Sent:
         """Send the weights of policy `version`, which must be the one this rank holds."""
         assert self._publisher is not None
-        assert version == self._learner.policy_version, f"policy {version} asked for, {self._learner.policy_version} held"
+        assert version == self._learner.policy_version, (
+            f"policy {version} asked for, {self._learner.policy_version} held"
+        )
         return self._publisher.send(self._learner.named_weights())
 
     # -- checkpoints --------------------------------------------------------------------------------------------

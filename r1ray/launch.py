@@ -1,10 +1,10 @@
 """The composition root: the only module that knows all parts. It makes Ray actors of them and hands them to the controller.
 
-    driver (this process): Controller, Fleet, WeightSync, Evaluator
-      |-- queue          QueueOwner        1 actor, restarted by Ray on the same ledger
-      |-- reward-i       RewardActor       restarted by Ray, holds nothing
-      |-- rollout-i      RolloutActor      replaced by the fleet
-      `-- learner-i      LearnerActor      replaced together by the controller, from the last checkpoint
+driver (this process): Controller, Fleet, WeightSync, Evaluator
+  |-- queue          QueueOwner        1 actor, restarted by Ray on the same ledger
+  |-- reward-i       RewardActor       restarted by Ray, holds nothing
+  |-- rollout-i      RolloutActor      replaced by the fleet
+  `-- learner-i      LearnerActor      replaced together by the controller, from the last checkpoint
 """
 
 from __future__ import annotations
@@ -109,7 +109,13 @@ class Cluster:
 
     def queue(self, settings: LedgerSettings) -> Any:
         return self._actor(
-            QueueOwner, 0.1, 0.0, self.config.ray.queue_resources, max_restarts=-1, max_task_retries=-1, max_concurrency=1000
+            QueueOwner,
+            0.1,
+            0.0,
+            self.config.ray.queue_resources,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=1000,
         ).remote(str(self.folder.ledger), settings)
 
     def rewards(self, queue: Any) -> list[Any]:
@@ -124,7 +130,12 @@ class Cluster:
         environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
         gpus = c.num_gpus * c.engine.tensor_parallel_size
         actor = self._actor(
-            RolloutActor, c.num_cpus, gpus, self.config.ray.rollout_resources, max_concurrency=16, environment=environment
+            RolloutActor,
+            c.num_cpus,
+            gpus,
+            self.config.ray.rollout_resources,
+            max_concurrency=16,
+            environment=environment,
         )
         return RayRemote(name, actor.remote(self.config, name, self.model_path, self.vocab_hash, queue, rewards))
 
@@ -200,7 +211,9 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
         if not folder.ledger.exists():
             Ledger.create(folder.ledger, settings, run_id=folder.identity().run_id).close()
         cluster = Cluster(config=config, model_path=model_path, vocab_hash=vocab_hash, folder=folder)
-        writer = MetricsWriter(folder.path, tensorboard=config.logging.tensorboard, wandb_project=config.logging.wandb_project)
+        writer = MetricsWriter(
+            folder.path, tensorboard=config.logging.tensorboard, wandb_project=config.logging.wandb_project
+        )
         cluster.connect()
         try:
             with writer:

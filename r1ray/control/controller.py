@@ -112,7 +112,7 @@ class Controller:
         if self._saved is not None:
             self._ask_queue("commit", self._saved, newest["name"])
         self._ask_queue("rollback", self._step)
-        self._incarnation = self._ask_queue("begin_incarnation")
+        self._incarnation = self._ask_queue("next_incarnation")
         self._writer.rewind(self._step)
         self._writer.event("learner_started", policy_version=self._step, incarnation=self._incarnation)
         self._publish()

@@ -40,7 +40,10 @@ def summarise(sampled: Sequence[ScoredGroup], greedy: Sequence[ScoredGroup]) -> 
         "length": math.fsum(lengths) / len(lengths),
         "truncated": sum(c.finish_reason == "length" for c in completions) / len(completions),
         "errors": sum(s.error is not None for s in scores),
-        "versions": [min(g.rollout.min_policy_version for g in sampled), max(g.rollout.max_policy_version for g in sampled)],
+        "versions": [
+            min(g.rollout.min_policy_version for g in sampled),
+            max(g.rollout.max_policy_version for g in sampled),
+        ],
     }
     if any("format" in s.parts for s in scores):
         row["format"] = math.fsum(s.parts.get("format", 0.0) for s in scores) / len(scores)

@@ -152,3 +152,9 @@ def publish(db: sqlite3.Connection, now: float, version: int, incarnation: int, 
             f"policy {version} of incarnation {incarnation} was published with digest {known}, now with {digest}:"
             " two learners are alive, or weights changed after they were published"
         )
+
+
+def next_incarnation(db: sqlite3.Connection) -> int:
+    """See `Ledger.next_incarnation`."""
+    (newest,) = db.execute("SELECT max(incarnation) FROM published").fetchone()
+    return 0 if newest is None else int(newest) + 1

@@ -191,6 +191,10 @@ class Ledger:
         with self._transaction() as db:
             batches.publish(db, self._clock(), version, incarnation, digest)
 
+    def next_incarnation(self) -> int:
+        """The number that a learner which starts now publishes under: one more than any before it."""
+        return batches.next_incarnation(self._db)
+
     def status(self) -> LedgerStatus:
         """Where the groups are; cheap enough to ask once a second."""
         with transaction(self._db, self._path, "DEFERRED") as db:
