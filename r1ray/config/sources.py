@@ -71,7 +71,7 @@ def _read(path: Path) -> tuple[Source, list[str]]:
     try:
         text = path.read_text(encoding="utf-8")
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create()
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = yaml.compose(text, Loader=yaml.CSafeLoader)
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as e:
         raise ConfigError(f"{_shown(path)} cannot be read as YAML: {e}") from e
     content = OmegaConf.to_container(loaded, resolve=False)

@@ -1,0 +1,226 @@
+"""Values and combinations that are refused, each by the key that is at fault."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1ray.config import values
+from r1ray.config.checks import check
+from r1ray.config.load import all_keys, load_config
+from r1ray.config.problems import Problem, Provenance, refuse, value_at
+from r1ray.config.schema import Config
+from r1ray.config.surroundings import check_surroundings
+from r1ray.errors import ConfigError
+from r1ray.machine import GIB, Machine
+from tests.unit.model_folder import write_model
+
+CPU_ONLY = Machine(cores=2, memory_bytes=8 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(["tiny"], overrides)
+    return str(caught.value)
+
+
+def test_tables_name_keys_of_the_schema() -> None:
+    keys = set(all_keys())
+    assert set(values.CHOICES) <= keys
+    assert set(values.RANGES) <= keys
+    default = Config()
+    assert all(value_at(default, key) in allowed for key, allowed in values.CHOICES.items())
+    # every number has a range, and nothing else has
+    numbers = {
+        k for k in keys if isinstance(value_at(default, k), int | float) and not isinstance(value_at(default, k), bool)
+    }
+    assert numbers - set(values.RANGES) == set()
+
+
+def test_the_defaults_lack_only_what_has_no_default() -> None:
+    assert {p.key for p in check(Config())} == {"rewards", "data.train"}
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Config:
+    return load_config(["tiny"]).config
+
+
+def with_value(config: Config, key: str, value: object) -> Config:
+    changed = deepcopy(config)
+    section, _, name = key.rpartition(".")
+    setattr(value_at(changed, section), name, value)
+    return changed
+
+
+@pytest.mark.parametrize("key", sorted(values.CHOICES))
+def test_a_word_that_is_no_choice_is_told_the_choices(tiny: Config, key: str) -> None:
+    (found,) = check(with_value(tiny, key, "xyzzy"))
+    assert (found.key, found.value) == (key, "xyzzy")
+    assert ", ".join(values.CHOICES[key]) in found.fix
+
+
+@pytest.mark.parametrize("key", sorted(values.RANGES))
+def test_numbers_out_of_their_range_are_refused_and_the_bounds_are_not(tiny: Config, key: str) -> None:
+    low, high, closed = values.RANGES[key]
+    outside = [low - 1 if closed else low, *([high + 1] if high < math.inf else [])]
+    for value in outside:
+        assert [p.key for p in check(with_value(tiny, key, value))] == [key]
+    inside = [low if closed else low + 1e-6, *([high] if high < math.inf else [])]
+    for value in inside:
+        assert not list(values.ranges(with_value(tiny, key, value)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
+    (found,) = check(with_value(tiny, "learner.optimizer.lr", value))
+    assert found.message == "is not finite"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "reason"),
+    [
+        (["learner.optimizer.betas=[0.9, 1.0]"], "learner.optimizer.betas", "below 1"),
+        (["run.dir=' '"], "run.dir", "is empty"),
+        (["rewards=[]"], "rewards", "nothing is rewarded"),
+        (["rewards.1.name=accuracy"], "rewards.1.name", "is there already"),
+        (["rewards.0.weight=0"], "rewards.0.weight", "not zero"),
+        (["data.train=[]"], "data.train", "no source"),
+        (["data.train.0.kind=csv"], "data.train.0.kind", "one of synthetic"),
+        (["data.train.0.path=null"], "data.train.0.path", "the task's name"),
+        (["data.train.0.weight=0"], "data.train.0.weight", "above 0"),
+        (["data.train.0.limit=0"], "data.train.0.limit", "leaves no prompt"),
+        (["data.train.0.rewards=[speed]"], "data.train.0.rewards", "some of accuracy, format"),
+        (["data.train.0.rewards=[]"], "data.train.0.rewards", "null for all"),
+        (["data.evaluation.0.limit=null"], "data.evaluation.0.limit", "has no end"),
+        (["data.evaluation.1.name=bus_4_7"], "data.evaluation.1.name", "names two sources"),
+        (["model.max_length=100"], "model.max_length", "at least 174"),
+        (["evaluation.max_new_tokens=150"], "evaluation.max_new_tokens", "at most 128"),
+        (["learner.micro_batch_tokens=100"], "learner.micro_batch_tokens", "at least 174"),
+        (["algorithm.overlong_buffer_tokens=110"], "algorithm.overlong_buffer_tokens", "below rollout.max_new_tokens"),
+        (["learner.minibatches=5"], "learner.minibatches", "one of 1, 2, 4, 8, 16, 32"),
+        (["learner.ranks=3"], "learner.ranks", "does not divide the 128 completions"),
+        (["rollout.group_size=1"], "rollout.group_size", "nothing to compare with"),
+        (
+            ["rollout.group_size=1", "algorithm.advantage=reinforce_pp", "algorithm.dynamic_sampling=true"],
+            "rollout.group_size",
+            "drop every group for ever",
+        ),
+        (["run.deterministic=true"], "queue.max_staleness", "queue.max_staleness=0"),
+        (["run.deterministic=true", "rollout.workers=2"], "rollout.workers", "rollout.workers=1"),
+        (["run.deterministic=true", "reward_worker.workers=2"], "reward_worker.workers", "reward_worker.workers=1"),
+        (["queue.lease_timeout_s=3"], "queue.lease_timeout_s", "above reward_worker.timeout_s = 5"),
+        (["deadlines.batch_s=100"], "deadlines.batch_s", "the lease of a worker that died"),
+        (["sync.deadline_s=10"], "sync.deadline_s", "one bucket"),
+        (["deadlines.step_s=100"], "deadlines.step_s", "one collective"),
+        (["deadlines.actor_start_s=100"], "rollout.engine.start_timeout_s", "at most deadlines.actor_start_s"),
+        (["rollout.top_p=0.9"], "rollout.top_p", "nucleus"),
+        (
+            ["rollout.top_p=0.9", "algorithm.importance=decoupled", "algorithm.is_correction=truncated"],
+            "rollout.top_p",
+            "nucleus",
+        ),
+        (["algorithm.is_correction=truncated"], "algorithm.is_correction", "no proximal ones"),
+        (["algorithm.reference_refresh_steps=10"], "algorithm.reference_refresh_steps", "not there"),
+        (["learner.offload_parameters=true"], "learner.offload_parameters", "ZeRO 3"),
+        (["learner.offload_optimizer=true"], "learner.offload_optimizer", "ZeRO 1"),
+        (["model.attention=flash_attention_2"], "model.attention", "needs a GPU"),
+        (["rollout.workers=6"], "rollout.max_workers", "at least 6"),
+        (["rollout.engine.tensor_parallel_size=2"], "rollout.engine.tensor_parallel_size", "whole GPUs"),
+        (["rollout.engine.kv_cache_gib=null"], "rollout.engine.kv_cache_gib", "e.g. 0.25"),
+        (["rollout.engine.enforce_eager=false"], "rollout.engine.enforce_eager", "true"),
+        (["rollout.engine.extra={max_num_seqs: 3}"], "rollout.engine.extra.max_num_seqs", "set rollout.engine.max_num"),
+        (["sync.transport=nccl"], "sync.transport", "learner.num_gpus and rollout.num_gpus is 0"),
+        (["sync.transport=ipc", "learner.num_gpus=0.5", "rollout.num_gpus=0.5"], "sync.transport", "max_workers=1"),
+        (["data.evaluation=[]"], "evaluation.every_steps", "nothing to evaluate"),
+        (["evaluation.samples=0", "evaluation.greedy=false"], "evaluation.samples", "measures nothing"),
+    ],
+)
+def test_impossible_values_and_combinations_are_refused(overrides: list[str], key: str, reason: str) -> None:
+    lines = [line.strip() for line in refused(*overrides).splitlines()]
+    about = [line for line in lines if line.startswith(f"{key} = ")]
+    assert len(about) == 1, lines
+    assert reason in about[0]
+
+
+def test_what_is_near_an_impossible_combination_is_allowed() -> None:
+    for overrides in (
+        ["rollout.top_p=0.9", "algorithm.importance=decoupled"],
+        ["run.deterministic=true", "queue.max_staleness=0"],
+        ["learner.ranks=2", "learner.zero_stage=3", "learner.offload_parameters=true"],
+        ["rollout.group_size=1", "algorithm.advantage=reinforce_pp"],
+        ["algorithm.kl_coefficient=0.001", "algorithm.reference_refresh_steps=10"],
+    ):
+        load_config(["tiny"], overrides)
+
+
+class TestSurroundings:
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> Config:
+        write_model(tmp_path / "model", context=256)
+        return load_config(["tiny"], [f"model.path={tmp_path / 'model'}"]).config
+
+    def found(self, config: Config, machine: Machine = CPU_ONLY) -> dict[str, Problem]:
+        return {p.key: p for p in check_surroundings(config, machine)}
+
+    def test_the_tiny_configuration_fits_a_machine_without_gpu(self, config: Config) -> None:
+        assert self.found(config) == {}
+
+    @pytest.mark.parametrize(
+        ("gone", "reason"),
+        [
+            ("config.json", "no config.json"),
+            ("model.safetensors", "no weights"),
+            ("tokenizer.json", "no tokenizer"),
+        ],
+    )
+    def test_a_part_of_the_model_that_is_missing_is_named(self, config: Config, gone: str, reason: str) -> None:
+        (Path(config.model.path) / gone).unlink()
+        assert reason in self.found(config)["model.path"].message
+
+    def test_a_model_folder_that_is_missing_is_named(self, config: Config) -> None:
+        config.model.path = "models/nowhere"
+        assert "hf download" in self.found(config)["model.path"].message
+
+    def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
+        config.model.max_length = 257
+        assert "max_position_embeddings = 256" in self.found(config)["model.max_length"].message
+
+    def test_bfloat16_needs_a_cpu_that_has_it(self, config: Config) -> None:
+        config.model.dtype = "bfloat16"
+        config.rollout.engine.dtype = "bfloat16"
+        assert {"model.dtype", "rollout.engine.dtype"} == set(self.found(config))
+        assert self.found(config, replace(CPU_ONLY, cpu_bfloat16=True)) == {}
+
+    def test_gpus_that_are_not_there_are_refused_unless_a_cluster_is_joined(self, config: Config) -> None:
+        config.learner.num_gpus = 1.0
+        assert "no GPU" in self.found(config)["learner.num_gpus"].message
+        config.ray.address = "auto"
+        assert self.found(config) == {}
+
+    def test_data_files_must_be_there_and_hold_something(self, config: Config, tmp_path: Path) -> None:
+        source = config.data.train[0]
+        source.kind, source.path = "jsonl", str(tmp_path / "prompts.jsonl")
+        assert "not there" in self.found(config)["data.train.0.path"].message
+        (tmp_path / "prompts.jsonl").touch()
+        assert "is empty" in self.found(config)["data.train.0.path"].message
+        (tmp_path / "prompts.jsonl").write_text("{}\n")
+        assert self.found(config) == {}
+
+    def test_an_interface_that_is_not_there_is_told_which_are(self, config: Config) -> None:
+        config.sync.interface = "ether99"
+        assert "lo" in self.found(config)["sync.interface"].fix
+
+
+def test_long_values_are_shortened_and_words_of_yaml_are_used() -> None:
+    with pytest.raises(ConfigError, match=r"a = null: m; f$"):
+        refuse([Problem(key="a", value=None, message="m", fix="f")], Provenance())
+    with pytest.raises(ConfigError, match=r"a = true \(here\): m; f$"):
+        refuse([Problem(key="a", value=True, message="m", fix="f")], Provenance(a="here"))
+    with pytest.raises(ConfigError, match=r"a = '?x{76}\.\.\.: m"):
+        refuse([Problem(key="a", value="x" * 200, message="m", fix="f")], Provenance())
+    refuse([], Provenance())

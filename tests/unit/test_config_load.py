@@ -1,0 +1,230 @@
+"""Merging base.yaml, overlays and overrides: what wins, where it came from, and how problems are told."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+from omegaconf import OmegaConf
+
+from r1ray.config.identity import ALTERABLE, changes, config_hash, flatten, may_change, refuse_another_run
+from r1ray.config.load import LoadedConfig, all_keys, describe, load_config
+from r1ray.config.problems import Provenance
+from r1ray.config.schema import Config
+from r1ray.config.sources import CONF_DIR
+from r1ray.errors import ConfigError
+
+OVERLAYS = sorted(str(p.relative_to(CONF_DIR)) for p in CONF_DIR.rglob("*.yaml") if "recipes" not in p.parts)
+
+
+def tiny(*overrides: str) -> LoadedConfig:
+    return load_config(["tiny"], overrides)
+
+
+def refusal(*overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        tiny(*overrides)
+    return str(caught.value)
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_base_yaml_has_the_keys_and_defaults_of_the_schema() -> None:
+    written = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "base.yaml"))
+    default = OmegaConf.to_container(OmegaConf.structured(Config))
+    # OmegaConf keeps tuples; YAML knows lists only
+    default["learner"]["optimizer"]["betas"] = list(default["learner"]["optimizer"]["betas"])  # type: ignore[index,call-overload]
+    assert written == default
+    assert list(flatten_lines()) == all_keys()
+
+
+def flatten_lines() -> dict[str, str]:
+    """Dotted key -> its line in base.yaml, for every leaf."""
+    path: list[str] = []
+    lines = {}
+    for line in (CONF_DIR / "base.yaml").read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"^( *)(\w+):(.*)$", line):
+            depth = len(match[1]) // 2
+            path = [*path[:depth], match[2]]
+            if match[3].partition("#")[0].strip():
+                lines[".".join(path)] = line
+    return lines
+
+
+def test_every_key_of_base_yaml_has_a_comment() -> None:
+    lines = flatten_lines()
+    assert [key for key in all_keys() if len(lines[key].partition("  # ")[2]) < 8] == []
+
+
+@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.startswith("clusters/")])
+def test_cluster_overlays_load_on_top_of_a_model(overlay: str) -> None:
+    assert load_config(["models/qwen2.5-1.5b", overlay]).config.ray.address is not None
+
+
+@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if not o.startswith(("base", "clusters/"))])
+def test_overlays_load_alone_and_survive_a_round_trip(overlay: str, tmp_path: Path) -> None:
+    loaded = load_config([overlay])
+    again = load_config([write(tmp_path / "config.yaml", loaded.to_yaml())])
+    assert again.config == loaded.config
+
+
+def test_later_sources_win_maps_merge_and_lists_are_replaced(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.yaml", "rollout: {workers: 2, engine: {extra: {x: 1}}}\nrewards: [{name: format}]\n")
+    second = write(tmp_path / "b.yaml", "rollout: {workers: 3, engine: {extra: {y: [2]}}}\n")
+    config = load_config(["tiny", first, second], ["rollout.max_workers=5", "rollout.engine.extra.z=null"]).config
+    assert (config.rollout.workers, config.rollout.max_workers) == (3, 5)
+    assert config.rollout.engine.extra == {"x": 1, "y": [2], "z": None}
+    assert [r.name for r in config.rewards] == ["format"]
+
+
+def test_extends_comes_before_and_once(tmp_path: Path) -> None:
+    write(tmp_path / "root.yaml", "extends: [tiny]\nrun: {steps: 5, seed: 1}\n")
+    write(tmp_path / "left.yaml", "extends: [root.yaml]\nrun: {steps: 6}\n")
+    top = write(tmp_path / "top.yaml", "extends: [left, root]\nrun: {seed: 2}\n")
+    loaded = load_config([top])
+    assert [Path(s).name for s in loaded.sources] == ["base.yaml", "tiny.yaml", "root.yaml", "left.yaml", "top.yaml"]
+    assert (loaded.config.run.steps, loaded.config.run.seed) == (6, 2)
+
+
+def test_provenance_names_file_and_line(tmp_path: Path) -> None:
+    overlay = write(tmp_path / "o.yaml", "\nrun:\n  steps: 7\nrewards:\n  - name: format\n    weight: 2\n")
+    loaded = load_config(["tiny", overlay], ["run.seed=3"])
+    assert loaded.provenance["run.steps"] == f"{overlay}:3"
+    assert loaded.provenance["rewards.0.weight"] == f"{overlay}:6"
+    assert loaded.provenance["run.seed"] == "command line"
+    assert loaded.provenance["run.deterministic"].startswith("conf/base.yaml:")
+    assert loaded.provenance.of("rewards.0.params") == f"{overlay}:4"
+
+
+def test_a_replaced_list_forgets_where_its_old_entries_came_from() -> None:
+    provenance = tiny("rewards=[{name: format}]").provenance
+    assert provenance.of("rewards.1.name") == "command line"
+
+
+def test_list_entries_are_reached_by_number() -> None:
+    config = tiny("data.train.0.params.n=[4, 5]", "rewards.1.weight=0.25").config
+    assert (config.data.train[0].params, config.rewards[1].weight) == ({"n": [4, 5]}, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("rollout.group_sze=3", "did you mean rollout.group_size?"),
+        ("rollot.workers=2", "did you mean rollout?"),
+        ("lr=1", "did you mean learner.optimizer.lr?"),
+        ("rollout.engine.xyzzy=2", "rollout.engine has dtype"),
+        ("run.steps=abc", "run.steps = 'abc' (command line): is not a whole number"),
+        ("run.steps=2.5", "is not a whole number"),
+        ("run.seed=true", "is not a whole number"),
+        ("run.name=null", "is not a text"),
+        ("learner.optimizer.betas=[0.9]", "is not a list of 2 (each a number)"),
+        ("rollout.engine.kv_cache_gib=lots", "is not a number or null"),
+        ("run=3", "is a section, not a value; its keys are name, dir"),
+        ("run.steps.x=3", "run.steps is a value, it has no keys"),
+        ("rewards=4", "is a list of sections"),
+        ("rewards=[3]", "rewards.0 = 3 (command line): is a section"),
+        ("data.train.7.name=x", "no such entry: 7; data.train has 1 entries"),
+        ("data.train.0.nam=x", "did you mean data.train.0.name?"),
+        ("rewards=[{weight: 1}]", "rewards.0.name = '???'"),
+        ("run.name=${run.dir}", "values are literals"),
+        ("run.name=${oc.env:HOME}", "values are literals"),
+        ("run.steps=[1", "is not YAML"),
+        ("run.steps", "'run.steps' is neither"),
+        ("=3", "is neither"),
+    ],
+)
+def test_problems_name_key_value_origin_and_remedy(override: str, expected: str) -> None:
+    assert expected in refusal(override)
+
+
+def test_all_problems_come_at_once() -> None:
+    message = refusal("rollout.group_sze=3", "run.steps=abc", "rewards=4")
+    assert message.startswith("3 problems")
+    assert [line.split(" = ")[0].strip() for line in message.splitlines()[1:]] == [
+        "rollout.group_sze",
+        "run.steps",
+        "rewards",
+    ]
+
+
+def test_a_file_is_told_with_the_line_of_its_problem(tmp_path: Path) -> None:
+    overlay = write(tmp_path / "o.yaml", "extends: [tiny]\nrun:\n  name: x\n  stps: 3\n")
+    with pytest.raises(ConfigError, match=re.escape(f"run.stps = 3 ({overlay}:4)")):
+        load_config([overlay])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("- 1\n", "a configuration is a map"),
+        ("run: {steps: 1\n", "cannot be read as YAML"),
+        ("run: {steps: 1, steps: 2}\n", "cannot be read as YAML"),
+        ("run: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
+        ("extends: tiny\n", "must be a list"),
+        ("extends: [nowhere]\n", "extends 'nowhere'"),
+        ("extends: [o.yaml]\n", "extends itself"),
+    ],
+)
+def test_unreadable_files_are_refused_by_name(text: str, expected: str, tmp_path: Path) -> None:
+    overlay = write(tmp_path / "o.yaml", text)
+    with pytest.raises(ConfigError, match=re.escape(expected)) as caught:
+        load_config([overlay])
+    assert "o.yaml" in str(caught.value)
+
+
+def test_an_unknown_overlay_is_told_what_there_is() -> None:
+    with pytest.raises(ConfigError, match=r"no configuration file 'tinny'.*tiny"):
+        load_config(["tinny"])
+
+
+def test_a_mandatory_key_that_nothing_sets_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"model\.path = '\?\?\?' \(conf/base\.yaml:\d+\): has no default"):
+        load_config([])
+
+
+def test_types_of_the_schema_read_as_words() -> None:
+    hints: list[Any] = []
+
+    def collect(cls: Any) -> None:
+        for hint in get_type_hints(cls).values():
+            if is_dataclass(hint):
+                collect(hint)
+            elif get_origin(hint) is list and is_dataclass(get_args(hint)[0]):
+                collect(get_args(hint)[0])
+            else:
+                hints.append(hint)
+
+    collect(Config)
+    assert all(describe(hint) != "a value" for hint in hints)
+    assert describe(int | None) == "a whole number or null"
+    assert describe(dict[str, float]) == "a map (each value a number)"
+
+
+class TestIdentity:
+    def test_what_may_change_does_not_change_the_hash(self) -> None:
+        same = tiny("run.steps=80", "rollout.workers=2", "deadlines.rpc_s=5", "logging.tensorboard=false").config
+        assert config_hash(same) == config_hash(tiny().config)
+        assert config_hash(tiny("run.seed=1").config) != config_hash(tiny().config)
+
+    def test_changes_name_old_and_new(self) -> None:
+        assert changes(tiny().config, tiny("run.steps=80").config) == {"run.steps": (40, 80)}
+
+    def test_a_section_may_change_and_its_neighbour_by_name_may_not(self) -> None:
+        assert may_change("ray.num_cpus")
+        assert may_change("run.steps")
+        assert not may_change("rollout.engine.dtype")
+        keys = list(flatten(tiny().config))
+        assert [a for a in ALTERABLE if not any(k == a or k.startswith(f"{a}.") for k in keys)] == []
+
+    def test_another_run_is_refused_by_key(self) -> None:
+        wanted = tiny("algorithm.clip_low=0.1", "run.steps=3")
+        with pytest.raises(ConfigError, match=r"algorithm\.clip_low = 0\.1 .*started with 0\.2") as caught:
+            refuse_another_run(tiny().config, wanted.config, wanted.provenance)
+        assert "run.steps" not in str(caught.value)
+        refuse_another_run(tiny().config, tiny("run.steps=3").config, Provenance())
