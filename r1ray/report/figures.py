@@ -88,7 +88,9 @@ def _training(run: RunRecord) -> list[Figure]:
 
 def _speed(run: RunRecord) -> list[Figure]:
     seconds, tokens = _measured(run)
-    first_step = run.metrics[0]["time"] - run.starts[0]["time"] if run.metrics and run.starts else None
+    ended = run.metrics[0]["time"] if run.metrics else -math.inf
+    began = max((event["time"] for event in run.starts if event["time"] <= ended), default=None)
+    first_step = None if began is None else ended - began
     rows = (
         ("seconds_to_first_step", "From start to the end of the first step", duration, first_step),
         ("training_seconds", "Training after the first step", duration, seconds or None),

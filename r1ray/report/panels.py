@@ -141,9 +141,10 @@ TIME = Section(
             keys=(("queue/ready", "ready"), ("queue/leased", "in flight")),
         ),
         Panel(
-            title="Dropped groups", note="in all, by reason", keys=(("queue/dropped/", ""), ("queue/dropped", "all"))
+            title="Lost work",
+            note="groups so far",
+            keys=(("queue/dropped", "dropped"), ("queue/reissued", "leased again")),
         ),
-        Panel(title="Reissued prompts", note="in all", keys=(("queue/reissued", "reissued"),)),
         Panel(title="Reward workers", note="seconds a group", keys=(("reward_worker/seconds", "scoring"),)),
         Panel(title="Rollout workers", note="in the last sync", keys=(("sync/workers", "workers"),)),
     ),
