@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 
@@ -38,6 +37,18 @@ class FileParams:
                     f"the source {source.name} has no parameter {key!r}: a {source.kind} source takes {known}"
                 )
         return cls(**source.params)
+
+    def apply(self, row: Row) -> Row:
+        """The row as it is trained on. Raises DataError where the answer lacks the mark that `answer_after` names."""
+        messages, answer = row.messages, row.answer
+        if self.suffix:
+            last = messages[-1]
+            messages = (*messages[:-1], {**last, "content": last["content"] + self.suffix})
+        if self.answer_after is not None:
+            if not isinstance(answer, str) or self.answer_after not in answer:
+                raise DataError(f"the answer does not hold the mark {self.answer_after!r}")
+            answer = answer.rpartition(self.answer_after)[2].strip()
+        return replace(row, messages=messages, answer=answer)
 
 
 class FileRows:
@@ -99,19 +110,7 @@ class _File:
 
     def row(self, number: int) -> Row:
         try:
-            return self._parse(self._store.raw(number), number)
+            return self.params.apply(parse_row(self._store.raw(number), number, self._source.columns))
         except DataError as e:
             where = self._store.place(number)
-            raise ConfigError(f"{where}: {e} (`r1ray data check {self._source.path}` lists every such row)") from e
-
-    def _parse(self, raw: Any, number: int) -> Row:
-        row = parse_row(raw, number, self._source.columns)
-        messages, answer = row.messages, row.answer
-        if self.params.suffix:
-            last = messages[-1]
-            messages = (*messages[:-1], {**last, "content": last["content"] + self.params.suffix})
-        if (mark := self.params.answer_after) is not None:
-            if not isinstance(answer, str) or mark not in answer:
-                raise DataError(f"the answer does not hold {mark!r} (answer_after)")
-            answer = answer.rpartition(mark)[2].strip()
-        return replace(row, messages=messages, answer=answer)
+            raise ConfigError(f"{where}: {e} (`r1ray data check` lists every such row)") from e

@@ -11,6 +11,7 @@ from r1ray.config.schema import DataConfig
 from r1ray.data.rows import Row
 from r1ray.data.templates import CHAT_TEMPLATES, render
 from r1ray.data.tokenizer import Tokenizer
+from r1ray.errors import ConfigError, DataError
 from r1ray.types import Int32Array, Message
 
 
@@ -26,8 +27,13 @@ class Framer:
     """Frames and tokenises prompts as `data` says."""
 
     def __init__(self, data: DataConfig, tokenizer: Tokenizer) -> None:
+        """Raises ConfigError where the template does not go with the tokenizer or the system prompt."""
         self._data = data
         self._tokenizer = tokenizer
+        try:
+            self._render(({"role": "user", "content": "?"},))
+        except DataError as e:
+            raise ConfigError(f"data.template = {data.template} cannot be used here: {e}") from e
 
     def frame(self, row: Row) -> FramedRow | None:
         """The row with its prompt; None where that is longer than `max_prompt_tokens`."""

@@ -33,9 +33,8 @@ def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
         raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
     for name, column in columns.items():
         if column not in raw:
-            raise DataError(
-                f"the column {column!r} (for {name}) is missing; the row has {', '.join(sorted(map(str, raw)))}"
-            )
+            there = sorted(map(str, raw))
+            raise DataError(f"the column {column!r} (for {name}) is missing; the row has {there!r:.200}")
     values = {name: raw.get(columns.get(name, name)) for name in (*FIELDS, *columns)}
     answer = values["answer"]
     if answer is None:

@@ -30,8 +30,6 @@ class PromptSource:
 
     def __init__(self, sources: Sequence[SourceConfig], data: DataConfig, tokenizer: Tokenizer, seed: int) -> None:
         """Opens and filters the sources. Raises ConfigError for one that is missing, malformed or left empty."""
-        if not sources:
-            raise ConfigError("data.train is empty: name at least one source of prompts")
         framer = Framer(data, tokenizer)
         self._streams = [_Stream(source, data, framer, seed) for source in sources]
         self._interleave = Interleave([s.weight for s in sources])
@@ -57,8 +55,6 @@ class _Stream:
     """One source in its own order: epoch after epoch, each shuffled anew."""
 
     def __init__(self, source: SourceConfig, data: DataConfig, framer: Framer, seed: int) -> None:
-        if not source.weight > 0:
-            raise ConfigError(f"the source {source.name} has weight = {source.weight}: it must be above 0")
         self.name = source.name
         self.rows: SyntheticRows | FileRows
         if source.kind == "synthetic":
@@ -87,10 +83,7 @@ def evaluation_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokeni
     framer = Framer(data, tokenizer)
     synthetic = source.kind == "synthetic"
     rows = SyntheticRows(source, "heldout", framer, seed) if synthetic else FileRows(source, framer)
-    if rows.length is None:
-        raise ConfigError(
-            f"the evaluation source {source.name} is endless: set its limit to the number of problems wanted"
-        )
+    assert rows.length is not None, "the configuration's checks refuse an evaluation source without end"
     if rows.dropped["too_long"] and not synthetic:
         raise ConfigError(
             f"{rows.dropped['too_long']} problems of the evaluation source {source.name} are longer than "

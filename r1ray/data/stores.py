@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from r1ray.config.schema import SourceConfig
+from r1ray.data.rows import FIELDS
 from r1ray.errors import ConfigError, DataError
 
 
@@ -30,15 +31,22 @@ class RowStore(Protocol):
         ...
 
 
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON number")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def parse_line(line: bytes) -> Any:
     """The value of one line of JSONL. Raises DataError that says what is wrong with it."""
     try:
-        return json.loads(line)
+        return _JSON.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError as e:
-        raise DataError(f"byte {e.start} of the line is not UTF-8") from e
+        raise DataError(f"not UTF-8: {e.reason} at byte {e.start}") from e
     except json.JSONDecodeError as e:
         raise DataError(f"not JSON: {e.msg} at character {e.pos}") from e
-    except (ValueError, RecursionError) as e:  # a number of thousands of digits; brackets without end
+    except (ValueError, RecursionError) as e:  # NaN, a number of thousands of digits, brackets without end
         raise DataError(f"not usable JSON: {e}") from e
 
 
@@ -96,16 +104,13 @@ def open_rows(source: SourceConfig, *, subset: str | None = None, revision: str 
 
     `subset` and `revision` choose among what a Hugging Face data set of that name holds.
     """
-    if source.path is None:
-        raise ConfigError(f"the source {source.name} needs a path: the {source.kind} file, folder or data set to read")
+    assert source.path is not None, "the configuration's checks refuse a source without a path"
     if source.kind == "jsonl":
         return JsonlRows(_files(source, Path(source.path), f"{source.split}.jsonl")[0], source.limit)
     if source.kind == "parquet":
         files = _files(source, Path(source.path), f"{source.split}*.parquet")
-        return ArrowRows(_parquet_table(files), source.path, source.limit)
-    if source.kind == "hf":
-        return ArrowRows(_hub_table(source, source.path, subset, revision), source.path, source.limit)
-    raise ConfigError(f"the source {source.name} has kind = {source.kind!r}: use synthetic, jsonl, parquet or hf")
+        return ArrowRows(_parquet_table(source, files), source.path, source.limit)
+    return ArrowRows(_hub_table(source, source.path, subset, revision), source.path, source.limit)
 
 
 def _files(source: SourceConfig, path: Path, pattern: str) -> list[Path]:
@@ -120,14 +125,26 @@ def _files(source: SourceConfig, path: Path, pattern: str) -> list[Path]:
     return files
 
 
-def _parquet_table(files: list[Path]) -> Any:
+def _columns(source: SourceConfig, there: list[str]) -> list[str]:
+    """The columns that rows are made of, among those that are there: long ones that nobody asks for stay on disk."""
+    if missing := set(source.columns.values()) - set(there):
+        raise ConfigError(f"the source {source.name} names the columns {sorted(missing)}; {source.path} has {there}")
+    wanted = {source.columns.get(name, name) for name in (*FIELDS, *source.columns)}
+    return [name for name in there if name in wanted]
+
+
+def _parquet_table(source: SourceConfig, files: list[Path]) -> Any:
     import pyarrow
     from pyarrow import parquet
 
-    try:
-        return pyarrow.concat_tables(parquet.read_table(file, memory_map=True) for file in files)
-    except pyarrow.ArrowException as e:
-        raise ConfigError(f"{files[0]} cannot be read as Parquet: {e}") from e
+    tables = []
+    for file in files:
+        try:
+            columns = _columns(source, parquet.read_schema(file).names)
+            tables.append(parquet.read_table(file, columns=columns, memory_map=True))
+        except pyarrow.ArrowException as e:
+            raise ConfigError(f"{file} cannot be read as Parquet: {e}") from e
+    return pyarrow.concat_tables(tables)
 
 
 def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: str | None) -> Any:
@@ -143,4 +160,4 @@ def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: st
         raise ConfigError(
             f"the source {source.name} cannot load the data set {path!r}, split {source.split}: {e}"
         ) from e
-    return rows.with_format("arrow")[:]
+    return rows.select_columns(_columns(source, rows.column_names)).with_format("arrow")[:]

@@ -20,8 +20,7 @@ class SyntheticRows:
     """Problems of one split, made when they are asked for. Endless unless the source has a limit."""
 
     def __init__(self, source: SourceConfig, split: Split, framer: Framer, seed: int) -> None:
-        if source.path is None:
-            raise ConfigError(f"the source {source.name} is synthetic: set its path to the name of a task")
+        assert source.path is not None, "the configuration's checks refuse a source without a path"
         self._task = get_task(source.path, source.params)
         self._source = source
         self._split = split

@@ -24,6 +24,7 @@ _CONCLUSIONS: tuple[Statement, ...] = (
     ("not", 2, 0),
 )
 _NONE_SHARE = 0.2
+"""Of problems whose premises prove nothing; drawn blindly, most would be such."""
 
 
 class SyllogismTask:
@@ -33,13 +34,15 @@ class SyllogismTask:
         """See SyntheticTask."""
         return draw("syllogism", index, split, seed, self._make)
 
-    def _make(self, rng: random.Random) -> Candidate | None:
+    def _make(self, rng: random.Random) -> Candidate:
         terms = rng.sample(PLURALS, 3)
-        premises = [_premise(rng, 0), _premise(rng, 2)]
-        valid = [c for c in _CONCLUSIONS if follows(premises[0], premises[1], c)]
+        fruitless = rng.random() < _NONE_SHARE
+        while True:
+            premises = [_premise(rng, 0), _premise(rng, 2)]
+            valid = [c for c in _CONCLUSIONS if follows(premises[0], premises[1], c)]
+            if fruitless != bool(valid):
+                break
         invalid = [c for c in _CONCLUSIONS if c not in valid]
-        if bool(valid) == (rng.random() < _NONE_SHARE):
-            return None  # most pairs of premises prove nothing: keep the share of each kind
         right = [rng.choice(valid)] if valid else []
         options = [*right, *rng.sample(invalid, 4 - len(right))]
         rng.shuffle(options)

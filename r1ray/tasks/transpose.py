@@ -33,7 +33,7 @@ class TransposeTask:
         """See SyntheticTask."""
         return replace(draw("transpose", index, split, seed, self._make), meta={"verifier": "code"})
 
-    def _make(self, rng: random.Random) -> Candidate | None:
+    def _make(self, rng: random.Random) -> Candidate:
         notation = rng.choice(_ROW_MARKS), rng.choice(_CELL_MARKS), rng.choice(_BRACKETS)
         example = self._matrix(rng)
         return Candidate(

@@ -1,0 +1,50 @@
+"""`r1ray data`: look at data files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add `data check`."""
+    group = typer.Typer(help="Look at data files.", no_args_is_help=True)
+    group.command()(check)
+    group.callback()(lambda: None)  # keeps `check` a subcommand while it is the only one
+    app.add_typer(group, name="data")
+
+
+def check(
+    file: Annotated[Path, typer.Argument(help="A JSONL or .parquet file.")],
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=COLUMN", help="As `columns` in the config; may be repeated.")
+    ] = None,
+    answer_after: Annotated[str | None, typer.Option(metavar="MARK", help="As `params.answer_after`.")] = None,
+) -> None:
+    """Say line by line what is wrong with a file of prompts; exit code 1 where anything is.
+
+    Example: r1ray data check train.jsonl --column prompt=question --answer-after '####'
+    """
+    from r1ray.data.check import check_file
+    from r1ray.data.files import FileParams
+    from r1ray.errors import ConfigError
+
+    columns = {}
+    for item in column or []:
+        field, equals, name = item.partition("=")
+        if not (field and equals and name):
+            raise ConfigError(f"--column {item} must be FIELD=COLUMN, e.g. prompt=question")
+        columns[field] = name
+    rows = faults = 0
+    for row in check_file(file, columns, FileParams(answer_after=answer_after)):
+        rows += 1
+        if row.fault is not None:
+            faults += 1
+            typer.echo(f"{file}:{row.number}: {row.fault}")
+    typer.echo(f"{rows:,} rows, {faults:,} faulty", err=True)
+    if rows == 0:
+        raise ConfigError(f"{file} holds no rows")
+    if faults:
+        raise typer.Exit(1)

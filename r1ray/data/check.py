@@ -1,0 +1,88 @@
+"""What is wrong with a data file, row by row, as it streams by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from r1ray.data.files import FileParams
+from r1ray.data.rows import parse_row
+from r1ray.data.stores import parse_line
+from r1ray.errors import ConfigError, DataError
+
+MAX_LINE_BYTES = 16 << 20
+_BATCH_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedRow:
+    """The verdict on one row. Producer: `check_file`. Consumer: `r1ray data check`."""
+
+    number: int  # of the line (JSONL) or row (Parquet), from 1
+    fault: str | None  # None: nothing is wrong
+
+
+def check_file(path: Path, columns: Mapping[str, str], params: FileParams) -> Iterator[CheckedRow]:
+    """Every row of a JSONL or (by its suffix) Parquet file, judged as a source with these columns and parameters would.
+
+    Memory stays flat, whatever the file: one line, or one batch of rows, at a time. Raises ConfigError where the file
+    cannot be opened.
+    """
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
+    for number, raw in rows:
+        try:
+            if isinstance(raw, DataError):
+                raise raw
+            params.apply(parse_row(raw, number, columns))
+        except DataError as e:
+            yield CheckedRow(number=number, fault=str(e))
+        else:
+            yield CheckedRow(number=number, fault=None)
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line numbers with the value of each line that is not blank, or with the DataError that it is."""
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(_lines(file), start=1):
+                if line is None:
+                    yield number, DataError(f"longer than {MAX_LINE_BYTES >> 20} MiB")
+                elif not line.isspace():
+                    yield number, _parsed(line)
+    except OSError as e:
+        raise ConfigError(f"{path} cannot be read: {e.strerror}") from e
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_line(line)
+    except DataError as e:
+        return e
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """The lines of a file; None stands for one that is too long to hold in memory."""
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        if len(line) <= MAX_LINE_BYTES:
+            yield line
+            continue
+        while not line.endswith(b"\n") and (more := file.readline(MAX_LINE_BYTES)):
+            line = more
+        yield None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    number = 0
+    try:
+        with parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (OSError, pyarrow.ArrowException) as e:
+        raise ConfigError(f"{path} cannot be read as Parquet after {number} rows: {e}") from e
