@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from r1ray.rewards.scorer import Scorer
+
 
 from r1ray.codec import pack_scored, unpack_rollout
 from r1ray.config.schema import Config
@@ -20,6 +20,8 @@ class RewardWorker:
         sources: Mapping[str, list[str] | None] = {
             s.name: s.rewards for s in (*config.data.train, *config.data.evaluation)
         }
+        from r1ray.rewards.scorer import Scorer
+
         self._scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
         self._put = put
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="score")

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 from actors.queue import QueueOwner
@@ -57,12 +57,14 @@ class RayRemote:
             error = future.exception()
             if error is None:
                 answer.set_result(future.result())
+                return
+            if isinstance(error, RayTaskError):
+                error = error.cause  # what the method raised, without Ray's traceback around it
             elif isinstance(error, RayActorError):
-                answer.set_exception(ProcessDied(f"{self.name} died: {error}"))
-            elif isinstance(error, RayError) and not isinstance(error, ray.exceptions.RayTaskError):
-                answer.set_exception(InfrastructureError(f"{self.name}.{method}: {error}"))
-            else:
-                answer.set_exception(error)
+                error = ProcessDied(f"{self.name} died: {error}")
+            elif isinstance(error, RayError):
+                error = InfrastructureError(f"{self.name}.{method}: {error}")
+            answer.set_exception(error)
 
         getattr(self._handle, method).remote(*args, **kwargs).future().add_done_callback(translate)
         return answer

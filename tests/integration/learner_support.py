@@ -1,0 +1,174 @@
+"""A random model folder, scored groups, and ranks in processes: what the learner's tests share."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r1ray.codec import pack_scored
+from r1ray.config.schema import Config, RewardConfig
+from r1ray.types import (
+    BatchManifest,
+    Completion,
+    GroupSummary,
+    PromptTask,
+    RolloutGroup,
+    Sampling,
+    Score,
+    ScoredGroup,
+    VersionSpan,
+)
+
+VOCABULARY = 61
+
+
+def make_model(folder: Path, **changes: Any) -> Path:
+    """A small Qwen2 with random weights, grouped-query attention and tied embeddings; no tokenizer."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(11)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {
+        "num_key_value_heads": 2,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.2,
+    }
+    model = Qwen2ForCausalLM(Qwen2Config(**{**sizes, "tie_word_embeddings": True, **changes}))
+    model.save_pretrained(folder)
+    return folder
+
+
+def make_config(model: Path, **changes: Any) -> Config:
+    """A configuration for the CPU; `changes` are dotted keys with `__` for the dots."""
+    config = Config()
+    config.model.path, config.model.dtype, config.model.max_length = str(model), "float32", 64
+    config.rewards = [RewardConfig(name="accuracy"), RewardConfig(name="format")]
+    config.rollout.group_size, config.rollout.max_new_tokens = 4, 24
+    config.learner.num_gpus, config.learner.zero_stage = 0.0, 0
+    config.learner.groups_per_step, config.learner.micro_batch_tokens = 4, 96
+    config.learner.optimizer.lr = 1e-3
+    config.run.steps = 10
+    config.deadlines.collective_s = 60.0
+    for key, value in changes.items():
+        *path, name = key.split("__")
+        target: Any = config
+        for part in path:
+            target = getattr(target, part)
+        assert hasattr(target, name), key
+        setattr(target, name, value)
+    return config
+
+
+def make_groups(
+    step: int, *, groups: int = 4, size: int = 4, seed: int = 0, temperature: float = 0.8
+) -> list[ScoredGroup]:
+    """Random groups of uneven lengths; the second half of each first completion was sampled by policy `step`."""
+    rng = np.random.default_rng([seed, step])
+    made = []
+    for g in range(groups):
+        completions = []
+        for c in range(size):
+            length = int(rng.integers(3, 24))
+            switch = length // 2 if c == 0 else length
+            spans = [(max(step - 1, 0), 0, switch), (step, switch, length)]
+            completions.append(
+                Completion(
+                    token_ids=rng.integers(0, VOCABULARY, length, dtype=np.int32),
+                    behavior_logprobs=rng.normal(-4.0, 0.3, length).astype(np.float32),
+                    text="",
+                    finish_reason="length" if length == 23 else "stop",
+                    version_spans=tuple(VersionSpan(version=v, start=s, end=e) for v, s, e in spans if s < e),
+                )
+            )
+        prompt = PromptTask(
+            prompt_id=f"p{g}",
+            index=g,
+            epoch=0,
+            token_ids=rng.integers(0, VOCABULARY, int(rng.integers(2, 9)), dtype=np.int32),
+            messages=(),
+            answer=0,
+            task="bus",
+        )
+        rollout = RolloutGroup(
+            group_id=f"{g}-0",
+            prompt=prompt,
+            completions=tuple(completions),
+            sampling=Sampling(temperature=temperature),
+            worker_id="w0",
+            timings={},
+        )
+        rewards = rng.integers(0, 2, size).tolist()
+        scores = tuple(Score(reward=r + 0.5, parts={"accuracy": float(r), "format": 1.0}) for r in rewards)
+        made.append(ScoredGroup(rollout=rollout, scores=scores))
+    return made
+
+
+def make_manifest(step: int, groups: list[ScoredGroup]) -> BatchManifest:
+    summaries = tuple(
+        GroupSummary(
+            group_id=g.rollout.group_id,
+            index=g.rollout.prompt.index,
+            prompt_tokens=len(g.rollout.prompt.token_ids),
+            completion_tokens=tuple(len(c.token_ids) for c in g.rollout.completions),
+            rewards=tuple(s.reward for s in g.scores),
+            min_policy_version=g.rollout.min_policy_version,
+            max_policy_version=g.rollout.max_policy_version,
+        )
+        for g in groups
+    )
+    return BatchManifest(step=step, groups=summaries)
+
+
+def fetcher(groups: list[ScoredGroup]) -> Callable[[list[str]], list[bytes]]:
+    by_id = {g.rollout.group_id: pack_scored(g) for g in groups}
+    return lambda ids: [by_id[i] for i in ids]
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 120.0) -> list[Any]:
+    """`function(rank, world_size, port, *args)` in a fresh process per rank; the JSON of what each returns, by rank."""
+    context = multiprocessing.get_context("spawn")
+    port = free_port()
+    pipes, processes = [], []
+    for rank in range(world_size):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_rank_main, args=(theirs, function, rank, world_size, port, args), daemon=True)
+        process.start()
+        theirs.close()
+        pipes.append(ours)
+        processes.append(process)
+    try:
+        answers = []
+        for rank, pipe in enumerate(pipes):
+            assert pipe.poll(timeout_s), f"rank {rank} gave no answer within {timeout_s} s"
+            answers.append(json.loads(pipe.recv_bytes()))
+    finally:
+        for process in processes:
+            process.join(20)
+            if process.is_alive():
+                process.kill()
+    failures = [a["error"] for a in answers if "error" in a]
+    assert not failures, "\n".join(failures)
+    return [a["value"] for a in answers]
+
+
+def _rank_main(pipe: Any, function: Any, rank: int, world_size: int, port: int, args: tuple[Any, ...]) -> None:
+    try:
+        answer = {"value": function(rank, world_size, port, *args)}
+    except BaseException:
+        answer = {"error": f"rank {rank}: {traceback.format_exc()}"}
+    pipe.send_bytes(json.dumps(answer).encode())
