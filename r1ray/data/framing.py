@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from r1ray.config.schema import DataConfig
 from r1ray.data.rows import Row
-from r1ray.data.templates import CHAT_TEMPLATES, render
+from r1ray.data.templates import CHAT_TEMPLATES, THINK_OPENING, render
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError, DataError
 from r1ray.types import Int32Array, Message
@@ -36,10 +36,16 @@ class Framer:
             raise ConfigError(f"data.template = {data.template} cannot be used here: {e}") from e
 
     def frame(self, row: Row) -> FramedRow | None:
-        """The row with its prompt; None where that is longer than `max_prompt_tokens`."""
-        token_ids = np.asarray(self._encode(self._render(row.messages)), dtype=np.int32)
+        """The row with its prompt; None where that is longer than `max_prompt_tokens`.
+
+        Where the prompt has opened the thinking already, `meta["opening"]` tells the rewards what the completion lacks.
+        """
+        text = self._render(row.messages)
+        token_ids = np.asarray(self._encode(text), dtype=np.int32)
         if len(token_ids) > self._data.max_prompt_tokens:
             return None
+        if text.endswith(THINK_OPENING):
+            row = replace(row, meta={**row.meta, "opening": THINK_OPENING})
         return FramedRow(row=row, token_ids=token_ids)
 
     def fits(self, row: Row) -> bool:

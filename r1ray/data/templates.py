@@ -17,7 +17,7 @@ R1_ZERO_FRAME = (
 """What DeepSeek-R1-Zero's template asks for (arXiv 2501.12948v1, table 1), in words of our own."""
 
 THINK_OPENING = "<think>\n"
-"""What the template `r1` makes every response begin with, as the model card of DeepSeek-R1 advises."""
+"""What the template `r1` begins every response with, as the model card of DeepSeek-R1 advises. It ends the prompt."""
 
 
 def _plain(messages: Sequence[Message], tokenizer: Tokenizer) -> str:

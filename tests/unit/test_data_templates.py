@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from jinja2 import TemplateError
 
@@ -11,7 +9,6 @@ from r1ray.config.schema import DataConfig
 from r1ray.data.framing import Framer
 from r1ray.data.rows import Row
 from r1ray.data.templates import R1_ZERO_FRAME, as_messages, render
-from r1ray.data.tokenizer import load_tokenizer
 from r1ray.errors import ConfigError, DataError
 from tests.unit.data_helpers import ByteTokenizer
 
@@ -89,13 +86,18 @@ def test_only_text_without_special_tokens_gets_them_from_the_tokenizer() -> None
     assert plain.token_ids.dtype == "int32"
 
 
+@pytest.mark.parametrize(
+    ("template", "chat_template"), [("r1", "bytes"), ("r1", "thinking"), ("tokenizer", "thinking")]
+)
+def test_rewards_learn_what_the_prompt_has_opened(template: str, chat_template: str) -> None:
+    row = Row(row_id="0", messages=as_messages("1+1"), answer="2", meta={"domain": "maths"})
+    framed = Framer(DataConfig(template=template), ByteTokenizer(chat_template)).frame(row)
+    assert framed is not None
+    assert framed.row.meta == {"domain": "maths", "opening": "<think>\n"}
+
+
 @pytest.mark.parametrize("length", [20, 29, 30, 31, 200])
 def test_fits_says_what_frame_does(length: int) -> None:
     framer = Framer(DataConfig(template="none", max_prompt_tokens=30), ByteTokenizer())
     row = Row(row_id="0", messages=as_messages("x" * length), answer="2")
     assert framer.fits(row) == (framer.frame(row) is not None) == (length + 1 <= 30)
-
-
-def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no tokenizer can be loaded from model\.path"):
-        load_tokenizer(str(tmp_path))
