@@ -1,0 +1,165 @@
+"""Causal attention over packed sequences: many sequences in one row of N tokens, no padding outside and no N x N mask.
+
+    CPU, float32   gather to right-padded rows of similar length, torch's causal kernel, scatter back
+    CUDA, half     torch.nn.attention.varlen, which takes the packed row as it is (or flash_attention_2 where installed)
+
+Right padding is exact: a causal query never sees the padded keys, which come after it, and padded queries are thrown away.
+Shapes: N packed tokens, S sequences, H query heads, K key/value heads, D head size, B x L one padded block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from r1ray.errors import ConfigError
+
+IMPLEMENTATION = "r1ray_packed"
+"""The name under which transformers finds `packed_attention`."""
+
+SHORTEST_SHARE = 0.7
+"""Sequences shorter than this share of the longest in their block begin a block of their own: bounds the padding."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PackedLayout:
+    """Where the sequences of a packed row begin and end; made once, used by every layer.
+
+    Example: lengths (3, 2) give boundaries (0, 3, 5), one block [[0, 1, 2], [3, 4, 4]] (the last index repeats as padding)
+    and positions_N = (0, 1, 2, 3, 4): where row n is found in the flattened blocks.
+    """
+
+    boundaries: Tensor  # int32 [S + 1]: sequence s is rows boundaries[s] to boundaries[s + 1]
+    longest: int  # tokens of the longest sequence
+    blocks: tuple[Tensor, ...]  # int64 [B, L] each: rows of the packed tensor
+    positions_N: Tensor  # int64 [N]: where each row stands among the flattened blocks
+
+    def kwargs(self, implementation: str) -> dict[str, Any]:
+        """What the model's forward needs to be told, for the attention that is in use."""
+        if implementation == IMPLEMENTATION:
+            return {"layout": self}
+        ends = {"cu_seq_lens_q": self.boundaries, "cu_seq_lens_k": self.boundaries}
+        return {**ends, "max_length_q": self.longest, "max_length_k": self.longest}
+
+
+def make_layout(lengths: list[int], device: torch.device) -> PackedLayout:
+    """The layout of sequences of these lengths (all positive), one after the other."""
+    boundaries = np.concatenate([[0], np.cumsum(lengths)])
+    positions = np.empty(boundaries[-1], dtype=np.int64)
+    blocks, offset = [], 0
+    for rows in _similar(lengths):
+        longest = lengths[rows[0]]
+        index = np.empty((len(rows), longest), dtype=np.int64)
+        for r, s in enumerate(rows):
+            first, end = boundaries[s], boundaries[s + 1]
+            index[r] = np.minimum(np.arange(first, first + longest), end - 1)
+            positions[first:end] = offset + r * longest + np.arange(end - first)
+        blocks.append(torch.from_numpy(index).to(device))
+        offset += index.size
+    return PackedLayout(
+        boundaries=torch.from_numpy(boundaries.astype(np.int32)).to(device),
+        longest=max(lengths),
+        blocks=tuple(blocks),
+        positions_N=torch.from_numpy(positions).to(device),
+    )
+
+
+def _similar(lengths: list[int]) -> list[list[int]]:
+    """Indices grouped so that the lengths within a group are alike, longest first."""
+    groups: list[list[int]] = []
+    for s in sorted(range(len(lengths)), key=lambda s: -lengths[s]):
+        if not groups or lengths[s] < SHORTEST_SHARE * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(s)
+    return groups
+
+
+def packed_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    layout: PackedLayout,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **unused: Any,
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: query [1, H, N, D], key and value [1, K, N, D] -> [1, N, H, D].
+
+    Raises ConfigError for attention that it cannot do exactly: windows shorter than a sequence, soft caps, sinks, dropout.
+    """
+    extra = [name for name in ("softcap", "s_aux", "position_bias") if unused.get(name) is not None]
+    if sliding_window is not None and sliding_window < layout.longest:
+        extra.append(f"sliding window of {sliding_window} < {layout.longest} tokens")
+    if extra or dropout or attention_mask is not None:
+        raise ConfigError(
+            f"packed attention cannot do {extra or 'dropout or masks'}: set model.attention=flash_attention_2"
+        )
+    query_NHD, key_NKD, value_NKD = (x[0].transpose(0, 1) for x in (query, key, value))
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
+        return _varlen(query_NHD, key_NKD, value_NKD, layout, scaling)[None], None
+    return _padded(query_NHD, key_NKD, value_NKD, layout, scaling)[None], None
+
+
+def _padded(
+    query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scaling: float | None
+) -> Tensor:
+    gqa = query_NHD.shape[1] != key_NKD.shape[1]
+    outputs = []
+    for index_BL in layout.blocks:
+        rows = index_BL.reshape(-1)
+        q, k, v = (
+            x.index_select(0, rows).view(*index_BL.shape, *x.shape[1:]).transpose(1, 2)
+            for x in (query_NHD, key_NKD, value_NKD)
+        )
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=gqa)
+        outputs.append(out.transpose(1, 2).reshape(len(rows), *query_NHD.shape[1:]))
+    return torch.cat(outputs).index_select(0, layout.positions_N)
+
+
+def _varlen(
+    query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scaling: float | None
+) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    out: Tensor = varlen_attn(
+        query_NHD.contiguous(),
+        key_NKD.contiguous(),
+        value_NKD.contiguous(),
+        layout.boundaries,
+        layout.boundaries,
+        layout.longest,
+        layout.longest,
+        scale=scaling,
+        window_size=(-1, 0),  # causal
+        enable_gqa=query_NHD.shape[1] != key_NKD.shape[1],
+    )
+    return out
+
+
+def choose(requested: str, *, cuda: bool) -> str:
+    """The name that transformers is to load the model with; registers ours on the way.
+
+    `requested` is model.attention. Raises ConfigError where flash_attention_2 is asked for and is not there.
+    """
+    from transformers import AttentionInterface
+
+    flash = cuda and find_spec("flash_attn") is not None
+    if requested == "flash_attention_2" and not flash:
+        raise ConfigError(
+            "model.attention=flash_attention_2 needs CUDA and the package flash_attn: use packed, or install it"
+        )
+    if requested == "flash_attention_2":
+        return requested
+    # Not registered with AttentionMaskInterface: for such a name transformers builds no mask at all.
+    AttentionInterface.register(IMPLEMENTATION, packed_attention)
+    return IMPLEMENTATION

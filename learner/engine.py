@@ -1,0 +1,229 @@
+"""Model and optimiser under DeepSpeed: micro-batches in, one optimiser step out. Knows nothing of reinforcement learning.
+
+The loss handed in is this rank's share of a sum over all ranks (its denominators are global). DeepSpeed averages gradients
+over ranks, so every share is multiplied by the number of ranks: the gradient is that of the whole minibatch on one rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from learner.model import DTYPES
+from r1ray.config.schema import LearnerConfig, ModelConfig
+from r1ray.errors import InfrastructureError
+
+B = TypeVar("B")
+LossOf = Callable[[Callable[..., Any], B], Tensor]
+"""(model, micro-batch) -> scalar loss; `model` is called like the module that the engine was made with."""
+
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What an optimiser step did; equal on all ranks."""
+
+    applied: bool  # False: the gradient was not finite, so parameters and optimiser are as before
+    grad_norm: float  # global, before clipping; NaN where not applied
+
+
+def init_process_group(*, rank: int, world_size: int, address: str, port: int, timeout_s: float) -> torch.device:
+    """Join the learner's process group: gloo on CPU, nccl on GPU. Returns this rank's device.
+
+    Every collective of the group ends within `timeout_s`, by failing if need be. Raises InfrastructureError where the ranks
+    do not find each other.
+    """
+    import deepspeed
+
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed insists; every rank sees exactly one device, its own
+    if not cuda:
+        # Without this DeepSpeed compiles a shared-memory all-reduce that is not used here: no compiler needed, no 8 s lost.
+        deepspeed.ops.__compatible_ops__ = {}
+    # DeepSpeed still calls two collectives by names that torch 2.13 has deprecated, in every micro-batch.
+    warnings.filterwarnings("ignore", "`torch.distributed.(all_gather_into|reduce_scatter)_tensor`", FutureWarning)
+    try:
+        deepspeed.init_distributed(
+            dist_backend="nccl" if cuda else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timedelta(seconds=timeout_s),
+            init_method=f"tcp://{address}:{port}",
+            rank=rank,
+            world_size=world_size,
+        )
+    except (RuntimeError, ValueError) as e:
+        raise InfrastructureError(f"learner rank {rank} of {world_size} could not join {address}:{port}: {e}") from e
+    return device
+
+
+class Engine:
+    """A module in training. All methods are collectives: every rank calls them, in the same order."""
+
+    def __init__(
+        self, module: nn.Module, *, model: ModelConfig, learner: LearnerConfig, device: torch.device, world_size: int
+    ) -> None:
+        import deepspeed
+
+        self.device = device
+        self.stage = learner.zero_stage
+        self.applied_steps = 0  # what the optimiser's bias correction counts
+        self._world_size = world_size
+        self._clip = learner.optimizer.gradient_clip
+        self._bf16 = {"enabled": DTYPES[model.dtype] == torch.bfloat16}
+        parameters = [p for p in module.parameters() if p.requires_grad]
+        elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters)
+        self._engine, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=_optimizer(parameters, learner, device),
+            config=deepspeed_config(model=model, learner=learner, elements=elements),
+            dist_init_required=False,
+        )
+
+    @property
+    def module(self) -> Any:
+        """The module that the engine was made with."""
+        return self._engine.module
+
+    @property
+    def zero_optimizer(self) -> Any:
+        """DeepSpeed's wrapper of the optimiser; at stage 0 the optimiser itself."""
+        return self._engine.optimizer
+
+    @property
+    def optimizer(self) -> Any:
+        """The AdamW underneath."""
+        return self._engine.basic_optimizer
+
+    def step(self, micro_batches: Sequence[B], loss_of: LossOf[B], *, lr: float) -> StepReport:
+        """One optimiser step at learning rate `lr` over this rank's micro-batches (equally many on every rank)."""
+        self.accumulate(micro_batches, loss_of)
+        return self.apply(lr=lr)
+
+    def accumulate(self, micro_batches: Sequence[B], loss_of: LossOf[B]) -> None:
+        """Forward and backward over all micro-batches; behind the last one the gradients are summed over ranks."""
+        for i, micro_batch in enumerate(micro_batches):
+            self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
+            loss = loss_of(self._engine, micro_batch) * self._world_size
+            if not torch.isfinite(loss):
+                loss = (
+                    loss * math.nan
+                )  # an infinite loss may have finite gradients: spoil them, so that every rank skips
+            self._engine.backward(loss)
+
+    def apply(self, *, lr: float) -> StepReport:
+        """Clip by the global norm and step; or skip, on every rank alike, where the norm is not finite."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        applied, grad_norm = self._apply_plain() if self.stage == 0 else self._apply_zero()
+        self.applied_steps += applied
+        return StepReport(applied=applied, grad_norm=grad_norm if applied else math.nan)
+
+    def _apply_zero(self) -> tuple[bool, float]:
+        self._engine.step()
+        applied = not self.zero_optimizer.overflow
+        return applied, float(self._engine.get_global_grad_norm()) if applied else math.nan
+
+    def _apply_plain(self) -> tuple[bool, float]:
+        """Without ZeRO DeepSpeed neither reports the norm nor looks for NaN."""
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        if not torch.isfinite(norm):
+            self._engine.zero_grad()
+            return False, math.nan
+        if self._clip > 0:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, norm)
+        self._engine.step()
+        return True, float(norm)
+
+    def forward_only(self, *args: Any) -> Any:
+        """The module's forward pass without gradients."""
+        with torch.no_grad():
+            return self._engine(*args)
+
+    def inference_copy(self, module: nn.Module) -> Any:
+        """`module` frozen on this engine's device, callable without gradients; under ZeRO 3 partitioned over the ranks."""
+        import deepspeed
+
+        module.requires_grad_(False)
+        if self.stage < 3:
+            return module.to(self.device)
+        zero = {"stage": 3, "reduce_bucket_size": 1}
+        config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero, "bf16": self._bf16}
+        engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
+        return engine
+
+    def all_reduce(self, values: Tensor, op: str) -> Tensor:
+        """Reduce a tensor over ranks in place; `op` is sum or max."""
+        ops = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX}
+        torch.distributed.all_reduce(values, op=ops[op])
+        return values
+
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, whole parameter) in the module's order, tied ones once, in the compute dtype.
+
+        ZeRO 3 gathers one at a time: a tensor is valid until the next is asked for, and every rank must iterate to the end.
+        """
+        for name, parameter in self.module.named_parameters():
+            with gathered([parameter], self.stage):
+                yield name, parameter.data
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self._engine.destroy()
+        torch.distributed.destroy_process_group()
+
+
+def gathered(parameters: list[Any], stage: int, *, write: bool = False) -> contextlib.AbstractContextManager[Any]:
+    """A context in which the parameters are whole. `write`: what rank 0 put into them is everybody's afterwards."""
+    if stage < 3:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    context: contextlib.AbstractContextManager[Any] = deepspeed.zero.GatheredParameters(
+        parameters, modifier_rank=0 if write else None
+    )
+    return context
+
+
+def _optimizer(parameters: list[Any], learner: LearnerConfig, device: torch.device) -> Any:
+    o = learner.optimizer
+    kwargs = {"lr": o.lr, "betas": tuple(o.betas), "eps": o.eps, "weight_decay": o.weight_decay}
+    if learner.offload_optimizer:
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **kwargs)
+    return torch.optim.AdamW(parameters, fused=True, **kwargs)
+
+
+def deepspeed_config(*, model: ModelConfig, learner: LearnerConfig, elements: int) -> dict[str, Any]:
+    """DeepSpeed's configuration. Accumulation and batch sizes are ours: it must neither scale nor count anything."""
+    bucket = max(1, min(BUCKET_ELEMENTS, elements))
+    zero: dict[str, Any] = {"stage": learner.zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if learner.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if learner.offload_parameters:
+        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": learner.optimizer.gradient_clip if learner.zero_stage else 0.0,
+        "zero_optimization": zero,
+        "steps_per_print": None,
+    }
+    if DTYPES[model.dtype] == torch.bfloat16:
+        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config

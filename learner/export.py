@@ -1,0 +1,52 @@
+"""The policy as a folder in the Hugging Face format, which transformers and vLLM load as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from learner.files import write_aside
+from learner.shards import write_shards
+from r1ray.errors import IntegrityError
+
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
+
+
+def export_model(weights: Iterator[tuple[str, Tensor]], *, source: Path, target: Path, writer: bool) -> None:
+    """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, which must not exist.
+
+    Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
+    A collective: ranks that are not the `writer` only take part in gathering. Raises IntegrityError where `target` exists.
+    """
+    if not writer:
+        for _ in weights:
+            pass
+        return
+    if target.exists():
+        raise IntegrityError(f"{target} exists already: nothing was exported; move it away or choose another folder")
+    with write_aside(target) as folder:
+        for path in source.iterdir():
+            if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
+                shutil.copyfile(path, folder / path.name)
+        dtypes: set[str] = set()
+        index = write_shards(folder, "model", _watched(weights, dtypes))
+        index_file = {"metadata": {}, "weight_map": index}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=1))
+        _set_dtype(folder / "config.json", dtypes)
+
+
+def _watched(weights: Iterator[tuple[str, Tensor]], dtypes: set[str]) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in weights:
+        dtypes.add(str(tensor.dtype).removeprefix("torch."))
+        yield name, tensor
+
+
+def _set_dtype(path: Path, dtypes: set[str]) -> None:
+    config = json.loads(path.read_text())
+    config.pop("torch_dtype", None)  # the name of the key in older folders
+    config["dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
+    path.write_text(json.dumps(config, indent=2) + "\n")

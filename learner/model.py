@@ -1,0 +1,151 @@
+"""The policy model: a Hugging Face causal language model that answers with log-probabilities of given tokens.
+
+Shapes: N packed tokens, T completion tokens (whose log-probabilities are wanted), H hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from learner import attention
+from learner.batch import PackedTokens
+from r1ray.config.schema import ModelConfig
+from r1ray.errors import ConfigError
+
+LOGITS_AT_ONCE = 2**26
+"""Elements of the largest float32 block of logits: 256 MiB, whatever T and V are."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class TargetLogprobs(torch.autograd.Function):  # type: ignore[misc]
+    """(hidden_TH, weight_VH, target_T, temperature_T) -> (logprob_T, entropy_T), never holding all T x V logits.
+
+    Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z / temperature),
+    d logprob / dz = (onehot - p) / temperature and d entropy / dz = -p (log p + entropy) / temperature.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor, temperature_T: Tensor) -> Any:
+        logprob_T = torch.empty(len(hidden_TH), dtype=torch.float32, device=hidden_TH.device)
+        entropy_T, normaliser_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
+        for rows in _blocks(len(hidden_TH), len(weight_VH)):
+            logits = _logits(hidden_TH[rows], weight_VH, temperature_T[rows])
+            normaliser_T[rows] = logits.logsumexp(-1)
+            logprob_T[rows] = logits.gather(-1, target_T[rows, None])[:, 0] - normaliser_T[rows]
+            p = (logits - normaliser_T[rows, None]).exp_()
+            entropy_T[rows] = normaliser_T[rows] - p.mul_(logits).sum(-1)
+        ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, normaliser_T, entropy_T)
+        ctx.set_materialize_grads(False)
+        return logprob_T, entropy_T
+
+    @staticmethod
+    def backward(ctx: Any, d_logprob_T: Tensor | None, d_entropy_T: Tensor | None) -> Any:
+        hidden_TH, weight_VH, target_T, temperature_T, normaliser_T, entropy_T = ctx.saved_tensors
+        d_hidden_TH = torch.empty_like(hidden_TH)
+        d_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        for rows in _blocks(len(hidden_TH), len(weight_VH)):
+            log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows]).sub_(normaliser_T[rows, None])
+            p = log_p.exp()
+            d_logits = torch.zeros_like(p)
+            if d_entropy_T is not None:
+                d_logits.sub_(p * (log_p + entropy_T[rows, None]) * d_entropy_T[rows, None])
+            if d_logprob_T is not None:
+                d_logits.sub_(p.mul_(d_logprob_T[rows, None]))
+                d_logits.scatter_add_(1, target_T[rows, None], d_logprob_T[rows, None])
+            d_logits = d_logits.div_(temperature_T[rows, None]).to(hidden_TH.dtype)
+            d_hidden_TH[rows] = d_logits @ weight_VH
+            d_weight_VH += d_logits.T @ hidden_TH[rows]
+        return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None
+
+
+def _blocks(rows: int, vocabulary: int) -> list[slice]:
+    size = max(1, LOGITS_AT_ONCE // vocabulary)
+    return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+
+def _logits(hidden_TH: Tensor, weight_VH: Tensor, temperature_T: Tensor) -> Tensor:
+    return (hidden_TH @ weight_VH.T).float().div_(temperature_T[:, None])
+
+
+class LogprobHead(nn.Module):  # type: ignore[misc]
+    """Stands in for the model's `lm_head`, under its name and with its weight [V, H], tied or not.
+
+    The whole computation is inside one module, so that ZeRO 3 gathers the weight once before and once behind it.
+    """
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, hidden_TH: Tensor, target_T: Tensor, temperature_T: Tensor) -> tuple[Tensor, Tensor]:
+        logprob_T, entropy_T = TargetLogprobs.apply(hidden_TH, self.weight, target_T, temperature_T)
+        return logprob_T, entropy_T
+
+
+class PolicyModel(nn.Module):  # type: ignore[misc]
+    """`hf`, asked for the log-probabilities of the completion tokens of a packed micro-batch."""
+
+    def __init__(self, hf: Any) -> None:
+        super().__init__()
+        self.hf = hf
+        self.hf.set_output_embeddings(LogprobHead(hf.get_output_embeddings().weight))
+
+    def forward(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies, float32 [T] each, at the sampling temperature of each token."""
+        backbone = getattr(self.hf, self.hf.base_model_prefix)
+        hidden_NH = backbone(
+            input_ids=tokens.input_ids_N[None],
+            position_ids=tokens.position_ids_N[None],
+            use_cache=False,
+            **tokens.layout.kwargs(self.hf.config._attn_implementation),
+        ).last_hidden_state[0]
+        head = self.hf.get_output_embeddings()
+        logprob_T, entropy_T = head(hidden_NH.index_select(0, tokens.source_T), tokens.target_T, tokens.temperature_T)
+        return logprob_T, entropy_T
+
+
+def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
+    """Load the folder `path` (Hugging Face format) onto the CPU, in the dtype and with the attention of the configuration.
+
+    Raises ConfigError for folders that cannot be read and models whose logits are more than hidden @ weight.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # into a log file it writes control characters
+    implementation = attention.choose(model.attention, cuda=torch.cuda.is_available())
+    try:
+        hf = AutoModelForCausalLM.from_pretrained(
+            path, dtype=DTYPES[model.dtype], attn_implementation=implementation, local_files_only=path.is_dir()
+        )
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"model.path={path} cannot be loaded as a causal language model: {e}") from e
+    _check_supported(hf)
+    _silence_dropout(hf)
+    if model.activation_checkpointing:
+        hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    hf.train()
+    return PolicyModel(hf)
+
+
+def _check_supported(hf: Any) -> None:
+    """Logits must be exactly hidden @ weight, or the learner's log-probabilities would not be vLLM's."""
+    altered = [k for k in ("final_logit_softcapping", "logit_scale", "logits_scaling") if getattr(hf.config, k, None)]
+    if getattr(hf.get_output_embeddings(), "bias", None) is not None:
+        altered.append("a bias in the output layer")
+    if altered:
+        raise ConfigError(f"model {hf.config.model_type} alters its logits by {', '.join(altered)}: not supported")
+
+
+def _silence_dropout(hf: Any) -> None:
+    """Train mode is needed for activation checkpointing, but a policy must give a token the same probability twice."""
+    for module in hf.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if getattr(module, "attention_dropout", 0.0):
+            module.attention_dropout = 0.0

@@ -1,0 +1,127 @@
+"""The objective of policy optimisation: one packed micro-batch in, its share of the loss out.
+
+    loss = sum over trained tokens of  weight * (correction * policy loss + kl * k3 - entropy coefficient * entropy)
+
+`weight` holds the global denominator; policy loss, correction and advantage are chosen by name in the configuration.
+Shapes: T completion tokens of the micro-batch, S its sequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from learner.batch import MicroBatch
+from learner.importance import CORRECTIONS
+from learner.losses import LOSSES, Aggregation, LossInput, kl_k3, token_weights
+from learner.tally import Tally
+from r1ray.config.schema import Config
+
+MEANS = (
+    "train/loss", "train/entropy", "train/kl", "train/clip_fraction", "train/ratio_mean", "train/correction",
+    "staleness/log_ratio", "mismatch/mean",
+)  # fmt: skip
+MAXIMA = ("mismatch/max",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denominators:
+    """How much is trained on in a whole minibatch, over all ranks."""
+
+    tokens: int
+    sequences: int
+
+
+class PolicyObjective:
+    """Loss of a micro-batch; what it observes on the way goes into a tally."""
+
+    def __init__(self, config: Config) -> None:
+        self._algorithm = config.algorithm
+        self._max_new_tokens = config.rollout.max_new_tokens
+        self._policy_loss = LOSSES[config.algorithm.loss]
+        self._correction = CORRECTIONS[config.algorithm.is_correction]
+
+    def loss(
+        self,
+        model: Callable[..., Any],
+        batch: MicroBatch,
+        denominators: Denominators,
+        tally: Tally,
+        *,
+        unchanged_version: int | None,
+    ) -> Tensor:
+        """This micro-batch's share of the minibatch's loss, a scalar with gradient.
+
+        `unchanged_version`: which policy the model is, if no optimiser step has changed it since it was published.
+        """
+        a = self._algorithm
+        logprobs_T, entropy_T = model(batch.tokens)
+        if unchanged_version is not None:
+            compare_with_behavior(logprobs_T.detach(), batch, unchanged_version, tally)
+        correction_T, old_T = self._baselines(logprobs_T, batch)
+        policy = self._policy_loss(
+            LossInput(
+                logprobs_T=logprobs_T,
+                old_logprobs_T=old_T,
+                advantages_T=batch.advantages_T,
+                segment_T=batch.tokens.segment_T,
+                lengths_S=batch.tokens.lengths_S,
+                clip_low=a.clip_low,
+                clip_high=a.clip_high,
+            )
+        )
+        trained_T = batch.trained_S[batch.tokens.segment_T]
+        weight_T = self._weights(batch, denominators)[batch.tokens.segment_T] * trained_T
+        value_T = correction_T * policy.loss_T
+        if batch.reference_logprobs_T is not None:
+            kl_T = kl_k3(logprobs_T, batch.reference_logprobs_T)
+            value_T = value_T + a.kl_coefficient * kl_T
+            tally.add("train/kl", (kl_T.detach() * trained_T).sum(), trained_T.sum())
+        if a.entropy_coefficient:
+            value_T = value_T - a.entropy_coefficient * entropy_T
+        loss = (weight_T * value_T).sum()
+        tally.add("train/loss", loss.detach(), 0)
+        for name, observed_T in (
+            ("train/entropy", entropy_T.detach()),
+            ("train/clip_fraction", policy.clipped_T),
+            ("train/ratio_mean", policy.ratio_T),
+            ("train/correction", correction_T),
+        ):
+            tally.add(name, (observed_T * trained_T).sum(), trained_T.sum())
+        return loss
+
+    def _baselines(self, logprobs_T: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        """(weight of each token, log-probabilities that the ratio compares with)."""
+        if self._algorithm.importance == "behavior":
+            return torch.ones_like(batch.behavior_logprobs_T), batch.behavior_logprobs_T
+        # Before the first optimiser step of a batch the proximal policy is the policy itself.
+        proximal_T = logprobs_T.detach() if batch.proximal_logprobs_T is None else batch.proximal_logprobs_T
+        return self._correction(proximal_T, batch.behavior_logprobs_T, self._algorithm.is_cap), proximal_T
+
+    def _weights(self, batch: MicroBatch, denominators: Denominators) -> Tensor:
+        return token_weights(
+            cast(Aggregation, self._algorithm.loss_aggregation),
+            batch.tokens.lengths_S,
+            tokens=denominators.tokens,
+            sequences=denominators.sequences,
+            max_new_tokens=self._max_new_tokens,
+        )
+
+
+def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, tally: Tally) -> None:
+    """Learner against vLLM, while the learner is policy `version`: two different things, told apart by who sampled a token.
+
+    Tokens that this very policy sampled show the *mismatch* of the two implementations; those of older policies show
+    *staleness* as well.
+    """
+    if not batch.sequences:
+        return
+    gap_T = (logprobs_T - batch.behavior_logprobs_T).abs()
+    same_T = batch.versions_T == version
+    tally.add("mismatch/mean", gap_T[same_T].sum(), same_T.sum())
+    tally.largest("mismatch/max", gap_T[same_T])
+    tally.add("staleness/log_ratio", gap_T[~same_T].sum(), (~same_T).sum())

@@ -1,0 +1,113 @@
+"""A learner rank: the plain class that an actor (or a test) wraps. One process each."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.assemble import Fetch
+from learner.checks import check_algorithm, check_learner
+from learner.engine import Engine, init_process_group
+from learner.export import export_model
+from learner.model import load_policy
+from learner.reference import ReferencePolicy
+from learner.trainer import PolicyTrainer
+from r1ray.config.schema import Config
+from r1ray.errors import IntegrityError
+from r1ray.types import BatchManifest
+
+
+class LearnerRank:
+    """Rank `rank` of `world_size`. After `setup`, all methods are collectives: every rank calls them, in the same order.
+
+    A collective that does not come about within `deadlines.collective_s` fails in every rank that waits for it; after any
+    failure inside one the process is of no use any more and must be replaced.
+    """
+
+    def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
+        check_algorithm(config)
+        check_learner(config)
+        self._config = config
+        self._rank = rank
+        self._world_size = world_size
+        self._version = 0
+
+    def setup(self, master_addr: str, master_port: int) -> dict[str, Any]:
+        """Join the other ranks at `master_addr:master_port`, load the model, build the optimiser.
+
+        Raises ConfigError for a model that cannot be trained, InfrastructureError where the ranks do not meet.
+        """
+        started = time.perf_counter()
+        config = self._config
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        torch.manual_seed(config.run.seed + self._rank)
+        torch.use_deterministic_algorithms(config.run.deterministic)
+        device = init_process_group(
+            rank=self._rank,
+            world_size=self._world_size,
+            address=master_addr,
+            port=master_port,
+            timeout_s=config.deadlines.collective_s,
+        )
+        self._folder = Path(config.model.path)
+        self._engine = Engine(
+            load_policy(config.model, self._folder),
+            model=config.model,
+            learner=config.learner,
+            device=device,
+            world_size=self._world_size,
+        )
+        self._reference = None
+        if config.algorithm.kl_coefficient:
+            self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
+        self._trainer = PolicyTrainer(
+            config, self._engine, self._reference, rank=self._rank, world_size=self._world_size
+        )
+        return {
+            "rank": self._rank,
+            "device": str(device),
+            "parameters": sum(t.numel() for _, t in self.named_weights()),
+            "seconds": time.perf_counter() - started,
+        }
+
+    @property
+    def policy_version(self) -> int:
+        """How many training steps the policy has behind it; a step whose update was skipped counts."""
+        return self._version
+
+    def train_step(self, manifest: BatchManifest, fetch: Fetch) -> dict[str, float]:
+        """Train on the groups of the manifest; returns metrics by their names in docs/run-folder.md.
+
+        A mean over nothing is left out (mismatch/* when the policy sampled none of the batch). Raises IntegrityError for a
+        manifest of another step or payloads that contradict it.
+        """
+        if manifest.step != self._version:
+            raise IntegrityError(f"manifest of step {manifest.step}, but the learner holds policy {self._version}")
+        refresh = self._config.algorithm.reference_refresh_steps
+        if self._reference is not None and refresh and self._version and self._version % refresh == 0:
+            self._reference.refresh(self._version)
+        metrics = self._trainer.train_step(manifest, fetch)
+        self._version += 1
+        return metrics
+
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(Hugging Face name, tensor) in a fixed order, tied weights once, in the compute dtype.
+
+        A tensor is valid until the next one is asked for; every rank must iterate to the end.
+        """
+        for name, tensor in self._engine.full_parameters():
+            yield name.removeprefix("hf."), tensor
+
+    def export(self, folder: Path) -> None:
+        """Write the policy in the Hugging Face format: whole or not at all."""
+        export_model(self.named_weights(), source=self._folder, target=Path(folder), writer=self._rank == 0)
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self._engine.close()

@@ -1,0 +1,43 @@
+"""The reference policy of the KL term: a frozen copy of the policy as it was at some version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.batch import PackedTokens
+from learner.engine import Engine, gathered
+from learner.model import PolicyModel
+
+
+class ReferencePolicy:
+    """Answers with log-probabilities under policy `version`. All methods are collectives.
+
+    The copy is replicated on every rank, in the compute dtype; under ZeRO 3 it is partitioned like the policy itself.
+    """
+
+    def __init__(self, model: PolicyModel, engine: Engine, *, version: int) -> None:
+        self.version = version
+        self._policy = engine
+        self._model: Any = engine.inference_copy(model)
+
+    def logprobs(self, tokens: PackedTokens) -> Tensor:
+        """Log-probabilities float32 [T] of the completion tokens, at their sampling temperature."""
+        with torch.no_grad():
+            logprobs_T, _ = self._model(tokens)
+        return logprobs_T
+
+    def refresh(self, version: int) -> None:
+        """Become the policy that the engine holds now, which is `version`."""
+        policy = dict(self._policy.module.named_parameters())
+        for name, parameter in self.parameters():
+            with gathered([policy[name]], self._policy.stage), gathered([parameter], self._policy.stage, write=True):
+                parameter.data.copy_(policy[name].data)
+        self.version = version
+
+    def parameters(self) -> list[tuple[str, Any]]:
+        """(name, parameter), named as in the policy's module."""
+        module = getattr(self._model, "module", self._model)
+        return list(module.named_parameters())

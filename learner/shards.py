@@ -1,0 +1,47 @@
+"""Named tensors to and from safetensors files of bounded size, one tensor in memory at a time where possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+SHARD_BYTES = 4 * 2**30
+"""Size at which a new file is begun: Hugging Face tools expect files of a few GB."""
+
+
+def write_shards(folder: Path, stem: str, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, str]:
+    """Write tensors, in their order, to `<stem>-00001.safetensors`, ...; returns the file name of every tensor's name."""
+    from safetensors.torch import save_file
+
+    index: dict[str, str] = {}
+    shard: dict[str, Tensor] = {}
+    size = files = 0
+
+    def flush() -> None:
+        nonlocal shard, size, files
+        files += 1
+        name = f"{stem}-{files:05d}.safetensors"
+        save_file(shard, folder / name, metadata={"format": "pt"})
+        index.update(dict.fromkeys(shard, name))
+        shard, size = {}, 0
+
+    for name, tensor in tensors:
+        if shard and size + tensor.nbytes > SHARD_BYTES:
+            flush()
+        shard[name] = tensor.detach().to(device="cpu", copy=True).contiguous()
+        size += tensor.nbytes
+    if shard:
+        flush()
+    return index
+
+
+def read_shards(folder: Path, stem: str) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of all files that `write_shards` made, one tensor at a time, on the CPU."""
+    from safetensors import safe_open
+
+    for path in sorted(folder.glob(f"{stem}-*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                yield name, file.get_tensor(name)
