@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -153,6 +154,19 @@ class RunFolder:
             raise ConfigError(f"{path} is no run folder: it has no run.json")
         folder.identity()
         return folder
+
+    @classmethod
+    def set_aside(cls, path: Path) -> Path | None:
+        """Rename what is at `path` to the first free of `path`.1, `path`.2, ...; returns the new name, None if nothing is.
+
+        Raises ConfigError where a driver holds its lock.
+        """
+        if not path.exists():
+            return None
+        if (holder := cls(path).holder()) is not None:
+            raise ConfigError(f"{path} is in use by {holder}; stop it, or give another run.dir")
+        names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
+        return path.rename(next(name for name in names if not name.exists()))
 
     def identity(self) -> Identity:
         """What run.json says. Raises IntegrityError for another format of the run folder or an unreadable file."""

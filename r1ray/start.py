@@ -71,9 +71,10 @@ class Preparation:
             )
         return f"{self.loaded.to_yaml()}\n{self.plan().to_text()}"
 
-    def folder(self) -> RunFolder:
+    def folder(self, *, fresh: bool = False) -> RunFolder:
         """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
 
+        `fresh` sets an earlier run in the same place aside, under another name.
         Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
         IntegrityError where the tokenizer is not the one that the run was begun with.
         """
@@ -84,6 +85,8 @@ class Preparation:
         refuse(self.plan().problems, self.loaded.provenance)
         vocabulary = vocab_hash(Path(config.model.path))
         if self.existing is None:
+            if fresh:
+                RunFolder.set_aside(Path(config.run.dir))
             identity = Identity.new(vocab_hash=vocabulary, config_hash=config_hash(config))
             return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
         return _reopen(self.existing, self.loaded, vocabulary)

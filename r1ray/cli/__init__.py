@@ -1,4 +1,4 @@
-"""The command line. Each module beside this one adds its commands with a function `register(app)`.
+"""The command line. Each module beside this one adds its commands with a function `register(app)`; `_` marks helpers.
 
 Modules import at the top only what `--help` needs; ray, torch and the like come inside the commands.
 """
@@ -27,8 +27,9 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name):
-        importlib.import_module(f"{__name__}.{module.name}").register(app)
+    for name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        if not name.startswith("_"):
+            importlib.import_module(f"{__name__}.{name}").register(app)
     return app
 
 

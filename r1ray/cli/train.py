@@ -19,7 +19,10 @@ def train(
         typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="Overlays over conf/base.yaml, and keys."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Say what would run, where, and in how much memory.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Keep a run that is in run.dir under another name.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, where, and in how much memory.")
+    ] = False,
     plan_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the dry run here too.")] = None,
 ) -> None:
     """Train: `r1ray train conf/tiny.yaml run.steps=20`, or `r1ray train --resume runs/tiny`."""
@@ -43,6 +46,6 @@ def train(
 
     from r1ray.launch import train as run_training
 
-    with preparation.folder() as folder:
+    with preparation.folder(fresh=fresh) as folder:
         code = run_training(preparation.loaded, folder, resume=resume is not None)
     raise typer.Exit(code)

@@ -1,0 +1,83 @@
+# make            what there is
+# make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
+# make run        the embedded default: build the base model, train it, verify, report (SEED=n, STEPS=n)
+# make test       everything that CI runs
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+SEED ?= 0
+STEPS ?= 40
+KIND := $(if $(GPU),gpu,cpu)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PINS := conf/pins/$(KIND).txt
+LOG := .venv/install.log
+STAMP := .venv/installed-$(KIND)
+# PyTorch's own index of CPU builds, for where the configured one has none.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+
+# $(call step,what,command): one line for each step; the output goes to the log, and to the terminal if it fails.
+define step
+@printf '  %-46s' '$(1)'; began=$$SECONDS; \
+if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
+else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
+endef
+
+.PHONY: help install run test unit lint gpu-check clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): $(PINS) pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || \
+		{ echo "r1ray needs Python 3.11 to 3.13; set PYTHON=, e.g. make install PYTHON=python3.11"; exit 2; }
+	@echo "Installing for $(KIND) into .venv (a few minutes, once)"
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv || \
+		{ echo "python -m venv failed; on Debian: apt-get install python3-venv"; exit 2; }
+	@: >$(LOG)
+	$(call step,build tools,$(PIP) install $$(grep '^setuptools==' $(PINS)))
+	$(call step,torch,$(PIP) install $(if $(GPU),,--no-deps) $$(grep '^torch==' $(PINS)) || \
+		$(PIP) install --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' $(PINS)))
+	$(call step,vLLM$(comma) Ray$(comma) DeepSpeed and the rest,DS_BUILD_OPS=0 $(PIP) install \
+		--no-build-isolation $(if $(GPU),,--no-deps) -r $(PINS))
+	$(call step,r1ray,$(PIP) install --no-deps --no-build-isolation -e .)
+	@touch $@
+
+comma := ,
+
+# `--fresh` keeps a run that is there as runs/tiny.1, runs/tiny.2, ...
+run: install
+	$(BIN)/r1ray train conf/tiny.yaml --fresh run.seed=$(SEED) run.steps=$(STEPS)
+	$(BIN)/r1ray verify runs/tiny
+	$(BIN)/r1ray report runs/tiny
+
+# The sandbox for code that models write; its tests say so where it is missing.
+.venv/sandbox: | install
+	@command -v bwrap >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		apt-get install --yes --quiet bubblewrap >>$(LOG) 2>&1; } || \
+		echo "bubblewrap is missing and cannot be installed here: apt-get install bubblewrap"
+	@touch $@
+
+test: install .venv/sandbox lint
+	$(BIN)/python -m pytest
+
+unit: install
+	$(BIN)/python -m pytest -m "not integration and not slow and not gpu" tests/unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+gpu-check: install
+	@if command -v nvidia-smi >/dev/null && nvidia-smi -L; then $(BIN)/python -m pytest -m gpu -rs; \
+	else echo "No GPU here: nothing was run. With one, this runs the tests marked gpu:"; \
+		$(BIN)/python -m pytest -m gpu --collect-only -q | tail -n +1; fi
+
+clean:
+	rm -rf .venv build .pytest_cache .mypy_cache .ruff_cache *.egg-info

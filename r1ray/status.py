@@ -1,0 +1,140 @@
+"""What a run is doing and, where it does nothing, why: from its folder alone, whether its driver lives or not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from r1ray.files import read_json
+from r1ray.formatting import duration
+from r1ray.ledger import LedgerReader, LedgerStatus
+from r1ray.metrics import Row, read_events
+from r1ray.runfolder import Holder, RunFolder
+
+ENDED = ("finished", "failed", "interrupted")
+
+SILENT_S = 30.0
+"""A living driver writes status.json every second or so; after this long without one it is told as silent."""
+
+TROUBLE = ("worker_lost", "worker_stale", "learner_lost", "sync_incomplete", "checkpoint_skipped", "failed", "stalled")
+"""Kinds of events that explain a run which does not move."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """A look at one run. Producer: `look`. Consumer: `r1ray status`."""
+
+    path: Path
+    state: str  # of status.json; "killed" where the driver is gone and did not say how it ended
+    driver: Holder | None  # who holds the lock; None: no driver is alive
+    told: dict[str, Any]  # status.json; empty before the first one
+    age_s: float | None  # of status.json
+    ledger: LedgerStatus | None  # None before the run has one
+    trouble: tuple[Row, ...]  # the last events that explain a stop, newest last
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers; `why` is what `explain` says."""
+        return {
+            "path": str(self.path),
+            "state": self.state,
+            "driver": None if self.driver is None else asdict(self.driver),
+            "status": self.told,
+            "age_s": self.age_s,
+            "ledger": None if self.ledger is None else asdict(self.ledger),
+            "trouble": list(self.trouble),
+            "why": explain(self),
+        }
+
+
+def look(path: Path, *, clock: float | None = None) -> RunStatus:
+    """The status of the run in `path`. Raises ConfigError where there is none, IntegrityError where it is damaged."""
+    folder = RunFolder.open(path)
+    told = read_json(folder.status) if folder.status.exists() else {}
+    driver = folder.holder()
+    state = str(told.get("state", "starting"))
+    if driver is None and state not in ENDED:
+        state = "killed"
+    now = time.time() if clock is None else clock
+    events = [event for event in read_events(path) if event.get("kind") in TROUBLE]
+    return RunStatus(
+        path=path,
+        state=state,
+        driver=driver,
+        told=told,
+        age_s=now - float(told["updated"]) if "updated" in told else None,
+        ledger=_ledger(folder),
+        trouble=tuple(events[-5:]),
+    )
+
+
+def explain(status: RunStatus) -> list[str]:
+    """Why the run stands where it stands, the most telling first; empty for one that has ended well."""
+    if status.state == "finished":
+        return []
+    told = status.told
+    lines = [*_end(status)]
+    if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
+        lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
+    if told.get("waiting_for"):
+        lines.append(f"waiting for {told['waiting_for']}")
+    lines += _in_flight(status.ledger)
+    lines += _workers(told.get("workers") or [])
+    if (sync := told.get("last_sync")) is not None:
+        lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
+    if status.trouble:
+        lines.append(f"last trouble: {_event(status.trouble[-1])}")
+    return lines
+
+
+def _end(status: RunStatus) -> list[str]:
+    told, resume = status.told, f"continue with `r1ray train --resume {status.path}`"
+    if status.state == "killed":
+        who = f"process {told['pid']} on {told['host']}" if "pid" in told else "its process"
+        was = told.get("state", "starting")
+        return [f"the driver ({who}) is gone without a word while the run was {was}; {resume}"]
+    if status.state == "failed":
+        return [f"failed: {told.get('message') or 'see events.jsonl'}; {resume}"]
+    return [f"interrupted; {resume}"] if status.state == "interrupted" else []
+
+
+def _in_flight(ledger: LedgerStatus | None) -> list[str]:
+    if ledger is None:
+        return ["the run has no ledger yet: it has not come that far"]
+    wanted = ledger.settings.groups_per_step
+    lines = [
+        f"step {ledger.bound_steps} needs {wanted} groups, {ledger.ready} are ready, {ledger.leased} in flight, "
+        f"{ledger.taken} taken and not committed"
+    ]
+    if ledger.oldest_lease_s is not None:
+        limit = ledger.settings.lease_timeout_s
+        overdue = ", overdue" if ledger.oldest_lease_s > limit else ""
+        lines.append(
+            f"the oldest group in flight is {ledger.oldest_lease_group} at {ledger.oldest_lease_worker}, "
+            f"for {duration(ledger.oldest_lease_s)} of {duration(limit)}{overdue}"
+        )
+    return lines
+
+
+def _workers(workers: Sequence[dict[str, Any]]) -> list[str]:
+    away = [f"{w['id']} {w['state']}" for w in workers if w["state"] != "serving"]
+    if not workers:
+        return ["no rollout worker is known"]
+    return [f"{len(away)} of {len(workers)} workers do not serve: {', '.join(away)}"] if away else []
+
+
+def _event(event: Row) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
+    return f"{event['kind']} at {time.strftime('%H:%M:%S', time.localtime(event['time']))} ({told})"
+
+
+def _ledger(folder: RunFolder) -> LedgerStatus | None:
+    if not folder.ledger.exists():
+        return None
+    reader = LedgerReader.open(folder.ledger)
+    try:
+        return reader.status()
+    finally:
+        reader.close()

@@ -1,0 +1,185 @@
+"""Placement and memory: exact numbers by hand, and what does not fit is refused with them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1ray.config.load import load_config
+from r1ray.config.schema import Config
+from r1ray.errors import ConfigError
+from r1ray.machine import GIB, Machine, this_machine
+from r1ray.modelfolder import ModelShape, read_shape
+from r1ray.planner import Plan, make_plan
+from tests.unit.model_folder import write_model
+
+SMALL = ModelShape(
+    parameters=687_000, layers=3, hidden=128, intermediate=384, key_value=128, vocabulary=361, context=256
+)
+SEVEN_B = ModelShape(
+    parameters=7_600_000_000,
+    layers=28,
+    hidden=3584,
+    intermediate=18944,
+    key_value=512,
+    vocabulary=152_064,
+    context=131_072,
+)
+LAPTOP = Machine(cores=2, memory_bytes=8 * GIB, shared_memory_bytes=4 * GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
+NODE = replace(LAPTOP, cores=96, memory_bytes=1024 * GIB, gpu_memory_bytes=(80 * GIB,) * 16)
+
+
+def tiny(*overrides: str) -> Config:
+    return load_config(["tiny"], ["model.path=models/x", *overrides]).config
+
+
+def seven_b(*overrides: str) -> Config:
+    return load_config(["models/qwen2.5-7b"], overrides).config
+
+
+def keys(plan: Plan) -> set[str]:
+    return {p.key for p in plan.problems}
+
+
+def test_the_shape_is_read_from_the_config_and_the_headers_of_the_weights(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", shapes={"a": [361, 128], "b": [10], "scalar": []}, num_key_value_heads=2)
+    shape = read_shape(folder)
+    assert (shape.parameters, shape.key_value, shape.context) == (361 * 128 + 10 + 1, 64, 256)
+
+
+def test_weights_in_several_files_are_counted_together(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", shapes={"a": [7]})
+    header = json.dumps({"b": {"dtype": "F32", "shape": [5], "data_offsets": [0, 0]}}).encode()
+    (folder / "model-2.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    assert read_shape(folder).parameters == 12
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("config.json", "{", "cannot be read"),
+        ("config.json", '{"model_type": "resnet"}', "cannot be read"),
+        ("model.safetensors", "short", "cannot be read"),
+    ],
+)
+def test_what_is_no_model_is_told(tmp_path: Path, file: str, content: str, reason: str) -> None:
+    folder = write_model(tmp_path / "m")
+    (folder / file).write_text(content)
+    with pytest.raises(ConfigError, match=reason):
+        read_shape(folder)
+
+
+def test_zero_stages_divide_what_they_divide() -> None:
+    p = SEVEN_B.parameters
+    device = {
+        stage: make_plan(seven_b(f"learner.zero_stage={stage}"), SEVEN_B, NODE).role("learner rank").device
+        for stage in (0, 1, 2, 3)
+    }
+    assert [device[s]["optimizer"] for s in (0, 1, 2, 3)] == [12 * p, 12 * p / 8, 12 * p / 8, 12 * p / 8]
+    assert [device[s]["gradients"] for s in (0, 1, 2, 3)] == [2 * p, 2 * p, 2 * p / 8, 2 * p / 8]
+    assert [device[s]["weights"] for s in (0, 1, 2, 3)] == [2 * p, 2 * p, 2 * p, 2 * p / 8]
+    assert "gathered weights" in device[3]
+    assert device[2]["reference"] == 2 * p
+
+
+def test_offloading_moves_memory_to_the_host() -> None:
+    offload = ["learner.offload_optimizer=true", "learner.offload_parameters=true", "learner.zero_stage=3"]
+    role = make_plan(seven_b(*offload), SEVEN_B, NODE).role("learner rank")
+    assert {"optimizer", "weights"} <= set(role.host)
+    assert not {"optimizer", "weights"} & set(role.device)
+
+
+def test_without_a_gpu_everything_is_in_the_host_and_float32_needs_no_master_copy() -> None:
+    plan = make_plan(tiny(), SMALL, LAPTOP)
+    learner, rollout = plan.role("learner rank"), plan.role("rollout worker")
+    assert learner.device == {}
+    assert learner.host["optimizer"] == 8 * SMALL.parameters
+    assert learner.host["logits"] == 4096 * 361 * 8
+    assert rollout.host["KV cache"] == 0.25 * GIB
+    # a key and a value of 128 float32 in each of 3 layers
+    assert plan.cache_tokens == int(0.25 * GIB) // (2 * 3 * 128 * 4)
+    assert plan.problems == ()
+    assert "Fits this machine." in plan.to_text()
+
+
+def test_activation_checkpointing_keeps_the_inputs_of_the_layers_and_one_layer() -> None:
+    plain = make_plan(tiny(), SMALL, LAPTOP).role("learner rank").host["activations"]
+    saved = (
+        make_plan(tiny("model.activation_checkpointing=true"), SMALL, LAPTOP).role("learner rank").host["activations"]
+    )
+    layer = 8 * 128 + 2 * 128 + 4 * 384
+    assert plain == 4096 * 3 * layer * 4
+    assert saved == 4096 * (3 * 128 + layer) * 4
+
+
+def test_too_little_host_memory_is_refused_with_the_numbers() -> None:
+    plan = make_plan(tiny("rollout.max_workers=40", "rollout.workers=40"), SMALL, LAPTOP)
+    (found,) = plan.problems
+    assert "this machine has 8.0 GiB" in found.message
+    assert f"{plan.host_bytes / GIB:.1f} GiB of memory in all" in found.message
+    assert "40 rollout worker" in found.message
+    assert "Does not fit" in plan.to_text()
+
+
+def test_a_cache_that_holds_no_whole_sequence_is_refused() -> None:
+    plan = make_plan(tiny("rollout.engine.kv_cache_gib=0.0005"), SMALL, LAPTOP)
+    assert keys(plan) == {"rollout.engine.kv_cache_gib"}
+    assert "model.max_length = 192" in plan.problems[0].message
+
+
+def test_an_object_store_larger_than_shared_memory_is_refused() -> None:
+    plan = make_plan(tiny("ray.object_store_gib=1"), SMALL, replace(LAPTOP, shared_memory_bytes=64 << 20))
+    assert keys(plan) == {"ray.object_store_gib"}
+    assert "0.06 GiB" in plan.problems[0].message
+
+
+def test_custom_resources_need_a_cluster_that_has_them() -> None:
+    assert keys(make_plan(tiny("ray.rollout_resources={rollout: 1}"), SMALL, LAPTOP)) == {"ray.rollout_resources"}
+    joined = make_plan(tiny("ray.rollout_resources={rollout: 1}", "ray.address=auto"), SMALL, LAPTOP)
+    assert joined.problems == ()
+    assert "rollout:1" in joined.to_text()
+    assert "for the cluster to say" in joined.to_text()
+
+
+class TestGpus:
+    def test_seven_billion_fit_sixteen_gpus_of_80_gib(self) -> None:
+        assert make_plan(seven_b(), SEVEN_B, NODE).problems == ()
+
+    def test_more_gpus_than_there_are(self) -> None:
+        plan = make_plan(seven_b(), SEVEN_B, replace(NODE, gpu_memory_bytes=(80 * GIB,) * 8))
+        assert keys(plan) == {"rollout.num_gpus"}
+        assert "asks for 16 GPUs, this machine has 8" in plan.problems[0].message
+
+    def test_tensor_parallel_parts_take_a_gpu_each(self) -> None:
+        plan = make_plan(seven_b("rollout.engine.tensor_parallel_size=2"), SEVEN_B, NODE)
+        assert plan.role("rollout worker").gpus == 2
+        assert plan.role("rollout worker").device["weights"] == SEVEN_B.parameters
+
+    def test_a_rank_that_does_not_fit_its_gpu(self) -> None:
+        plan = make_plan(seven_b("learner.zero_stage=0"), SEVEN_B, NODE)
+        assert keys(plan) == {"learner.micro_batch_tokens"}
+
+    def test_a_model_that_does_not_fit_vllms_share(self) -> None:
+        plan = make_plan(seven_b("rollout.engine.gpu_memory_utilization=0.1"), SEVEN_B, NODE)
+        assert keys(plan) == {"rollout.engine.gpu_memory_utilization"}
+
+    def test_a_shared_gpu_has_what_vllm_leaves(self) -> None:
+        shared = ["learner.ranks=1", "learner.num_gpus=0.5", "rollout.num_gpus=0.5", "rollout.workers=1"]
+        config = load_config(["models/qwen2.5-1.5b"], shared).config
+        model = replace(SEVEN_B, parameters=500_000_000, layers=24, hidden=896, intermediate=4864, key_value=128)
+        one = replace(NODE, gpu_memory_bytes=(80 * GIB,))
+        assert keys(make_plan(config, model, one)) == {"learner.micro_batch_tokens"}
+        config.rollout.engine.gpu_memory_utilization = 0.3
+        config.learner.micro_batch_tokens = 8192
+        assert make_plan(config, model, one).problems == ()
+
+
+def test_this_machine_says_something_believable() -> None:
+    machine = this_machine()
+    assert machine.cores >= 1
+    assert machine.memory_bytes > 100 << 20
+    assert len(machine.gpu_memory_bytes) == machine.gpus
