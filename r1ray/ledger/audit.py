@@ -16,6 +16,7 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.errors import WireError
 from r1ray.ledger.records import LedgerSettings
+from r1ray.ledger.schema import WELL_FORMED
 from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_settings, transaction
 from r1ray.ledger.summary import from_row, summarise
 
@@ -40,7 +41,7 @@ class AuditRow:
 class Violation:
     """One broken invariant."""
 
-    kind: str  # damaged | index_missing | two_states | trained_twice | too_stale | unaccounted | payload | batch
+    kind: str  # damaged | malformed | index_missing | two_states | trained_twice | too_stale | unaccounted | payload | batch
     ids: tuple[str, ...]  # group ids, or prompt indices, or steps, as the message says; at most IDS_SHOWN
     message: str
 
@@ -131,9 +132,7 @@ def _damaged(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
     ]
     if found != ["ok"]:
         problems = [f for f in found if f != "ok"]
-        yield _violation(
-            "damaged", problems, "SQLite finds the file inconsistent, or rows that the tables do not allow"
-        )
+        yield _violation("damaged", problems, "SQLite finds the file inconsistent")
 
 
 def _index_missing(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
@@ -156,13 +155,14 @@ def _two_states(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation
         "prompt indices are in more than one state",
         "SELECT prompt_index FROM groups WHERE fate IS NOT 'reissued' GROUP BY prompt_index HAVING COUNT(*) > 1",
     )
+
+
+def _malformed(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
     yield from _of_query(
         db,
-        "two_states",
-        "groups are not in a state of their own: what they carry belongs to another",
-        "SELECT group_id FROM groups WHERE (state = 'dropped') <> (fate IS NOT NULL)"
-        " OR (step IS NULL AND state IN ('taken', 'trained')) OR (step IS NOT NULL AND state IN ('leased', 'dropped'))"
-        " OR state NOT IN ('leased', 'scored', 'taken', 'trained', 'dropped')",
+        "malformed",
+        "groups carry what does not belong to their state, or lack what does",
+        f"SELECT group_id FROM groups WHERE NOT ({WELL_FORMED})",  # noqa: S608  a constant
     )
 
 
@@ -212,6 +212,7 @@ def _batches(db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Viola
 
 _STRUCTURE: tuple[Callable[[sqlite3.Connection, LedgerSettings], Iterator[Violation]], ...] = (
     _damaged,
+    _malformed,
     _index_missing,
     _two_states,
     _trained_twice,

@@ -12,7 +12,24 @@ APPLICATION_ID = int.from_bytes(b"r1ra", "big")
 SCHEMA_VERSION = 1
 """`PRAGMA user_version`: counts changes of the tables below."""
 
-TABLES = """
+WELL_FORMED = """
+  group_id = prompt_index || '-' || attempt AND prompt_index >= 0 AND attempt >= 1
+  AND state IN ('leased', 'scored', 'taken', 'trained', 'dropped')
+  AND (state = 'dropped') = (cause IS NOT NULL)
+  AND (state = 'dropped') = (reason IS NOT NULL)
+  AND (state = 'dropped') = (fate IS NOT NULL)
+  AND (cause IS NULL OR cause IN ('returned', 'failed', 'stale', 'no_signal'))
+  AND (fate IS NULL OR fate IN ('queued', 'reissued', 'final'))
+  AND (step IS NULL) = (slot IS NULL)
+  AND CASE WHEN state IN ('taken', 'trained') THEN step IS NOT NULL ELSE step IS NULL OR state = 'scored' END
+  AND (state IN ('leased', 'dropped')
+       OR (scored_order IS NOT NULL AND scored_at IS NOT NULL AND prompt_tokens IS NOT NULL AND rewards IS NOT NULL
+           AND completion_tokens IS NOT NULL AND min_version IS NOT NULL AND max_version >= min_version))
+"""
+"""What every row of `groups` fulfils. The table refuses others; the audit asks again, because SQLite's own integrity check
+leaves CHECK constraints out on a read-only connection."""
+
+TABLES = f"""
 CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_before (step)
   key TEXT PRIMARY KEY,
   value TEXT NOT NULL
@@ -25,19 +42,19 @@ CREATE TABLE steps (                    -- training steps that have their batch
 ) STRICT;
 
 CREATE TABLE groups (
-  group_id TEXT PRIMARY KEY CHECK (group_id = prompt_index || '-' || attempt),
-  prompt_index INTEGER NOT NULL CHECK (prompt_index >= 0),
-  attempt INTEGER NOT NULL CHECK (attempt >= 1),
+  group_id TEXT PRIMARY KEY,
+  prompt_index INTEGER NOT NULL,
+  attempt INTEGER NOT NULL,
   worker_id TEXT NOT NULL,
   version INTEGER NOT NULL CHECK (version >= 0),  -- served by the worker when it leased
   leased_at REAL NOT NULL,
   deadline REAL NOT NULL,
-  state TEXT NOT NULL CHECK (state IN ('leased', 'scored', 'taken', 'trained', 'dropped')),
+  state TEXT NOT NULL,
 
   -- of dropped groups
-  cause TEXT CHECK (cause IN ('returned', 'failed', 'stale', 'no_signal')),  -- returned: not the prompt's fault
+  cause TEXT,                           -- returned: not the prompt's fault; failed: its fault; stale; no_signal
   reason TEXT CHECK (reason <> ''),     -- its name: 'lease_expired', 'VerifierError', 'stale', ...
-  fate TEXT CHECK (fate IN ('queued', 'reissued', 'final')),  -- of the prompt
+  fate TEXT,                            -- of the prompt: queued to be leased again, reissued, or final
 
   -- of scored groups
   scored_order INTEGER UNIQUE,          -- in order of completion; batches are taken in this order
@@ -46,7 +63,7 @@ CREATE TABLE groups (
   completion_tokens TEXT,               -- JSON, one a completion
   rewards TEXT,                         -- JSON, one a completion
   min_version INTEGER,
-  max_version INTEGER CHECK (max_version >= min_version),
+  max_version INTEGER,
 
   -- of groups bound to a step; a rolled back one is scored and bound
   step INTEGER REFERENCES steps,
@@ -54,14 +71,7 @@ CREATE TABLE groups (
 
   UNIQUE (prompt_index, attempt),
   UNIQUE (step, slot),
-  CHECK ((state = 'dropped') = (cause IS NOT NULL)
-     AND (state = 'dropped') = (reason IS NOT NULL)
-     AND (state = 'dropped') = (fate IS NOT NULL)),
-  CHECK ((step IS NULL) = (slot IS NULL)),
-  CHECK (CASE WHEN state IN ('taken', 'trained') THEN step IS NOT NULL ELSE step IS NULL OR state = 'scored' END),
-  CHECK (state IN ('leased', 'dropped')
-      OR (scored_order IS NOT NULL AND scored_at IS NOT NULL AND prompt_tokens IS NOT NULL AND rewards IS NOT NULL
-          AND completion_tokens IS NOT NULL AND min_version IS NOT NULL AND max_version IS NOT NULL))
+  CHECK ({WELL_FORMED})
 ) STRICT;
 
 CREATE UNIQUE INDEX one_state_per_prompt ON groups (prompt_index) WHERE fate IS NOT 'reissued';

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from r1ray.errors import ConfigError, DeadlineExceeded, DiskFull, InfrastructureError, IntegrityError, R1RayError
+from r1ray.files import sync_folder
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
 
@@ -47,17 +48,8 @@ def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
         db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         db.execute("COMMIT")
         db.execute("PRAGMA journal_mode = WAL")
-    _fsync(draft)
-    os.replace(draft, path)
-    _fsync(path.parent)
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    draft.replace(path)
+    sync_folder(path.parent)
 
 
 def check_file(path: Path, run_id: str | None) -> None:

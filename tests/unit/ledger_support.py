@@ -1,0 +1,94 @@
+"""What the ledger's tests share: a clock set by hand, settings, and packed groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from r1ray.codec import pack_scored
+from r1ray.ledger import Ledger, LedgerSettings
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+
+RUN = "run-1"
+
+
+class Clock:
+    """Seconds since the epoch, set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def rules(**changes: object) -> LedgerSettings:
+    """B = 2, s = 1, leases of 60 s, two attempts; `changes` replace."""
+    known: dict[str, object] = {"groups_per_step": 2, "max_staleness": 1, "lease_timeout_s": 60.0, "max_attempts": 2}
+    return LedgerSettings(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def new_ledger(folder: Path, clock: Clock | None = None, **changes: object) -> Ledger:
+    return Ledger.create(folder / "ledger.sqlite", rules(**changes), run_id=RUN, clock=clock or Clock())
+
+
+def payload(
+    group_id: str,
+    *,
+    version: int = 0,
+    rewards: Sequence[float] = (0.0, 1.0),
+    error: str | None = None,
+    text: str = "<think></think>",
+    index: int | None = None,
+) -> bytes:
+    """The packed group `group_id`, sampled under policy `version`; with `error` its first score failed."""
+    if index is None:
+        index = int(group_id.split("-")[0])
+    completions = tuple(
+        Completion(
+            token_ids=np.arange(3 + i, dtype=np.int32),
+            behavior_logprobs=np.full(3 + i, -0.5, dtype=np.float32),
+            text=text,
+            finish_reason="stop",
+            version_spans=(
+                VersionSpan(version=version, start=0, end=2),
+                VersionSpan(version=version + 1, start=2, end=3 + i),
+            ),
+        )
+        for i in range(len(rewards))
+    )
+    prompt = PromptTask(
+        prompt_id=f"p{index}",
+        index=index,
+        epoch=0,
+        token_ids=np.arange(5, dtype=np.int32),
+        messages=({"role": "user", "content": f"question {index}"},),
+        answer="7",
+        task="sums",
+    )
+    rollout = RolloutGroup(
+        group_id=group_id,
+        prompt=prompt,
+        completions=completions,
+        sampling=Sampling(temperature=1.0),
+        worker_id="w0",
+        timings={"queued": 0.1},
+    )
+    scores = tuple(
+        Score(reward=r, parts={"accuracy": r}, error=error if i == 0 else None) for i, r in enumerate(rewards)
+    )
+    return pack_scored(ScoredGroup(rollout=rollout, scores=scores))
+
+
+def train(ledger: Ledger, steps: int, *, checkpoint_every: int = 1) -> None:
+    """Steps from the next one on, each from fresh groups of its own policy."""
+    size = ledger.settings.groups_per_step
+    first = ledger.status().bound_steps
+    for step in range(first, first + steps):
+        for lease in ledger.lease("w0", step, size):
+            ledger.put(payload(lease.group_id, version=step))
+        assert ledger.take(step) is not None
+        if (step + 1) % checkpoint_every == 0:
+            ledger.commit(step + 1, f"step_{step + 1:06d}")
