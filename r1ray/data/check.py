@@ -35,7 +35,7 @@ def check_file(path: Path, columns: Mapping[str, str], params: FileParams) -> It
         try:
             if isinstance(raw, DataError):
                 raise raw
-            params.apply(parse_row(raw, number, columns))
+            params.with_final_answer(parse_row(raw, number, columns))
         except DataError as e:
             yield CheckedRow(number=number, fault=str(e))
         else:

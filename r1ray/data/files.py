@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-
-import numpy as np
 
 from r1ray.config.schema import SourceConfig
 from r1ray.data.framing import FramedRow, Framer
@@ -38,17 +37,18 @@ class FileParams:
                 )
         return cls(**source.params)
 
-    def apply(self, row: Row) -> Row:
-        """The row as it is trained on. Raises DataError where the answer lacks the mark that `answer_after` names."""
-        messages, answer = row.messages, row.answer
-        if self.suffix:
-            last = messages[-1]
-            messages = (*messages[:-1], {**last, "content": last["content"] + self.suffix})
-        if self.answer_after is not None:
-            if not isinstance(answer, str) or self.answer_after not in answer:
-                raise DataError(f"the answer does not hold the mark {self.answer_after!r}")
-            answer = answer.rpartition(self.answer_after)[2].strip()
-        return replace(row, messages=messages, answer=answer)
+    def with_final_answer(self, row: Row) -> Row:
+        """The row with only that of its answer which counts. Raises DataError where it lacks the mark `answer_after`."""
+        if self.answer_after is None:
+            return row
+        if not isinstance(row.answer, str) or self.answer_after not in row.answer:
+            raise DataError(f"the answer does not hold the mark {self.answer_after!r}")
+        return replace(row, answer=row.answer.rpartition(self.answer_after)[2].strip())
+
+    def with_suffix(self, row: Row) -> Row:
+        """The row as the model is asked."""
+        *before, last = row.messages
+        return replace(row, messages=(*before, {**last, "content": last["content"] + self.suffix}))
 
 
 class FileRows:
@@ -66,22 +66,21 @@ class FileRows:
         for other in evaluation:
             if other.kind != "synthetic":  # synthetic tasks keep their splits apart themselves
                 grams.add_all(row.messages for row in _File(other).rows())
-        kept = []
+        self._kept = array("q")
         for number, row in enumerate(self._file.rows()):
             if (reason := self._reason_to_drop(row, grams)) is None:
-                kept.append(number)
+                self._kept.append(number)
             else:
                 self.dropped[reason] += 1
-        if not kept:
+        if not self._kept:
             counts = ", ".join(f"{n} {reason}" for reason, n in self.dropped.items()) or "the file is empty"
             raise ConfigError(f"the source {source.name} ({source.path}) has no row to use: {counts}")
-        self._kept = np.array(kept, dtype=np.int64)
-        self.length = len(kept)
+        self.length = len(self._kept)
 
     def framed(self, place: int) -> FramedRow:
         """The row at `place` of [0, length)."""
-        row = self._file.row(int(self._kept[place]))
-        framed = self._framer.frame(row)
+        row = self._file.row(self._kept[place])
+        framed = self._framer.frame(self._file.params.with_suffix(row))
         if framed is None:
             raise IntegrityError(
                 f"the prompt of {row.row_id} was short enough when the run began: the file has changed"
@@ -92,13 +91,13 @@ class FileRows:
         low, high = self._file.params.min_pass_rate, self._file.params.max_pass_rate
         if row.pass_rate is not None and not low <= row.pass_rate <= high:
             return "pass_rate"
-        if not self._framer.fits(row):
+        if not self._framer.fits(self._file.params.with_suffix(row)):
             return "too_long"
-        return "contaminated" if grams.shares(row.messages) else None
+        return "contaminated" if grams.shares(row.messages) else None  # without the suffix, which all may share
 
 
 class _File:
-    """The rows of a file source as they stand, parsed."""
+    """The rows of a file source as they stand, without the suffix."""
 
     def __init__(self, source: SourceConfig) -> None:
         self.params = FileParams.of(source)
@@ -110,7 +109,7 @@ class _File:
 
     def row(self, number: int) -> Row:
         try:
-            return self.params.apply(parse_row(self._store.raw(number), number, self._source.columns))
+            return self.params.with_final_answer(parse_row(self._store.raw(number), number, self._source.columns))
         except DataError as e:
-            where = self._store.place(number)
-            raise ConfigError(f"{where}: {e} (`r1ray data check` lists every such row)") from e
+            place = self._store.place(number)
+            raise ConfigError(f"{place}: {e} (`r1ray data check` lists every such row)") from e

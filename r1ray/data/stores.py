@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import json
 import mmap
+from array import array
 from pathlib import Path
 from typing import Any, Protocol
-
-import numpy as np
 
 from r1ray.config.schema import SourceConfig
 from r1ray.data.rows import FIELDS
@@ -54,9 +53,7 @@ class JsonlRows:
     """A JSONL file, mapped into memory; only the offset of each line is kept. Blank lines are passed over."""
 
     def __init__(self, path: Path, limit: int | None) -> None:
-        starts: list[int] = []
-        ends: list[int] = []
-        offset = 0
+        starts, ends, offset = array("q"), array("q"), 0
         with path.open("rb") as file:
             for line in file:
                 if limit is not None and len(starts) == limit:
@@ -67,18 +64,18 @@ class JsonlRows:
                 offset += len(line)
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if offset else None
         self._path = path
-        self._starts, self._ends = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
+        self._starts, self._ends = starts, ends
 
     def __len__(self) -> int:
         return len(self._starts)
 
     def raw(self, number: int) -> Any:
         assert self._bytes is not None
-        return parse_line(self._bytes[int(self._starts[number]) : int(self._ends[number])])
+        return parse_line(self._bytes[self._starts[number] : self._ends[number]])
 
     def place(self, number: int) -> str:
         assert self._bytes is not None
-        line = self._bytes[: int(self._starts[number])].count(b"\n") + 1
+        line = self._bytes[: self._starts[number]].count(b"\n") + 1
         return f"{self._path}:{line}"
 
 

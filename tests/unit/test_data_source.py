@@ -105,9 +105,10 @@ def test_prompts_that_share_ten_words_with_an_evaluation_are_dropped(tmp_path: P
         {"prompt": "a train leaves the station at noon and drives west", "answer": "1"},
         {"prompt": "What is 2 + 2?", "answer": "4"},
     ]
-    train = jsonl(write_jsonl(tmp_path / "a.jsonl", rows))
+    params = {"suffix": " Think as long as you like, then put your final answer within a box."}  # shared, no matter
+    train = jsonl(write_jsonl(tmp_path / "a.jsonl", rows), params=params)
     held = write_jsonl(tmp_path / "b.jsonl", [{"prompt": p, "answer": "0"} for p in (question, "what is 2 + 2")])
-    source = prompts(train, decontaminate=True, evaluation=[jsonl(held, "held"), synthetic(limit=5)])
+    source = prompts(train, decontaminate=True, evaluation=[jsonl(held, "held", params=params), synthetic(limit=5)])
     assert source.dropped == {"file": {"contaminated": 2}}
     assert source.task_at(0).prompt_id == "file/1"
     assert prompts(train, evaluation=[jsonl(held, "held")]).dropped == {"file": {}}
