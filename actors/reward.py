@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-
-
 from r1ray.codec import pack_scored, unpack_rollout
 from r1ray.config.schema import Config
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from r1ray.config.schema import Config
@@ -26,7 +27,7 @@ from r1ray.control.fleet import Fleet
 from r1ray.control.learners import LearnerGroup, LearnerLost
 from r1ray.control.progress import Progress
 from r1ray.control.sync import SyncReport, WeightSync
-from r1ray.errors import BudgetSpent, DeadlineExceeded
+from r1ray.errors import BudgetSpent, DeadlineExceeded, InfrastructureError
 from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
 from r1ray.types import BatchManifest
@@ -48,6 +49,21 @@ class Parts:
     progress: Progress
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A step that was trained and published, to be written up."""
+
+    manifest: BatchManifest
+    metrics: dict[str, float]  # of the learner
+    waited_s: float  # for the batch
+    wall_s: float  # from asking for the batch to the end of the sync
+    report: SyncReport
+
+
+def _nothing() -> None:
+    """No step is waiting to be written up."""
+
+
 class Controller:
     """`run` returns when the last step is trained or `request_stop` was called."""
 
@@ -66,6 +82,7 @@ class Controller:
         self._incarnation = 0
         self._learner_deaths = 0
         self._stop = False
+        self._write_up: Callable[[], None] = _nothing
 
     def request_stop(self) -> None:
         """Finish the step under way, checkpoint, and return from `run`."""
@@ -75,13 +92,15 @@ class Controller:
         """Train to the last step. True where it was reached, False after `request_stop`. Raises R1RayError."""
         self._progress.state("starting")
         self._fleet.tick()
-        self._start_learner()
-        while self._step < self._config.run.steps and not self._stop:
+        while not self._learners.ranks or (self._step < self._config.run.steps and not self._stop):
             try:
-                self._first_evaluation()
-                self._train_one()
+                if self._learners.ranks:
+                    self._first_evaluation()
+                    self._train_one()
+                else:
+                    self._start_learner()
             except LearnerLost as e:
-                self._recover(e)
+                self._count_loss(e)
         finished = self._step >= self._config.run.steps
         self._finish(finished)
         return finished
@@ -117,7 +136,8 @@ class Controller:
         self._writer.event("learner_started", policy_version=self._step, incarnation=self._incarnation)
         self._publish()
 
-    def _recover(self, error: LearnerLost) -> None:
+    def _count_loss(self, error: LearnerLost) -> None:
+        self._write_up()
         self._learner_deaths += 1
         self._writer.event("learner_lost", message=str(error))
         if self._learner_deaths > self._config.recovery.learner_restarts:
@@ -125,14 +145,11 @@ class Controller:
                 f"the learner was lost {self._learner_deaths} times in a row (recovery.learner_restarts="
                 f"{self._config.recovery.learner_restarts}); the last time: {error}"
             ) from error
-        self._start_learner()
 
     def _call_learners(self, method: str, argument: Any, what: str) -> list[Any]:
-        deadlines = self._config.deadlines
-        deadline, key = {
-            "train_step": (deadlines.step_s, "step_s"),
-        }.get(method, (deadlines.checkpoint_s, "checkpoint_s"))
-        return self._learners.call(method, argument, deadline_s=deadline, what=f"{what} (deadlines.{key})")
+        """A call that has to do with checkpoints."""
+        deadline = self._config.deadlines.checkpoint_s
+        return self._learners.call(method, argument, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
 
     # -- one step -----------------------------------------------------------------------------------------------
 
@@ -143,22 +160,37 @@ class Controller:
             return
         waited = time.monotonic() - began
         self._progress.waiting(f"learner to train step {self._step}")
-        metrics = dict(self._call_learners("train_step", manifest, f"train step {self._step}")[0])
+        deadline = self._config.deadlines.step_s
+        trained = self._learners.call(
+            "train_step",
+            manifest,
+            deadline_s=deadline,
+            what=f"train step {self._step} (deadlines.step_s)",
+            meanwhile=self._write_up,  # the step before, while the learner is busy with this one
+        )
         self._step += 1
         self._learner_deaths = 0
         report = self._publish()
-        wall = time.monotonic() - began
-        metrics |= {"batch/wait_s": waited, "learner/idle_share": 1.0 - metrics["learner/step_s"] / wall}
-        metrics |= {"learner/tokens_per_s": metrics["batch/tokens"] / wall}
-        metrics |= self._progress.step_metrics(self._fleet, report, wall)
-        row = self._writer.step(manifest.step, metrics)
-        for transcript in self._parts.transcripts(manifest):
+        ended = _Ended(manifest, dict(trained[0]), waited, time.monotonic() - began, report)
+        self._write_up = partial(self._write, ended)
+        self._after_step()
+
+    def _write(self, ended: _Ended) -> None:
+        """Metrics and transcripts of a step that ended."""
+        self._write_up = _nothing
+        metrics = ended.metrics | self._progress.step_metrics(self._fleet, ended.report, ended.wall_s)
+        metrics["batch/wait_s"] = ended.waited_s
+        metrics["learner/idle_share"] = 1.0 - metrics["learner/step_s"] / ended.wall_s
+        metrics["learner/tokens_per_s"] = metrics["batch/tokens"] / ended.wall_s
+        row = self._writer.step(ended.manifest.step, metrics)
+        for transcript in self._parts.transcripts(ended.manifest):
             self._writer.transcript(transcript)
         self._progress.stepped(row)
-        self._after_step()
 
     def _after_step(self) -> None:
         last = self._step >= self._config.run.steps
+        if last or self._stop:
+            self._write_up()
         if self._step % self._config.checkpoint.every_steps == 0 or last or self._stop:
             self._checkpoint()
         every = self._config.evaluation.every_steps
@@ -166,7 +198,10 @@ class Controller:
             self._evaluator.start(self._step)
 
     def _batch(self) -> BatchManifest | None:
-        """The batch of this step, or None after `request_stop`. Workers that come back meanwhile are synced, since the learner has nothing else to do."""
+        """The batch of this step, or None after `request_stop`.
+
+        Workers that come back meanwhile are synced, since the learner has nothing else to do.
+        """
         until = time.monotonic() + self._config.deadlines.batch_s
         self._progress.waiting(f"rollouts for step {self._step}")
         asked: Future[BatchManifest | None] | None = None
@@ -191,7 +226,11 @@ class Controller:
     def _publish(self) -> SyncReport:
         """Publish the learner's policy to everybody alive; remember it in the ledger."""
         self._progress.waiting(f"weight sync of policy {self._step}")
-        report = self._sync.publish(self._learners.ranks, self._fleet.alive(), self._step)
+        try:
+            report = self._sync.publish(self._learners.ranks, self._fleet.alive(), self._step)
+        except InfrastructureError as e:
+            self._learners.kill()
+            raise LearnerLost(f"the learner was lost while it published policy {self._step}: {e}") from e
         self._fleet.synced(report.synced, report.version)
         for name, reason in report.stale.items():
             self._fleet.out_of_sync(name, reason)

@@ -53,7 +53,7 @@ class FleetSettings:
 
 
 class Fleet:
-    """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event(kind, fields)` hears of every change."""
+    """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event` hears of every change."""
 
     def __init__(
         self,

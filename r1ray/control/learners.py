@@ -35,14 +35,19 @@ class LearnerGroup:
         info: dict[str, Any] = self.call("setup", address, port, deadline_s=deadline, what=what)[0]
         return info
 
-    def call(self, method: str, *args: Any, deadline_s: float, what: str) -> list[Any]:
-        """Call every rank; results in the order of ranks.
+    def call(
+        self, method: str, *args: Any, deadline_s: float, what: str, meanwhile: Callable[[], None] | None = None
+    ) -> list[Any]:
+        """Call every rank; results in the order of ranks. `meanwhile` runs once while they work.
 
         Raises LearnerLost, after killing what is left of the group, where a rank died or did not answer; an error that
         a rank raised itself (bad configuration, a bad checkpoint) as it is.
         """
+        calls = {r.name: r.call(method, *args) for r in self.ranks}
+        if meanwhile is not None:
+            meanwhile()
         done = gather(
-            {r.name: r.call(method, *args) for r in self.ranks},
+            calls,
             deadline_s=deadline_s,
             what=what,
             tick=self._tick,

@@ -118,7 +118,7 @@ class Progress:
         if ledger is not None:
             queue = f"{ledger.ready} groups ready, {ledger.leased} leased, {ledger.dropped} dropped {ledger.dropped_by_reason}"
             if ledger.oldest_lease_s is not None:
-                queue += f", oldest lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
+                queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"
 
     def tick(self, fleet: Fleet, queue: Remote) -> None:
