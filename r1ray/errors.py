@@ -63,6 +63,14 @@ class VerifierError(DataError):
     """A verifier could not judge a sample (time-out, crash); never the same as reward zero."""
 
 
+class VerifierTimeout(VerifierError):
+    """No verdict within the wall-clock limit; the process that worked on it was killed."""
+
+
+class VerifierCrash(VerifierError):
+    """The verifier raised an exception, ran out of memory, or its process died."""
+
+
 class NumericError(R1RayError):
     """NaN or Inf where a finite number is needed."""
 

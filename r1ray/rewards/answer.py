@@ -1,0 +1,112 @@
+"""From a response to the answers it gives.
+
+Only the answer part is looked at: what follows the last `</think>`. In it, the first of these that occurs decides:
+
+    <answer> ... </answer>      a \\boxed{} inside it, else a closing "answer is ..." inside it, else all of it
+    \\boxed{ ... }
+    "answer is ..." or "#### ..."   on the last such line
+    the answer part itself          where it is a single short line
+
+Every answer found must be right, so that several answers that contradict each other never count.
+All of it is linear in the length of the text, hostile text included.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_ANSWER_CHARS = 4_000
+"""No answer is longer; what is longer is none."""
+MAX_ANSWERS = 16
+"""A response that gives more answers than this gives none."""
+MAX_PART_CHARS = 1 << 16
+"""Of a longer answer part, the end counts."""
+_MAX_BARE_CHARS = 200
+
+_BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)[{}]")
+_CLOSING = re.compile(r"(?:\banswer(?:\s+is\b\s*:?|\s*:|\s*=)|^[ \t]*####)(.*)$", re.IGNORECASE | re.MULTILINE)
+_MARKS = " \t\r\n*_`"
+
+
+def answer_part(response: str, *, opened: bool = False) -> str:
+    """What follows the chain of thought. Empty where that does not end. `opened`: the prompt ends with `<think>`."""
+    end = response.rfind("</think>")
+    if end < 0:
+        return "" if opened or "<think>" in response else response
+    part = response[end + len("</think>") :]
+    reopened = part.find("<think>")
+    return part if reopened < 0 else part[:reopened]
+
+
+def chain_of_thought(response: str, *, opened: bool = False) -> str:
+    """What stands before the last `</think>`, without tags; the whole response where it has no such tags."""
+    end = response.rfind("</think>")
+    start = response.find("<think>")
+    if end < 0:
+        return response if start < 0 else response[start + len("<think>") :]
+    start = 0 if start < 0 or start > end or opened else start + len("<think>")
+    return response[start:end].replace("<think>", " ").replace("</think>", " ")
+
+
+def answers(response: str, *, opened: bool = False, complete: bool = True) -> list[str]:
+    """The answers that a response gives, in order; empty where it gives none. Never more than MAX_ANSWERS.
+
+    `complete`: the response was not cut off; of one that was, only answers with a closing delimiter count.
+    """
+    part = answer_part(response, opened=opened)[-MAX_PART_CHARS:]
+    tagged = _tagged(part)
+    if tagged:
+        found = [a for text in tagged for a in (boxed(text) or _closing(text) or [text])]
+    else:
+        found = boxed(part)
+        if not found and complete:
+            found = _closing(part) or _bare(part)
+    cleaned = [a.strip() for a in found]
+    good = len(cleaned) <= MAX_ANSWERS and all(0 < len(a) <= MAX_ANSWER_CHARS for a in cleaned)
+    return cleaned if good else []
+
+
+def boxed(text: str) -> list[str]:
+    """The contents of each whole `\\boxed{}`; of nested ones the inner. One without an end is left out."""
+    found: list[str] = []
+    open_braces: list[int] = []  # where the content of each open box begins; -1 for a plain brace
+    innermost = -1  # start of the last box that was opened
+    for token in _BRACE.finditer(text):
+        kind = token.group()
+        if kind[-1] == "{":
+            open_braces.append(token.end() if len(kind) > 1 else -1)
+            innermost = max(innermost, open_braces[-1])
+        elif open_braces:
+            start = open_braces.pop()
+            if start >= 0 and start == innermost:
+                found.append(text[start : token.start()])
+    return found
+
+
+def _tagged(part: str) -> list[str]:
+    found: list[str] = []
+    end = 0
+    while len(found) <= MAX_ANSWERS:
+        start = part.find("<answer>", end)
+        end = part.find("</answer>", start)
+        if start < 0 or end < 0:
+            break
+        found.append(part[start + len("<answer>") : end])
+    return found
+
+
+def _closing(text: str) -> list[str]:
+    """What the last line of the kind "the answer is ..." says."""
+    tail = text[-2 * MAX_ANSWER_CHARS :]
+    lines = _CLOSING.findall(tail)
+    if not lines:
+        return []
+    # "the answer is 4, that is: the answer is 5" stands on one line; the last words decide.
+    said = re.split(r"\banswer\s+is\b\s*:?", lines[-1], flags=re.IGNORECASE)[-1]
+    said = said.strip(_MARKS).removesuffix(".").strip(_MARKS)
+    return [said] if said else []
+
+
+def _bare(part: str) -> list[str]:
+    line = part.strip()
+    return [line] if 0 < len(line) <= _MAX_BARE_CHARS and "\n" not in line else []

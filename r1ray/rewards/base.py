@@ -1,0 +1,84 @@
+"""What a reward is: a function of one sample, or a call that a worker process must make for it.
+
+    Sample --reward--> float                          judged on the spot: tags, plain numbers, lengths
+                   `-> Call --pool process--> float   judged elsewhere: it may hang, crash or run foreign code
+
+A reward is a frozen dataclass whose fields are its parameters in the configuration; calling it judges a sample.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from r1ray.types import FinishReason, Message, RolloutGroup
+
+_END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,32}\|>|<｜[^｜<>\s]{1,32}｜>|</s>|<eos>|<end_of_turn>))+\s*\Z")
+_TAIL = 400
+"""Characters at the end of a completion in which end tokens are looked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One response with what is needed to judge it. Consumers: rewards, user-defined ones included."""
+
+    response: str  # the completion without end tokens such as <|im_end|>
+    answer: Any = None  # what is right: text, number, tests, ... (msgpack types)
+    prompt_id: str = ""
+    task: str = ""  # name of the data source
+    messages: tuple[Message, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+    tokens: int | None = None  # T, of the completion; None where unknown (offline scoring)
+    max_new_tokens: int | None = None
+    finish_reason: FinishReason = "stop"
+
+    @classmethod
+    def of(cls, group: RolloutGroup, i: int) -> Sample:
+        """Completion `i` of a group."""
+        completion, prompt = group.completions[i], group.prompt
+        return cls(
+            response=without_end_tokens(completion.text),
+            answer=prompt.answer,
+            prompt_id=prompt.prompt_id,
+            task=prompt.task,
+            messages=prompt.messages,
+            meta=prompt.meta,
+            tokens=len(completion.token_ids),
+            max_new_tokens=group.sampling.max_new_tokens or None,
+            finish_reason=completion.finish_reason,
+        )
+
+    def to_wire(self) -> dict[str, Any]:
+        """The fields as msgpack types, for a worker process; `Sample(**wire)` is the way back."""
+        return asdict(self)
+
+
+def without_end_tokens(text: str) -> str:
+    """The text without the special tokens that end a turn. Such tokens in its midst stay."""
+    found = _END_TOKENS.search(text, max(0, len(text) - _TAIL))
+    return text[: found.start()] if found else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a reward says of a sample."""
+
+    value: float
+    why: str | None = None  # e.g. which test of a program failed, and how
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A judgement that a worker process has to make. Producer: rewards. Consumer: Pool."""
+
+    function: str  # "module:function"; returns a float or (float, why)
+    args: dict[str, Any]  # its keyword arguments, msgpack types
+    lane: Literal["verify", "program"] = "verify"  # program: runs model-written code, one at a time on each core
+    memory_bytes: int | None = 2 << 30  # address space of the process; None: not limited
+    extra_s: float = 0.0  # for functions that keep the limit themselves: what the pool grants beyond it
+    then: Callable[[float], float] | None = None  # applied to the value, in the process of the caller
+
+
+Reward = Callable[[Sample], float | Call]

@@ -1,0 +1,69 @@
+"""From the parameters of a reward in the configuration to its dataclass, with errors that name the fix."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+from r1ray.errors import ConfigError
+
+Made = TypeVar("Made")
+
+
+def make(cls: type[Made], params: Mapping[str, Any], owner: str) -> Made:
+    """An instance of the dataclass `cls`; `owner` names the reward in messages.
+
+    Raises ConfigError for a parameter that is unknown, missing, of another type, or that `cls` itself refuses.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(cls)
+    for key, value in params.items():
+        if key not in fields:
+            raise ConfigError(f"{owner} has no parameter {key!r}{nearest(key, fields)}; it takes {_listed(fields)}")
+        if not _fits(value, hints[key]):
+            raise ConfigError(f"{owner}: {key} = {value!r} must be {_shown(hints[key])}")
+    for key, field in fields.items():
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and key not in params:
+            raise ConfigError(f"{owner} needs the parameter {key} ({_shown(hints[key])})")
+    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items()})
+
+
+def nearest(word: str, choices: Collection[str]) -> str:
+    """A hint such as ` (did you mean 'math'?)`, or nothing."""
+    close = difflib.get_close_matches(word, list(choices), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(names) if names else "none"
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin is typing.Literal:
+        return value in args
+    if origin in (types.UnionType, typing.Union):
+        return any(_fits(value, arg) for arg in args)
+    if origin is tuple:
+        sized = args[-1] is Ellipsis or (isinstance(value, list | tuple) and len(value) == len(args))
+        return isinstance(value, list | tuple) and sized and all(_fits(v, args[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, Mapping) and all(_fits(v, args[1]) for v in value.values())
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _shown(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore[return-value]

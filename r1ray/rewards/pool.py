@@ -1,0 +1,189 @@
+"""Worker processes that make the calls of rewards, each under a wall-clock limit that is kept by killing the process.
+
+No call waits for another: a call that finds no idle process gets a new one, forked from the warm zygote in milliseconds.
+A call that takes long is moved to the lowest priority, so that quick ones keep the processors; its process is not used again.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from r1ray.errors import ProcessDied, VerifierCrash, VerifierTimeout
+from r1ray.rewards import frames
+from r1ray.rewards.base import Call, Judgement
+
+_SLOW_S = 0.03
+_START_S = 120.0
+_FORK_S = 10.0
+_NICE = 19
+
+
+class Pool:
+    """Thread-safe. Example: `Pool(["math_verify"]).call(Call(function="my.module:judge", args={"text": "5"}), 2.0)`.
+
+    `preload`: modules to import, or `module:function` to call, in the zygote before anything is forked from it.
+    """
+
+    def __init__(self, preload: Sequence[str] = ()) -> None:
+        self._preload = tuple(preload)
+        self._zygote: _Zygote | None = None
+        self._idle: deque[_Worker] = deque()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def call(self, call: Call, limit_s: float) -> Judgement:
+        """Make the call in a process. Raises VerifierTimeout after `limit_s`, VerifierCrash where the process dies."""
+        worker = self._worker()
+        keep = False
+        try:
+            judgement = worker.ask(call, limit_s)
+            keep = not worker.slowed
+        finally:
+            if keep and not self._closed:
+                self._idle.append(worker)
+            else:
+                worker.kill()
+        return judgement
+
+    def start(self) -> None:
+        """Start the zygote now rather than at the first call. Raises ProcessDied where it cannot load what it must."""
+        with self._lock:
+            self._ensure_zygote()
+
+    def close(self) -> None:
+        """Kill all processes. Calls that are being made end with VerifierCrash."""
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().kill()
+            if self._zygote is not None:
+                self._zygote.close()
+                self._zygote = None
+
+    def _worker(self) -> _Worker:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            pass
+        with self._lock:
+            zygote = self._ensure_zygote()
+            try:
+                return zygote.fork()
+            except (OSError, EOFError) as e:
+                zygote.close()
+                self._zygote = None
+                raise VerifierCrash(
+                    f"the process that verifiers are forked from died: {e!r}; the next call starts it anew"
+                ) from e
+
+    def _ensure_zygote(self) -> _Zygote:
+        if self._closed:
+            raise VerifierCrash("the pool of verifiers was closed")
+        if self._zygote is None:
+            self._zygote = _Zygote(self._preload)
+        return self._zygote
+
+
+class _Zygote:
+    """The parent's end of `r1ray.rewards.zygote`."""
+
+    def __init__(self, preload: Sequence[str]) -> None:
+        self._control, theirs = socket.socketpair()
+        self._control.settimeout(_START_S)
+        with theirs:
+            theirs.set_inheritable(True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "r1ray.rewards.zygote", str(theirs.fileno()), *preload],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+            )
+        try:
+            ready = frames.receive(self._control)
+        except (EOFError, OSError) as e:
+            self.close()
+            raise ProcessDied(
+                f"the process that verifiers are forked from did not start within {_START_S:.0f} s: {e!r}"
+            ) from e
+        if "error" in ready:
+            self.close()
+            raise ProcessDied(f"verifiers cannot load {', '.join(preload)}: {ready['error']}")
+        self._control.settimeout(_FORK_S)
+
+    def fork(self) -> _Worker:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+        pid = frames.receive(self._control)["pid"]
+        return _Worker(pid, ours)
+
+    def close(self) -> None:
+        self._control.close()
+        self._process.kill()
+        self._process.wait(_FORK_S)
+
+
+class _Worker:
+    """One forked process, for one call at a time."""
+
+    def __init__(self, pid: int, sock: socket.socket) -> None:
+        self._pid = pid
+        self._handle = os.pidfd_open(pid)
+        self._sock = sock
+        self.slowed = False
+
+    def ask(self, call: Call, limit_s: float) -> Judgement:
+        deadline = time.monotonic() + limit_s + call.extra_s
+        reply: dict[str, Any]
+        try:
+            self._sock.settimeout(limit_s + call.extra_s)
+            frames.send(self._sock, {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes})
+            if not self._answers_within(min(_SLOW_S, limit_s)):
+                self._slow_down()
+            self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+            reply = frames.receive(self._sock)
+        except TimeoutError as e:
+            raise VerifierTimeout(f"no verdict within {limit_s:g} s (reward_worker.timeout_s)") from e
+        except (EOFError, OSError) as e:
+            raise VerifierCrash("the verifier's process died") from e
+        if "error" in reply:
+            raise VerifierCrash(reply["error"])
+        return Judgement(value=reply["value"], why=reply["why"])
+
+    def _answers_within(self, seconds: float) -> bool:
+        poll = select.poll()  # unlike select, it takes descriptors above 1024
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def _slow_down(self) -> None:
+        self.slowed = True
+        try:
+            os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
+        except ProcessLookupError:
+            return  # it died; reading its answer says so
+
+    def kill(self) -> None:
+        self._sock.close()
+        try:
+            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # already gone, which is what is wanted
+        finally:
+            os.close(self._handle)
+
+
+def _environment() -> dict[str, str]:
+    """The caller's environment without Ray's, with its import path, and one thread for each numerical library."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    path = os.pathsep.join(p or os.getcwd() for p in sys.path)
+    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

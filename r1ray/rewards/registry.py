@@ -1,0 +1,48 @@
+"""Rewards by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from r1ray.errors import ConfigError
+from r1ray.rewards.accuracy import VERIFIERS
+from r1ray.rewards.base import Reward
+from r1ray.rewards.form import Format
+from r1ray.rewards.params import make, nearest
+
+
+def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:
+    name = params.get("verifier", "math")
+    if name not in VERIFIERS:
+        raise ConfigError(
+            f"{owner}: verifier = {name!r} is unknown{nearest(str(name), VERIFIERS)}; there are {', '.join(VERIFIERS)}"
+        )
+    rest = {key: value for key, value in params.items() if key != "verifier"}
+    return make(VERIFIERS[name], rest, f"{owner} (verifier {name})")
+
+
+def _plain(cls: type[Reward]) -> Callable[[Mapping[str, Any], str], Reward]:
+    return lambda params, owner: make(cls, params, owner)
+
+
+REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
+    "accuracy": _accuracy,
+    "format": _plain(Format),
+}
+"""Kind -> how to build it from its parameters."""
+
+
+def kind_of(name: str) -> str:
+    """`accuracy/code` is of the kind accuracy; what follows the slash tells several of a kind apart."""
+    return name if ":" in name else name.partition("/")[0]
+
+
+def build(name: str, params: Mapping[str, Any]) -> Reward:
+    """The reward that `name` stands for. Raises ConfigError for an unknown name or a bad parameter."""
+    kind = kind_of(name)
+    if kind not in REWARDS:
+        raise ConfigError(
+            f"there is no reward {name!r}{nearest(kind, REWARDS)}; there are {', '.join(REWARDS)}, and module:function"
+        )
+    return REWARDS[kind](params, name)

@@ -1,0 +1,152 @@
+"""Groups in, scored groups out: every reward of a sample, summed by weight, failures by name.
+
+Sample --reward--> float ----------------------------.
+               `-> Call --lane of threads--> Pool ----+--> Score(reward, parts, error)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from r1ray.config.schema import RewardConfig, RewardWorkerConfig
+from r1ray.errors import ConfigError, DataError, InfrastructureError, VerifierCrash
+from r1ray.rewards.base import Call, Judgement, Reward, Sample
+from r1ray.rewards.pool import Pool
+from r1ray.rewards.registry import build, kind_of
+from r1ray.types import RolloutGroup, Score, ScoredGroup
+
+_VERIFY_LANE = 48
+"""Verifications at once. Most are over in milliseconds; so many must hang at once before any other has to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """One reward as a source of prompts uses it."""
+
+    key: str  # its name in Score.parts
+    weight: float
+    reward: Reward
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """A sample that is being judged. Producer: Scorer.begin."""
+
+    parts: tuple[_Part, ...]
+    values: tuple[Judgement | Future[Judgement], ...]
+
+    def result(self) -> tuple[Score, dict[str, str]]:
+        """The score, and by part what its reward had to say of it. Waits for calls; each ends within its limit."""
+        parts: dict[str, float] = {}
+        notes: dict[str, str] = {}
+        errors: list[str] = []
+        for part, value in zip(self.parts, self.values, strict=True):
+            try:
+                judgement = value if isinstance(value, Judgement) else value.result()
+            except (DataError, InfrastructureError) as e:
+                errors.append(f"{type(e).__name__}: {part.key}: {e}")
+                continue
+            parts[part.key] = judgement.value
+            if judgement.why:
+                notes[part.key] = judgement.why
+        reward = 0.0 if errors else math.fsum(p.weight * parts[p.key] for p in self.parts)
+        return Score(reward=reward, parts=parts, error="; ".join(errors) or None), notes
+
+
+class Scorer:
+    """Judges samples by the configured rewards. Thread-safe.
+
+    Example: rewards accuracy (weight 1.0) and format (0.5) on a right answer in the wrong form give
+    Score(reward=1.0, parts={"accuracy": 1.0, "format": 0.0}, error=None). A sample that a verifier could not judge has an
+    error such as "VerifierTimeout: accuracy: no verdict within 5 s ...", the reward 0.0, and no part of that name.
+    """
+
+    def __init__(
+        self,
+        rewards: Sequence[RewardConfig],
+        worker: RewardWorkerConfig,
+        source_rewards: Mapping[str, Sequence[str] | None] | None = None,
+    ) -> None:
+        """`source_rewards`: source -> names out of `rewards`; None for all. Raises ConfigError for what cannot be built."""
+        self._timeout_s = worker.timeout_s
+        every = [(config, build(config.name, config.params)) for config in rewards]
+        self._default = _chosen(every, None, "rewards")
+        self._by_source = {name: _chosen(every, names, name) for name, names in (source_rewards or {}).items()}
+        self._pool = Pool(["r1ray.rewards.symbolic:warm_up"])
+        self._lanes = {
+            "verify": ThreadPoolExecutor(_VERIFY_LANE, thread_name_prefix="verify"),
+            "program": ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="program"),
+        }
+
+    def check(self) -> None:
+        """Try what judging will need on this machine. Raises ConfigError, with what to do, where something is missing."""
+
+    def score(self, group: RolloutGroup) -> ScoredGroup:
+        """Judge every completion of a group."""
+        pending = [self.begin(Sample.of(group, i)) for i in range(len(group.completions))]
+        return ScoredGroup(rollout=group, scores=tuple(p.result()[0] for p in pending))
+
+    def begin(self, sample: Sample) -> Pending:
+        """Begin to judge a sample: what can be told at once is told, calls go to processes. Raises ConfigError after close."""
+        parts = self._by_source.get(sample.task, self._default)
+        return Pending(parts=parts, values=tuple(self._begin(part.reward, sample) for part in parts))
+
+    def close(self) -> None:
+        """Kill the processes. What is still being judged ends in an error."""
+        self._pool.close()
+        for lane in self._lanes.values():
+            lane.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, reward: Reward, sample: Sample) -> Judgement | Future[Judgement]:
+        outcome: float | Call
+        try:
+            outcome = reward(sample)
+        except DataError as e:
+            return _failed(e)
+        except Exception as e:  # a reward that raises must not take the group's other samples along
+            return _failed(VerifierCrash(f"{type(e).__name__}: {e}"))
+        if isinstance(outcome, Call):
+            return self._lanes[outcome.lane].submit(self._call, outcome)
+        return Judgement(value=outcome)
+
+    def _call(self, call: Call) -> Judgement:
+        judgement = self._pool.call(call, self._timeout_s)
+        if call.then is None:
+            return judgement
+        return Judgement(value=call.then(judgement.value), why=judgement.why)
+
+
+def _failed(error: Exception) -> Future[Judgement]:
+    future: Future[Judgement] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:
+    """The rewards of one source. A part is called by its kind where the source uses one of that kind, else by its full name."""
+    known = Counter(config.name for config, _ in every)
+    twice = [name for name, count in known.items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"two rewards are called {twice[0]}: tell them apart, e.g. {twice[0]}/first and {twice[0]}/second"
+        )
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(
+                f"the source {owner} uses the reward {name!r}; `rewards` has {', '.join(known) or 'none'}"
+            )
+    used = [(config, reward) for config, reward in every if names is None or config.name in names]
+    kinds = Counter(kind_of(config.name) for config, _ in used)
+    return tuple(
+        _Part(
+            key=kind_of(config.name) if kinds[kind_of(config.name)] == 1 else config.name,
+            weight=config.weight,
+            reward=reward,
+        )
+        for config, reward in used
+    )

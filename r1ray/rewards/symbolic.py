@@ -1,0 +1,106 @@
+"""Mathematical equivalence by the math-verify library. Runs in a worker process only: sympy may hang, or eat all memory."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+from math_verify import LatexExtractionConfig, parse, verify
+from math_verify.errors import TimeoutException
+
+from r1ray.rewards.numbers import plain, same, unwrapped
+
+logging.getLogger("math_verify").setLevel(
+    logging.ERROR
+)  # it warns that its own time-outs are off: the pool keeps the time
+
+_CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
+_NAMES = "sin cos tan cot sec csc log ln exp sqrt min max gcd lcm mod det inf infinity and"
+_WORD = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end)\{\w+\}")
+_SYMBOLS = {"π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "×": r"\times ", "·": r"\cdot ",
+            "÷": r"\div ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "±": r"\pm ", "²": "^2", "³": "^3",
+            "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", r"\varnothing": r"\emptyset", "**": "^"}  # fmt: skip
+_ASCII = (
+    (re.compile(r"(?<!\\)\bsqrt\s*\(([^()]*)\)|√\(([^()]*)\)"), r"\\sqrt{\1\2}"),
+    (re.compile(r"√\s?(\w+)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<!\\)\b(pi|infinity|sin|cos|tan|log|ln|exp)\b"), r"\\\1 "),
+    (re.compile(r"\\infinity"), r"\\infty"),
+    (re.compile(r"(?<=[^\s*])\s*\*\s*(?=[^\s*])"), r" \\cdot "),
+    (re.compile(r"<="), r"\\le "),
+    (re.compile(r">="), r"\\ge "),
+    (re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))(?!\d{3},?\d*\))"), ""),
+)
+_REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{?(\d+)\}?")
+
+
+def equivalent(truth: str, answers: list[str]) -> float:
+    """1.0 where every answer equals the truth, or all of them together do (`1` and `-1` for `1, -1`), else 0.0."""
+    if all(equal(truth, a) for a in answers):
+        return 1.0
+    return float(len(answers) > 1 and equal(truth, ", ".join(answers)))
+
+
+def equal(truth: str, answer: str) -> bool:
+    """Whether two expressions are equal in mathematics. What cannot be parsed equals only the same text."""
+    left, right = _normal(truth), _normal(answer)
+    if left == right:
+        return bool(left)
+    first, second = plain(truth), plain(answer)
+    if first and second:
+        return same(first, second)
+    if _is_prose(left) or _is_prose(right):
+        return left.casefold().split() == right.casefold().split()
+    gold, given = _parsed(left), _parsed(right)
+    return bool(
+        gold and given and verify(gold, given, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
+    )
+
+
+def warm_up() -> None:
+    """Load what the first comparison would load."""
+    equal(r"\frac{1}{2}", "x^2 + 1")
+    equal(r"(x+1)^2", "x^2+2x+1")
+    equal(r"[0, 1)", r"\{1, 2\}")
+
+
+def _normal(text: str) -> str:
+    text = unwrapped(text)
+    for symbol, latex in _SYMBOLS.items():
+        text = text.replace(symbol, latex)
+    for pattern, replacement in _ASCII:
+        text = pattern.sub(replacement, text)
+    return _REPEATING.sub(_fraction, text).strip()
+
+
+def _fraction(found: re.Match[str]) -> str:
+    whole, fixed, cycle = found.groups()
+    if len(whole + fixed + cycle) > 40:
+        return found.group()
+    bottom = int("9" * len(cycle) + "0" * len(fixed))
+    top = int((whole or "0") + fixed + cycle) - int((whole or "0") + fixed)
+    return rf"\frac{{{top}}}{{{bottom}}}"
+
+
+def _is_prose(text: str) -> bool:
+    """Whether the text has a word, which an algebra system would take for a product of its letters."""
+    return any(word.lower() not in _NAMES.split() for word in _WORD.findall(_ENVIRONMENT.sub(" ", text)))
+
+
+def _parsed(latex: str) -> list[Any]:
+    try:
+        expressions: list[Any] = parse(
+            rf"\boxed{{{latex}}}",
+            extraction_config=_CONFIG,
+            fallback_mode="no_fallback",
+            parsing_timeout=None,
+            raise_on_error=True,
+        )
+    except (MemoryError, RecursionError, TimeoutException):
+        raise
+    except (
+        Exception
+    ):  # the parser raises anything for text that is no mathematics: such an answer is wrong, not in error
+        return []
+    return expressions

@@ -1,0 +1,86 @@
+"""The process that verification processes are forked from: small, single-threaded, its libraries loaded and warm.
+
+    pool ---- control socket: one descriptor of a fresh socket pair ---> zygote --fork--> worker, serves on that socket
+         <--- {"pid": ...} -------------------------------------------------'
+
+Run as `python -m r1ray.rewards.zygote FD [module | module:function ...]`; the names are imported, and called, before forks.
+It ends with its pool, when the control socket closes, and takes its workers along.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+from r1ray.rewards import frames
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    """Load, report, then fork a worker for each descriptor that arrives."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        for name in sys.argv[2:]:
+            resolve(name)() if ":" in name else importlib.import_module(name)
+    except Exception as e:  # whatever a module raises on import is the pool's to report
+        frames.send(control, {"error": f"{type(e).__name__}: {e}"})
+        sys.exit(1)
+    gc.collect()
+    gc.freeze()  # keeps the loaded libraries' pages shared between the forks
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
+    frames.send(control, {"pid": os.getpid()})
+    while True:
+        _, fds, _, _ = socket.recv_fds(control, 1, 1)
+        if not fds:
+            return
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            _serve(socket.socket(fileno=fds[0]))
+            os._exit(0)
+        os.close(fds[0])
+        frames.send(control, {"pid": pid})
+
+
+def resolve(name: str) -> Any:
+    """The object that `module:function` names. Raises ImportError or AttributeError."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _serve(sock: socket.socket) -> None:
+    """Answer calls until the pool hangs up."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while True:
+        try:
+            request = frames.receive(sock)
+        except (EOFError, ConnectionResetError):
+            return
+        frames.send(sock, _answer(request))
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    limit = request["memory_bytes"] or resource.RLIM_INFINITY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    try:
+        result = resolve(request["function"])(**request["args"])
+    except MemoryError:
+        return {"error": f"out of memory (limit {limit >> 20} MiB)"}
+    except Exception as e:  # every failure goes back by name; the pool raises it as a VerifierCrash
+        return {"error": f"{type(e).__name__}: {e}"[:500]}
+    value, why = result if isinstance(result, tuple) else (result, None)
+    return {"value": float(value), "why": why}
+
+
+if __name__ == "__main__":
+    main()
