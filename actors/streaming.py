@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator, Sequence
 from itertools import count
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, cast
 
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 from r1ray.data.tokenizer import Tokenizer
+from r1ray.files import read_json
 from r1ray.machine import Machine
 from r1ray.modelfolder import ModelShape, read_shape
 from r1ray.types import Sampling
@@ -29,14 +31,16 @@ class StreamingEngine:
         """
         shape = read_shape(model)
         self._max_length = min(max_length, shape.context)
-        os.environ.update(GPU_ENVIRONMENT if machine.gpus else CPU_ENVIRONMENT)
-        import torch
-        from vllm import EngineArgs
-        from vllm.v1.engine.llm_engine import LLMEngine
+        os.environ.update({**(GPU_ENVIRONMENT if machine.gpus else CPU_ENVIRONMENT), "VLLM_LOGGING_LEVEL": "ERROR"})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of vLLM about torch: nothing that a chatter can do
+            import torch
+            from vllm import EngineArgs
+            from vllm.v1.engine.llm_engine import LLMEngine
 
-        if not machine.gpus:
-            torch.set_num_threads(machine.cores)  # rollout workers have one core each; here nobody else computes
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments(model, shape, machine)))
+            if not machine.gpus:
+                torch.set_num_threads(machine.cores)  # rollout workers have one core each; here nobody else computes
+            self._engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments(model, shape, machine)))
         self._names = count()
 
     @property
@@ -75,6 +79,7 @@ class StreamingEngine:
             "model": str(model),
             "max_model_len": self._max_length,
             "max_num_seqs": 1,
+            "dtype": _dtype(model, machine),
             "distributed_executor_backend": "uni",
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -82,8 +87,14 @@ class StreamingEngine:
         if not machine.gpus:
             sequence = 2 * shape.layers * shape.key_value * 4 * self._max_length  # keys and values, float32
             arguments |= {
-                "dtype": "auto" if machine.cpu_bfloat16 else "float32",
                 "enforce_eager": True,
                 "kv_cache_memory_bytes": sequence + CACHE_SLACK,
             }
         return arguments
+
+
+def _dtype(model: Path, machine: Machine) -> str:
+    """The type that the weights are stored in, where this machine computes in it. vLLM's own choice halves float32."""
+    config = read_json(model / "config.json")
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return stored if machine.gpus or machine.cpu_bfloat16 else "float32"

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from r1ray.data.templates import CHAT_TEMPLATES, render
 from r1ray.data.tokenizer import Tokenizer
+from r1ray.formatting import printable
 from r1ray.responses import Piece, Splitter
 from r1ray.types import Message, Sampling
 
@@ -102,7 +103,7 @@ class Chat:
 
     def _show(self, parts: list[Piece]) -> list[Piece]:
         for kind, text in parts:
-            self._console.print(Text(text, style=STYLES[kind]), end="", soft_wrap=True)
+            self._console.print(Text(printable(text), style=STYLES[kind]), end="", soft_wrap=True)
         return parts
 
 

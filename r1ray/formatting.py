@@ -7,6 +7,9 @@ import math
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_PICTURES = (
+    {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), "␦")
+)
 
 
 def duration(seconds: float) -> str:
@@ -53,6 +56,11 @@ def number(value: float | None) -> str:
     if size >= 1e-3:
         return f"{value:.3g}"
     return f"{value:.2g}"
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control characters, which could move its cursor or worse, as their visible pictures."""
+    return text.translate(_PICTURES)
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from r1ray.codec import unpack_scored
 from r1ray.errors import ConfigError
-from r1ray.formatting import number
+from r1ray.formatting import number, printable
 from r1ray.ledger import GroupRecord, LedgerReader
 from r1ray.ledger.records import GroupState
 from r1ray.responses import Piece, pieces
@@ -71,7 +71,7 @@ def render(record: GroupRecord, group: ScoredGroup | None, wanted: Filter, *, co
         return Padding(Group(*parts, Text(_why_empty(record), style="yellow")), (0, 0, 1, 0))
     prompt = group.rollout.prompt
     for message in prompt.messages:
-        parts.append(Text(f"{message['role']}: {message['content']}", style="cyan"))
+        parts.append(Text(printable(f"{message['role']}: {message['content']}"), style="cyan"))
     parts.append(Text(f"truth: {prompt.answer}", style="dim"))
     fitting = [(c, s) for c, s in zip(group.rollout.completions, group.scores, strict=True) if wanted.shows(s)]
     for completion, score in fitting[:completions]:
@@ -84,7 +84,7 @@ def render(record: GroupRecord, group: ScoredGroup | None, wanted: Filter, *, co
 
 def styled(parts: list[Piece]) -> Text:
     """The pieces of a response, one below the other."""
-    return Text("\n").join(Text(text, style=STYLES[kind]) for kind, text in parts)
+    return Text("\n").join(Text(printable(text), style=STYLES[kind]) for kind, text in parts)
 
 
 def _headline(record: GroupRecord) -> Text:

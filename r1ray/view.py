@@ -19,7 +19,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from r1ray.formatting import duration, number, share, sparkline
+from r1ray.formatting import duration, number, printable, share, sparkline
 
 Status = Mapping[str, Any]
 
@@ -113,7 +113,7 @@ class PlainView:
             self.line(evaluation_line(evaluation))
 
     def line(self, text: str) -> None:
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(printable(text)), soft_wrap=True)
 
 
 class LiveView:
@@ -146,7 +146,7 @@ class LiveView:
             self._history = {s: m for s, m in self._history.items() if s < step} | {step: metrics}
 
     def line(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(printable(text)))
 
     def render(self) -> RenderableType:
         """The whole screen from the last status."""

@@ -59,6 +59,12 @@ def test_thinking_is_dim_and_tags_are_not_shown():
     assert console.file.getvalue() == "\x1b[2m7+5\x1b[0m12\n"
 
 
+def test_a_model_cannot_send_commands_to_the_terminal():
+    chat, console = make(ScriptedEngine(WordTokenizer(chat=False), ["a\x1b[2Jb"]))
+    chat.turn("x")
+    assert console.file.getvalue() == "a␛[2Jb\n"
+
+
 def test_thinking_that_the_template_opens_is_dim_from_the_first_word():
     engine = ScriptedEngine(WordTokenizer(chat=True, opening="<think>\n"), ["hm", "</think>yes"])
     chat, console = make(engine)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from r1ray.formatting import duration, number, share, sparkline
+from r1ray.formatting import duration, number, printable, share, sparkline
 from r1ray.view import LiveView, PlainView, make_view
 
 
@@ -176,3 +176,7 @@ def test_sparklines_shrink_by_averaging_and_leave_out_what_is_not_finite():
     assert sparkline([0, 0, 1, 1], 2) == "▁█"
     assert sparkline([2, 2, 2], 5) == "▄▄▄"
     assert sparkline([float("nan")], 5) == sparkline([], 5) == ""
+
+
+def test_control_characters_are_made_visible():
+    assert printable("a\tb\n\x1b[2J\r\x9b") == "a\tb\n␛[2J␍␦"
