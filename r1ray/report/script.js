@@ -28,8 +28,10 @@ function place(svg, step) {
 
 function point(step) {
   for (const { figure, series, values, drawings } of panels) {
-    series.forEach((points, i) => { values[i].textContent = nearest(points, step)[1]; });
-    figure.querySelector(".at").textContent = `, step ${step.toLocaleString("en")}`;
+    const read = series.map((points) => nearest(points, step));
+    read.forEach(([, value], i) => { values[i].textContent = value; });
+    // Evaluations are far apart: name the step that the value is of, not the one pointed at.
+    figure.querySelector(".at").textContent = `, step ${Math.round(read[0][0]).toLocaleString("en")}`;
     drawings.forEach((svg) => place(svg, step));
   }
 }
