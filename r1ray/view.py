@@ -162,7 +162,7 @@ class LiveView:
     def _headline(self, status: Status) -> RenderableType:
         steps = status.get("steps") or self._total_steps
         done = status.get("step") or 0
-        state = Text(status.get("state") or "starting", style="bold")
+        state = Text().append(status.get("state") or "starting", style="bold")
         if status.get("waiting_for"):
             state.append(f"  waiting for {status['waiting_for']}", style="dim")
         if status.get("message"):
@@ -196,7 +196,12 @@ class LiveView:
             bar: RenderableType = Text()
             if not ended:
                 bar = ProgressBar(
-                    total=total or None, completed=done, pulse=total == 0, width=30, complete_style="cyan"
+                    total=total or None,
+                    completed=done,
+                    pulse=total == 0,
+                    width=30,
+                    complete_style="cyan",
+                    pulse_style="cyan",
                 )
             seconds = Text(duration(self._phases.seconds(name)), style="dim")
             table.add_row(mark, Text(name, style="dim" if ended else ""), bar, seconds)
