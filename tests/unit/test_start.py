@@ -1,0 +1,130 @@
+"""From the command line to a run folder: what is refused leaves nothing behind, what is resumed is the same run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1ray.config.identity import config_hash
+from r1ray.config.load import load_config
+from r1ray.errors import ConfigError, IntegrityError
+from r1ray.machine import GIB, Machine
+from r1ray.metrics import read_events
+from r1ray.runfolder import RunFolder
+from r1ray.start import EMBEDDED_FOLDER, Preparation
+from tests.unit.model_folder import write_model
+
+LAPTOP = Machine(cores=2, memory_bytes=16 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
+RUN = Path("runs/tiny")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with the model that conf/tiny.yaml asks for, on a laptop."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("r1ray.start.this_machine", lambda: LAPTOP)
+    write_model(EMBEDDED_FOLDER)
+    return tmp_path
+
+
+def new(*overrides: str) -> Preparation:
+    return Preparation.new(["tiny"], overrides)
+
+
+def resumed(*overrides: str) -> Preparation:
+    return Preparation.resumed(RUN, [], overrides)
+
+
+@pytest.fixture
+def stopped() -> RunFolder:
+    """A run that was started and has no driver any more."""
+    folder = new().folder()
+    folder.release()
+    return folder
+
+
+def test_a_new_run_keeps_its_resolved_configuration() -> None:
+    preparation = new("run.steps=7")
+    with preparation.folder() as folder:
+        assert folder.path == RUN
+        assert load_config([str(folder.config)]).config == preparation.loaded.config
+        assert folder.identity().config_hash == config_hash(preparation.loaded.config)
+        assert preparation.loaded.config.model.path == "models/tiny"
+
+
+def test_what_is_refused_leaves_nothing_behind(here: Path) -> None:
+    short = replace(new(), machine=replace(LAPTOP, memory_bytes=2 * GIB))
+    with pytest.raises(ConfigError, match=r"this machine has 2\.0 GiB"):
+        short.folder()
+    with pytest.raises(ConfigError, match="has no GPU"):
+        new("learner.num_gpus=1").folder()
+    assert not (here / "runs").exists()
+
+
+def test_a_second_start_is_refused_unless_fresh(stopped: RunFolder) -> None:
+    begun = stopped.identity()
+    with pytest.raises(ConfigError, match="holds a run already"):
+        new().folder()
+    with new().folder(fresh=True) as folder:
+        assert RunFolder.open(Path("runs/tiny.1")).identity() == begun
+        assert folder.identity().run_id != begun.run_id
+
+
+def test_a_resume_is_the_same_run_with_what_may_change_changed(stopped: RunFolder) -> None:
+    begun = stopped.identity()
+    with resumed("run.steps=80", "deadlines.rpc_s=5").folder() as folder:
+        assert folder.identity() == begun
+        assert load_config([str(folder.config)]).config.run.steps == 80
+        (event,) = read_events(folder.path)
+        assert (event["kind"], event["changed"]) == ("reconfigured", {"run.steps": 80, "deadlines.rpc_s": 5.0})
+
+
+def test_a_resume_without_changes_writes_nothing(stopped: RunFolder) -> None:
+    before = stopped.config.stat().st_mtime_ns
+    with resumed().folder() as folder:
+        assert folder.config.stat().st_mtime_ns == before
+        assert read_events(folder.path) == []
+
+
+def test_a_resume_that_would_be_another_run_is_refused_by_key(stopped: RunFolder) -> None:
+    with pytest.raises(ConfigError, match=r"rollout\.group_size = 4 \(command line\): the run was started with 8"):
+        resumed("rollout.group_size=4")
+    assert stopped.holder() is None
+
+
+def test_a_resume_with_another_tokenizer_is_refused(stopped: RunFolder) -> None:
+    (EMBEDDED_FOLDER / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
+    with pytest.raises(IntegrityError, match=r"vocabulary hash .* was begun with"):
+        resumed().folder()
+
+
+def test_a_resume_of_a_run_that_goes_on_is_refused() -> None:
+    with new().folder():
+        with pytest.raises(ConfigError, match="in use by process"):
+            resumed().folder()
+
+
+def test_a_moved_run_can_be_resumed(stopped: RunFolder) -> None:
+    moved = stopped.path.rename("moved")
+    with Preparation.resumed(moved, [], []).folder() as folder:
+        assert load_config([str(folder.config)]).config.run.dir == "moved"
+
+
+def test_a_dry_run_tells_configuration_placement_and_memory() -> None:
+    text = new("run.steps=7").describe()
+    assert "  steps: 7\n" in text
+    assert "1 x learner rank" in text
+    assert "Fits this machine." in text
+
+
+def test_a_dry_run_needs_no_embedded_model(here: Path) -> None:
+    EMBEDDED_FOLDER.rename("elsewhere")
+    assert new().lacks_embedded_model
+    assert "not known before `r1ray tiny models/tiny`" in new().describe()
+
+
+def test_a_dry_run_of_another_model_names_what_is_missing() -> None:
+    with pytest.raises(ConfigError, match="hf download"):
+        new("model.path=models/nowhere").describe()
