@@ -70,7 +70,7 @@ def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, kille
                 killed_at = None
                 w.event("worker_lost", worker="rollout-0", reason="rollout-0 died", state="healthy")
                 clock.now += 300.0
-                w.event("started", resume=True, pid=4343)
+                w.event("started", resume=True, pid=4343, versions=VERSIONS)
                 w.rewind(step - 2)
                 step -= 3
             step += 1
