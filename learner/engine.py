@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from learner import zero_state
 from learner.model import DTYPES
 from r1ray.config.schema import LearnerConfig, ModelConfig
-from r1ray.errors import InfrastructureError
+from r1ray.errors import InfrastructureError, IntegrityError
 
 B = TypeVar("B")
 LossOf = Callable[[Callable[..., Any], B], Tensor]
@@ -28,6 +29,9 @@ LossOf = Callable[[Callable[..., Any], B], Tensor]
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
+
+
+STATE_KINDS = ("weight", *zero_state.MOMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +95,7 @@ class Engine:
             config=deepspeed_config(model=model, learner=learner, elements=elements),
             dist_init_required=False,
         )
+        zero_state.prepare(self.stage, self.zero_optimizer, self.optimizer)
 
     @property
     def module(self) -> Any:
@@ -179,6 +184,50 @@ class Engine:
         for name, parameter in self.module.named_parameters():
             with gathered([parameter], self.stage):
                 yield name, parameter.data
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """("<kind>/<parameter name>", whole float32 tensor): weights and Adam moments, which with `applied_steps` are all.
+
+        A tensor is valid until the next is asked for, and every rank must iterate to the end.
+        """
+        for name, parameter in self.module.named_parameters():
+            for kind in STATE_KINDS:
+                yield f"{kind}/{name}", zero_state.read(self.stage, self.optimizer, parameter, kind)
+
+    def load_state(self, state: Iterable[tuple[str, Tensor]], *, applied_steps: int) -> None:
+        """Put back what `state` gave, under whatever number of ranks and ZeRO stage.
+
+        Raises IntegrityError where it is another model's; the engine is of no use then.
+        """
+        parameters = dict(self.module.named_parameters())
+        expected = {f"{kind}/{name}" for name in parameters for kind in STATE_KINDS}
+        for key, value in state:
+            kind, _, name = key.partition("/")
+            shape = tuple(getattr(parameters[name], "ds_shape", parameters[name].shape)) if key in expected else None
+            if shape != tuple(value.shape):
+                raise IntegrityError(
+                    f"{key} {tuple(value.shape)} is not a tensor of this model: is it the right checkpoint?"
+                )
+            expected.remove(key)
+            self._load(parameters[name], kind, value.to(self.device))
+        if expected:
+            raise IntegrityError(
+                f"the checkpoint lacks {len(expected)} tensors of this model, {min(expected)} among them"
+            )
+        self.applied_steps = applied_steps
+        zero_state.set_step(self.stage, self.zero_optimizer, self.optimizer, applied_steps)
+
+    def _load(self, parameter: Any, kind: str, value: Tensor) -> None:
+        zero_state.write(self.stage, self.optimizer, parameter, kind, value)
+        if kind == "weight":  # the copy in the compute dtype, which forward passes use
+            with gathered([parameter], self.stage, write=True):
+                parameter.data.copy_(value)
+
+    def gather_ranks(self, row: Tensor) -> Tensor:
+        """The rows of all ranks, stacked; they must have equal shapes."""
+        rows = [torch.empty_like(row) for _ in range(self._world_size)]
+        torch.distributed.all_gather(rows, row)
+        return torch.stack(rows)
 
     def close(self) -> None:
         """Leave the process group."""

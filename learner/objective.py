@@ -85,13 +85,11 @@ class PolicyObjective:
             value_T = value_T - a.entropy_coefficient * entropy_T
         loss = (weight_T * value_T).sum()
         tally.add("train/loss", loss.detach(), 0)
-        for name, observed_T in (
-            ("train/entropy", entropy_T.detach()),
-            ("train/clip_fraction", policy.clipped_T),
-            ("train/ratio_mean", policy.ratio_T),
-            ("train/correction", correction_T),
-        ):
-            tally.add(name, (observed_T * trained_T).sum(), trained_T.sum())
+        observed = {"entropy": entropy_T.detach(), "clip_fraction": policy.clipped_T, "ratio_mean": policy.ratio_T}
+        if a.is_correction != "none":
+            observed["correction"] = correction_T
+        for name, observed_T in observed.items():
+            tally.add(f"train/{name}", (observed_T * trained_T).sum(), trained_T.sum())
         return loss
 
     def _baselines(self, logprobs_T: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learner import checkpoint
 from learner.assemble import Fetch
 from learner.checks import check_algorithm, check_learner
 from learner.engine import Engine, init_process_group
@@ -104,6 +105,23 @@ class LearnerRank:
         for name, tensor in self._engine.full_parameters():
             yield name.removeprefix("hf."), tensor
 
+    def save_checkpoint(self, folder: Path) -> None:
+        """Write everything needed to go on from here to `folder`: whole or not at all."""
+        checkpoint.save(
+            Path(folder),
+            engine=self._engine,
+            reference=self._reference,
+            policy_version=self._version,
+            rng=self._engine.gather_ranks(_rng_state(self._engine.device)).cpu(),
+            writer=self._rank == 0,
+        )
+
+    def load_checkpoint(self, folder: Path) -> None:
+        """Go on from a checkpoint, of any number of ranks. Raises IntegrityError where it is torn or of another model."""
+        self._version, rng = checkpoint.load(Path(folder), engine=self._engine, reference=self._reference)
+        if self._rank < len(rng):  # a rank that did not exist then keeps its seed
+            _set_rng_state(self._engine.device, rng[self._rank])
+
     def export(self, folder: Path) -> None:
         """Write the policy in the Hugging Face format: whole or not at all."""
         export_model(self.named_weights(), source=self._folder, target=Path(folder), writer=self._rank == 0)
@@ -111,3 +129,16 @@ class LearnerRank:
     def close(self) -> None:
         """Leave the process group."""
         self._engine.close()
+
+
+def _rng_state(device: torch.device) -> Tensor:
+    """State of this rank's random generators, as bytes: the CPU's, then the GPU's where there is one."""
+    states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
+    return torch.cat(states).to(device)
+
+
+def _set_rng_state(device: torch.device, state: Tensor) -> None:
+    size = len(torch.get_rng_state())
+    torch.set_rng_state(state[:size])
+    if device.type == "cuda" and len(state) > size:
+        torch.cuda.set_rng_state(state[size:], device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -35,6 +36,20 @@ class ReferencePolicy:
         for name, parameter in self.parameters():
             with gathered([policy[name]], self._policy.stage), gathered([parameter], self._policy.stage, write=True):
                 parameter.data.copy_(policy[name].data)
+        self.version = version
+
+    def state(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, whole tensor) in the compute dtype; valid until the next is asked for, to be iterated to the end."""
+        for name, parameter in self.parameters():
+            with gathered([parameter], self._policy.stage):
+                yield name, parameter.data
+
+    def load_state(self, state: Iterable[tuple[str, Tensor]], *, version: int) -> None:
+        """Put back what `state` gave."""
+        parameters = dict(self.parameters())
+        for name, value in state:
+            with gathered([parameters[name]], self._policy.stage, write=True):
+                parameters[name].data.copy_(value)
         self.version = version
 
     def parameters(self) -> list[tuple[str, Any]]:

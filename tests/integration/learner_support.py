@@ -29,12 +29,12 @@ from r1ray.types import (
 VOCABULARY = 61
 
 
-def make_model(folder: Path, **changes: Any) -> Path:
+def make_model(folder: Path, *, seed: int = 11, **changes: Any) -> Path:
     """A small Qwen2 with random weights, grouped-query attention and tied embeddings; no tokenizer."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    torch.manual_seed(11)
+    torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     sizes |= {
         "num_key_value_heads": 2,

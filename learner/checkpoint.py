@@ -1,0 +1,179 @@
+"""Checkpoints: everything that a learner needs to go on as if nothing had happened, whole or absent.
+
+    step_000020/
+        state-00001.safetensors      float32 weights and Adam moments by parameter name, whole tensors
+        reference-00001.safetensors  the reference policy, where the KL term has one
+        rng.safetensors              one row per rank
+        trainer.json                 policy version, optimiser steps, version of the reference
+        manifest.json                size and SHA-256 of every file; written last
+
+The tensors are whole, not shards of ranks, so a checkpoint loads under any number of ranks and any ZeRO stage, and without
+unpickling anything, which DeepSpeed's own format would need. The price: rank 0 writes it all, one tensor at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from learner.files import ASIDE, write_aside
+from r1ray.errors import ConfigError, IntegrityError
+
+if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
+    from torch import Tensor
+
+    from learner.engine import Engine
+    from learner.reference import ReferencePolicy
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"step_(\d+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The newest whole checkpoint of a folder, and what had to be passed over."""
+
+    path: Path | None
+    warnings: tuple[str, ...]  # one for each newer checkpoint that is not whole: its name and what is wrong with it
+
+
+def save(
+    folder: Path, *, engine: Engine, reference: ReferencePolicy | None, policy_version: int, rng: Tensor, writer: bool
+) -> None:
+    """Write a checkpoint to `folder`, which must not exist. `rng` is [ranks, bytes]. A collective; the `writer` writes.
+
+    Raises IntegrityError where `folder` exists; any error leaves nothing behind.
+    """
+    streams = {"state": engine.state()}
+    if reference is not None:
+        streams["reference"] = reference.state()
+    try:
+        if writer:
+            _write(folder, streams, _trainer_record(engine, reference, policy_version), rng)
+    finally:  # the other ranks are in the same collectives, to the end
+        for stream in streams.values():
+            for _ in stream:
+                pass
+
+
+def _trainer_record(engine: Engine, reference: ReferencePolicy | None, policy_version: int) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "policy_version": policy_version,
+        "optimizer_steps": engine.applied_steps,
+        "reference_version": None if reference is None else reference.version,
+    }
+
+
+def _write(
+    folder: Path, streams: dict[str, Iterator[tuple[str, Tensor]]], trainer: dict[str, Any], rng: Tensor
+) -> None:
+    from safetensors.torch import save_file
+
+    from learner.shards import write_shards
+
+    if folder.exists():
+        raise IntegrityError(f"checkpoint {folder} exists already: nothing was written")
+    with write_aside(folder) as aside:
+        for stem, stream in streams.items():
+            write_shards(aside, stem, stream)
+        save_file({"rng": rng}, aside / "rng.safetensors")
+        (aside / "trainer.json").write_text(json.dumps(trainer, indent=1))
+        files = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
+        (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
+
+
+def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> tuple[int, Tensor]:
+    """Load what `save` wrote, on every rank; returns (policy version, rng [ranks of then, bytes]). A collective.
+
+    Raises IntegrityError for a checkpoint that is torn or of another model, ConfigError where a reference policy is needed
+    and the checkpoint has none.
+    """
+    from safetensors.torch import load_file
+
+    from learner.shards import read_shards
+
+    wrong = defect(folder)
+    if wrong:
+        raise IntegrityError(f"checkpoint {folder} is not whole: {wrong}")
+    trainer = json.loads((folder / "trainer.json").read_text())
+    if reference is not None and trainer["reference_version"] is None:
+        raise ConfigError(
+            f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0, as when it was written"
+        )
+    engine.load_state(read_shards(folder, "state"), applied_steps=trainer["optimizer_steps"])
+    if reference is not None:
+        reference.load_state(read_shards(folder, "reference"), version=trainer["reference_version"])
+    return trainer["policy_version"], load_file(folder / "rng.safetensors")["rng"]
+
+
+def defect(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None where every file has the size and hash that its manifest says."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        known, files = manifest["format"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        return f"{MANIFEST} cannot be read: {e!r}"
+    if known != FORMAT:
+        return f"it has format {known}, this code reads {FORMAT}"
+    for name, expected in files.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != expected["size"] or _fingerprint(path) != expected:
+            return f"{name} is not what the manifest says"
+    return None
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def find_latest(folder: Path) -> Found:
+    """The newest whole checkpoint below `folder`; those that are not whole are passed over with a warning each."""
+    warnings: list[str] = []
+    for _, path in reversed(_checkpoints(folder)):
+        wrong = defect(path)
+        if wrong is None:
+            return Found(path=path, warnings=tuple(warnings))
+        warnings.append(f"checkpoint {path.name} skipped: {wrong}")
+    return Found(path=None, warnings=tuple(warnings))
+
+
+def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
+    """Remove checkpoints but the newest `keep` and those of every `keep_every`-th step; returns the names of the removed.
+
+    The newest whole one stays whatever the numbers say, and so does everything newer than it. What a crash left half
+    written goes.
+    """
+    newest = find_latest(folder).path
+    if newest is None:
+        return []
+    checkpoints = _checkpoints(folder)
+    step_of_newest = _step(newest)
+    older = [(step, path) for step, path in checkpoints if step < step_of_newest]
+    kept = older[len(older) - max(0, keep - 1) :]
+    doomed = [path for step, path in older if (step, path) not in kept and not (keep_every and step % keep_every == 0)]
+    doomed += [path for path in folder.iterdir() if path.name.startswith(ASIDE)]
+    for path in doomed:
+        shutil.rmtree(path)
+    return [path.name for path in doomed]
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, folder), oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((_step(p), p) for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix("step_"))

@@ -1,0 +1,187 @@
+"""The gradient does not depend on how a minibatch is cut: ranks, micro-batches, packing, ZeRO stage. And NaN changes nothing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.integration.learner_support import fetcher, make_config, make_groups, make_manifest, make_model, run_ranks
+
+pytestmark = pytest.mark.integration
+
+STAGES = {1: (0, 1, 2, 3), 2: (0, 1, 2, 3)}
+KL, ENTROPY = 0.3, 0.05
+TOKENS = 42  # of a micro-batch: gives rank 0 five micro-batches and rank 1 four
+
+
+def expected_gradient(folder: Path, out: Path) -> None:
+    """The gradient by transformers alone: one sequence at a time, full logits, one sum with global denominators."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    config = make_config(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    reference = AutoModelForCausalLM.from_pretrained(folder.parent / "reference", dtype=torch.float32)
+    groups = make_groups(0)
+    total = sum(len(c.token_ids) for g in groups for c in g.rollout.completions)
+    for group in groups:
+        rewards = np.array([s.reward for s in group.scores])
+        for i, completion in enumerate(group.rollout.completions):
+            prompt = group.rollout.prompt.token_ids
+            ids = torch.tensor(np.concatenate([prompt, completion.token_ids]), dtype=torch.int64)[None]
+            rows = slice(len(prompt) - 1, ids.shape[1] - 1)
+            log_p = (model(ids).logits[0, rows] / group.rollout.sampling.temperature).log_softmax(-1)
+            with torch.no_grad():
+                log_ref = (reference(ids).logits[0, rows] / group.rollout.sampling.temperature).log_softmax(-1)
+            index = torch.tensor(completion.token_ids, dtype=torch.int64)[:, None]
+            new, ref = log_p.gather(1, index)[:, 0], log_ref.gather(1, index)[:, 0]
+            ratio = (new - torch.tensor(completion.behavior_logprobs)).exp()
+            advantage = (rewards[i] - rewards.mean()) / rewards.std() if rewards.std() else 0.0
+            policy = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
+            kl = (ref - new).exp() - (ref - new) - 1
+            entropy = -(log_p.exp() * log_p).sum(-1)
+            ((policy + KL * kl - ENTROPY * entropy).sum() / total).backward()
+    assert config.algorithm.loss_aggregation == "token"
+    save_file({name: p.grad for name, p in model.named_parameters()}, out)
+
+
+def gradients_of_all_stages(rank: int, world_size: int, port: int, model: str, wanted: str) -> dict[str, Any]:
+    import torch
+
+    from learner.engine import init_process_group
+
+    torch.set_num_threads(1)
+    expected = load_file(wanted)
+    device = init_process_group(rank=rank, world_size=world_size, address="127.0.0.1", port=port, timeout_s=60)
+    answer = {}
+    for stage in STAGES[world_size]:
+        answer[str(stage)] = one_stage(rank, world_size, stage, Path(model), expected, device)
+    return answer
+
+
+def one_stage(
+    rank: int, world_size: int, stage: int, model: Path, expected: dict[str, Any], device: Any
+) -> dict[str, Any]:
+    import torch
+    from deepspeed.utils import safe_get_full_grad
+
+    from learner.engine import Engine
+    from learner.model import load_policy
+    from learner.objective import MAXIMA, MEANS, Denominators, PolicyObjective
+    from learner.packing import plan_step
+    from learner.reference import ReferencePolicy
+    from learner.tally import Tally
+    from learner.trainer import PolicyTrainer
+
+    config = make_config(
+        model,
+        learner__zero_stage=stage,
+        learner__micro_batch_tokens=TOKENS,
+        algorithm__kl_coefficient=KL,
+        algorithm__entropy_coefficient=ENTROPY,
+    )
+    engine = Engine(
+        load_policy(config.model, model),
+        model=config.model,
+        learner=config.learner,
+        device=device,
+        world_size=world_size,
+    )
+    reference = ReferencePolicy(load_policy(config.model, model.parent / "reference"), engine, version=0)
+    trainer = PolicyTrainer(config, engine, reference, rank=rank, world_size=world_size)
+    groups = make_groups(0)
+    manifest = make_manifest(0, groups)
+    plans = plan_step(manifest, minibatches=1, ranks=world_size, micro_batch_tokens=TOKENS)
+    tally = Tally(
+        means=[*MEANS, "length/truncated", "reward/part/accuracy", "reward/part/format"], maxima=MAXIMA, device=device
+    )
+    minibatches = trainer._assemble(manifest, plans, fetcher(groups), tally)
+    trainer._look_back(minibatches)
+    objective = PolicyObjective(config)
+    total = sum(sum(g.completion_tokens) for g in manifest.groups)
+    counted = Denominators(tokens=total, sequences=16)
+
+    def loss_of(network: Any, batch: Any) -> Any:
+        return objective.loss(network, batch, counted, tally, unchanged_version=0)
+
+    engine.accumulate(minibatches[0], loss_of)
+    worst, squares = 0.0, 0.0
+    for name, parameter in engine.module.named_parameters():
+        gradient = safe_get_full_grad(parameter)
+        worst = max(worst, float((gradient - expected[name.removeprefix("hf.")]).abs().max()))
+        squares += float(gradient.double().square().sum())
+    report = engine.apply(lr=1e-3)
+    before = weights_of(engine)
+    nan_on_rank_0 = engine.step(minibatches[0], lambda n, b: loss_of(n, b) * (math.nan if rank == 0 else 1.0), lr=1e-3)
+    infinite = engine.step(minibatches[0], lambda n, b: loss_of(n, b) + (math.inf if rank == 0 else 0.0), lr=1e-3)
+    unchanged = all(torch.equal(a, b) for a, b in zip(before, weights_of(engine), strict=True))
+    again = engine.step(minibatches[0], loss_of, lr=1e-3)
+    moved = max(float((a - b).abs().max()) for a, b in zip(before, weights_of(engine), strict=True))
+    return {
+        "worst": worst,
+        "norm": math.sqrt(squares),
+        "reported_norm": report.grad_norm,
+        "applied": [report.applied, nan_on_rank_0.applied, infinite.applied, again.applied],
+        "steps": engine.applied_steps,
+        "unchanged": unchanged,
+        "moved": moved,
+        "micro_batches": [len([b for b in plans[0].micro_batches[r] if b]) for r in range(world_size)],
+        "sum_of_weights": [float(w.double().sum()) for w in weights_of(engine)],
+    }
+
+
+def weights_of(engine: Any) -> list[Any]:
+    return [tensor.clone() for _, tensor in engine.full_parameters()]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("gradient")
+    model = make_model(folder / "model")
+    make_model(folder / "reference", seed=12)
+    expected_gradient(model, folder / "gradient.safetensors")
+    return {n: run_ranks(gradients_of_all_stages, n, str(model), str(folder / "gradient.safetensors")) for n in STAGES}
+
+
+CASES = [(ranks, stage) for ranks, stages in STAGES.items() for stage in stages]
+
+
+@pytest.mark.parametrize(("ranks", "stage"), CASES)
+def test_gradient_is_that_of_one_sequence_at_a_time(answers: Any, ranks: int, stage: int) -> None:
+    for answer in answers[ranks]:
+        assert answer[str(stage)]["worst"] < 1e-6
+        assert answer[str(stage)]["norm"] > 0.1  # the comparison is not one of zeros
+
+
+def test_the_cut_was_uneven(answers: Any) -> None:
+    """Two ranks with different numbers of micro-batches: one of them ran an empty one."""
+    counts = answers[2][0]["2"]["micro_batches"]
+    assert counts[0] != counts[1]
+    assert min(counts) >= 2
+
+
+@pytest.mark.parametrize(("ranks", "stage"), CASES)
+def test_reported_norm_is_the_norm_before_clipping(answers: Any, ranks: int, stage: int) -> None:
+    for answer in answers[ranks]:
+        assert answer[str(stage)]["reported_norm"] == pytest.approx(answer[str(stage)]["norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize(("ranks", "stage"), CASES)
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all(answers: Any, ranks: int, stage: int) -> None:
+    for answer in answers[ranks]:
+        assert answer[str(stage)]["applied"] == [True, False, False, True]
+        assert answer[str(stage)]["steps"] == 2
+        assert answer[str(stage)]["unchanged"]
+        assert answer[str(stage)]["moved"] > 1e-4  # and the next step is applied again
+
+
+@pytest.mark.parametrize(("ranks", "stage"), CASES)
+def test_two_optimiser_steps_end_in_the_same_weights(answers: Any, ranks: int, stage: int) -> None:
+    one = answers[1][0]["0"]["sum_of_weights"]
+    for answer in answers[ranks]:
+        assert answer[str(stage)]["sum_of_weights"] == pytest.approx(one, abs=1e-4)
