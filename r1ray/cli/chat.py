@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from r1ray.cli._output import console
+
 
 def register(app: typer.Typer) -> None:
     """Add `chat`."""
@@ -27,8 +29,6 @@ def chat(
     """Talk to a model: thinking dim, answer plain. Ctrl-C ends a response, Ctrl-D the conversation."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is loaded; it warns of NUMA binding
 
-    from rich.console import Console
-
     from actors.streaming import StreamingEngine
     from r1ray.chat import Chat, converse
     from r1ray.machine import this_machine
@@ -36,7 +36,6 @@ def chat(
     from r1ray.types import Sampling
 
     folder = RunFolder(model)
-    console = Console(highlight=False)
     with console.status("loading the model"):
         path = folder.final if folder.run_json.exists() else model
         engine = StreamingEngine(path, this_machine(), max_length=max_length)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from r1ray.cli._output import RunArgument, console
 
 
 def register(app: typer.Typer) -> None:
@@ -14,7 +15,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: RunArgument,
     step: Annotated[int | None, typer.Option(help="Groups bound to this training step.")] = None,
     state: Annotated[
         Literal["leased", "scored", "taken", "trained", "dropped"] | None, typer.Option(help="Groups in this state.")
@@ -26,11 +27,8 @@ def inspect(
     completions: Annotated[int, typer.Option(min=1, help="Completions of each to show.")] = 4,
 ) -> None:
     """Show groups of a run: prompt, thinking, answer and rewards."""
-    from rich.console import Console
-
     from r1ray.inspect import Filter, found, render
 
-    console = Console(highlight=False)
     wanted = Filter(step=step, state=state, min_reward=min_reward, max_reward=max_reward, text=text)
     shown = 0
     for record, group in found(run, wanted, limit=limit):
