@@ -33,14 +33,14 @@ def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
             f"SQLite is {sqlite3.sqlite_version}; the ledger needs {'.'.join(map(str, OLDEST_SQLITE))} or newer"
         )
     # A write-ahead log without its database would be replayed into the new one.
-    for there in (path, path.with_name(path.name + "-wal")):
+    for there in (path, _log(path)):
         if there.exists():
             raise IntegrityError(f"{there} exists already: resume that run, or choose an empty run folder")
     draft = path.with_name(path.name + ".new")
     for suffix in ("", "-journal", "-wal", "-shm"):  # of a creation that was killed
         draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     with named_failures(path), closing(sqlite3.connect(draft, isolation_level=None)) as db:
-        # All this reaches the database file before WAL mode is on, so that `check_file` need not look into a log.
+        # All this reaches the database file before WAL mode is on, so that its header alone tells a ledger.
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.executescript("BEGIN;" + TABLES)
@@ -77,11 +77,9 @@ def check_file(path: Path, run_id: str | None) -> None:
         )
     if run_id is None:
         return
-    # `immutable` creates no files. It ignores the log, where the run's name never is: `create_file` wrote it before.
-    with (
-        named_failures(path),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db,
-    ):
+    # Without a log the file is whole by itself, and `immutable` creates no others. With one, it may be torn: a process died while
+    # it copied the log into it.
+    with named_failures(path), closing(sqlite3.connect(_uri(path, immutable=not _log(path).exists()), uri=True)) as db:
         found = read_meta(db, "run_id")
     if found != run_id:
         raise IntegrityError(f"{path} belongs to run {found!r}, not to {run_id!r}: name the right run folder")
@@ -107,14 +105,22 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A read-only connection that neither waits for the writer nor makes it wait."""
-    uri = path.absolute().as_uri() + "?mode=ro"
-    if not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
-        uri += "&immutable=1"  # read-only media: nobody writes, and SQLite cannot create its shared memory
+    # On read-only media nobody writes, and SQLite cannot create its shared memory.
+    uri = _uri(path, immutable=not _log(path).exists() and not os.access(path.parent, os.W_OK))
     with named_failures(path):
         db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         db.row_factory = sqlite3.Row
         db.execute("PRAGMA query_only = ON")
     return db
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def _uri(path: Path, *, immutable: bool) -> str:
+    """Read-only; `immutable` promises SQLite that nobody writes, so that it needs no files of its own."""
+    return path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
 
 
 def read_meta(db: sqlite3.Connection, key: str) -> str:

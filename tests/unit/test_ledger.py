@@ -137,6 +137,16 @@ def test_an_infrastructure_failure_takes_nothing_back_that_arrived_first(make: M
     assert ledger.status().ready == 1
 
 
+def test_a_lease_is_handed_back_once(make: Make, clock: Clock) -> None:
+    ledger = make()
+    ledger.lease("w0", 0, 1)
+    ledger.expire(clock.now + 60)
+    assert not ledger.fail("0-1", "EngineDied", infrastructure=True)
+    assert ledger.status().dropped_by_reason == {"lease_expired": 1}
+    assert ledger.fail("0-1", "PromptTooLong", infrastructure=False)  # that is news, and counts as an attempt
+    assert ledger.status().dropped_by_reason == {"PromptTooLong": 1}
+
+
 def test_a_score_with_an_error_is_a_failure_and_never_a_sample(make: Make) -> None:
     ledger = make(max_attempts=2)
     ledger.lease("w0", 0, 1)
@@ -292,6 +302,14 @@ def test_pruning_keeps_what_the_last_two_checkpoints_may_need(make: Make) -> Non
         ledger.rollback(1)
     undone = ledger.rollback(2)
     assert len(ledger.payloads([f"{i}-1" for i in range(5, 9)])) == undone.groups == 4
+
+
+def test_an_abandoned_checkpoint_does_not_count_when_payloads_are_removed(make: Make) -> None:
+    ledger = make(keep_payload_steps=0)
+    train(ledger, 5, checkpoint_every=2)
+    ledger.rollback(2)
+    ledger.commit(5, "step_000005")  # the one before it is now policy 2, not 4
+    assert ledger.rollback(2).steps == (2, 3, 4)
 
 
 def test_published_digests_cannot_change(make: Make) -> None:

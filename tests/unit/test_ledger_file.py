@@ -77,6 +77,20 @@ def test_another_file_is_refused_and_left_as_it_was(
     assert contents(tmp_path) == before
 
 
+def test_the_run_of_a_killed_ledger_is_read_from_its_log_too(tmp_path: Path) -> None:
+    live, killed = tmp_path / "live", tmp_path / "killed"
+    live.mkdir()
+    ledger = new_ledger(live)
+    train(ledger, 2)
+    shutil.copytree(live, killed)
+    ledger.close()
+    before = contents(killed)
+    with pytest.raises(IntegrityError, match="belongs to run 'run-1', not to 'run-2'"):
+        Ledger.open(killed / "ledger.sqlite", run_id="run-2")
+    after = contents(killed)
+    assert all(after[name] == before[name] for name in ("ledger.sqlite", "ledger.sqlite-wal"))
+
+
 def test_creating_never_overwrites(tmp_path: Path) -> None:
     new_ledger(tmp_path).close()
     before = contents(tmp_path)
@@ -120,6 +134,12 @@ def test_everything_acknowledged_is_there_after_reopening(tmp_path: Path) -> Non
     with closing(Ledger.open(tmp_path / "ledger.sqlite", clock=clock)) as again:
         assert again.status() == before
         assert again.put(payload("4-1", version=2)) is PutOutcome.DUPLICATE
+
+
+def test_every_commit_waits_for_the_disk(tmp_path: Path) -> None:
+    with closing(new_ledger(tmp_path)) as ledger:
+        assert ledger._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert ledger._db.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
 
 
 def test_a_full_disk_has_a_name_and_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
