@@ -1,0 +1,344 @@
+"""LearnerRank end to end: steps, checkpoints across numbers of ranks and ZeRO stages, export, deadlines, learning."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.integration.learner_support import fetcher, make_config, make_groups, make_manifest, make_model, run_ranks
+
+pytestmark = pytest.mark.integration
+
+DECOUPLED = {
+    "algorithm__importance": "decoupled",
+    "algorithm__is_correction": "truncated",
+    "algorithm__kl_coefficient": 0.1,
+    "algorithm__reference_refresh_steps": 2,
+    "learner__minibatches": 2,
+    "learner__micro_batch_tokens": 64,
+    "learner__optimizer__schedule": "cosine",
+}
+
+
+def make_rank(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any]) -> Any:
+    from learner.rank import LearnerRank
+
+    learner = LearnerRank(config=make_config(Path(model), **changes), rank=rank, world_size=world_size)
+    learner.setup("127.0.0.1", port)
+    return learner
+
+
+def train(learner: Any, *steps: int) -> list[dict[str, float]]:
+    answer = []
+    for step in steps:
+        groups = make_groups(step, seed=5)
+        metrics = learner.train_step(make_manifest(step, groups), fetcher(groups))
+        answer.append({k: v for k, v in metrics.items() if k != "learner/step_s"})
+    return answer
+
+
+def digest(learner: Any) -> str:
+    sha = hashlib.sha256()
+    for name, tensor in learner.named_weights():
+        sha.update(name.encode() + tensor.cpu().float().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def sums(learner: Any) -> dict[str, float]:
+    return {name: float(tensor.double().abs().sum()) for name, tensor in learner.named_weights()}
+
+
+# -- checkpoints ----------------------------------------------------------------------------------------------------
+
+
+def uninterrupted(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any], folder: str) -> Any:
+    """Five steps, with a checkpoint after the third and an export at the end."""
+    learner = make_rank(rank, world_size, port, model, changes)
+    train(learner, 0, 1, 2)
+    learner.save_checkpoint(Path(folder) / "step_000003")
+    metrics = train(learner, 3, 4)
+    learner.export(Path(folder) / "final")
+    answer = {"metrics": metrics, "digest": digest(learner), "sums": sums(learner), "version": learner.policy_version}
+    learner.close()
+    return answer
+
+
+def resumed(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any], folder: str) -> Any:
+    """The last two steps again, from the checkpoint."""
+    learner = make_rank(rank, world_size, port, model, changes)
+    learner.load_checkpoint(Path(folder) / "step_000003")
+    version = learner.policy_version
+    metrics = train(learner, 3, 4)
+    answer = {"metrics": metrics, "digest": digest(learner), "sums": sums(learner), "version": version}
+    learner.close()
+    return answer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("learner") / "model")
+
+
+@pytest.fixture(scope="module")
+def run(model: Path) -> dict[str, Any]:
+    """An uninterrupted run of two ranks under ZeRO 3, the stage that shards most."""
+    changes = {**DECOUPLED, "learner__zero_stage": 3}
+    folder = model.parent / "checkpoints"
+    folder.mkdir()
+    return {"folder": folder, "answers": run_ranks(uninterrupted, 2, str(model), changes, str(folder))}
+
+
+@pytest.mark.parametrize(("ranks", "stage"), [(1, 0), (1, 2), (2, 1), (2, 3)])
+def test_resume_goes_on_as_if_nothing_had_happened(model: Path, run: dict[str, Any], ranks: int, stage: int) -> None:
+    """Weights, moments, step count, learning rate and reference all come back, under other ranks and stages too."""
+    answers = run_ranks(resumed, ranks, str(model), {**DECOUPLED, "learner__zero_stage": stage}, str(run["folder"]))
+    wanted = run["answers"][0]
+    for answer in answers:
+        assert answer["version"] == 3
+        for found, expected in zip(answer["metrics"], wanted["metrics"], strict=True):
+            assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert answer["sums"] == pytest.approx(wanted["sums"], rel=1e-5)
+    if (ranks, stage) == (2, 3):
+        assert answers[0]["digest"] == wanted["digest"]  # to the bit
+
+
+def test_ranks_agree_on_metrics_and_weights(run: dict[str, Any]) -> None:
+    first, second = run["answers"]
+    assert first == second
+    assert first["version"] == 5
+    assert {"train/kl", "train/correction", "mismatch/max", "staleness/log_ratio", "reward/part/accuracy"} <= set(
+        first["metrics"][0]
+    )
+
+
+def test_checkpoint_is_refused_when_a_byte_changes(model: Path, run: dict[str, Any], tmp_path: Path) -> None:
+    import shutil
+
+    from learner.checkpoint import find_latest
+
+    torn = tmp_path / "step_000003"
+    shutil.copytree(run["folder"] / "step_000003", torn)
+    with (torn / "state-00001.safetensors").open("r+b") as file:
+        file.seek(2000)
+        byte = file.read(1)
+        file.seek(2000)
+        file.write(bytes([byte[0] ^ 1]))
+    found = find_latest(tmp_path)
+    assert found.path is None
+    assert "state-00001.safetensors is not what the manifest says" in found.warnings[0]
+    with pytest.raises(AssertionError, match="IntegrityError.*not whole"):
+        run_ranks(resumed, 1, str(model), {**DECOUPLED, "learner__zero_stage": 1}, str(tmp_path))
+
+
+# -- export ---------------------------------------------------------------------------------------------------------
+
+
+def test_exported_folder_is_a_model_with_the_learners_weights(model: Path, run: dict[str, Any]) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = run["folder"] / "final"
+    loaded = AutoModelForCausalLM.from_pretrained(folder)
+    assert loaded.dtype == torch.float32
+    assert loaded.lm_head.weight is loaded.model.embed_tokens.weight  # still tied
+    found = {name: float(p.double().abs().sum()) for name, p in loaded.named_parameters()}
+    assert found == pytest.approx(run["answers"][0]["sums"], rel=1e-6)
+    assert list(found) == list(run["answers"][0]["sums"])  # the same names, in the same order
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "float32"
+
+
+# -- bfloat16, deadlines, errors ------------------------------------------------------------------------------------
+
+
+def bfloat16(rank: int, world_size: int, port: int, model: str, folder: str) -> Any:
+    answers = {}
+    for stage in (1, 2, 3):
+        changes = {"model__dtype": "bfloat16", "learner__zero_stage": stage, "learner__optimizer__lr": 1e-5}
+        if stage == 1:
+            learner = make_rank(rank, world_size, port, model, changes)
+        else:
+            learner._config = make_config(Path(model), **changes)
+            learner._version = 0
+            learner._build(learner._engine.device)
+        train(learner, 0, 1)
+        learner.save_checkpoint(Path(folder) / f"stage{stage}")
+        answers[stage] = {
+            "dtypes": sorted({str(t.dtype) for _, t in learner.named_weights()}),
+            "metrics": train(learner, 2),
+        }
+        learner.load_checkpoint(Path(folder) / f"stage{stage}")
+        answers[stage]["again"] = train(learner, 2)
+    learner.close()
+    return answers
+
+
+def test_bfloat16_keeps_float32_masters_through_a_checkpoint(model: Path, tmp_path: Path) -> None:
+    """At lr 1e-5 an update is far below bfloat16's resolution: only the masters hold it."""
+    from safetensors.torch import load_file
+
+    for answer in run_ranks(bfloat16, 2, str(model), str(tmp_path)):
+        for stage in ("1", "2", "3"):
+            assert answer[stage]["dtypes"] == ["torch.bfloat16"]
+            assert answer[stage]["metrics"] == answer[stage]["again"]
+            assert answer[stage]["metrics"][0]["train/skipped"] == 0
+    start = load_file(model / "model.safetensors")["model.embed_tokens.weight"].bfloat16().float()
+    for stage in (1, 2, 3):
+        master = load_file(tmp_path / f"stage{stage}" / "state-00001.safetensors")[
+            "weight/hf.model.embed_tokens.weight"
+        ]
+        moved = (master - start).abs()
+        assert 0 < float(moved.max()) < 1e-4
+        assert not bool((master == master.bfloat16().float()).all())
+
+
+def left_alone(rank: int, world_size: int, port: int, model: str) -> Any:
+    """Rank 1 never comes to the second collective; it stays alive until rank 0 has given up."""
+    import torch
+
+    changes = {"deadlines__collective_s": 3.0}
+    learner = make_rank(rank, world_size, port, model, changes)
+    signals = torch.distributed.TCPStore("127.0.0.1", port + 1, is_master=rank == 0, timeout=timedelta(seconds=30))
+    if rank == 1:
+        signals.wait(["rank 0 gave up"], timedelta(seconds=30))
+        return None
+    started = time.monotonic()
+    try:
+        train(learner, 0)
+    except RuntimeError as e:
+        return {"seconds": time.monotonic() - started, "error": str(e)}
+    finally:
+        signals.set("rank 0 gave up", "1")
+    return None
+
+
+def test_a_collective_that_a_rank_does_not_join_ends_at_its_deadline(model: Path) -> None:
+    answer, _ = run_ranks(left_alone, 2, str(model))
+    assert answer is not None, "rank 0 trained without rank 1"
+    assert 2.5 < answer["seconds"] < 10.0
+
+
+def refused(rank: int, world_size: int, port: int, model: str) -> Any:
+    from r1ray.errors import IntegrityError
+
+    learner = make_rank(rank, world_size, port, model, {})
+    groups = make_groups(0)
+    manifest = make_manifest(0, groups)
+    messages = []
+    for bad_manifest, bad_groups in (
+        (make_manifest(4, groups), groups),
+        (manifest, make_groups(0, seed=9)),
+    ):
+        with pytest.raises(IntegrityError) as error:
+            learner.train_step(bad_manifest, fetcher(bad_groups))
+        messages.append(str(error.value))
+    messages.append(str(learner.policy_version))
+    learner.close()
+    return messages
+
+
+def test_manifests_of_another_step_and_payloads_that_contradict_are_refused(model: Path) -> None:
+    wrong_step, wrong_payload, version = run_ranks(refused, 1, str(model))[0]
+    assert "step 4" in wrong_step
+    assert "policy 0" in wrong_step
+    assert "0-0" in wrong_payload
+    assert version == "0"
+
+
+# -- learning -------------------------------------------------------------------------------------------------------
+
+
+def learns(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any]) -> Any:
+    """Reward 1 where the first token is below 20. The policy samples from its own distribution, one token each."""
+    import torch
+
+    from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+
+    learner = make_rank(rank, world_size, port, model, {**changes, "run__steps": 60})
+    rng = np.random.default_rng(3)
+    hf = learner._engine.module.hf
+    prompts = [rng.integers(0, 61, 4).astype(np.int32) for _ in range(4)]
+    rewards = []
+    for step in range(30):
+        with torch.no_grad():
+            ids = torch.tensor(np.stack(prompts), dtype=torch.int64)
+            weight = hf.model.embed_tokens.weight
+            layout = _rows(ids)
+            hidden = hf.model(input_ids=ids.view(1, -1), **layout).last_hidden_state[0, 3::4]
+            log_p = (hidden @ weight.T).log_softmax(-1).double().numpy()
+        groups = []
+        for i, prompt in enumerate(prompts):
+            p = np.exp(log_p[i])
+            tokens = rng.choice(len(p), size=8, p=p / p.sum())
+            completions = tuple(
+                Completion(
+                    token_ids=np.array([t], dtype=np.int32),
+                    behavior_logprobs=np.array([log_p[i][t]], dtype=np.float32),
+                    text="",
+                    finish_reason="stop",
+                    version_spans=(VersionSpan(version=step, start=0, end=1),),
+                )
+                for t in tokens
+            )
+            task = PromptTask(
+                prompt_id=str(i), index=i, epoch=0, token_ids=prompt, messages=(), answer=0, task="bandit"
+            )
+            rollout = RolloutGroup(
+                group_id=f"{i}-0",
+                prompt=task,
+                completions=completions,
+                sampling=Sampling(temperature=1.0),
+                worker_id="w",
+                timings={},
+            )
+            scores = tuple(Score(reward=float(t < 20), parts={"accuracy": float(t < 20)}) for t in tokens)
+            groups.append(ScoredGroup(rollout=rollout, scores=scores))
+        metrics = learner.train_step(make_manifest(step, groups), fetcher(groups))
+        assert metrics["mismatch/max"] < 1e-5
+        rewards.append(metrics["reward/mean"])
+    learner.close()
+    return rewards
+
+
+def _rows(ids: Any) -> dict[str, Any]:
+    import torch
+
+    from learner.attention import make_layout
+
+    positions = torch.arange(ids.shape[1]).repeat(len(ids))[None]
+    return {"position_ids": positions, "layout": make_layout([ids.shape[1]] * len(ids), torch.device("cpu"))}
+
+
+def all_variants(rank: int, world_size: int, port: int, model: str) -> Any:
+    """One after the other in one process: every loss with the settings that belong to it."""
+    variants = {
+        "grpo": {},
+        "dr_grpo": {"algorithm__advantage": "mean_only", "algorithm__loss_aggregation": "constant"},
+        "dapo": {"algorithm__clip_high": 0.28},
+        "gspo": {"algorithm__loss_aggregation": "sequence"},
+        "cispo": {"algorithm__advantage": "leave_one_out", "algorithm__clip_low": 1.0},
+    }
+    answers = {}
+    for name, changes in variants.items():
+        full = {**changes, "algorithm__loss": name, "rollout__group_size": 8, "rollout__max_new_tokens": 1}
+        answers[name] = learns(rank, world_size, port + len(answers), model, full)
+    return answers
+
+
+@pytest.fixture(scope="module")
+def curves(model: Path) -> dict[str, list[float]]:
+    curves: dict[str, list[float]] = run_ranks(all_variants, 1, str(model))[0]
+    return curves
+
+
+@pytest.mark.parametrize("loss", ["grpo", "dr_grpo", "dapo", "gspo", "cispo"])
+def test_the_policy_learns_what_is_rewarded(curves: dict[str, list[float]], loss: str) -> None:
+    rewards = curves[loss]
+    assert np.mean(rewards[:2]) < 0.6
+    assert np.mean(rewards[-3:]) > 0.9
