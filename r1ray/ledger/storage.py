@@ -47,7 +47,9 @@ def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
         rows = [("run_id", run_id), ("settings", json.dumps(asdict(settings))), ("pruned_before", "0")]
         db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
         db.execute("COMMIT")
-        db.execute("PRAGMA journal_mode = WAL")
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise InfrastructureError(f"{path}: its file system lacks what SQLite's WAL mode needs; use a local disk")
     draft.replace(path)
     sync_folder(path.parent)
 
@@ -87,30 +89,32 @@ def check_file(path: Path, run_id: str | None) -> None:
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """A connection that acknowledges nothing before it is on the disk. Usable from any one thread at a time."""
-    with named_failures(path):
-        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        db.row_factory = sqlite3.Row
-        # FULL: fsync at every commit. Leases and puts survive a loss of power, not only a kill.
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute(f"PRAGMA journal_size_limit = {WAL_KEEP_BYTES}")
-        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
-    if mode != "wal":
-        db.close()
-        raise InfrastructureError(
-            f"{path}: its file system cannot do SQLite's WAL mode; put the run folder on a local disk"
-        )
-    return db
+    return _connect(
+        path,
+        path.absolute().as_uri() + "?mode=rw",
+        "synchronous = FULL",  # fsync at every commit: leases and puts survive a loss of power, not only a kill
+        "foreign_keys = ON",
+        f"journal_size_limit = {WAL_KEEP_BYTES}",
+    )
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A read-only connection that neither waits for the writer nor makes it wait."""
     # On read-only media nobody writes, and SQLite cannot create its shared memory.
-    uri = _uri(path, immutable=not _log(path).exists() and not os.access(path.parent, os.W_OK))
+    read_only_media = not _log(path).exists() and not os.access(path.parent, os.W_OK)
+    return _connect(path, _uri(path, immutable=read_only_media), "query_only = ON")
+
+
+def _connect(path: Path, uri: str, *pragmas: str) -> sqlite3.Connection:
     with named_failures(path):
-        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         db.row_factory = sqlite3.Row
-        db.execute("PRAGMA query_only = ON")
+        try:
+            for pragma in pragmas:
+                db.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            db.close()
+            raise
     return db
 
 

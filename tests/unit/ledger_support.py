@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,6 +92,11 @@ def payload(
         Score(reward=r, parts={"accuracy": r}, error=error if i == 0 else None) for i, r in enumerate(rewards)
     )
     return pack_scored(ScoredGroup(rollout=rollout, scores=scores))
+
+
+def ids(found: Iterable[Any]) -> list[str]:
+    """The group ids of leases, summaries or records."""
+    return [x.group_id for x in found]
 
 
 def train(ledger: Ledger, steps: int, *, checkpoint_every: int = 1) -> None:

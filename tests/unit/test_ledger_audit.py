@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,13 @@ import pytest
 
 from r1ray.errors import IntegrityError
 from r1ray.ledger import AuditReport, audit
-from tests.unit.ledger_support import new_ledger, payload, train
+from tests.unit.ledger_support import fast_folder, new_ledger, payload, train
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with fast_folder() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +42,9 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_dir(pristine: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pristine, tmp_path / "run")
-    return tmp_path / "run"
+def run_dir(pristine: Path, folder: Path) -> Path:
+    shutil.copytree(pristine, folder / "run")
+    return folder / "run"
 
 
 def tamper(run_dir: Path, *statements: str) -> AuditReport:
@@ -128,15 +135,15 @@ def test_checkpoints_and_a_live_learner_account_for_trained_steps(run_dir: Path)
     assert not audit(run_dir / "ledger.sqlite").ok
 
 
-def test_removed_payloads_are_no_violation(tmp_path: Path) -> None:
-    ledger = new_ledger(tmp_path, keep_payload_steps=1)
+def test_removed_payloads_are_no_violation(folder: Path) -> None:
+    ledger = new_ledger(folder, keep_payload_steps=1)
     train(ledger, 5)
     ledger.close()
-    assert audit(tmp_path, [5]).ok
-    with closing(sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)) as db:
+    assert audit(folder, [5]).ok
+    with closing(sqlite3.connect(folder / "ledger.sqlite", isolation_level=None)) as db:
         assert db.execute("SELECT COUNT(*) FROM payloads").fetchone() == (2,)
         db.execute("DELETE FROM payloads")
-    assert {v.ids for v in audit(tmp_path, [5]).violations} == {("8-1",), ("9-1",)}
+    assert {v.ids for v in audit(folder, [5]).violations} == {("8-1",), ("9-1",)}
 
 
 def test_many_ids_are_counted_and_some_are_named(run_dir: Path) -> None:
@@ -152,16 +159,16 @@ def test_many_ids_are_counted_and_some_are_named(run_dir: Path) -> None:
     assert missing.message.endswith("(50 in all)")
 
 
-def test_a_folder_without_a_ledger_is_an_error_and_no_pass(tmp_path: Path) -> None:
+def test_a_folder_without_a_ledger_is_an_error_and_no_pass(folder: Path) -> None:
     with pytest.raises(IntegrityError, match="there is no ledger"):
-        audit(tmp_path)
+        audit(folder)
 
 
-def test_the_audit_runs_beside_the_owner(tmp_path: Path) -> None:
-    ledger = new_ledger(tmp_path)
+def test_the_audit_runs_beside_the_owner(folder: Path) -> None:
+    ledger = new_ledger(folder)
     for step in range(4):
         train(ledger, 1)
-        report = audit(tmp_path, [step + 1])
+        report = audit(folder, [step + 1])
         assert report.ok
         assert {r.what: r.groups for r in report.rows if not r.detail}["trained"] == 2 * (step + 1)
     ledger.close()
