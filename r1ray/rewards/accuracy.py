@@ -12,6 +12,8 @@ from typing import Any
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.answer import answers, boxed
 from r1ray.rewards.base import Call, Reward, Sample
+from r1ray.rewards.choice import ChoiceVerifier
+from r1ray.rewards.code import CodeVerifier
 from r1ray.rewards.numbers import plain, same, unwrapped
 from r1ray.tasks import get_task
 from r1ray.tasks.base import SyntheticTask
@@ -20,7 +22,7 @@ Truth = str | int | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MathVerifier:
+class MathVerifier(Reward):
     """Equivalence in mathematics. The truth may be a whole solution that ends with `#### 18` or holds a `\\boxed{}`."""
 
     opened: bool = False
@@ -40,9 +42,14 @@ class MathVerifier:
             return 1.0
         return Call(function="r1ray.rewards.symbolic:equivalent", args={"truth": truth, "answers": given})
 
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """See Reward."""
+        return ("r1ray.rewards.symbolic:warm_up",)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExactVerifier:
+class ExactVerifier(Reward):
     """The same text, apart from white space, a full stop and, unless told otherwise, case. A list holds several right texts."""
 
     opened: bool = False
@@ -60,7 +67,7 @@ class ExactVerifier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NumericVerifier:
+class NumericVerifier(Reward):
     """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|."""
 
     opened: bool = False
@@ -76,25 +83,21 @@ class NumericVerifier:
     def __call__(self, sample: Sample) -> float:
         truth = plain(_final(_text(sample)))
         if truth is None:
-            raise DataError(
-                f"{sample.prompt_id}: the answer {sample.answer!r:.80} is no number: use accuracy/math or exact"
-            )
+            raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or exact")
         given = [plain(a) for a in _answers(sample, self.opened)]
         tolerance = Fraction(self.absolute) + Fraction(self.relative) * abs(truth.value)
         return float(bool(given) and all(n is not None and abs(n.value - truth.value) <= tolerance for n in given))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskVerifier:
+class TaskVerifier(Reward):
     """The checker of the synthetic task that the prompt comes from."""
 
     opened: bool = False
 
     def __call__(self, sample: Sample) -> float:
         if "synthetic" not in sample.meta:
-            raise DataError(
-                f"{sample.prompt_id}: accuracy/task judges prompts of synthetic tasks only; choose another verifier"
-            )
+            raise DataError("accuracy/task judges prompts of synthetic tasks only; choose another verifier")
         task = _task(sample.meta["synthetic"], json.dumps(sample.meta.get("params", {}), sort_keys=True))
         given = _answers(sample, self.opened)
         return float(bool(given) and all(task.check(a, sample.answer) for a in given))
@@ -102,9 +105,11 @@ class TaskVerifier:
 
 VERIFIERS: dict[str, type[Reward]] = {
     "math": MathVerifier,
+    "choice": ChoiceVerifier,
     "exact": ExactVerifier,
     "numeric": NumericVerifier,
     "task": TaskVerifier,
+    "code": CodeVerifier,
 }
 """The values of the parameter `verifier` of accuracy and cosine_length."""
 
@@ -121,7 +126,7 @@ def _answers(sample: Sample, opened: bool) -> list[str]:
 def _text(sample: Sample) -> str:
     truth: Any = sample.answer
     if isinstance(truth, bool) or not isinstance(truth, Truth) or truth == "":
-        raise DataError(f"{sample.prompt_id}: the answer on record is {truth!r:.80}; it must be text or a number")
+        raise DataError(f"the answer on record is {truth!r:.80}; it must be text or a number")
     return str(truth)
 
 

@@ -24,7 +24,12 @@ MAX_PART_CHARS = 1 << 16
 _MAX_BARE_CHARS = 200
 
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)[{}]")
-_CLOSING = re.compile(r"(?:\banswer(?:\s+is\b\s*:?|\s*:|\s*=)|^[ \t]*####)(.*)$", re.IGNORECASE | re.MULTILINE)
+_CLOSING = re.compile(
+    r"(?:\banswer(?:\s+is\b\s*:?|\s*:|\s*=)|\b(?:option|choice)\s+is\b\s*:?|^[ \t]*####)(.*)$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_AFTERWARDS = re.compile(r"(?<=[^\s.])\.\s+(?=[A-Z])|,?\s+(?:because|since|which|as)\s")
+"""Where an explanation begins behind an answer on the same line."""
 _MARKS = " \t\r\n*_`"
 
 
@@ -103,6 +108,7 @@ def _closing(text: str) -> list[str]:
         return []
     # "the answer is 4, that is: the answer is 5" stands on one line; the last words decide.
     said = re.split(r"\banswer\s+is\b\s*:?", lines[-1], flags=re.IGNORECASE)[-1]
+    said = _AFTERWARDS.split(said, maxsplit=1)[0]
     said = said.strip(_MARKS).removesuffix(".").strip(_MARKS)
     return [said] if said else []
 

@@ -8,9 +8,10 @@ A reward is a frozen dataclass whose fields are its parameters in the configurat
 
 from __future__ import annotations
 
+import abc
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from r1ray.types import FinishReason, Message, RolloutGroup
@@ -75,10 +76,33 @@ class Call:
 
     function: str  # "module:function"; returns a float or (float, why)
     args: dict[str, Any]  # its keyword arguments, msgpack types
-    lane: Literal["verify", "program"] = "verify"  # program: runs model-written code, one at a time on each core
+    lane: Literal["verify", "program"] = (
+        "verify"  # program: on the lane of model-written code, with `sandbox` and `limit_s` as further arguments
+    )
     memory_bytes: int | None = 2 << 30  # address space of the process; None: not limited
     extra_s: float = 0.0  # for functions that keep the limit themselves: what the pool grants beyond it
     then: Callable[[float], float] | None = None  # applied to the value, in the process of the caller
 
+    def followed_by(self, then: Callable[[float], float]) -> Call:
+        """The same call, with `then` applied to its value."""
+        return replace(self, then=then)
 
-Reward = Callable[[Sample], float | Call]
+
+class Reward(abc.ABC):
+    """Judges samples. Subclasses are frozen dataclasses; their fields are the parameters in the configuration."""
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def __call__(self, sample: Sample) -> float | Call:
+        """The value of the sample, or the call that finds it. Raises DataError for a sample that cannot be judged."""
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules, or `module:function` to call, that worker processes should have loaded before the first call."""
+        return ()
+
+    @property
+    def sandboxed(self) -> bool:
+        """Whether it runs programs that the model wrote."""
+        return False

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r1ray.errors import ConfigError
-from r1ray.rewards.base import Sample
+from r1ray.rewards.base import Reward, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Format:
+class Format(Reward):
     """1.0 where the response has the form, else 0.0.
 
     r1_zero: `<think> ... </think> <answer> ... </answer>`, each once, neither empty, white space alone around them.

@@ -14,12 +14,12 @@ from r1ray.errors import ConfigError
 Made = TypeVar("Made")
 
 
-def make(cls: type[Made], params: Mapping[str, Any], owner: str) -> Made:
-    """An instance of the dataclass `cls`; `owner` names the reward in messages.
+def make(cls: type[Made], params: Mapping[str, Any], owner: str, **given: Any) -> Made:
+    """An instance of the dataclass `cls`; `owner` names the reward in messages, `given` are fields that are no parameters.
 
     Raises ConfigError for a parameter that is unknown, missing, of another type, or that `cls` itself refuses.
     """
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
     for key, value in params.items():
         if key not in fields:
@@ -30,7 +30,7 @@ def make(cls: type[Made], params: Mapping[str, Any], owner: str) -> Made:
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and key not in params:
             raise ConfigError(f"{owner} needs the parameter {key} ({_shown(hints[key])})")
-    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items()})
+    return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items()}, **given)
 
 
 def nearest(word: str, choices: Collection[str]) -> str:

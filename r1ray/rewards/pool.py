@@ -1,7 +1,8 @@
 """Worker processes that make the calls of rewards, each under a wall-clock limit that is kept by killing the process.
 
 No call waits for another: a call that finds no idle process gets a new one, forked from the warm zygote in milliseconds.
-A call that takes long is moved to the lowest priority, so that quick ones keep the processors; its process is not used again.
+A verification that takes long is moved to the lowest priority, so that quick ones keep the processors; its process is not
+used again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from r1ray.errors import ProcessDied, VerifierCrash, VerifierTimeout
+from r1ray.errors import DataError, ProcessDied, VerifierCrash, VerifierTimeout
 from r1ray.rewards import frames
 from r1ray.rewards.base import Call, Judgement
 
@@ -148,7 +149,7 @@ class _Worker:
         try:
             self._sock.settimeout(limit_s + call.extra_s)
             frames.send(self._sock, {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes})
-            if not self._answers_within(min(_SLOW_S, limit_s)):
+            if call.lane == "verify" and not self._answers_within(min(_SLOW_S, limit_s)):
                 self._slow_down()
             self._sock.settimeout(max(0.001, deadline - time.monotonic()))
             reply = frames.receive(self._sock)
@@ -156,6 +157,8 @@ class _Worker:
             raise VerifierTimeout(f"no verdict within {limit_s:g} s (reward_worker.timeout_s)") from e
         except (EOFError, OSError) as e:
             raise VerifierCrash("the verifier's process died") from e
+        if "unfit" in reply:
+            raise DataError(reply["unfit"])
         if "error" in reply:
             raise VerifierCrash(reply["error"])
         return Judgement(value=reply["value"], why=reply["why"])

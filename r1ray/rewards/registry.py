@@ -9,7 +9,11 @@ from r1ray.errors import ConfigError
 from r1ray.rewards.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
 from r1ray.rewards.form import Format
+from r1ray.rewards.language import Language
+from r1ray.rewards.length import CosineLength, Length
 from r1ray.rewards.params import make, nearest
+from r1ray.rewards.repetition import Repetition
+from r1ray.rewards.user import UserReward
 
 
 def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:
@@ -22,6 +26,12 @@ def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:
     return make(VERIFIERS[name], rest, f"{owner} (verifier {name})")
 
 
+def _cosine_length(params: Mapping[str, Any], owner: str) -> Reward:
+    inner = {"verifier": params.get("verifier", "math"), **params.get("verifier_params", {})}
+    rest = {key: value for key, value in params.items() if key not in ("verifier", "verifier_params")}
+    return make(CosineLength, rest, owner, inner=_accuracy(inner, owner))
+
+
 def _plain(cls: type[Reward]) -> Callable[[Mapping[str, Any], str], Reward]:
     return lambda params, owner: make(cls, params, owner)
 
@@ -29,6 +39,10 @@ def _plain(cls: type[Reward]) -> Callable[[Mapping[str, Any], str], Reward]:
 REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
     "accuracy": _accuracy,
     "format": _plain(Format),
+    "language": _plain(Language),
+    "length": _plain(Length),
+    "cosine_length": _cosine_length,
+    "repetition": _plain(Repetition),
 }
 """Kind -> how to build it from its parameters."""
 
@@ -40,6 +54,8 @@ def kind_of(name: str) -> str:
 
 def build(name: str, params: Mapping[str, Any]) -> Reward:
     """The reward that `name` stands for. Raises ConfigError for an unknown name or a bad parameter."""
+    if ":" in name:
+        return UserReward(target=name, params=params)
     kind = kind_of(name)
     if kind not in REWARDS:
         raise ConfigError(

@@ -11,13 +11,14 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.errors import ConfigError, DataError, InfrastructureError, VerifierCrash
 from r1ray.rewards.base import Call, Judgement, Reward, Sample
 from r1ray.rewards.pool import Pool
 from r1ray.rewards.registry import build, kind_of
+from r1ray.rewards.sandbox import Sandbox
 from r1ray.types import RolloutGroup, Score, ScoredGroup
 
 _VERIFY_LANE = 48
@@ -74,17 +75,23 @@ class Scorer:
     ) -> None:
         """`source_rewards`: source -> names out of `rewards`; None for all. Raises ConfigError for what cannot be built."""
         self._timeout_s = worker.timeout_s
+        self._sandbox = Sandbox(worker.sandbox)
         every = [(config, build(config.name, config.params)) for config in rewards]
         self._default = _chosen(every, None, "rewards")
         self._by_source = {name: _chosen(every, names, name) for name, names in (source_rewards or {}).items()}
-        self._pool = Pool(["r1ray.rewards.symbolic:warm_up"])
+        self._pool = Pool(sorted({name for _, reward in every for name in reward.preload}))
         self._lanes = {
             "verify": ThreadPoolExecutor(_VERIFY_LANE, thread_name_prefix="verify"),
-            "program": ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="program"),
+            "program": ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="program"),
         }
 
     def check(self) -> None:
         """Try what judging will need on this machine. Raises ConfigError, with what to do, where something is missing."""
+        parts = [part for source in (self._default, *self._by_source.values()) for part in source]
+        if any(part.reward.sandboxed for part in parts):
+            self._sandbox.check()
+        if any(part.reward.preload for part in parts):
+            self._pool.start()
 
     def score(self, group: RolloutGroup) -> ScoredGroup:
         """Judge every completion of a group."""
@@ -115,6 +122,8 @@ class Scorer:
         return Judgement(value=outcome)
 
     def _call(self, call: Call) -> Judgement:
+        if call.lane == "program":
+            call = replace(call, args={**call.args, "sandbox": self._sandbox.kind, "limit_s": self._timeout_s})
         judgement = self._pool.call(call, self._timeout_s)
         if call.then is None:
             return judgement

@@ -19,9 +19,11 @@ import socket
 import sys
 from typing import Any
 
+from r1ray.errors import DataError
 from r1ray.rewards import frames
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
@@ -35,7 +37,9 @@ def main() -> None:
         sys.exit(1)
     gc.collect()
     gc.freeze()  # keeps the loaded libraries' pages shared between the forks
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    # The kernel reaps the workers, and what killed sandboxes leave: a container's first process often would not.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
     frames.send(control, {"pid": os.getpid()})
     while True:
@@ -59,7 +63,11 @@ def resolve(name: str) -> Any:
 
 def _serve(sock: socket.socket) -> None:
     """Answer calls until the pool hangs up."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(
+        _PR_SET_CHILD_SUBREAPER, 1
+    )  # what a killed sandbox leaves is ours to bury, not some container's first process
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
         try:
@@ -74,6 +82,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
     try:
         result = resolve(request["function"])(**request["args"])
+    except DataError as e:
+        return {"unfit": str(e)}
     except MemoryError:
         return {"error": f"out of memory (limit {limit >> 20} MiB)"}
     except Exception as e:  # every failure goes back by name; the pool raises it as a VerifierCrash

@@ -1,0 +1,153 @@
+"""The code verifier: from a response and the tests on record to a call that runs them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from r1ray.errors import ConfigError, DataError
+from r1ray.rewards.answer import answer_part
+from r1ray.rewards.base import Call, Reward, Sample
+
+LANGUAGES = {
+    "python": "python", "python3": "python", "py": "python", "bash": "bash", "sh": "bash", "shell": "bash",
+    "cpp": "cpp", "c++": "cpp", "cc": "cpp", "cxx": "cpp", "javascript": "javascript", "js": "javascript", "node": "javascript",
+}  # fmt: skip
+"""What a fenced block may be called -> the language that it is run as."""
+
+MAX_CODE_CHARS = 1 << 18
+_EXTRA_S = 8.0  # beyond the limit, which the sandbox keeps itself: to start it, and to end it
+_FENCE = re.compile(r"^[ \t]*(```+|~~~+)[ \t]*([\w+#.-]*)[^\n]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodeVerifier(Reward):
+    """1.0 where the program passes all of its tests; with `partial` the share that it passes.
+
+    The program is the last fenced block of the answer, or all of the answer where nothing is fenced.
+    """
+
+    opened: bool = False
+    language: Literal["auto", "python", "bash", "cpp", "javascript"] = (
+        "auto"  # auto: of the record, else the fence, else Python
+    )
+    partial: bool = False
+    test_timeout_s: float = 5.0
+    memory_mib: int = 512
+
+    def __post_init__(self) -> None:
+        if self.test_timeout_s <= 0 or self.memory_mib < 64:
+            raise ConfigError(
+                f"accuracy/code: test_timeout_s = {self.test_timeout_s} must be above 0, "
+                f"memory_mib = {self.memory_mib} at least 64"
+            )
+
+    def __call__(self, sample: Sample) -> float | Call:
+        tests = code_tests(sample.answer)
+        code, fence = program(sample.response, opened=self.opened)
+        if not code.strip() or len(code) > MAX_CODE_CHARS:
+            return 0.0
+        recorded = sample.answer.get("language", "") if isinstance(sample.answer, dict) else ""
+        wanted = self.language if self.language != "auto" else recorded or sample.meta.get("language") or fence
+        return Call(
+            function="r1ray.rewards.programs:judge",
+            args={
+                "code": tests["before"] + code,
+                "language": LANGUAGES.get(str(wanted).lower(), "python") if tests["kind"] == "stdio" else "python",
+                "tests": tests,
+                "partial": self.partial,
+                "test_timeout_s": self.test_timeout_s,
+                "memory_bytes": self.memory_mib << 20,
+            },
+            lane="program",
+            memory_bytes=None,
+            extra_s=_EXTRA_S,
+        )
+
+    @property
+    def sandboxed(self) -> bool:
+        """See Reward."""
+        return True
+
+
+def program(response: str, *, opened: bool = False) -> tuple[str, str]:
+    """The last fenced block of the answer part and what its fence calls it; all of the answer where nothing is fenced."""
+    part = answer_part(response, opened=opened)
+    tagged = re.findall(r"<answer>(.*?)</answer>", part, re.DOTALL) if "</answer>" in part else []
+    part = tagged[-1] if tagged else part
+    last = ("", "")
+    start: re.Match[str] | None = None
+    for fence in _FENCE.finditer(part):
+        if start is None:
+            start = fence
+        elif fence[1] == start[1] and not fence[2]:
+            last = part[start.end() + 1 : fence.start()], start[2]
+            start = None
+    return last if last[0] or start else (part, "")
+
+
+def code_tests(record: Any) -> dict[str, Any]:
+    """The tests on record in one of two forms. Raises DataError for what is in none of the shapes below.
+
+    [{"stdin", "stdout"}, ...]                                     (input and output are other names for them)
+    {"asserts": ["assert f(1) == 2", ...], "setup": "import math"}            MBPP
+    {"entry_point": "f", "test": "def check(candidate): ...", "prompt": ...}  HumanEval
+    {"function": "f", "calls": [{"args": [1], "expected": 2}, ...]}
+    {"function": "f", "tests": [{"input": "1", "output": "2"}, ...]}          LiveCodeBench: JSON, an argument a line
+    {"tests": any of these, "language": "bash", "prompt": ...}
+
+    Out come {"kind": "stdio", "cases": [{stdin, stdout}], "before"} or {"kind": "calls", "setup", "asserts", "calls",
+    "names", "before"}: `before` is what stands before the program, `names` what the tests call.
+    """
+    try:
+        tests = _tests(record)
+    except (KeyError, TypeError, ValueError) as e:
+        raise DataError(f"the tests on record have none of the known shapes ({e!r}): {record!r:.120}") from e
+    if not (tests["cases"] if tests["kind"] == "stdio" else tests["asserts"] or tests["calls"]):
+        raise DataError("there are no tests on record")
+    return tests
+
+
+def _tests(record: Any) -> dict[str, Any]:
+    if isinstance(record, Mapping):
+        prompt = str(record.get("prompt", ""))
+        if "tests" in record and "function" not in record:
+            return {**_tests(record["tests"]), **({"before": prompt + "\n"} if prompt else {})}
+        before = prompt + "\n" if prompt else ""
+        if "asserts" in record:
+            return _calls(before, setup=str(record.get("setup", "")), asserts=[str(a) for a in record["asserts"]])
+        if "entry_point" in record:
+            name = str(record["entry_point"])
+            return _calls(before, setup=prompt, asserts=[f"{record['test']}\ncheck({name})"], names=[name])
+        name = str(record["function"])
+        return _calls(before, calls=[_call(name, c) for c in record.get("calls") or record["tests"]])
+    cases = [
+        {"stdin": str(_either(c, "stdin", "input")), "stdout": str(_either(c, "stdout", "output"))} for c in record
+    ]
+    return {"kind": "stdio", "cases": cases, "before": ""}
+
+
+def _calls(
+    before: str,
+    *,
+    setup: str = "",
+    asserts: Sequence[str] = (),
+    calls: Sequence[dict[str, Any]] = (),
+    names: Sequence[str] = (),
+) -> dict[str, Any]:
+    forms = {"setup": setup, "asserts": list(asserts), "calls": list(calls), "names": list(names)}
+    return {"kind": "calls", "before": before, **forms}
+
+
+def _call(function: str, case: Mapping[str, Any]) -> dict[str, Any]:
+    if "args" in case:
+        return {"function": function, "args": list(case["args"]), "expected": case["expected"]}
+    args = [json.loads(line) for line in case["input"].splitlines() if line.strip()]
+    return {"function": function, "args": args, "expected": json.loads(case["output"])}
+
+
+def _either(case: Mapping[str, Any], name: str, other: str) -> Any:
+    return case[name] if name in case else case[other]

@@ -1,0 +1,141 @@
+"""Language consistency: the share of the words of the chain of thought that are in the target language (DeepSeek-R1, 2.3.2).
+
+Scripts tell most languages apart. Those in the Latin script are told apart word by word where a word is a function word of
+one of them, else by the function words of its sentence. Code, formulas and single letters do not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from r1ray.errors import ConfigError, DataError
+from r1ray.rewards.answer import chain_of_thought
+from r1ray.rewards.base import Reward, Sample
+from r1ray.rewards.words import FUNCTION_WORDS, LETTERS
+
+NAMES = {
+    "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt", "dutch": "nl",
+    "chinese": "zh", "japanese": "ja", "korean": "ko", "russian": "ru", "arabic": "ar", "hindi": "hi", "greek": "el",
+    "hebrew": "he", "thai": "th",
+}  # fmt: skip
+"""The languages that are told apart: name -> code."""
+
+MAX_CHARS = 1 << 18
+_SIGN_WORDS = 0.6
+"""Words that a Chinese or Japanese character counts as: their words have between one and two."""
+_LONE_HAN = 6
+"""So many Chinese characters in a row without kana may still be Japanese, in a text that is."""
+
+_SCRIPTS = {
+    "hangul": r"[\u1100-\u11ff\uac00-\ud7af]+",
+    "kana": r"[\u3040-\u30ff\u31f0-\u31ff]",
+    "han": r"[\u3400-\u4dbf\u4e00-\u9fff]",
+    "ru": r"[\u0400-\u04ff]{2,}",
+    "ar": r"[\u0600-\u06ff\u0750-\u077f]{2,}",
+    "hi": r"[\u0900-\u097f]{2,}",
+    "el": r"[\u0370-\u03ff]{3,}",
+    "he": r"[\u0590-\u05ff]{2,}",
+    "th": r"[\u0e00-\u0e7f]+",
+    "latin": r"[A-Za-zÀ-ÖØ-öø-ɏ]{2,}",
+}
+_WORDS = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _SCRIPTS.items()))
+_SENTENCE = re.compile(r"[.!?;:。！？；：\n।؟]+")
+_FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
+_NOT_WORDS = re.compile(
+    r"`[^`\n]{1,400}`|\$\$[^$]{1,4000}\$\$|\$[^$\n]{1,400}\$|\\\([^\n]{1,400}?\\\)|\\\[.{1,4000}?\\\]"
+    r"|\\[A-Za-z]+(?:\{[^{}\n]{0,100}\})?|https?://\S+|\S*[A-Za-z]*[\d_=^<>][A-Za-z\d_=^<>]*",
+    re.DOTALL,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Language(Reward):
+    """The share, in [0, 1]; 0 where the chain of thought has no words at all.
+
+    The target is `target`, or else the row's `target_language`, or else the language of the question.
+    """
+
+    target: str | None = None  # a code such as en, or a name
+    opened: bool = False
+
+    def __post_init__(self) -> None:
+        if self.target is not None and code_of(self.target) is None:
+            raise ConfigError(f"language: target = {self.target!r} is unknown; there are {', '.join(NAMES.values())}")
+
+    def __call__(self, sample: Sample) -> float:
+        counts = count_words(chain_of_thought(sample.response, opened=self.opened), target := self._target(sample))
+        total = sum(counts.values())
+        return counts[target] / total if total else 0.0
+
+    def _target(self, sample: Sample) -> str:
+        named = self.target or sample.meta.get("target_language")
+        if named is None:
+            asked = "\n".join(m["content"] for m in sample.messages if m["role"] == "user")
+            code = language_of(asked)
+        else:
+            code = code_of(str(named))
+        if code is None:
+            raise DataError(
+                f"the target language, {named!r}, is unknown: set the row's target_language, or the "
+                f"reward's target, to one of {', '.join(NAMES.values())}"
+            )
+        return code
+
+
+def code_of(name: str) -> str | None:
+    """The code of a language by code, tag or English name: zh, zh-CN and Chinese are zh. None for an unknown one."""
+    code = name.lower().replace("_", "-").partition("-")[0]
+    code = NAMES.get(code, code)
+    return code if code in NAMES.values() else None
+
+
+def language_of(text: str) -> str | None:
+    """The language that most words of a text are in; None where it has none."""
+    counts = count_words(text, None)
+    return max(counts, key=lambda code: counts[code]) if counts else None
+
+
+def count_words(text: str, target: str | None) -> dict[str, float]:
+    """Words by language; `target` gets the benefit of the doubt, where a sentence tells nothing of its language."""
+    text = _NOT_WORDS.sub(" ", _FENCED.sub("\n", text[:MAX_CHARS]))
+    counts: Counter[str] = Counter()
+    kana = re.search(_SCRIPTS["kana"], text) is not None
+    latin_default = target if target in FUNCTION_WORDS else None
+    for sentence in _SENTENCE.split(text):
+        words = [(str(m.lastgroup), m.group()) for m in _WORDS.finditer(sentence)]
+        scripts = Counter(script for script, _ in words)
+        latin = [word.casefold() for script, word in words if script == "latin"]
+        if latin:
+            own = _latin_language(latin, target) or latin_default or "en"
+            latin_default = target if target in FUNCTION_WORDS else own
+            for word in latin:
+                counts[_word_language(word, own, target)] += 1
+        japanese = scripts["kana"] or (kana and scripts["han"] <= _LONE_HAN)
+        counts["ja" if japanese else "zh"] += scripts["han"] * _SIGN_WORDS  # type: ignore[assignment]
+        counts["ja"] += scripts["kana"] * _SIGN_WORDS  # type: ignore[assignment]
+        counts["ko"] += scripts["hangul"]
+        for code in ("ru", "ar", "hi", "el", "he", "th"):
+            counts[code] += scripts[code]
+    return {code: float(count) for code, count in counts.items() if count}
+
+
+def _latin_language(words: list[str], target: str | None) -> str | None:
+    """The language whose function words and letters a sentence has most of; None where it has none."""
+    votes: Counter[str] = Counter()
+    for word in words:
+        for code, listed in FUNCTION_WORDS.items():
+            votes[code] += (word in listed) + any(letter in word for letter in LETTERS.get(code, ""))
+    if not votes or not max(votes.values()):
+        return None
+    best = max(votes.values())
+    return target if target and votes.get(target) == best else max(votes, key=lambda code: votes[code])
+
+
+def _word_language(word: str, sentence: str, target: str | None) -> str:
+    """A word that only one language lists is of that language; any other is of its sentence's."""
+    if word in FUNCTION_WORDS[sentence] or (target in FUNCTION_WORDS and word in FUNCTION_WORDS[target]):
+        return sentence if word in FUNCTION_WORDS[sentence] else str(target)
+    listing = [code for code, listed in FUNCTION_WORDS.items() if word in listed]
+    return listing[0] if len(listing) == 1 else sentence

@@ -1,0 +1,79 @@
+"""Rewards of the length of a response, in tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from r1ray.errors import ConfigError, DataError
+from r1ray.rewards.base import Call, Reward, Sample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Length(Reward):
+    """The soft punishment of overlong responses, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13).
+
+    0 up to `max_tokens - buffer_tokens`; from there it falls linearly to -1 at `max_tokens`, and stays there.
+    """
+
+    buffer_tokens: int
+    max_tokens: int | None = None  # null: the limit that the response was sampled under
+
+    def __post_init__(self) -> None:
+        if self.buffer_tokens < 1 or (self.max_tokens is not None and self.max_tokens <= self.buffer_tokens):
+            raise ConfigError(
+                f"length: buffer_tokens = {self.buffer_tokens} must be at least 1, and below max_tokens = {self.max_tokens}"
+            )
+
+    def __call__(self, sample: Sample) -> float:
+        tokens, limit = _lengths(sample, self.max_tokens)
+        return max(-1.0, min(0.0, (limit - self.buffer_tokens - tokens) / self.buffer_tokens))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosineLength(Reward):
+    """A verifier's verdict, shaped by length (Yeo et al., arXiv 2502.03373): right and short is best, wrong and short worst.
+
+    `correct` and `wrong` are the values at length 0 and at `max_tokens`; half a cosine leads from one to the other.
+    `exceeded` is that of a response that reaches `max_tokens`. The defaults are the paper's.
+    """
+
+    inner: Reward  # the verifier; partial credit counts as right from a half
+    correct: tuple[float, float] = (2.0, 1.0)
+    wrong: tuple[float, float] = (-10.0, 0.0)
+    exceeded: float = -10.0
+    max_tokens: int | None = None  # null: the limit that the response was sampled under
+
+    def __call__(self, sample: Sample) -> float | Call:
+        tokens, limit = _lengths(sample, self.max_tokens)
+        if tokens >= limit:
+            return self.exceeded
+
+        def shaped(verdict: float) -> float:
+            short, long = self.correct if verdict >= 0.5 else self.wrong
+            return long + 0.5 * (short - long) * (1.0 + math.cos(math.pi * tokens / limit))
+
+        verdict = self.inner(sample)
+        if isinstance(verdict, Call):
+            return verdict.followed_by(shaped)
+        return shaped(verdict)
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """See Reward."""
+        return self.inner.preload
+
+    @property
+    def sandboxed(self) -> bool:
+        """See Reward."""
+        return self.inner.sandboxed
+
+
+def _lengths(sample: Sample, max_tokens: int | None) -> tuple[int, int]:
+    limit = max_tokens or sample.max_new_tokens
+    if sample.tokens is None or limit is None:
+        raise DataError(
+            "the number of tokens or their limit is unknown: give `tokens` with the response, "
+            "and the reward max_tokens"
+        )
+    return sample.tokens, limit

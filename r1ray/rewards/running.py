@@ -1,0 +1,191 @@
+"""Running programs watched from outside: their output capped, their memory summed, all of them killed at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal
+
+_LOOK_S = 0.025
+"""Time between two looks at the memory of what runs."""
+_KILL_S = 10.0
+_CHUNK = 1 << 16
+_MEMORY_WORDS = (
+    b"MemoryError",
+    b"bad_alloc",
+    b"heap out of memory",
+    b"Cannot allocate memory",
+    b"cannot allocate memory",
+)
+
+Reason = Literal["exit", "timeout", "memory", "output"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a program may use. All of it counts the program together with its children, unless it says otherwise."""
+
+    wall_s: float = 10.0
+    cpu_s: int = 10  # processor time of each process
+    memory_bytes: int = 512 << 20
+    processes: int = 32  # and threads
+    file_bytes: int = 16 << 20  # of each file
+    output_bytes: int = 1 << 20  # of stdout; of stderr as much
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a program ended."""
+
+    reason: Reason  # exit: by itself; else the limit that it was killed for
+    code: int  # exit status; negative: the signal; meaningless unless the reason is exit
+    stdout: bytes
+    stderr: bytes
+
+
+class Running:
+    """A program that runs, in a process group of its own. Leaving the context kills it with its children."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, limits: Limits) -> None:
+        self._process = process
+        self._limits = limits
+        self._killed_for: Reason = "exit"
+        self._stdin = memoryview(stdin)
+        self.output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            os.set_blocking(stream.fileno(), False)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill("exit")
+        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+            assert stream is not None
+            with contextlib.suppress(BrokenPipeError):  # what the dead program did not read is no failure
+                stream.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether its first process has ended."""
+        return self._process.poll() is not None
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended; to be asked once it has."""
+        code = self._process.wait(_KILL_S)
+        stderr = bytes(self.output["stderr"])
+        reason = self._killed_for
+        if reason == "exit" and code != 0 and any(word in stderr for word in _MEMORY_WORDS):
+            reason = "memory"
+        if reason == "exit" and code in (-signal.SIGXCPU, 128 + signal.SIGXCPU):  # bash reports signals as 128 and more
+            reason = "timeout"
+        return Outcome(reason=reason, code=code, stdout=bytes(self.output["stdout"]), stderr=stderr)
+
+    def kill(self, reason: Reason) -> None:
+        """Kill all of it. Bubblewrap's death takes every process inside along, daemons too."""
+        if self._process.poll() is None:
+            self._killed_for = reason
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(_KILL_S)
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Watch its streams; what they are ready for goes to `serve`."""
+        process = self._process
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        selector.register(process.stdin, selectors.EVENT_WRITE, (self, "stdin"))
+        selector.register(process.stdout, selectors.EVENT_READ, (self, "stdout"))
+        selector.register(process.stderr, selectors.EVENT_READ, (self, "stderr"))
+
+    def serve(self, stream: IO[bytes], name: str) -> bool:
+        """Write to stdin, or read from the others, what can be now. False where the stream is finished."""
+        try:
+            if name == "stdin":
+                self._stdin = (
+                    self._stdin[os.write(stream.fileno(), self._stdin[:_CHUNK]) :] if self._stdin else self._stdin
+                )
+                return bool(self._stdin)
+            chunk = os.read(stream.fileno(), _CHUNK)
+        except BlockingIOError:
+            return True
+        except BrokenPipeError:
+            return False
+        buffer = self.output[name]
+        room = self._limits.output_bytes - len(buffer)
+        buffer += chunk[:room]
+        if len(chunk) > room:
+            self.kill("output")
+        return bool(chunk)
+
+    def check_memory(self) -> None:
+        """Kill it where all of its processes together have more memory than they may."""
+        if not self.done and _memory(self._process.pid) > self._limits.memory_bytes:
+            self.kill("memory")
+
+
+def supervise(running: Sequence[Running], wall_s: float) -> None:
+    """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them all.
+
+    What a killed program had written is in its outcome still.
+    """
+    deadline = time.monotonic() + wall_s
+    next_look = time.monotonic() + _LOOK_S
+    with selectors.DefaultSelector() as selector:
+        for one in running:
+            one.register(selector)
+        while not running[0].done and (now := time.monotonic()) < deadline:
+            _serve(selector, min(deadline, next_look) - now)
+            if time.monotonic() >= next_look:
+                for one in running:
+                    one.check_memory()
+                next_look = time.monotonic() + _LOOK_S
+        reason: Reason = "exit" if running[0].done else "timeout"
+        for one in running:
+            one.kill(reason)
+        # The dead write no more: this drains what is left in the pipes, which is little, and ends.
+        while any(key.data[1] != "stdin" for key in selector.get_map().values()) and _serve(selector, 0.0):
+            pass
+
+
+def _serve(selector: selectors.BaseSelector, wait_s: float) -> bool:
+    """Serve each stream that is ready within `wait_s`; whether there was one."""
+    ready = selector.select(max(0.0, wait_s))
+    for key, _ in ready:
+        one, name = key.data
+        if not one.serve(key.fileobj, name):
+            selector.unregister(key.fileobj)
+            if name == "stdin":
+                key.fileobj.close()  # type: ignore[union-attr]
+    return bool(ready)
+
+
+def _memory(pid: int) -> int:
+    """Bytes of memory of a process and all of its descendants, pages of files left out. What ends meanwhile counts nothing."""
+    total = 0
+    waiting = [pid]
+    while waiting:
+        folder = Path("/proc") / str(waiting.pop())
+        try:
+            status = (folder / "status").read_text()
+            for task in (folder / "task").iterdir():
+                waiting += map(int, (task / "children").read_text().split())
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for line in status.splitlines():
+            if line.startswith(("RssAnon:", "RssShmem:")):
+                total += int(line.split()[1]) << 10
+    return total

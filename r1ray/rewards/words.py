@@ -1,0 +1,32 @@
+"""Frequent function words of languages in the Latin script, and letters that few others use."""
+
+from __future__ import annotations
+
+_LISTS = {
+    "en": """the of and to in is that it for was on are with as be this have from or by not but what all were when we there
+        can an your which their if will each about how up out them then she many some so these would other into has more
+        two like him could no make than been its who now did get may you he they his her my me us do does because let
+        first next also wait check therefore since thus hence only where after before should must such between""",
+    "de": """der die das und ist nicht ein eine zu den mit von für auf dem im sich des werden wird auch als es an aus bei
+        nach wie wir ich sie er haben hat sind war oder aber wenn dann also so noch nur kann können muss müssen daher somit
+        zuerst jetzt über durch um einen einer einem eines dass ergibt zum zur vom beim ihr uns man mal dies diese dieser
+        alle mehr schon hier denn weil bis ob""",
+    "fr": """le la les de des et est un une du en que qui dans pour pas sur au avec ce il elle nous vous je on sont par plus
+        ne se ou mais donc alors si cette ces son sa ses leur aux être avoir fait peut comme tout ainsi puis car où deux
+        doit soit même entre sans chaque après avant abord calculons maintenant""",
+    "es": """el la los las de y es un una en que por con para no se del al lo como más pero sus le ya este esta sí porque
+        entonces si son ser está hay cada muy también nos su hasta desde primero ahora luego así debemos tenemos cuando
+        donde sin sobre entre todo dos o tiene puede hemos""",
+    "it": """il lo la gli le di e è un una in che per con non si del della dei delle da al sono come più ma anche quindi se
+        questo questa allora poi prima abbiamo dobbiamo nel alla nella ogni perché può ora due hanno dal""",
+    "pt": """o a os as de e é um uma em que por com para não se do da dos das no na como mais mas também então este esta são
+        ser está há cada muito nos seu primeiro agora logo assim temos devemos ao pela pelo quando onde sem dois ou tem""",
+    "nl": """de het een en van is in op te dat die niet met voor zijn aan er om ook als maar dan we ik je hij ze door naar
+        dus eerst nu kan moet wordt uit bij deze dit heeft hebben worden wij twee elke omdat""",
+}
+
+FUNCTION_WORDS = {code: frozenset(words.split()) for code, words in _LISTS.items()}
+"""Code -> words, in lower case."""
+
+LETTERS = {"de": "äöüß", "fr": "çèêœàù", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò"}
+"""Code -> letters that speak for the language."""
