@@ -6,9 +6,11 @@ tensor parallelism vLLM's executor starts the worker processes and the same call
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -103,6 +105,15 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
     return arguments | engine.extra
 
 
+def stop_token_ids(model_path: str) -> list[int]:
+    """Tokens that end a completion besides the tokenizer's own: some chat models name several in generation_config.json."""
+    path = Path(model_path) / "generation_config.json"
+    if not path.exists():
+        return []
+    ids = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") or []
+    return [ids] if isinstance(ids, int) else list(ids)
+
+
 class VllmEngine:
     """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
 
@@ -114,7 +125,7 @@ class VllmEngine:
 
         self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
         self._tokenizer = self._engine.get_tokenizer()
-        self._eos = self._tokenizer.eos_token_id
+        self._stop_ids = stop_token_ids(model_path)
         self._digest = config.sync.digest
         self._interface = config.sync.interface
         self._version = -1
@@ -131,6 +142,7 @@ class VllmEngine:
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
             seed=sampling.seed,
+            stop_token_ids=self._stop_ids,
             logprobs=0,  # of the sampled token alone
             flat_logprobs=True,
             detokenize=False,
@@ -162,7 +174,7 @@ class VllmEngine:
 
     @property
     def unfinished(self) -> int:
-        return self._engine.get_num_unfinished_requests()
+        return int(self._engine.get_num_unfinished_requests())
 
     # -- weights ------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ LEASE_CHECK_S = 1.0
 class QueueOwner:
     """Async methods run one at a time between awaits, as SQLite wants it."""
 
-    def __init__(self, path: str, settings: LedgerSettings) -> None:
-        self._ledger = Ledger.open(Path(path), settings)
+    def __init__(self, path: str, settings: LedgerSettings, run_id: str) -> None:
+        self._ledger = Ledger.open(Path(path), settings, run_id=run_id)
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}
 

@@ -52,9 +52,9 @@ def _equal(module: nn.Module, leaf: str, parameter: nn.Parameter, expected: list
         unit = torch.zeros(len(columns), whole.shape[1], dtype=whole.dtype)
         unit[torch.arange(len(columns)), columns] = 1
         served = module.cpu_linear(unit, parameter, None).t()
-        return torch.equal(served[: whole.shape[0]].contiguous(), whole[:, columns])
+        return bool(torch.equal(served[: whole.shape[0]].contiguous(), whole[:, columns]))
     served = parameter.detach()[: whole.shape[0]]  # vLLM pads the vocabulary
-    return torch.equal(served.cpu(), whole.cpu())
+    return bool(torch.equal(served.cpu(), whole.cpu()))
 
 
 def _columns(width: int) -> torch.Tensor:

@@ -10,7 +10,6 @@ import os
 from typing import Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from actors.engine import Applied, TransferSpecs
@@ -24,15 +23,22 @@ from r1ray.types import PromptTask, Sampling
 
 LEASE_WAIT_S = 5.0
 DELIVERY_ATTEMPTS = 6
+QUEUE = "queue"
+"""Name of the queue actor."""
+
+
+def reward_names(config: Config) -> list[str]:
+    """Names of the reward workers."""
+    return [f"reward-{i}" for i in range(config.reward_worker.workers)]
 
 
 class QueueAndRewards:
-    """`actors.rollout.Services` over Ray handles."""
+    """`actors.rollout.Services` over Ray."""
 
-    def __init__(self, config: Config, queue: ActorHandle, rewards: list[ActorHandle]) -> None:
+    def __init__(self, config: Config) -> None:
         self._config = config
-        self._queue = queue
-        self._rewards = rewards
+        self._queue = ray.get_actor(QUEUE)
+        self._rewards = [ray.get_actor(name) for name in reward_names(config)]
         self._next = itertools.count()
         self._rpc_s = config.deadlines.rpc_s
 
@@ -80,37 +86,35 @@ class QueueAndRewards:
 class RolloutActor:
     """A RolloutWorker on vLLM. Threaded: weights, evaluations and health questions arrive while it generates."""
 
-    def __init__(
-        self,
-        config: Config,
-        worker_id: str,
-        model_path: str,
-        vocab_hash: str,
-        queue: ActorHandle,
-        rewards: list[ActorHandle],
-    ) -> None:
+    def __init__(self, config: Config, worker_id: str, model_path: str, vocab_hash: str) -> None:
+        self._config = config
+        self._id = worker_id
+        self._model_path = model_path
+        self._vocab_hash = vocab_hash
+
+    def start(self) -> dict[str, Any]:
+        """Load the model and begin to lease; says how many problems each evaluation source has.
+
+        Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet must know its kind.
+        """
         from actors.engine import VllmEngine
         from actors.rollout import RolloutWorker
         from r1ray.data.source import PromptSource, evaluation_prompts
         from r1ray.data.tokenizer import load_tokenizer
 
-        engine = VllmEngine(config, model_path)
-        tokenizer = load_tokenizer(model_path, vocab_hash)
-        seed = config.run.seed
+        config, seed = self._config, self._config.run.seed
+        tokenizer = load_tokenizer(self._model_path, self._vocab_hash)
         prompts = PromptSource(config.data.train, config.data, tokenizer, seed)
-        self._config = config
-        self._id = worker_id
-        self._services = QueueAndRewards(config, queue, rewards)
         self._evaluation: dict[str, list[PromptTask]] = {
             s.name: evaluation_prompts(s, config.data, tokenizer, seed) for s in config.data.evaluation
         }
+        self._services = QueueAndRewards(config)
         self._address = ray.util.get_node_ip_address()
+        engine = VllmEngine(config, self._model_path)
         self._worker = RolloutWorker(
-            config=config, worker_id=worker_id, engine=engine, prompts=prompts, services=self._services
+            config=config, worker_id=self._id, engine=engine, prompts=prompts, services=self._services
         )
         self._worker.start()
-
-    def ready(self) -> dict[str, Any]:
         return {"pid": os.getpid(), "evaluation": {name: len(tasks) for name, tasks in self._evaluation.items()}}
 
     def receive_weights(
@@ -148,7 +152,8 @@ class RolloutActor:
 class RewardActor(RewardWorker):
     """A RewardWorker that stores into the queue actor."""
 
-    def __init__(self, config: Config, queue: ActorHandle) -> None:
+    def __init__(self, config: Config) -> None:
+        queue = ray.get_actor(QUEUE)
         timeout = config.deadlines.rpc_s
 
         def put(payloads: list[bytes], atomic: bool) -> list[str]:

@@ -44,8 +44,10 @@ def train(
 
         build(EMBEDDED_FOLDER, seed=0)
 
+    from r1ray.launch import preflight
     from r1ray.launch import train as run_training
 
+    preflight(preparation.loaded.config)
     with preparation.folder(fresh=fresh) as folder:
         code = run_training(preparation.loaded, folder, resume=resume is not None)
     raise typer.Exit(code)

@@ -14,7 +14,7 @@ prompt or a group. While it waits for anything, `tick` looks after the fleet, th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +43,7 @@ class Parts:
     folder: RunFolder
     writer: MetricsWriter
     queue: Remote
+    rewards: Sequence[Remote]  # nobody calls them from here, but they live as long as somebody holds them
     make_learners: Callable[[Callable[[], None]], LearnerGroup]
     make_fleet: Callable[[], Fleet]
     transcripts: Callable[[BatchManifest], list[dict[str, Any]]]

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from r1ray.control.calls import Remote
-from r1ray.errors import BudgetSpent
+from r1ray.errors import BudgetSpent, ConfigError, IntegrityError
 
 HEALTH_EVERY_S = 1.0
 
@@ -154,6 +154,8 @@ class Fleet:
     def _tick_start(self, name: str, member: Member, now: float) -> None:
         if member.ready.done():
             error = member.ready.exception()
+            if isinstance(error, ConfigError | IntegrityError):
+                raise error  # the next worker would fail in the same way
             if error is not None:
                 self.lost(name, f"did not start: {error}")
                 return

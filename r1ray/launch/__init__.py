@@ -1,0 +1,189 @@
+"""The composition root: the only module that knows all parts. It makes Ray actors of them and hands them to the controller.
+
+driver (this process): Controller, Fleet, WeightSync, Evaluator
+  |-- queue          QueueOwner        1 actor, restarted by Ray on the same ledger
+  |-- reward-i       RewardActor       restarted by Ray, holds nothing
+  |-- rollout-i      RolloutActor      replaced by the fleet
+  `-- learner-i      LearnerActor      replaced together by the controller, from the last checkpoint
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import ray
+
+from learner.checks import check_algorithm, check_learner
+from r1ray.codec import unpack_scored
+from r1ray.config.load import LoadedConfig
+from r1ray.config.schema import Config
+from r1ray.control.calls import Remote
+from r1ray.control.controller import Controller, Parts
+from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.learners import LearnerGroup
+from r1ray.control.progress import Progress
+from r1ray.data.vocab import vocab_hash
+from r1ray.launch.cluster import Cluster
+from r1ray.ledger.ledger import Ledger
+from r1ray.ledger.records import LedgerSettings
+from r1ray.machine import this_machine
+from r1ray.metrics import MetricsWriter, read_evaluations
+from r1ray.report.build import build_report
+from r1ray.rewards.scorer import Scorer
+from r1ray.runfolder import RunFolder
+from r1ray.types import BatchManifest
+from r1ray.versions import installed_versions
+from r1ray.view import View, make_view
+
+
+def preflight(config: Config) -> None:
+    """What only the parts themselves can refuse: the algorithm, the learner, the rewards. Raises ConfigError."""
+    check_algorithm(config)
+    check_learner(config)
+    scorer = Scorer(config.rewards, config.reward_worker, source_rewards={s.name: s.rewards for s in config.data.train})
+    try:
+        scorer.check()
+    finally:
+        scorer.close()
+
+
+def ledger_settings(config: Config) -> LedgerSettings:
+    """The rules of the ledger out of the configuration."""
+    queue = config.queue
+    return LedgerSettings(
+        groups_per_step=config.learner.groups_per_step,
+        max_staleness=queue.max_staleness,
+        lease_timeout_s=queue.lease_timeout_s,
+        max_attempts=queue.max_attempts,
+        stale_policy="drop" if queue.stale == "drop" else "reissue",
+        dynamic_sampling=config.algorithm.dynamic_sampling,
+        keep_payload_steps=queue.keep_payload_steps,
+    )
+
+
+def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
+    """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError."""
+    config = loaded.config
+    settings = ledger_settings(config)
+    run_id = folder.identity().run_id
+    if not folder.ledger.exists():
+        Ledger.create(folder.ledger, settings, run_id=run_id).close()
+    cluster = Cluster(
+        config=config,
+        model_path=config.model.path,
+        vocab_hash=vocab_hash(Path(config.model.path)),
+        ledger=str(folder.ledger),
+        run_id=run_id,
+    )
+    logging = config.logging
+    with (
+        make_view(total_steps=config.run.steps) as view,
+        MetricsWriter(folder.path, tensorboard=logging.tensorboard, wandb_project=logging.wandb_project) as writer,
+    ):
+        machine, versions = asdict(this_machine()), installed_versions()
+        writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)
+        view.phase("Ray", 0, 1)
+        cluster.connect()
+        view.phase("Ray", 1, 1)
+        try:
+            _run(cluster, folder, writer, view)
+        finally:
+            ray.shutdown()
+    view.line(f"Report: {build_report(folder.path)}")
+    return 0
+
+
+def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View) -> None:
+    config = cluster.config
+    queue = cluster.queue(ledger_settings(config))
+    rewards = cluster.rewards()
+    progress = Progress(
+        folder=folder, view=view, writer=writer, steps=config.run.steps, evaluations=read_evaluations(folder.path)
+    )
+    controller = Controller(
+        config,
+        Parts(
+            folder=folder,
+            writer=writer,
+            queue=queue,
+            rewards=rewards,
+            make_learners=lambda tick: LearnerGroup(config, spawn=cluster.learner, tick=tick),
+            make_fleet=lambda: _fleet(cluster, queue, writer),
+            transcripts=_transcripts(config, queue),
+            progress=progress,
+        ),
+    )
+    _stop_on_signals(controller, view)
+    try:
+        finished = controller.run()
+    except BaseException as e:
+        writer.event("failed", error=type(e).__name__, message=str(e))
+        controller.close("failed", f"{type(e).__name__}: {e}")
+        raise
+    writer.event("finished" if finished else "interrupted")
+    controller.close("finished" if finished else "interrupted")
+
+
+def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
+    def spawn(name: str) -> tuple[Remote, Future[Any]]:
+        remote = cluster.rollout(name)
+        return remote, remote.call("start")
+
+    config = cluster.config
+    settings = FleetSettings(
+        workers=config.rollout.workers,
+        restart_budget=config.recovery.worker_restarts,
+        start_s=config.deadlines.actor_start_s,
+        answer_s=config.deadlines.rpc_s,
+        drain_s=config.deadlines.shutdown_s,
+    )
+
+    def release(name: str) -> None:
+        # Not waited for: the lease's own deadline stands behind it.
+        queue.call("release_worker", name)
+
+    return Fleet(settings, spawn=spawn, release=release, on_event=writer.event)
+
+
+def _stop_on_signals(controller: Controller, view: View) -> None:
+    """The first SIGINT or SIGTERM ends the run after the step under way, the second at once."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        controller.request_stop()
+        signal.signal(signum, signal.default_int_handler)
+        view.line("Stopping after this step, with a checkpoint; once more to stop at once.")
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _transcripts(config: Config, queue: Remote) -> Callable[[BatchManifest], list[dict[str, Any]]]:
+    def sample(manifest: BatchManifest) -> list[dict[str, Any]]:
+        """One completion of each of the first groups of a batch."""
+        ids = [g.group_id for g in manifest.groups[: config.logging.transcripts_per_step]]
+        rows = []
+        for i, payload in enumerate(queue.call("payloads", ids).result(timeout=config.deadlines.rpc_s)):
+            group = unpack_scored(payload)
+            completion, score = group.rollout.completions[i % len(group.scores)], group.scores[i % len(group.scores)]
+            rows.append(
+                {
+                    "step": manifest.step,
+                    "prompt_id": group.rollout.prompt.prompt_id,
+                    "prompt": group.rollout.prompt.messages[-1]["content"],
+                    "text": completion.text,
+                    "reward": score.reward,
+                    "parts": score.parts,
+                    "finish_reason": completion.finish_reason,
+                    "tokens": len(completion.token_ids),
+                }
+            )
+        return rows
+
+    return sample

@@ -1,0 +1,178 @@
+"""Ray actors made of the plain parts, with the resources of the configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
+from actors.queue import QueueOwner
+from actors.remote import QUEUE, RewardActor, RolloutActor, reward_names
+from learner.actor import LearnerActor
+from r1ray.config.schema import Config
+from r1ray.errors import InfrastructureError, ProcessDied
+from r1ray.ledger.records import LedgerSettings
+
+FETCH_GROUPS = 64
+
+
+class RayRemote:
+    """`r1ray.control.calls.Remote` over a Ray actor."""
+
+    def __init__(self, name: str, handle: Any) -> None:
+        self.name = name
+        self._handle = handle
+
+    def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
+        answer: Future[Any] = Future()
+
+        def translate(future: Future[Any]) -> None:
+            error = future.exception()
+            if error is None:
+                answer.set_result(future.result())
+                return
+            if isinstance(error, RayTaskError):
+                error = error.cause  # what the method raised, without Ray's traceback around it
+            elif isinstance(error, RayActorError):
+                error = ProcessDied(f"{self.name} died: {str(error).strip().splitlines()[-1].strip()}")
+            elif isinstance(error, RayError):
+                error = InfrastructureError(f"{self.name}.{method}: {error}")
+            answer.set_exception(error)
+
+        getattr(self._handle, method).remote(*args, **kwargs).future().add_done_callback(translate)
+        return answer
+
+    def kill(self) -> None:
+        ray.kill(self._handle)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Makes the actors of one run. They find the queue and the reward workers by name, in the namespace of this job."""
+
+    config: Config
+    model_path: str
+    vocab_hash: str
+    ledger: str  # path
+    run_id: str
+
+    def connect(self) -> None:
+        """Join the configured cluster, or start one on this machine that ends with this process."""
+        ray_config = self.config.ray
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        if ray_config.address is not None:
+            ray.init(address=ray_config.address, log_to_driver=False, logging_level=logging.ERROR)
+            return
+        # Ray's CPUs are for placement only; a small machine may share a core among processes that mostly wait.
+        needed = sum(cpus * count for cpus, count in self._cpu_demand())
+        ray.init(
+            num_cpus=max(ray_config.num_cpus or os.cpu_count() or 1, int(needed + 1)),
+            object_store_memory=int(ray_config.object_store_gib * 2**30),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=ray_config.temp_dir,
+        )
+
+    def _cpu_demand(self) -> list[tuple[float, int]]:
+        c = self.config
+        return [
+            (c.rollout.num_cpus, max(c.rollout.workers, c.rollout.max_workers)),
+            (c.learner.num_cpus, c.learner.ranks),
+            (c.reward_worker.num_cpus, c.reward_worker.workers),
+            (0.1, 1),
+        ]
+
+    def queue(self, settings: LedgerSettings) -> RayRemote:
+        actor = self._actor(
+            QueueOwner,
+            0.1,
+            0.0,
+            self.config.ray.queue_resources,
+            name=QUEUE,
+            max_restarts=-1,
+            max_task_retries=-1,
+            max_concurrency=1000,
+        )
+        return RayRemote(QUEUE, actor.remote(self.ledger, settings, self.run_id))
+
+    def rewards(self) -> list[RayRemote]:
+        c = self.config.reward_worker
+        resources = self.config.ray.reward_resources
+        remotes = []
+        for name in reward_names(self.config):
+            actor = self._actor(
+                RewardActor, c.num_cpus, c.num_gpus, resources, name=name, max_restarts=-1, max_concurrency=8
+            )
+            remotes.append(RayRemote(name, actor.remote(self.config)))
+        return remotes
+
+    def rollout(self, name: str) -> RayRemote:
+        c = self.config.rollout
+        environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
+        gpus = c.num_gpus * c.engine.tensor_parallel_size
+        actor = self._actor(
+            RolloutActor,
+            c.num_cpus,
+            gpus,
+            self.config.ray.rollout_resources,
+            max_concurrency=16,
+            environment=environment,
+        )
+        return RayRemote(name, actor.remote(self.config, name, self.model_path, self.vocab_hash))
+
+    def learner(self, rank: int) -> RayRemote:
+        c = self.config.learner
+        actor = self._actor(_LearnerProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        return RayRemote(f"learner-{rank}", actor.remote(self.config, rank, self._transport()))
+
+    def _transport(self) -> str:
+        if self.config.sync.transport != "auto":
+            return self.config.sync.transport
+        return "nccl" if self.config.learner.num_gpus else "gloo"
+
+    def _actor(
+        self,
+        cls: type,
+        num_cpus: float,
+        num_gpus: float,
+        resources: dict[str, float],
+        *,
+        environment: Any = None,
+        **options: Any,
+    ) -> Any:
+        variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
+        return ray.remote(cls).options(
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+            resources=resources or None,
+            runtime_env={"env_vars": variables},
+            **options,
+        )
+
+
+class _LearnerProcess(LearnerActor):
+    """A LearnerActor that fetches from the queue actor."""
+
+    def __init__(self, config: Config, rank: int, transport: str) -> None:
+        queue = ray.get_actor(QUEUE)
+
+        def fetch(group_ids: list[str]) -> list[bytes]:
+            chunks = [group_ids[i : i + FETCH_GROUPS] for i in range(0, len(group_ids), FETCH_GROUPS)]
+            answers = ray.get([queue.payloads.remote(c) for c in chunks], timeout=config.deadlines.rpc_s)
+            return [payload for answer in answers for payload in answer]
+
+        super().__init__(
+            config=config,
+            rank=rank,
+            world_size=config.learner.ranks,
+            transport=transport,
+            fetch=fetch,
+            address=ray.util.get_node_ip_address(),
+        )
