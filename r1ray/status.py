@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -76,17 +77,28 @@ def explain(status: RunStatus) -> list[str]:
         return []
     told = status.told
     lines = [*_end(status)]
-    if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
-        lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
-    if told.get("waiting_for"):
-        lines.append(f"waiting for {told['waiting_for']}")
-    lines += _in_flight(status.ledger)
-    lines += _workers(told.get("workers") or [])
-    if (sync := told.get("last_sync")) is not None:
-        lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
-    if status.trouble:
-        lines.append(f"last trouble: {_event(status.trouble[-1])}")
-    return lines
+    if status.state not in ENDED:
+        if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
+            lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
+        if told.get("waiting_for"):
+            lines.append(f"waiting for {told['waiting_for']}")
+        lines += _in_flight(status.ledger)
+        lines += _workers(told.get("workers") or [])
+        if (sync := told.get("last_sync")) is not None:
+            lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
+    trouble = [event for event in status.trouble if event["kind"] != "failed"]
+    if trouble:
+        lines.append(f"last trouble: {_event(trouble[-1])}")
+    return [_one_line(line) for line in lines]
+
+
+def _one_line(text: str) -> str:
+    """The first and the last line: of the error of another process the lines between are its traceback."""
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _end(status: RunStatus) -> list[str]:

@@ -40,5 +40,6 @@ def main() -> None:
     except R1RayError as error:
         if os.environ.get("R1RAY_TRACEBACK") == "1":
             raise
-        Console(stderr=True, highlight=False).print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}")
+        told = f"[bold red]{type(error).__name__}:[/] {escape(str(error))}"
+        Console(stderr=True, highlight=False).print(told, soft_wrap=True)
         sys.exit(error.exit_code)

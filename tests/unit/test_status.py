@@ -110,6 +110,15 @@ def test_the_last_trouble_is_told_and_what_is_none_is_not(folder: RunFolder) -> 
     assert [event["kind"] for event in seen(folder).trouble] == ["worker_lost"]
 
 
+def test_the_error_of_another_process_is_told_in_one_line(folder: RunFolder) -> None:
+    told(
+        folder, state="failed", message="BudgetSpent: rollout-3 died: \x1b[36mray::x\x1b[39m\n  ^^^\nOSError: no space"
+    )
+    folder.release()
+    (line,) = explain(seen(folder))
+    assert line.startswith("failed: BudgetSpent: rollout-3 died: ray::x ... OSError: no space; continue with")
+
+
 def test_json_has_the_same_and_is_plain(folder: RunFolder) -> None:
     told(folder)
     as_json = seen(folder).to_json()
