@@ -1,6 +1,6 @@
 # make            what there is
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
-# make run        the embedded default: build the base model, train it, verify, report (SEED=n, STEPS=n)
+# make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make test       everything that CI runs
 
 SHELL := /bin/bash
@@ -54,7 +54,6 @@ comma := ,
 run: install
 	$(BIN)/r1ray train conf/tiny.yaml --fresh run.seed=$(SEED) run.steps=$(STEPS)
 	$(BIN)/r1ray verify runs/tiny
-	$(BIN)/r1ray report runs/tiny
 
 # The sandbox for code that models write; its tests say so where it is missing.
 .venv/sandbox: | install

@@ -20,11 +20,12 @@ from r1ray.modelfolder import ModelShape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-# Resident memory of a process before it holds a model, in GiB.
-LEARNER_BASE_GIB = 1.0  # torch, DeepSpeed, transformers
-ROLLOUT_BASE_GIB = 1.6  # torch, vLLM
-REWARD_BASE_GIB = 0.3
-SYSTEM_BASE_GIB = 1.0  # Ray's own processes, the driver, the queue
+# Host memory of a process besides the model, in GiB: what `ps` said of the embedded run, and a quarter more.
+LEARNER_BASE_GIB = 0.7  # torch, DeepSpeed, transformers
+ROLLOUT_BASE_GIB = 0.9  # torch, vLLM
+REWARD_BASE_GIB = 0.6  # with its verifier processes
+QUEUE_BASE_GIB = 0.2
+SYSTEM_BASE_GIB = 1.2  # Ray's own processes and the driver
 
 QUEUE_CPUS = 0.1
 
@@ -152,7 +153,7 @@ def _reward(config: Config) -> Role:
 
 
 def _queue(config: Config) -> Role:
-    host = {"process": REWARD_BASE_GIB * GIB, "object store": config.ray.object_store_gib * GIB}
+    host = {"process": QUEUE_BASE_GIB * GIB, "object store": config.ray.object_store_gib * GIB}
     return _role("queue", 1, QUEUE_CPUS, 0, config.ray.queue_resources, {}, host)
 
 
