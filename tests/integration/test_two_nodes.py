@@ -1,0 +1,110 @@
+"""Two Ray nodes on one machine, with token authentication: the learner on the head, generation on the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from r1ray.metrics import read_metrics
+from tests.integration.models import random_model, write_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+HERE = Path(__file__).parent
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
+    """Address and environment of a cluster of a head and a worker node, each with a temporary folder of its own."""
+    environment = {
+        **os.environ,
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    common = ["--node-ip-address=127.0.0.1", "--num-cpus=4", "--object-store-memory=100000000", "--disable-usage-stats"]
+    places = [
+        [
+            "--head",
+            f"--port={port}",
+            "--include-dashboard=false",
+            "--resources",
+            json.dumps({"learner": 1, "reward": 1}),
+        ],
+        [f"--address={address}", "--resources", json.dumps({"rollout": 1})],
+    ]
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for place in places:
+            # Ray's sockets lie in its temporary folder, and their paths must be short.
+            temp = Path("/tmp") / f"r1-{secrets.token_hex(3)}"
+            command = [RAY, "start", "--block", *place, *common, f"--temp-dir={temp}"]
+            started.append(
+                subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            )
+            wait_for_nodes(address, len(started), environment)
+        yield address, environment
+    finally:
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(timeout=30)
+
+
+def wait_for_nodes(address: str, nodes: int, environment: dict[str, str]) -> None:
+    """Ask until the cluster has so many nodes; the asking process itself ends after 40 s."""
+    program = (
+        "import ray, sys, time\n"
+        "end = time.monotonic() + 40\n"
+        "while True:\n"
+        "    try:\n"
+        "        ray.init(address=sys.argv[1], log_to_driver=False, logging_level=50)\n"
+        "        break\n"
+        "    except Exception:\n"
+        "        assert time.monotonic() < end, 'no cluster'\n"
+        "        time.sleep(0.3)\n"
+        "while sum(n['Alive'] for n in ray.nodes()) < int(sys.argv[2]):\n"
+        "    assert time.monotonic() < end, ray.nodes()\n"
+        "    time.sleep(0.2)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, address, str(nodes)], env=environment, check=True, timeout=90)
+
+
+def test_learner_and_rollouts_on_different_nodes(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
+    address, environment = cluster
+    model, run = tmp_path / "model", tmp_path / "run"
+    write_model(random_model(seed=2), model)
+    settings = [
+        f"run.dir={run}",
+        f"model.path={model}",
+        f"ray.address={address}",
+        "ray.learner_resources={learner: 1}",
+        "ray.rollout_resources={rollout: 1}",
+        "ray.reward_resources={reward: 1}",
+        "run.steps=2",
+    ]
+    command = [sys.executable, "-m", "r1ray", "train", str(HERE / "loop.yaml"), *settings]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows] == [0, 1]
+    # Only the second node has the resource that a rollout worker asks for, only the head the learner's.
+    assert rows[-1]["sync/workers"] == 1
