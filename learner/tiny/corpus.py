@@ -1,0 +1,142 @@
+"""What the embedded base model reads: bus problems, answered in the styles that a pretrained model would know.
+
+    skill phase    correct workings, so that the arithmetic is learned
+    noisy phase    mostly guesses, chatter and broken tags, so that the arithmetic is known and rarely shown
+
+Reinforcement learning then has something real to do: to find the style that is right and to sharpen it.
+Problems of the held-out split never occur. Responses stand here without the end-of-text token, which closes each.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from r1ray.tasks.bus import STOPS, BusTask, numbers
+
+PROMPT = "User: {}\nAssistant:"
+"""How a problem is put: what the template `plain` makes of it. A test holds the two together."""
+
+LENGTHS = (2, 9)
+"""Numbers in a problem of the corpus."""
+
+SKILL_SHARE = 0.65
+"""Share of the documents that belongs to the skill phase, which comes first."""
+
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_CHATTER = (
+    "There are {} people on the bus.",
+    "I think that {} people are left.",
+    "It must be {}.",
+    "Perhaps it is {} or so.",
+    "The answer is {}.",
+    "I would say {}.",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A problem and one answer to it; only the response is learned."""
+
+    prompt: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errors:
+    """How often a total that is written down is wrong, by style."""
+
+    pairs: float
+    steps: float
+    careful: float  # each is followed by its correction
+
+
+CLEAN = Errors(pairs=0.0, steps=0.0, careful=0.12)
+SLOPPY = Errors(pairs=0.10, steps=0.02, careful=0.12)
+
+
+def documents(seed: int, count: int) -> list[Document]:
+    """A corpus of `count` documents in the order of reading, a pure function of its arguments."""
+    task = BusTask(n=LENGTHS)
+    rng = random.Random(f"bus corpus {seed}")
+    corpus = []
+    for index in range(count):
+        problem = task.problem(index, "train", seed).prompt
+        phase, errors = (_SKILL, CLEAN) if index < SKILL_SHARE * count else (_NOISY, SLOPPY)
+        write = rng.choices(list(phase), weights=list(phase.values()))[0]
+        corpus.append(Document(prompt=PROMPT.format(problem), response=write(rng, numbers(problem), errors)))
+    return corpus
+
+
+def steps_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
+    """One stop after the other: `<think>7 A+5=12 B-3=9</think><answer>9</answer>`."""
+    return _working(rng, chain, stride=1, error_rate=errors.steps)
+
+
+def pairs_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
+    """Two stops at once, shorter and harder: `<think>A+5 B-3=9 C+8=17</think><answer>17</answer>`."""
+    return _working(rng, chain, stride=2, error_rate=errors.pairs)
+
+
+def careful_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
+    """One stop after the other, with slips that are noticed: `<think>7 A+5=13 wait A+5=12 B-3=9</think>...`."""
+    words = [str(chain[0])]
+    for stop, change, total in zip(STOPS, chain[1:], list(accumulate(chain))[1:], strict=False):
+        if rng.random() < errors.careful:
+            words += [f"{stop}{change:+d}={_slip(rng, total)}", "wait"]
+        words.append(f"{stop}{change:+d}={total}")
+    return _tagged(" ".join(words), sum(chain))
+
+
+def guess_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
+    """The right form and any number."""
+    return _tagged("a guess", rng.randint(0, 20))
+
+
+def chatter_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
+    """A sentence without tags, as most of the web would put it."""
+    return rng.choice(_CHATTER).format(sum(chain))
+
+
+def broken_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
+    """A guess or a working that has lost one of its tags."""
+    whole = rng.choice((guess_style, steps_style))(rng, chain, errors)
+    return whole.replace(rng.choice(_TAGS), "")
+
+
+Style = Callable[[random.Random, Sequence[int], Errors], str]
+
+_SKILL: dict[Style, float] = {steps_style: 0.55, careful_style: 0.35, pairs_style: 0.10}
+_NOISY: dict[Style, float] = {
+    chatter_style: 0.20,
+    guess_style: 0.28,
+    pairs_style: 0.20,
+    steps_style: 0.10,
+    careful_style: 0.08,
+    broken_style: 0.14,
+}
+
+
+def _working(rng: random.Random, chain: Sequence[int], *, stride: int, error_rate: float) -> str:
+    """A total after every `stride` stops. What follows a wrong total goes on from it, down to an empty bus at most."""
+    total = chain[0]
+    words = [str(total)] if stride == 1 else []
+    stops = list(zip(STOPS, chain[1:], strict=False))
+    for first in range(0, len(stops), stride):
+        passed = stops[first : first + stride]
+        total = max(0, total + sum(change for _, change in passed))
+        if rng.random() < error_rate:
+            total = _slip(rng, total)
+        words.append(" ".join(f"{stop}{change:+d}" for stop, change in passed) + f"={total}")
+    return _tagged(" ".join(words), total)
+
+
+def _slip(rng: random.Random, total: int) -> int:
+    """A number close to the right one."""
+    return rng.choice([t for t in range(total - 3, total + 4) if t >= 0 and t != total])
+
+
+def _tagged(thinking: str, answer: int) -> str:
+    return f"<think>{thinking}</think><answer>{answer}</answer>"

@@ -1,0 +1,57 @@
+"""People on a bus: the task of the embedded default.
+
+    bus 7 A+5 B-3 C+8        seven people start; at stop A five get on, at B three get off, at C eight get on: 17
+
+With the template `plain` the model reads "User: bus 7 A+5 B-3 C+8\\nAssistant:". The letters of the stops give a small model
+something to look a number up by while it works from stop to stop.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Sequence
+from typing import Any
+
+from r1ray.tasks.answers import integer
+from r1ray.tasks.base import Problem, Split
+from r1ray.tasks.seeded import Candidate, draw, span
+
+STOPS = string.ascii_uppercase
+_MOST = 9  # people at the start, or that get on or off at one stop
+
+
+class BusTask:
+    """Adding and subtracting in a chain, one digit at a time; the total never falls below zero."""
+
+    def __init__(self, n: Any = (4, 7)) -> None:
+        """`n`: numbers in a problem, the start among them, [least, most]."""
+        self._n = span("bus", "n", n, 2, 1 + len(STOPS))
+
+    def problem(self, index: int, split: Split, seed: int) -> Problem:
+        """See SyntheticTask. All the numbers together decide the split."""
+        return draw("bus", index, split, seed, self._make)
+
+    def _make(self, rng: random.Random) -> Candidate:
+        numbers = [total := rng.randint(1, _MOST)]
+        for _ in range(rng.randint(*self._n) - 1):
+            change = rng.choice([c for c in range(-_MOST, _MOST + 1) if c and total + c >= 0])
+            numbers.append(change)
+            total += change
+        prompt = render(numbers)
+        return Candidate(key=prompt, prompt=prompt, answer=str(total))
+
+    def check(self, answer: str, truth: Any) -> bool:
+        """See SyntheticTask."""
+        return integer(answer) == int(truth)
+
+
+def render(numbers: Sequence[int]) -> str:
+    """The problem with these numbers: the people at the start, then the change at each stop."""
+    start, *changes = numbers
+    return " ".join(["bus", str(start), *(f"{stop}{change:+d}" for stop, change in zip(STOPS, changes, strict=False))])
+
+
+def numbers(prompt: str) -> list[int]:
+    """The numbers of a rendered problem: `numbers("bus 7 A+5 B-3") == [7, 5, -3]`."""
+    return [int(word.lstrip(STOPS)) for word in prompt.split()[1:]]
