@@ -36,9 +36,9 @@ class Preparation:
     existing: RunFolder | None = None  # the run to continue
 
     @property
-    def lacks_embedded_model(self) -> bool:
-        """Whether the embedded model is asked for and has to be built first."""
-        return Path(self.loaded.config.model.path) == EMBEDDED_FOLDER and not EMBEDDED_FOLDER.exists()
+    def takes_embedded_model(self) -> bool:
+        """Whether the run begins with the embedded model, which is built on the spot where it is missing."""
+        return Path(self.loaded.config.model.path) == EMBEDDED_FOLDER
 
     @classmethod
     def new(cls, overlays: Sequence[str], overrides: Sequence[str]) -> Preparation:
@@ -65,7 +65,7 @@ class Preparation:
 
     def describe(self) -> str:
         """The resolved configuration, the placement and the memory, as text."""
-        if self.lacks_embedded_model:
+        if self.takes_embedded_model and not EMBEDDED_FOLDER.exists():
             return (
                 f"{self.loaded.to_yaml()}\nMemory: not known before `r1ray tiny {EMBEDDED_FOLDER}` has built the model."
             )

@@ -21,14 +21,32 @@ def tiny(
     build(path, seed)
 
 
+def build_unless_current(path: Path) -> None:
+    """Build the embedded model with seed 0 where `path` does not hold one of this version."""
+    from learner.tiny.recipe import is_current
+
+    if not is_current(path):
+        build(path, seed=0)
+
+
 def build(path: Path, seed: int) -> None:
     """Build the embedded model in `path`, with a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from learner.tiny.build import build_tiny_model
-
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(f"building the embedded model in {path}", total=None)
-        build_tiny_model(path, seed=seed, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        task = bar.add_task("loading torch", total=None)
+
+        from learner.tiny.build import build_tiny_model
+
+        def show(done: int, total: int, loss: float) -> None:
+            what = f"building the embedded model in {path} (loss {loss:.2f})"
+            bar.update(task, completed=done, total=total, description=what)
+
+        report = build_tiny_model(path, seed=seed, progress=show)
+    Console(stderr=True, highlight=False).print(
+        f"built {path} in {report.seconds:.0f} s: {report.parameters:,} parameters, "
+        f"right in {report.skill:.0%} where it works step by step",
+        soft_wrap=True,
+    )

@@ -39,10 +39,10 @@ def train(
     if dry_run:
         return
 
-    if preparation.lacks_embedded_model:
-        from r1ray.cli.tiny import build
+    if preparation.takes_embedded_model and not (resume and EMBEDDED_FOLDER.exists()):
+        from r1ray.cli.tiny import build_unless_current
 
-        build(EMBEDDED_FOLDER, seed=0)
+        build_unless_current(EMBEDDED_FOLDER)
 
     from r1ray.launch import preflight
     from r1ray.launch import train as run_training

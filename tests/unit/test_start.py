@@ -121,7 +121,8 @@ def test_a_dry_run_tells_configuration_placement_and_memory() -> None:
 
 def test_a_dry_run_needs_no_embedded_model(here: Path) -> None:
     EMBEDDED_FOLDER.rename("elsewhere")
-    assert new().lacks_embedded_model
+    assert new().takes_embedded_model
+    assert not new("model.path=models/other").takes_embedded_model
     assert "not known before `r1ray tiny models/tiny`" in new().describe()
 
 
