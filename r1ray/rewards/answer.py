@@ -28,7 +28,7 @@ _CLOSING = re.compile(
     r"(?:\banswer(?:\s+is\b\s*:?|\s*:|\s*=)|\b(?:option|choice)\s+is\b\s*:?|^[ \t]*####)(.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
-_AFTERWARDS = re.compile(r"(?<=[^\s.])\.\s+(?=[A-Z])|,?\s+(?:because|since|which|as)\s")
+_AFTERWARDS = re.compile(r"(?<=[^\s.])\.\s+(?=[A-Z])|,?\s(?:because|since|which|as)\s")
 """Where an explanation begins behind an answer on the same line."""
 _MARKS = " \t\r\n*_`"
 

@@ -76,8 +76,10 @@ class CodeVerifier(Reward):
 def program(response: str, *, opened: bool = False) -> tuple[str, str]:
     """The last fenced block of the answer part and what its fence calls it; all of the answer where nothing is fenced."""
     part = answer_part(response, opened=opened)
-    tagged = re.findall(r"<answer>(.*?)</answer>", part, re.DOTALL) if "</answer>" in part else []
-    part = tagged[-1] if tagged else part
+    end = part.rfind("</answer>")
+    start_tag = part.rfind("<answer>", 0, max(0, end))
+    part = part[start_tag + len("<answer>") : end] if start_tag >= 0 else part
+    part = part[-MAX_CODE_CHARS:]
     last = ("", "")
     start: re.Match[str] | None = None
     for fence in _FENCE.finditer(part):
@@ -112,22 +114,21 @@ def code_tests(record: Any) -> dict[str, Any]:
 
 
 def _tests(record: Any) -> dict[str, Any]:
-    if isinstance(record, Mapping):
-        prompt = str(record.get("prompt", ""))
-        if "tests" in record and "function" not in record:
-            return {**_tests(record["tests"]), **({"before": prompt + "\n"} if prompt else {})}
-        before = prompt + "\n" if prompt else ""
-        if "asserts" in record:
-            return _calls(before, setup=str(record.get("setup", "")), asserts=[str(a) for a in record["asserts"]])
-        if "entry_point" in record:
-            name = str(record["entry_point"])
-            return _calls(before, setup=prompt, asserts=[f"{record['test']}\ncheck({name})"], names=[name])
+    if not isinstance(record, Mapping):
+        cases = [{"stdin": _either(c, "stdin", "input"), "stdout": _either(c, "stdout", "output")} for c in record]
+        return {"kind": "stdio", "cases": cases, "before": ""}
+    prompt = str(record.get("prompt", ""))
+    before = prompt + "\n" if prompt else ""
+    if "asserts" in record:
+        return _calls(before, setup=str(record.get("setup", "")), asserts=[str(a) for a in record["asserts"]])
+    if "entry_point" in record:
+        name = str(record["entry_point"])
+        return _calls(before, setup=prompt, asserts=[f"{record['test']}\ncheck({name})"], names=[name])
+    if "function" in record:
         name = str(record["function"])
         return _calls(before, calls=[_call(name, c) for c in record.get("calls") or record["tests"]])
-    cases = [
-        {"stdin": str(_either(c, "stdin", "input")), "stdout": str(_either(c, "stdout", "output"))} for c in record
-    ]
-    return {"kind": "stdio", "cases": cases, "before": ""}
+    inner = record["tests"]
+    return _tests({"prompt": prompt, **inner}) if isinstance(inner, Mapping) else {**_tests(inner), "before": before}
 
 
 def _calls(
@@ -149,5 +150,5 @@ def _call(function: str, case: Mapping[str, Any]) -> dict[str, Any]:
     return {"function": function, "args": args, "expected": json.loads(case["output"])}
 
 
-def _either(case: Mapping[str, Any], name: str, other: str) -> Any:
-    return case[name] if name in case else case[other]
+def _either(case: Mapping[str, Any], name: str, other: str) -> str:
+    return str(case[name] if name in case else case[other])

@@ -73,7 +73,6 @@ def _lengths(sample: Sample, max_tokens: int | None) -> tuple[int, int]:
     limit = max_tokens or sample.max_new_tokens
     if sample.tokens is None or limit is None:
         raise DataError(
-            "the number of tokens or their limit is unknown: give `tokens` with the response, "
-            "and the reward max_tokens"
+            "the number of tokens or their limit is unknown: give `tokens` with the response, and the reward max_tokens"
         )
     return sample.tokens, limit

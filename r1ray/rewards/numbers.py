@@ -13,11 +13,11 @@ MAX_DIGITS = 400
 DECIMAL_TOLERANCE = Fraction(1, 1_000_000)
 """How far a decimal may be from a fraction that it stands for: 0.333333 is 1/3, 0.33 is not."""
 
-_SPACES = re.compile(r"\\[,;:! ]|[\s ]+|~")
+_SPACES = re.compile(r"(?<!\\)\\[,;:! ]|[\s ]+|~")
 _WRAPS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _CURRENCY = re.compile(r"^([+-]?)\s*(\\?\$|€|£|¥|₹|US\\?\$|USD)\s*(?=[\d.+-])")
-_NUMBER = r"\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?|\d{1,3}(?: \d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+"
+_NUMBER = r"\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+"
 _PLAIN = re.compile(
     rf"""(?P<sign>[+-]?)\s?(?:
         (?P<whole>\d+)?\s?\\[dtc]?frac\s?(?:\{{\s?(?P<top>-?\d+)\s?\}}|(?P<top1>\d))\s?

@@ -7,6 +7,7 @@ used again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -16,39 +17,52 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from r1ray.errors import DataError, ProcessDied, VerifierCrash, VerifierTimeout
 from r1ray.rewards import frames
 from r1ray.rewards.base import Call, Judgement
 
-_SLOW_S = 0.03
+_SLOW_S = 0.025
 _START_S = 120.0
 _FORK_S = 10.0
-_NICE = 19
+_NICE = 10
 
 
 class Pool:
-    """Thread-safe. Example: `Pool(["math_verify"]).call(Call(function="my.module:judge", args={"text": "5"}), 2.0)`.
+    """Thread-safe. Example: `Pool(["math_verify"], 2).call(Call(function="my.module:judge", args={"text": "5"}), 2.0)`.
 
     `preload`: modules to import, or `module:function` to call, in the zygote before anything is forked from it.
     """
 
-    def __init__(self, preload: Sequence[str] = ()) -> None:
+    def __init__(self, preload: Sequence[str], processors: int) -> None:
         self._preload = tuple(preload)
+        self._place = threading.BoundedSemaphore(processors + 1)  # each is held for _SLOW_S at most
         self._zygote: _Zygote | None = None
         self._idle: deque[_Worker] = deque()
         self._lock = threading.Lock()
         self._closed = False
 
     def call(self, call: Call, limit_s: float) -> Judgement:
-        """Make the call in a process. Raises VerifierTimeout after `limit_s`, VerifierCrash where the process dies."""
-        worker = self._worker()
+        """Make the call in a process.
+
+        Raises VerifierTimeout after `limit_s` (waiting for a place does not count), VerifierCrash where the process dies or
+        the function raises, and DataError where the function raises that.
+        """
+        with self._place if call.lane == "verify" else contextlib.nullcontext():
+            worker = self._worker()
+            try:
+                worker.ask(call, limit_s)
+                slow = call.lane == "verify" and not worker.answers_within(_SLOW_S)
+            except BaseException:
+                worker.kill()
+                raise
         keep = False
         try:
-            judgement = worker.ask(call, limit_s)
-            keep = not worker.slowed
+            if slow:
+                worker.slow_down()
+            judgement = worker.answer()
+            keep = not slow
         finally:
             if keep and not self._closed:
                 self._idle.append(worker)
@@ -141,39 +155,43 @@ class _Worker:
         self._pid = pid
         self._handle = os.pidfd_open(pid)
         self._sock = sock
-        self.slowed = False
+        self._limit_s = 0.0
+        self._deadline = 0.0
 
-    def ask(self, call: Call, limit_s: float) -> Judgement:
-        deadline = time.monotonic() + limit_s + call.extra_s
-        reply: dict[str, Any]
-        try:
-            self._sock.settimeout(limit_s + call.extra_s)
-            frames.send(self._sock, {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes})
-            if call.lane == "verify" and not self._answers_within(min(_SLOW_S, limit_s)):
-                self._slow_down()
-            self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+    def ask(self, call: Call, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._deadline = time.monotonic() + limit_s + call.extra_s
+        request = {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes}
+        with self._failures_named():
+            frames.send(self._sock, request)
+
+    def answers_within(self, seconds: float) -> bool:
+        poll = select.poll()  # unlike select, it takes descriptors above 1024
+        poll.register(self._sock, select.POLLIN)
+        return bool(poll.poll(1000 * min(seconds, self._limit_s)))
+
+    def slow_down(self) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it died: reading its answer says so
+            os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
+
+    def answer(self) -> Judgement:
+        with self._failures_named():
             reply = frames.receive(self._sock)
-        except TimeoutError as e:
-            raise VerifierTimeout(f"no verdict within {limit_s:g} s (reward_worker.timeout_s)") from e
-        except (EOFError, OSError) as e:
-            raise VerifierCrash("the verifier's process died") from e
         if "unfit" in reply:
             raise DataError(reply["unfit"])
         if "error" in reply:
             raise VerifierCrash(reply["error"])
         return Judgement(value=reply["value"], why=reply["why"])
 
-    def _answers_within(self, seconds: float) -> bool:
-        poll = select.poll()  # unlike select, it takes descriptors above 1024
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(seconds * 1000))
-
-    def _slow_down(self) -> None:
-        self.slowed = True
+    @contextlib.contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        self._sock.settimeout(max(0.001, self._deadline - time.monotonic()))
         try:
-            os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
-        except ProcessLookupError:
-            return  # it died; reading its answer says so
+            yield
+        except TimeoutError as e:
+            raise VerifierTimeout(f"no verdict within {self._limit_s:g} s (reward_worker.timeout_s)") from e
+        except (EOFError, OSError) as e:
+            raise VerifierCrash("the verifier's process died") from e
 
     def kill(self) -> None:
         self._sock.close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from r1ray.errors import ConfigError
 from r1ray.rewards.base import Reward, Sample
 
-_MAX_CHARS = 1 << 18
+_MAX_CHARS = 1 << 16
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+|[^\w\s]")
 
 

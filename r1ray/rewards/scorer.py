@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,28 +36,47 @@ class _Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Outcome:
+    """What became of one part of one sample."""
+
+    judgement: Judgement | DataError | InfrastructureError
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """A sample's score. Producer: Pending."""
+
+    score: Score
+    notes: dict[str, str]  # by part, what its reward had to say besides, such as which test failed
+    seconds: float  # that judging took, waiting in line not counted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
     """A sample that is being judged. Producer: Scorer.begin."""
 
     parts: tuple[_Part, ...]
-    values: tuple[Judgement | Future[Judgement], ...]
+    outcomes: tuple[_Outcome | Future[_Outcome], ...]
 
-    def result(self) -> tuple[Score, dict[str, str]]:
-        """The score, and by part what its reward had to say of it. Waits for calls; each ends within its limit."""
+    def result(self) -> Judged:
+        """Waits for what processes have to judge; each of their calls ends within its limit."""
         parts: dict[str, float] = {}
         notes: dict[str, str] = {}
         errors: list[str] = []
-        for part, value in zip(self.parts, self.values, strict=True):
-            try:
-                judgement = value if isinstance(value, Judgement) else value.result()
-            except (DataError, InfrastructureError) as e:
-                errors.append(f"{type(e).__name__}: {part.key}: {e}")
+        seconds = 0.0
+        for part, outcome in zip(self.parts, self.outcomes, strict=True):
+            known = outcome if isinstance(outcome, _Outcome) else outcome.result()
+            seconds += known.seconds
+            if not isinstance(known.judgement, Judgement):
+                errors.append(f"{type(known.judgement).__name__}: {part.key}: {known.judgement}")
                 continue
-            parts[part.key] = judgement.value
-            if judgement.why:
-                notes[part.key] = judgement.why
+            parts[part.key] = known.judgement.value
+            if known.judgement.why:
+                notes[part.key] = known.judgement.why
         reward = 0.0 if errors else math.fsum(p.weight * parts[p.key] for p in self.parts)
-        return Score(reward=reward, parts=parts, error="; ".join(errors) or None), notes
+        score = Score(reward=reward, parts=parts, error="; ".join(errors) or None)
+        return Judged(score=score, notes=notes, seconds=seconds)
 
 
 class Scorer:
@@ -72,17 +92,22 @@ class Scorer:
         rewards: Sequence[RewardConfig],
         worker: RewardWorkerConfig,
         source_rewards: Mapping[str, Sequence[str] | None] | None = None,
+        processors: int | None = None,
     ) -> None:
-        """`source_rewards`: source -> names out of `rewards`; None for all. Raises ConfigError for what cannot be built."""
+        """`source_rewards`: source -> names out of `rewards`; None for all. `processors`: to use; None for all there are.
+
+        Raises ConfigError for rewards that cannot be built.
+        """
+        processors = processors or len(os.sched_getaffinity(0))
         self._timeout_s = worker.timeout_s
         self._sandbox = Sandbox(worker.sandbox)
         every = [(config, build(config.name, config.params)) for config in rewards]
         self._default = _chosen(every, None, "rewards")
         self._by_source = {name: _chosen(every, names, name) for name, names in (source_rewards or {}).items()}
-        self._pool = Pool(sorted({name for _, reward in every for name in reward.preload}))
+        self._pool = Pool(sorted({name for _, reward in every for name in reward.preload}), processors)
         self._lanes = {
             "verify": ThreadPoolExecutor(_VERIFY_LANE, thread_name_prefix="verify"),
-            "program": ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="program"),
+            "program": ThreadPoolExecutor(processors, thread_name_prefix="program"),
         }
 
     def check(self) -> None:
@@ -96,44 +121,45 @@ class Scorer:
     def score(self, group: RolloutGroup) -> ScoredGroup:
         """Judge every completion of a group."""
         pending = [self.begin(Sample.of(group, i)) for i in range(len(group.completions))]
-        return ScoredGroup(rollout=group, scores=tuple(p.result()[0] for p in pending))
+        return ScoredGroup(rollout=group, scores=tuple(p.result().score for p in pending))
 
     def begin(self, sample: Sample) -> Pending:
-        """Begin to judge a sample: what can be told at once is told, calls go to processes. Raises ConfigError after close."""
+        """Begin to judge a sample: what can be told at once is told, calls go to processes."""
         parts = self._by_source.get(sample.task, self._default)
-        return Pending(parts=parts, values=tuple(self._begin(part.reward, sample) for part in parts))
+        return Pending(parts=parts, outcomes=tuple(self._begin(part.reward, sample) for part in parts))
 
     def close(self) -> None:
-        """Kill the processes. What is still being judged ends in an error."""
+        """Kill the processes. What is still being judged ends in a VerifierCrash."""
         self._pool.close()
         for lane in self._lanes.values():
-            lane.shutdown(wait=False, cancel_futures=True)
+            lane.shutdown(wait=False)
 
-    def _begin(self, reward: Reward, sample: Sample) -> Judgement | Future[Judgement]:
-        outcome: float | Call
+    def _begin(self, reward: Reward, sample: Sample) -> _Outcome | Future[_Outcome]:
+        began = time.perf_counter()
+        outcome: Judgement | DataError | InfrastructureError
         try:
-            outcome = reward(sample)
+            verdict = reward(sample)
+            if isinstance(verdict, Call):
+                return self._lanes[verdict.lane].submit(self._call, verdict)
+            outcome = Judgement(value=verdict)
         except DataError as e:
-            return _failed(e)
+            outcome = e
         except Exception as e:  # a reward that raises must not take the group's other samples along
-            return _failed(VerifierCrash(f"{type(e).__name__}: {e}"))
-        if isinstance(outcome, Call):
-            return self._lanes[outcome.lane].submit(self._call, outcome)
-        return Judgement(value=outcome)
+            outcome = VerifierCrash(f"{type(e).__name__}: {e}")
+        return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
-    def _call(self, call: Call) -> Judgement:
+    def _call(self, call: Call) -> _Outcome:
         if call.lane == "program":
             call = replace(call, args={**call.args, "sandbox": self._sandbox.kind, "limit_s": self._timeout_s})
-        judgement = self._pool.call(call, self._timeout_s)
-        if call.then is None:
-            return judgement
-        return Judgement(value=call.then(judgement.value), why=judgement.why)
-
-
-def _failed(error: Exception) -> Future[Judgement]:
-    future: Future[Judgement] = Future()
-    future.set_exception(error)
-    return future
+        began = time.perf_counter()
+        outcome: Judgement | DataError | InfrastructureError
+        try:
+            outcome = self._pool.call(call, self._timeout_s)
+            if call.then is not None:
+                outcome = replace(outcome, value=call.then(outcome.value))
+        except (DataError, InfrastructureError) as e:
+            outcome = e
+        return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
 
 def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:
