@@ -161,8 +161,9 @@ class Fleet:
                 return
             member.state, member.heard = State.UNSYNCED, now
             self._deaths = 0
-            self._sizes = member.ready.result()["evaluation"]
-            self._event("worker_ready", worker=name, seconds=now - member.started)
+            about = member.ready.result()
+            self._sizes = about["evaluation"]
+            self._event("worker_ready", worker=name, pid=about["pid"], seconds=now - member.started)
         elif now - member.started > self._settings.start_s:
             self.lost(name, f"not ready after {self._settings.start_s:g} s (deadlines.actor_start_s)")
 

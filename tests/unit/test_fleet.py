@@ -39,7 +39,7 @@ class World:
 
     def ready(self, *names: str) -> None:
         for name in names:
-            self.readies[name].set_result({"evaluation": {"heldout": 7}})
+            self.readies[name].set_result({"pid": 1, "evaluation": {"heldout": 7}})
         self.fleet.tick()
 
     def after(self, seconds: float) -> None:
