@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 def train(
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[CONFIG|KEY=VALUE]...", help="Overlays over conf/base.yaml, and keys."),
+        typer.Argument(metavar="CONFIG|KEY=VALUE", help="Overlays over conf/base.yaml, and keys."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Keep a run that is in run.dir under another name.")] = False,
