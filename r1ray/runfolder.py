@@ -133,7 +133,9 @@ class RunFolder:
         try:
             if folder.run_json.exists():
                 resume = f"continue it with `r1ray train --resume {path}`"
-                raise ConfigError(f"run.dir = {path} holds a run already; {resume}, or give another folder")
+                raise ConfigError(
+                    f"run.dir = {path} holds a run already; {resume}, keep it aside with --fresh, or change run.dir"
+                )
             for sub in (folder.logs, folder.checkpoints, folder.scale_request.parent):
                 sub.mkdir(exist_ok=True)
             write_atomic(folder.config, config_yaml.encode())
