@@ -37,12 +37,8 @@ class Part:
 @dataclass(slots=True)
 class Evaluation:
     step: int
-    parts: list[Part]
+    parts: list[Part] | None = None  # None until a worker has said how many problems there are
     began: float = field(default_factory=time.monotonic)
-
-    @property
-    def done(self) -> bool:
-        return all(p.groups is not None for p in self.parts)
 
 
 class Evaluator:
@@ -52,6 +48,7 @@ class Evaluator:
         self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
     ) -> None:
         self._config = config.evaluation
+        self._has_sources = bool(config.data.evaluation)
         self._max_new_tokens = config.evaluation.max_new_tokens or config.rollout.max_new_tokens
         self._deadline_s = config.deadlines.evaluation_s
         self._sizes = sizes
@@ -64,27 +61,33 @@ class Evaluator:
 
     def start(self, step: int) -> None:
         """Evaluate the policy that is served now as that of `step`."""
-        kinds = [False, True] if self._config.greedy else [False]
-        parts = [
-            Part(source, start, min(start + PART, size), greedy)
-            for source, size in self._sizes().items()
-            for greedy in kinds
-            for start in range(0, size, PART)
-        ]
-        if parts:
-            self._running.append(Evaluation(step, parts))
+        if self._has_sources:
+            self._running.append(Evaluation(step))
 
     def tick(self, serving: Mapping[str, Remote]) -> None:
         """Collect what is done, hand out what is not. Raises BudgetSpent where a part fails again and again."""
         for evaluation in list(self._running):
+            if evaluation.parts is None:
+                if not self._sizes():
+                    continue
+                evaluation.parts = self._cut()
             for i, part in enumerate(p for p in evaluation.parts if p.groups is None):
                 self._collect(part)
                 if part.groups is None and part.running is None and serving:
                     names = sorted(serving)
                     self._hand_out(part, serving[names[(i + part.tries) % len(names)]])
-            if evaluation.done:
+            if all(p.groups is not None for p in evaluation.parts):
                 self._running.remove(evaluation)
-                self._report(evaluation)
+                self._report(evaluation.step, evaluation.parts, time.monotonic() - evaluation.began)
+
+    def _cut(self) -> list[Part]:
+        kinds = [False, True] if self._config.greedy else [False]
+        return [
+            Part(source, start, min(start + PART, size), greedy)
+            for source, size in self._sizes().items()
+            for greedy in kinds
+            for start in range(0, size, PART)
+        ]
 
     def _hand_out(self, part: Part, worker: Remote) -> None:
         sampling = Sampling(
@@ -111,11 +114,11 @@ class Evaluator:
             ) from error
         part.running = None
 
-    def _report(self, evaluation: Evaluation) -> None:
-        for source in dict.fromkeys(p.source for p in evaluation.parts):
+    def _report(self, step: int, parts: list[Part], seconds: float) -> None:
+        for source in dict.fromkeys(p.source for p in parts):
             groups: dict[bool, list[ScoredGroup]] = {False: [], True: []}
-            for part in evaluation.parts:
+            for part in parts:
                 if part.source == source:
                     groups[part.greedy] += part.groups or []
-            row = {"step": evaluation.step, "source": source, **summarise(groups[False], groups[True])}
-            self._on_row({**row, "seconds": time.monotonic() - evaluation.began})
+            row = {"step": step, "source": source, **summarise(groups[False], groups[True])}
+            self._on_row({**row, "seconds": seconds})
