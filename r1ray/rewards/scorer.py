@@ -110,6 +110,11 @@ class Scorer:
             "program": ThreadPoolExecutor(processors, thread_name_prefix="program"),
         }
 
+    @property
+    def part_names(self) -> tuple[str, ...]:
+        """The keys of `Score.parts` for samples of no particular source."""
+        return tuple(part.key for part in self._default)
+
     def check(self) -> None:
         """Try what judging will need on this machine. Raises ConfigError, with what to do, where something is missing."""
         parts = [part for source in (self._default, *self._by_source.values()) for part in source]
