@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +18,7 @@ from torch import Tensor, nn
 from learner import zero_state
 from learner.model import DTYPES
 from r1ray.config.schema import LearnerConfig, ModelConfig
-from r1ray.errors import InfrastructureError, IntegrityError
+from r1ray.errors import IntegrityError
 
 B = TypeVar("B")
 LossOf = Callable[[Callable[..., Any], B], Tensor]
@@ -40,37 +37,6 @@ class StepReport:
 
     applied: bool  # False: the gradient was not finite, so parameters and optimiser are as before
     grad_norm: float  # global, before clipping; NaN where not applied
-
-
-def init_process_group(*, rank: int, world_size: int, address: str, port: int, timeout_s: float) -> torch.device:
-    """Join the learner's process group: gloo on CPU, nccl on GPU. Returns this rank's device.
-
-    Every collective of the group ends within `timeout_s`, by failing if need be. Raises InfrastructureError where the ranks
-    do not find each other.
-    """
-    import deepspeed
-
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed insists; every rank sees exactly one device, its own
-    if not cuda:
-        # Without this DeepSpeed compiles a shared-memory all-reduce that is not used here: no compiler needed, no 8 s lost.
-        deepspeed.ops.__compatible_ops__ = {}
-    # DeepSpeed still calls two collectives by names that torch 2.13 has deprecated, in every micro-batch.
-    warnings.filterwarnings("ignore", "`torch.distributed.(all_gather_into|reduce_scatter)_tensor`", FutureWarning)
-    try:
-        deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
-            timeout=timedelta(seconds=timeout_s),
-            init_method=f"tcp://{address}:{port}",
-            rank=rank,
-            world_size=world_size,
-        )
-    except (RuntimeError, ValueError) as e:
-        raise InfrastructureError(f"learner rank {rank} of {world_size} could not join {address}:{port}: {e}") from e
-    return device
 
 
 class Engine:

@@ -22,7 +22,7 @@ LOGITS_AT_ONCE = 2**26
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-class TargetLogprobs(torch.autograd.Function):  # type: ignore[misc]
+class TargetLogprobs(torch.autograd.Function):
     """(hidden_TH, weight_VH, target_T, temperature_T) -> (logprob_T, entropy_T), never holding all T x V logits.
 
     Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z / temperature),
@@ -72,7 +72,7 @@ def _logits(hidden_TH: Tensor, weight_VH: Tensor, temperature_T: Tensor) -> Tens
     return (hidden_TH @ weight_VH.T).float().div_(temperature_T[:, None])
 
 
-class LogprobHead(nn.Module):  # type: ignore[misc]
+class LogprobHead(nn.Module):
     """Stands in for the model's `lm_head`, under its name and with its weight [V, H], tied or not.
 
     The whole computation is inside one module, so that ZeRO 3 gathers the weight once before and once behind it.
@@ -87,7 +87,7 @@ class LogprobHead(nn.Module):  # type: ignore[misc]
         return logprob_T, entropy_T
 
 
-class PolicyModel(nn.Module):  # type: ignore[misc]
+class PolicyModel(nn.Module):
     """`hf`, asked for the log-probabilities of the completion tokens of a packed micro-batch."""
 
     def __init__(self, hf: Any) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from learner import checkpoint
 from learner.assemble import Fetch
 from learner.checks import check_algorithm, check_learner
-from learner.engine import Engine, init_process_group
+from learner.engine import Engine
 from learner.export import export_model
+from learner.group import init_process_group, named_failures
 from learner.model import load_policy
 from learner.reference import ReferencePolicy
 from learner.trainer import PolicyTrainer
@@ -27,8 +28,8 @@ from r1ray.types import BatchManifest
 class LearnerRank:
     """Rank `rank` of `world_size`. After `setup`, all methods are collectives: every rank calls them, in the same order.
 
-    A collective that does not come about within `deadlines.collective_s` fails in every rank that waits for it; after any
-    failure inside one the process is of no use any more and must be replaced.
+    A collective that does not come about within `deadlines.collective_s` raises DeadlineExceeded in every rank that waits for
+    it, a lost rank InfrastructureError; after either the process is of no use any more and must be replaced.
     """
 
     def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
@@ -56,6 +57,17 @@ class LearnerRank:
             port=master_port,
             timeout_s=config.deadlines.collective_s,
         )
+        with named_failures("learner setup"):
+            self._build(device)
+        return {
+            "rank": self._rank,
+            "device": str(device),
+            "parameters": sum(t.numel() for _, t in self.named_weights()),
+            "seconds": time.perf_counter() - started,
+        }
+
+    def _build(self, device: torch.device) -> None:
+        config = self._config
         self._folder = Path(config.model.path)
         self._engine = Engine(
             load_policy(config.model, self._folder),
@@ -70,12 +82,6 @@ class LearnerRank:
         self._trainer = PolicyTrainer(
             config, self._engine, self._reference, rank=self._rank, world_size=self._world_size
         )
-        return {
-            "rank": self._rank,
-            "device": str(device),
-            "parameters": sum(t.numel() for _, t in self.named_weights()),
-            "seconds": time.perf_counter() - started,
-        }
 
     @property
     def policy_version(self) -> int:
@@ -91,9 +97,10 @@ class LearnerRank:
         if manifest.step != self._version:
             raise IntegrityError(f"manifest of step {manifest.step}, but the learner holds policy {self._version}")
         refresh = self._config.algorithm.reference_refresh_steps
-        if self._reference is not None and refresh and self._version and self._version % refresh == 0:
-            self._reference.refresh(self._version)
-        metrics = self._trainer.train_step(manifest, fetch)
+        with named_failures(f"training step {manifest.step}"):
+            if self._reference is not None and refresh and self._version and self._version % refresh == 0:
+                self._reference.refresh(self._version)
+            metrics = self._trainer.train_step(manifest, fetch)
         self._version += 1
         return metrics
 
@@ -102,23 +109,26 @@ class LearnerRank:
 
         A tensor is valid until the next one is asked for; every rank must iterate to the end.
         """
-        for name, tensor in self._engine.full_parameters():
-            yield name.removeprefix("hf."), tensor
+        with named_failures("gathering weights"):
+            for name, tensor in self._engine.full_parameters():
+                yield name.removeprefix("hf."), tensor
 
     def save_checkpoint(self, folder: Path) -> None:
         """Write everything needed to go on from here to `folder`: whole or not at all."""
-        checkpoint.save(
-            Path(folder),
-            engine=self._engine,
-            reference=self._reference,
-            policy_version=self._version,
-            rng=self._engine.gather_ranks(_rng_state(self._engine.device)).cpu(),
-            writer=self._rank == 0,
-        )
+        with named_failures(f"saving {folder}"):
+            checkpoint.save(
+                Path(folder),
+                engine=self._engine,
+                reference=self._reference,
+                policy_version=self._version,
+                rng=self._engine.gather_ranks(_rng_state(self._engine.device)).cpu(),
+                writer=self._rank == 0,
+            )
 
     def load_checkpoint(self, folder: Path) -> None:
         """Go on from a checkpoint, of any number of ranks. Raises IntegrityError where it is torn or of another model."""
-        self._version, rng = checkpoint.load(Path(folder), engine=self._engine, reference=self._reference)
+        with named_failures(f"loading {folder}"):
+            self._version, rng = checkpoint.load(Path(folder), engine=self._engine, reference=self._reference)
         if self._rank < len(rng):  # a rank that did not exist then keeps its seed
             _set_rng_state(self._engine.device, rng[self._rank])
 
@@ -139,6 +149,6 @@ def _rng_state(device: torch.device) -> Tensor:
 
 def _set_rng_state(device: torch.device, state: Tensor) -> None:
     size = len(torch.get_rng_state())
-    torch.set_rng_state(state[:size])
+    torch.set_rng_state(state[:size].clone())  # torch wants storage of its own
     if device.type == "cuda" and len(state) > size:
-        torch.cuda.set_rng_state(state[size:], device)
+        torch.cuda.set_rng_state(state[size:].clone(), device)

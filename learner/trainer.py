@@ -8,6 +8,7 @@ Everything up to `fetch` is the same on every rank; everything behind it concern
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 
 import numpy as np
@@ -74,8 +75,7 @@ class PolicyTrainer:
         refs = [ref for micro_batches in mine for refs in micro_batches for ref in refs]
         advantages = batch_advantages(manifest, self._config)
         groups = fetch_groups(manifest, (ref.group for ref in refs), fetch)
-        for ref in refs:
-            self._tally_rollout(groups[ref.group], ref, tally)
+        self._tally_rollouts(refs, groups, tally)
 
         def pack(refs: SequenceOf[SequenceRef]) -> MicroBatch:
             sequences = [
@@ -91,13 +91,14 @@ class PolicyTrainer:
 
         return [[pack(refs) for refs in micro_batches] for micro_batches in mine]
 
-    def _tally_rollout(self, group: ScoredGroup, ref: SequenceRef, tally: Tally) -> None:
-        parts = group.scores[ref.completion].parts
+    def _tally_rollouts(self, refs: SequenceOf[SequenceRef], groups: Mapping[int, ScoredGroup], tally: Tally) -> None:
+        scores = [groups[ref.group].scores[ref.completion] for ref in refs]
         for name in self._reward_parts:
-            value = parts.get(name.removeprefix("reward/part/"))
-            if value is not None:  # in a mixture not every source has every reward
-                tally.add(name, value, 1)
-        tally.add("length/truncated", float(group.rollout.completions[ref.completion].finish_reason == "length"), 1)
+            key = name.removeprefix("reward/part/")
+            values = [score.parts[key] for score in scores if key in score.parts]  # not every source has every reward
+            tally.add(name, sum(values), len(values))
+        reasons = [groups[ref.group].rollout.completions[ref.completion].finish_reason for ref in refs]
+        tally.add("length/truncated", reasons.count("length"), len(reasons))
 
     def _look_back(self, minibatches: SequenceOf[SequenceOf[MicroBatch]]) -> None:
         """Fill in the log-probabilities that must be those of before the first optimiser step."""

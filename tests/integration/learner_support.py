@@ -166,6 +166,14 @@ def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout
     return [a["value"] for a in answers]
 
 
+def _answer(rank: int, pipe: Any, process: Any) -> Any:
+    try:
+        return json.loads(pipe.recv_bytes())
+    except EOFError:
+        process.join(20)
+        return {"error": f"rank {rank} died with exit code {process.exitcode}"}
+
+
 def _rank_main(pipe: Any, function: Any, rank: int, world_size: int, port: int, args: tuple[Any, ...]) -> None:
     try:
         answer = {"value": function(rank, world_size, port, *args)}

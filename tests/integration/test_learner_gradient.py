@@ -53,7 +53,7 @@ def expected_gradient(folder: Path, out: Path) -> None:
 def gradients_of_all_stages(rank: int, world_size: int, port: int, model: str, wanted: str) -> dict[str, Any]:
     import torch
 
-    from learner.engine import init_process_group
+    from learner.group import init_process_group
 
     torch.set_num_threads(1)
     expected = load_file(wanted)

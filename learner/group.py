@@ -1,0 +1,64 @@
+"""The process group of the learner's ranks, and the names of its failures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
+
+import torch
+
+from r1ray.errors import DeadlineExceeded, InfrastructureError
+
+
+def init_process_group(*, rank: int, world_size: int, address: str, port: int, timeout_s: float) -> torch.device:
+    """Join the learner's process group: gloo on CPU, nccl on GPU. Returns this rank's device.
+
+    Every collective of the group ends within `timeout_s`, by failing if need be. Raises InfrastructureError where the ranks
+    do not find each other.
+    """
+    import deepspeed
+    from deepspeed.utils import groups
+
+    cuda = torch.cuda.is_available()
+    timeout = timedelta(seconds=timeout_s)
+    device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
+    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed insists; every rank sees exactly one device, its own
+    if not cuda:
+        # Without this DeepSpeed compiles a shared-memory all-reduce that is not used here: no compiler needed, no 8 s lost.
+        deepspeed.ops.__compatible_ops__ = {}
+    # DeepSpeed still calls two collectives by names that torch 2.13 has deprecated, in every micro-batch.
+    warnings.filterwarnings("ignore", "`torch.distributed.(all_gather_into|reduce_scatter)_tensor`", FutureWarning)
+    try:
+        deepspeed.init_distributed(
+            dist_backend="nccl" if cuda else "gloo",
+            auto_mpi_discovery=False,
+            verbose=False,
+            timeout=timeout,
+            init_method=f"tcp://{address}:{port}",
+            rank=rank,
+            world_size=world_size,
+        )
+        # DeepSpeed communicates over a clone of the world group that does not inherit its timeout.
+        torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._clone_world_group())
+    except (RuntimeError, ValueError) as e:
+        raise InfrastructureError(f"learner rank {rank} of {world_size} could not join {address}:{port}: {e}") from e
+    return device
+
+
+@contextlib.contextmanager
+def named_failures(doing: str) -> Iterator[None]:
+    """Give failures of collectives in the block a name: DeadlineExceeded or InfrastructureError, with `doing` in the message.
+
+    Other errors pass as they are. After either the group is of no use any more.
+    """
+    try:
+        yield
+    except RuntimeError as e:
+        if not isinstance(e, torch.distributed.DistError) and "gloo" not in str(e):
+            raise
+        if "timed out" in str(e).lower():
+            raise DeadlineExceeded(f"{doing}: a rank did not come within deadlines.collective_s: {e}") from e
+        raise InfrastructureError(f"{doing}: the connection to another learner rank broke: {e}") from e

@@ -1,0 +1,143 @@
+"""Packing, attention and the log-probability head change nothing: values and gradients against transformers' own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from learner import model as model_module
+from learner.batch import PackedTokens, pack_tokens
+from learner.model import TargetLogprobs, load_policy
+from r1ray.errors import ConfigError
+from tests.integration.learner_support import VOCABULARY, make_config, make_model
+
+pytestmark = pytest.mark.integration
+
+LENGTHS = [(1, 9), (5, 1), (3, 30), (8, 28), (2, 2), (17, 12), (4, 55)]  # prompt, completion
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "model")
+
+
+def sequences() -> tuple[list[Any], list[Any], list[float]]:
+    rng = np.random.default_rng(0)
+    draw = lambda n: rng.integers(0, VOCABULARY, n, dtype=np.int32)  # noqa: E731
+    return [draw(p) for p, _ in LENGTHS], [draw(c) for _, c in LENGTHS], [0.6, 1.0, 1.3, 1.0, 0.7, 2.0, 0.9]
+
+
+def packed() -> PackedTokens:
+    return pack_tokens(*sequences(), torch.device("cpu"))
+
+
+def one_by_one(folder: Path, seed: int) -> tuple[Any, Any, dict[str, Any]]:
+    """Log-probabilities, entropies and gradients of a random function of both, by plain transformers."""
+    from transformers import AutoModelForCausalLM
+
+    hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    logprobs, entropies = [], []
+    for prompt, completion, temperature in zip(*sequences(), strict=True):
+        ids = torch.tensor(np.concatenate([prompt, completion]), dtype=torch.int64)[None]
+        log_p = (hf(ids).logits[0, len(prompt) - 1 : -1] / temperature).log_softmax(-1)
+        logprobs.append(log_p.gather(1, torch.tensor(completion, dtype=torch.int64)[:, None])[:, 0])
+        entropies.append(-(log_p.exp() * log_p).sum(-1))
+    logprob_T, entropy_T = torch.cat(logprobs), torch.cat(entropies)
+    scalar(logprob_T, entropy_T, seed).backward()
+    return logprob_T.detach(), entropy_T.detach(), {name: p.grad for name, p in hf.named_parameters()}
+
+
+def scalar(logprob_T: Any, entropy_T: Any, seed: int) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(2, len(logprob_T), generator=generator)
+    return (weights[0] * logprob_T).sum() + (weights[1] * entropy_T).sum()
+
+
+@pytest.mark.parametrize("activation_checkpointing", [False, True])
+@pytest.mark.parametrize("blocks", ["one block of logits", "many blocks of logits"])
+def test_packed_equals_one_by_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, activation_checkpointing: bool, blocks: str
+) -> None:
+    if blocks == "many blocks of logits":
+        monkeypatch.setattr(model_module, "LOGITS_AT_ONCE", 5 * VOCABULARY)  # five rows at once
+    config = make_config(folder, model__activation_checkpointing=activation_checkpointing)
+    policy = load_policy(config.model, folder)
+    logprob_T, entropy_T = policy(packed())
+    expected_logprob_T, expected_entropy_T, gradients = one_by_one(folder, 3)
+    assert float((logprob_T.detach() - expected_logprob_T).abs().max()) < 1e-5
+    assert float((entropy_T.detach() - expected_entropy_T).abs().max()) < 1e-5
+    scalar(logprob_T, entropy_T, 3).backward()
+    found = {name.removeprefix("hf."): p.grad for name, p in policy.named_parameters()}
+    assert found.keys() == gradients.keys()
+    for name, expected in gradients.items():
+        assert float((found[name] - expected).abs().max()) < 1e-5 * max(1.0, float(expected.abs().max())), name
+
+
+def test_sequences_do_not_see_each_other(folder: Path) -> None:
+    """Another neighbour in the row leaves a sequence's log-probabilities as they are."""
+    policy = load_policy(make_config(folder).model, folder)
+    prompts, completions, temperatures = sequences()
+    with torch.no_grad():
+        alone, _ = policy(pack_tokens(prompts[2:3], completions[2:3], temperatures[2:3], torch.device("cpu")))
+        together, _ = policy(packed())
+    first = LENGTHS[0][1] + LENGTHS[1][1]
+    assert torch.allclose(together[first : first + LENGTHS[2][1]], alone, atol=1e-6)
+
+
+def test_model_without_tied_embeddings(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "untied", tie_word_embeddings=False)
+    policy = load_policy(make_config(folder).model, folder)
+    assert "hf.lm_head.weight" in dict(policy.named_parameters())
+    with torch.no_grad():
+        found, _ = policy(packed())
+    assert float((found - one_by_one(folder, 0)[0]).abs().max()) < 1e-5
+
+
+def test_head_against_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(6, 5, generator=generator, dtype=torch.float64).float().requires_grad_()
+    weight = torch.randn(9, 5, generator=generator, dtype=torch.float64).float().requires_grad_()
+    target, temperature = torch.tensor([0, 3, 8, 8, 1, 2]), torch.linspace(0.5, 2.0, 6)
+    found = TargetLogprobs.apply(hidden, weight, target, temperature)
+    log_p = ((hidden @ weight.T) / temperature[:, None]).log_softmax(-1)
+    expected = (log_p.gather(1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
+    for wanted in (0, 1):  # each output alone: the other's gradient is None
+        assert torch.allclose(found[wanted], expected[wanted], atol=1e-6)
+        gradients = [
+            torch.autograd.grad(o[wanted].sum(), (hidden, weight), retain_graph=True) for o in (found, expected)
+        ]
+        for a, b in zip(*gradients, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_dropout_of_the_model_is_silenced(tmp_path: Path) -> None:
+    """A ratio must be 1 when nothing has changed, even in train mode."""
+    folder = make_model(tmp_path / "dropout", attention_dropout=0.5)
+    policy = load_policy(make_config(folder).model, folder)
+    assert policy.training
+    assert torch.equal(policy(packed())[0], policy(packed())[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}, "sliding window of 16 < 59 tokens")],
+)
+def test_attention_that_packing_cannot_do_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    folder = make_model(tmp_path / "window", **changes)
+    policy = load_policy(make_config(folder).model, folder)
+    with pytest.raises(ConfigError, match=message):
+        policy(packed())
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model\.path=.*cannot be loaded"):
+        load_policy(make_config(tmp_path).model, tmp_path)
+
+
+def test_flash_attention_is_refused_where_it_is_not_installed(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="needs CUDA and the package flash_attn"):
+        load_policy(make_config(folder, model__attention="flash_attention_2").model, folder)

@@ -1,0 +1,268 @@
+"""Checkpoint folders without a learner: whole or absent, found, passed over, pruned."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from learner import checkpoint
+from learner.checkpoint import defect, find_latest, prune
+from learner.export import export_model
+from learner.files import ASIDE, write_aside
+from learner.shards import read_shards, write_shards
+from r1ray.errors import IntegrityError
+
+
+class FakeEngine:
+    """Hands out one tensor and counts how far its stream was read."""
+
+    applied_steps = 3
+
+    def __init__(self):
+        self.read_to_the_end = False
+
+    def state(self):
+        yield "weight/w", torch.arange(4.0)
+        yield "exp_avg/w", torch.ones(4)
+        self.read_to_the_end = True
+
+
+def save(folder: Path, step: int, engine=None, writer=True) -> Path:
+    path = folder / f"step_{step:06d}"
+    checkpoint.save(
+        path,
+        engine=engine or FakeEngine(),
+        reference=None,
+        policy_version=step,
+        rng=torch.zeros(2, 5, dtype=torch.uint8),
+        writer=writer,
+    )
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_what_is_saved_is_whole_and_says_what_it_is(tmp_path):
+    path = save(tmp_path, 20)
+    assert names(path) == ["manifest.json", "rng.safetensors", "state-00001.safetensors", "trainer.json"]
+    assert defect(path) is None
+    assert json.loads((path / "trainer.json").read_text()) == {
+        "format": 1,
+        "policy_version": 20,
+        "optimizer_steps": 3,
+        "reference_version": None,
+    }
+    assert [(n, t.tolist()) for n, t in read_shards(path, "state")] == [
+        ("exp_avg/w", [1.0] * 4),
+        ("weight/w", [0.0, 1.0, 2.0, 3.0]),
+    ]
+
+
+def test_ranks_that_do_not_write_take_part_to_the_end(tmp_path):
+    engine = FakeEngine()
+    save(tmp_path, 1, engine, writer=False)
+    assert engine.read_to_the_end
+    assert names(tmp_path) == []
+
+
+def test_a_failed_write_leaves_nothing_and_still_reads_to_the_end(tmp_path, monkeypatch):
+    engine = FakeEngine()
+
+    def full(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("learner.checkpoint._fingerprint", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 1, engine)
+    assert engine.read_to_the_end
+    assert names(tmp_path) == []
+
+
+def test_an_existing_checkpoint_is_not_touched(tmp_path):
+    path = save(tmp_path, 1)
+    before = (path / "manifest.json").stat().st_mtime_ns
+    with pytest.raises(IntegrityError, match="exists already"):
+        save(tmp_path, 1)
+    assert (path / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
+    """fsync of every file and of the folder, then the rename, then fsync of the parent."""
+    events = []
+    monkeypatch.setattr("learner.files.sync", lambda path: events.append(path.name))
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", lambda self, target: (events.append("rename"), rename(self, target)))
+    with write_aside(tmp_path / "x") as folder:
+        (folder / "a").write_text("1")
+    assert events == ["a", f"{ASIDE}x", "rename", tmp_path.name]
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from learner.files import write_aside
+with write_aside(Path(sys.argv[1])) as folder:
+    (folder / "state").write_text("half")
+    os._exit(9)
+"""
+
+
+def test_a_process_that_dies_while_writing_leaves_no_checkpoint(tmp_path):
+    died = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "step_000002")], check=False, timeout=60)
+    assert died.returncode == 9
+    assert names(tmp_path) == [f"{ASIDE}step_000002"]
+    assert find_latest(tmp_path).path is None
+    save(tmp_path, 2)  # the leftover is not in the way
+    assert names(tmp_path) == ["step_000002"]
+
+
+# -- finding --------------------------------------------------------------------------------------------------------
+
+
+def tear_flip(path):
+    file = path / "state-00001.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+
+
+def tear_cut(path):
+    os.truncate(path / "state-00001.safetensors", 50)
+
+
+def tear_missing(path):
+    (path / "trainer.json").unlink()
+
+
+def tear_no_manifest(path):
+    (path / "manifest.json").unlink()
+
+
+def tear_other_format(path):
+    manifest = json.loads((path / "manifest.json").read_text())
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+
+
+@pytest.mark.parametrize(
+    ("tear", "why"),
+    [
+        (tear_flip, "state-00001.safetensors is not what the manifest says"),
+        (tear_cut, "state-00001.safetensors is not what the manifest says"),
+        (tear_missing, "trainer.json is missing"),
+        (tear_no_manifest, "manifest.json cannot be read"),
+        (tear_other_format, "format 2"),
+    ],
+)
+def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, tear, why):
+    older, newer = save(tmp_path, 5), save(tmp_path, 10)
+    assert find_latest(tmp_path) == checkpoint.Found(path=newer, warnings=())
+    tear(newer)
+    found = find_latest(tmp_path)
+    assert found.path == older
+    assert len(found.warnings) == 1
+    assert "step_000010" in found.warnings[0]
+    assert why in found.warnings[0]
+    with pytest.raises(IntegrityError, match="is not whole"):
+        checkpoint.load(newer, engine=FakeEngine(), reference=None)
+
+
+def test_a_folder_without_checkpoints_has_none(tmp_path):
+    (tmp_path / "other").mkdir()
+    assert find_latest(tmp_path) == checkpoint.Found(path=None, warnings=())
+    assert find_latest(tmp_path / "absent") == checkpoint.Found(path=None, warnings=())
+
+
+# -- pruning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("keep", "keep_every", "left"),
+    [
+        (1, None, [40]),
+        (2, None, [30, 40]),
+        (2, 20, [20, 30, 40]),
+        (9, None, [10, 20, 30, 40]),
+        (0, None, [40]),
+    ],
+)
+def test_prune_keeps_the_newest_and_every_nth(tmp_path, keep, keep_every, left):
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step)
+    removed = prune(tmp_path, keep=keep, keep_every=keep_every)
+    assert names(tmp_path) == [f"step_{s:06d}" for s in left]
+    assert sorted(removed) == [f"step_{s:06d}" for s in (10, 20, 30, 40) if s not in left]
+
+
+def test_prune_never_removes_the_newest_whole_one(tmp_path):
+    """The two newer ones are torn: 10 is all there is."""
+    for step in (5, 10, 20, 30):
+        save(tmp_path, step)
+    tear_flip(tmp_path / "step_000020")
+    tear_no_manifest(tmp_path / "step_000030")
+    (tmp_path / f"{ASIDE}step_000040").mkdir()
+    prune(tmp_path, keep=1, keep_every=None)
+    assert names(tmp_path) == ["step_000010", "step_000020", "step_000030"]
+    assert find_latest(tmp_path).path == tmp_path / "step_000010"
+
+
+def test_prune_touches_nothing_where_nothing_is_whole(tmp_path):
+    tear_no_manifest(save(tmp_path, 5))
+    assert prune(tmp_path, keep=1, keep_every=None) == []
+    assert names(tmp_path) == ["step_000005"]
+
+
+# -- shards and export ----------------------------------------------------------------------------------------------
+
+
+def test_shards_are_bounded_and_come_back_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("learner.shards.SHARD_BYTES", 40)
+    tensors = {"a": torch.arange(8.0), "b": torch.ones(2), "c": torch.zeros(20), "d": torch.full((1,), 7.0)}
+    index = write_shards(tmp_path, "model", iter(tensors.items()))
+    assert index == {
+        "a": "model-00001.safetensors",
+        "b": "model-00001.safetensors",
+        "c": "model-00002.safetensors",
+        "d": "model-00003.safetensors",
+    }
+    found = dict(read_shards(tmp_path, "model"))
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[k], tensors[k]) for k in tensors)
+
+
+def test_a_tensor_is_copied_before_the_next_is_asked_for(tmp_path):
+    """ZeRO 3 hands out one buffer after the other and frees them."""
+
+    def stream():
+        buffer = torch.ones(3)
+        yield "a", buffer
+        buffer.fill_(-1)
+        yield "b", torch.zeros(3)
+
+    write_shards(tmp_path, "x", stream())
+    assert dict(read_shards(tmp_path, "x"))["a"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_export_copies_the_tokenizer_byte_by_byte_and_not_the_old_weights(tmp_path):
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "tokenizer.json").write_bytes(b'{"odd":   "spacing"}')
+    (source / "config.json").write_text('{"model_type": "qwen2", "torch_dtype": "float16"}')
+    (source / "model.safetensors").write_bytes(b"old")
+    (source / "model.safetensors.index.json").write_text("{}")
+    weights = {"w": torch.ones(2, dtype=torch.bfloat16)}
+    target = tmp_path / "final"
+    export_model(iter(weights.items()), source=source, target=target, writer=True)
+    assert names(target) == ["config.json", "model-00001.safetensors", "model.safetensors.index.json", "tokenizer.json"]
+    assert (target / "tokenizer.json").read_bytes() == b'{"odd":   "spacing"}'
+    assert json.loads((target / "config.json").read_text()) == {"model_type": "qwen2", "dtype": "bfloat16"}
+    assert json.loads((target / "model.safetensors.index.json").read_text())["weight_map"] == {
+        "w": "model-00001.safetensors"
+    }
+    with pytest.raises(IntegrityError, match="exists already"):
+        export_model(iter(weights.items()), source=source, target=target, writer=True)
