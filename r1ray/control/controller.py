@@ -179,7 +179,7 @@ class Controller:
     def _write(self, ended: _Ended) -> None:
         """Metrics and transcripts of a step that ended."""
         self._write_up = _nothing
-        metrics = ended.metrics | self._progress.step_metrics(self._fleet, ended.report, ended.wall_s)
+        metrics = ended.metrics | self._progress.step_metrics(self._fleet, ended.report)
         metrics["batch/wait_s"] = ended.waited_s
         metrics["learner/idle_share"] = 1.0 - metrics["learner/step_s"] / ended.wall_s
         metrics["learner/tokens_per_s"] = metrics["batch/tokens"] / ended.wall_s

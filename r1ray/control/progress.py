@@ -48,7 +48,8 @@ class Progress:
         self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
         self._last_row: dict[str, Any] = {}
         self._step_ends: list[float] = []
-        self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters at the end of the last step
+        self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters when a step last looked, and their time
+        self._pace: dict[str, dict[str, float]] = {}  # worker -> how much they grew between the last two looks
 
     # -- what happens -------------------------------------------------------------------------------------------
 
@@ -81,18 +82,21 @@ class Progress:
 
     # -- what is known ------------------------------------------------------------------------------------------
 
-    def step_metrics(self, fleet: Fleet, report: SyncReport, wall_s: float) -> dict[str, float]:
+    def step_metrics(self, fleet: Fleet, report: SyncReport) -> dict[str, float]:
         """Metrics of the step that just ended: rates and idle shares of the rollout workers, queue, sync, time."""
-        tokens = busy = idle = 0.0
         for name, member in fleet.members.items():
-            before = self._seen.get(name, {})
-            tokens += member.stats.get("tokens", 0.0) - before.get("tokens", 0.0)
-            busy += member.stats.get("busy_s", 0.0) - before.get("busy_s", 0.0)
-            idle += member.stats.get("idle_s", 0.0) - before.get("idle_s", 0.0)
-            self._seen[name] = dict(member.stats)
+            before = self._seen.get(name)
+            if before is not None and before["heard"] == member.heard:
+                continue  # nothing new since the last step: its last rate stands
+            now = {key: member.stats.get(key, 0.0) for key in ("tokens", "busy_s", "idle_s")} | {"heard": member.heard}
+            if before is not None:
+                self._pace[name] = {key: now[key] - before[key] for key in now}
+            self._seen[name] = now
+        pace = [self._pace[name] for name in fleet.members if name in self._pace]
+        waited, worked = (sum(p[key] for p in pace) for key in ("idle_s", "busy_s"))
         metrics = {
-            "rollout/tokens_per_s": tokens / wall_s,
-            "rollout/idle_share": idle / (busy + idle) if busy + idle else 0.0,
+            "rollout/tokens_per_s": sum(p["tokens"] / p["heard"] for p in pace),
+            "rollout/idle_share": waited / (waited + worked) if pace else 0.0,
             "sync/seconds": report.seconds,
             "sync/apply_s": report.apply_s,
             "sync/digest_s": report.digest_s,
