@@ -23,7 +23,8 @@ class QueueOwner:
     def __init__(self, path: str, settings: LedgerSettings, run_id: str) -> None:
         self._ledger = Ledger.open(Path(path), settings, run_id=run_id)
         self._changed = asyncio.Condition()
-        self._serving: dict[str, int] = {}
+        self._serving: dict[str, int] = {}  # worker -> policy it serves
+        self._closed = False
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -45,17 +46,20 @@ class QueueOwner:
         self._serving[worker_id] = version
         until = asyncio.get_running_loop().time() + wait_s
         while True:
-            leases = self._ledger.lease(worker_id, self._serving[worker_id], groups)
+            if worker_id not in self._serving:  # released while it waited: it is dead or has left
+                return []
+            leases = [] if self._closed else self._ledger.lease(worker_id, self._serving[worker_id], groups)
             if leases or asyncio.get_running_loop().time() >= until:
                 return leases
             await self._wait(until)
 
+    async def stop_leasing(self) -> None:
+        """The run is about to end: no prompt is leased any more. What is under way may still come."""
+        self._closed = True
+
     async def serving(self, worker_id: str, version: int) -> None:
         self._serving[worker_id] = version
         await self._notify()
-
-    async def renew(self, worker_id: str) -> None:
-        self._ledger.renew(worker_id)
 
     async def fail(self, group_id: str, reason: str, infrastructure: bool) -> None:
         self._ledger.fail(group_id, reason, infrastructure=infrastructure)
@@ -65,6 +69,12 @@ class QueueOwner:
         """Hand back the leases of a worker that died or left; returns their groups."""
         self._serving.pop(worker_id, None)
         released = self._ledger.release_worker(worker_id)
+        await self._notify()
+        return released
+
+    async def release_all(self) -> list[str]:
+        """Hand back every lease: a new driver has begun, and nobody whom an earlier one started is left."""
+        released = self._ledger.release_all()
         await self._notify()
         return released
 

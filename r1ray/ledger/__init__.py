@@ -1,6 +1,6 @@
 """The durable heart of a run: which prompt is where, from the lease to the trained step.
 
-    leases.py    lease, renew, hand back        (rollout workers)
+    leases.py    lease, hand back               (rollout workers)
     intake.py    put, fail                      (reward workers)
     batches.py   take, commit, rollback, prune  (learner)
     ledger.py    `Ledger`: the only writer, one transaction a call

@@ -55,13 +55,6 @@ def lease(
     return leases
 
 
-def renew(db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str) -> int:
-    deadline = now + settings.lease_timeout_s
-    return db.execute(
-        "UPDATE groups SET deadline = ? WHERE state = 'leased' AND worker_id = ?", (deadline, worker_id)
-    ).rowcount
-
-
 def hand_back(db: sqlite3.Connection, reason: str, where: str, value: object) -> list[str]:
     """Queue the prompts of all leases that fit the condition `where`, which has one place for `value`."""
     rows = db.execute(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Callable
@@ -114,15 +115,15 @@ class Ledger:
         with self._transaction() as db:
             return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups)
 
-    def renew(self, worker_id: str) -> int:
-        """Start the time-out of all leases of a worker anew; returns how many it holds."""
-        with self._transaction() as db:
-            return leases.renew(db, self._settings, self._clock(), worker_id)
-
     def release_worker(self, worker_id: str) -> list[str]:
         """Queue the prompts that a dead or leaving worker holds; returns the ids of the dropped groups."""
         with self._transaction() as db:
             return leases.hand_back(db, leases.WORKER_LEFT, "worker_id = ?", worker_id)
+
+    def release_all(self) -> list[str]:
+        """Queue the prompts of every lease: no worker of an earlier driver is left. Returns the dropped groups."""
+        with self._transaction() as db:
+            return leases.hand_back(db, leases.WORKER_LEFT, "deadline <= ?", math.inf)
 
     def expire(self, now: float | None = None) -> list[str]:
         """Queue the prompts of all leases that lapsed by `now` (None: the clock's time); returns the dropped groups."""

@@ -84,12 +84,12 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         for g in lost:
             self.model.drop(g, "returned")
 
-    @rule(worker=WORKERS)
-    def renew(self, worker: str) -> None:
-        held = [g for g in self.model.groups.values() if g.state == "leased" and g.worker == worker]
-        assert self.ledger.renew(worker) == len(held)
-        for g in held:
-            g.deadline = self.clock.now + 60
+    @rule()
+    def another_driver(self) -> None:
+        lost = [g for g in self.model.groups.values() if g.state == "leased"]
+        assert sorted(self.ledger.release_all()) == sorted(g.group_id for g in lost)
+        for g in lost:
+            self.model.drop(g, "returned")
 
     @rule(seconds=st.sampled_from([1, 30, 61]))
     def expire(self, seconds: int) -> None:
