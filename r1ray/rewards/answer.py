@@ -115,4 +115,5 @@ def _closing(text: str) -> list[str]:
 
 def _bare(part: str) -> list[str]:
     line = part.strip()
-    return [line] if 0 < len(line) <= _MAX_BARE_CHARS and "\n" not in line else []
+    broken = any(mark in line for mark in ("\\boxed", "\\fbox", "<answer>", "</answer>"))
+    return [line] if 0 < len(line) <= _MAX_BARE_CHARS and "\n" not in line and not broken else []

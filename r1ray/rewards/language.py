@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.answer import chain_of_thought
 from r1ray.rewards.base import Reward, Sample
-from r1ray.rewards.words import FUNCTION_WORDS, LETTERS
+from r1ray.rewards.words import LATIN, LETTERS, LISTED_IN
 
 NAMES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt", "dutch": "nl",
@@ -70,7 +70,7 @@ class Language(Reward):
     def __call__(self, sample: Sample) -> float:
         counts = count_words(chain_of_thought(sample.response, opened=self.opened), target := self._target(sample))
         total = sum(counts.values())
-        return counts[target] / total if total else 0.0
+        return counts.get(target, 0.0) / total if total else 0.0
 
     def _target(self, sample: Sample) -> str:
         named = self.target or sample.meta.get("target_language")
@@ -106,14 +106,14 @@ def count_words(text: str, target: str | None) -> dict[str, float]:
     text = _ASCII_RUN.sub(lambda run: " " if _CODE_SIGN.search(run.group()) else run.group(), text)
     counts: Counter[str] = Counter()
     kana = re.search(_SCRIPTS["kana"], text) is not None
-    latin_default = target if target in FUNCTION_WORDS else None
+    latin_default = target if target in LATIN else None
     for sentence in _SENTENCE.split(text):
         words = [(str(m.lastgroup), m.group()) for m in _WORDS.finditer(sentence)]
         scripts = Counter(script for script, _ in words)
         latin = [word.casefold() for script, word in words if script == "latin"]
         if latin:
             own = _latin_language(latin, target) or latin_default or "en"
-            latin_default = target if target in FUNCTION_WORDS else own
+            latin_default = target if target in LATIN else own
             for word in latin:
                 counts[_word_language(word, own, target)] += 1
         japanese = scripts["kana"] or (kana and scripts["han"] <= _LONE_HAN)
@@ -129,17 +129,20 @@ def _latin_language(words: list[str], target: str | None) -> str | None:
     """The language whose function words and letters a sentence has most of; None where it has none."""
     votes: Counter[str] = Counter()
     for word in words:
-        for code, listed in FUNCTION_WORDS.items():
-            votes[code] += (word in listed) + any(letter in word for letter in LETTERS.get(code, ""))
-    if not votes or not max(votes.values()):
+        votes.update(LISTED_IN.get(word, ()))
+        if not word.isascii():
+            votes.update(code for code, letters in LETTERS.items() if any(letter in word for letter in letters))
+    if not votes:
         return None
     best = max(votes.values())
-    return target if target and votes.get(target) == best else max(votes, key=lambda code: votes[code])
+    return target if target and votes[target] == best else max(votes, key=lambda code: votes[code])
 
 
 def _word_language(word: str, sentence: str, target: str | None) -> str:
     """A word that only one language lists is of that language; any other is of its sentence's."""
-    if word in FUNCTION_WORDS[sentence] or (target in FUNCTION_WORDS and word in FUNCTION_WORDS[target]):
-        return sentence if word in FUNCTION_WORDS[sentence] else str(target)
-    listing = [code for code, listed in FUNCTION_WORDS.items() if word in listed]
-    return listing[0] if len(listing) == 1 else sentence
+    listing = LISTED_IN.get(word, frozenset())
+    if sentence in listing or not listing:
+        return sentence
+    if target in listing:
+        return str(target)
+    return next(iter(listing)) if len(listing) == 1 else sentence

@@ -25,8 +25,14 @@ _LISTS = {
         dus eerst nu kan moet wordt uit bij deze dit heeft hebben worden wij twee elke omdat""",
 }
 
-FUNCTION_WORDS = {code: frozenset(words.split()) for code, words in _LISTS.items()}
-"""Code -> words, in lower case."""
+LATIN = frozenset(_LISTS)
+"""Codes of the languages that are listed here."""
+
+LISTED_IN: dict[str, frozenset[str]] = {
+    word: frozenset(code for code, words in _LISTS.items() if word in words.split())
+    for word in " ".join(_LISTS.values()).split()
+}
+"""Word, in lower case -> the languages that it is a function word of."""
 
 LETTERS = {"de": "äöüß", "fr": "çèêœàù", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò"}
 """Code -> letters that speak for the language."""

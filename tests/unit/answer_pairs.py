@@ -1,0 +1,232 @@
+"""Truths and answers, by form: `==` where the answer is right, `!=` where it is not."""
+
+TABLE = r"""
+# integers and thousands
+42 == 42
+42 != 43
+42 == 42.0
+42 == 042
+-7 == -7
+-7 == −7
+-7 != 7
+7 == +7
+1234 == 1,234
+1,234 == 1234
+1234567 == 1,234,567
+1234567 == 1 234 567
+12345 == 12{,}345
+12345 == 12\,345
+1234 != 1.234
+123456 != 123,45
+1000 == 10^3
+0 == -0
+0 != 1
+100000000000000000001 != 100000000000000000000
+100000000000000000001 == 100,000,000,000,000,000,001
+# decimals and fractions
+0.5 == \frac{1}{2}
+0.5 == 1/2
+0.5 == .5
+\frac{1}{2} == 0.5
+\frac{1}{2} == 0.50
+\frac{1}{2} == \frac{2}{4}
+\frac12 == \dfrac{1}{2}
+\frac{1}{2} == \tfrac12
+\frac{1}{2} != \frac{1}{3}
+\frac{1}{2} != 2
+-\frac{3}{4} == \frac{-3}{4}
+-\frac{3}{4} == -0.75
+-\frac{3}{4} != 0.75
+\frac{1}{3} == 0.333333
+\frac{1}{3} == 0.3333333333
+\frac{1}{3} != 0.33
+\frac{1}{3} == 0.\overline{3}
+\frac{5}{6} == 0.8\overline{3}
+2.5 == 2\frac{1}{2}
+2.5 == 2 1/2
+2.5 == \frac{5}{2}
+2.5 != 2\frac{1}{3}
+1/7 == 0.142857
+3.14 != 3.15
+3.10 == 3.1
+# percent
+50% == 50%
+50% == 0.5
+50% == 50
+50\% == \frac{1}{2}
+50 == 50\%
+50 == 50 percent
+12.5\% == 12.5
+12.5\% == 0.125
+12.5\% != 12
+50\% != 5
+0.5 == 50\%
+7 == 700\%
+7 != 70\%
+# currency and units
+18 == $18
+18 == \$18
+18 == 18 dollars
+$18 == \$18.00
+18 == $18.00
+1,200 == \$1,200
+18 dollars == 18
+18 dollars == $18
+18 dollars != 18 cents
+5 == 5 cm
+5 == 5\text{ cm}
+5 == 5\ \mathrm{cm}
+5\text{ cm} == 5\,\text{cm}
+5 cm == 5 centimeters
+5 cm != 5 km
+5 cm != 6 cm
+60 == 60 miles
+60 == 60 mph
+60 == 60 miles per hour
+12 == 12 apples
+12 apples != 13 apples
+90 == 90^\circ
+90^\circ == 90
+90^\circ == 90 degrees
+90^\circ == 90°
+24\text{ cm}^2 == 24
+24 == 24 square meters
+5 != 5x
+2 != 2\pi
+# roots, powers and constants
+2\sqrt{2} == \sqrt{8}
+2\sqrt{2} == 2 \sqrt2
+\sqrt{2} != 2
+\sqrt{2} == 2^{1/2}
+\frac{\sqrt{2}}{2} == \frac{1}{\sqrt{2}}
+2\sqrt{3} == 2*sqrt(3)
+2\sqrt{3} == 2√3
+8 == 2^3
+8 == 2**3
+1.5\times 10^3 == 1500
+1500 == 1.5 \cdot 10^{3}
+6.02e3 == 6020
+2\pi == 2 pi
+2\pi == 2π
+\frac{\pi}{4} == \pi/4
+\pi != 3.14
+\pi != 3
+e^2 == e^{2}
+\ln(e) == 1
+\log_2 8 == 3
+5! == 120
+\binom{5}{2} == 10
+10\sqrt{3}+2 == 2+10\sqrt{3}
+\frac{3\sqrt{5}}{5} == \frac{3}{\sqrt{5}}
+\frac{3\sqrt{5}}{5} != \frac{5}{3\sqrt{5}}
+# algebra
+x+1 == 1+x
+x^2+2x+1 == (x+1)^2
+x^2+2x+1 != (x-1)^2
+2x == x+x
+2x != 2y
+3x+2y == 2y+3x
+\frac{x+1}{2} == \frac{x}{2}+\frac{1}{2}
+x^2-1 == (x-1)(x+1)
+\sin^2 x+\cos^2 x == 1
+\frac{1}{x} == x^{-1}
+a^2b == b a^2
+5 == x=5
+x=5 == 5
+x = 5 == x=5
+x = 5 != x=6
+y=2x+1 == y=2x+1
+y=2x+1 == 2x+1
+y=2x+1 != y=2x-1
+7 == 3+4=7
+x=5 != y=6
+# complex numbers
+3+4i == 4i+3
+3+4i != 3-4i
+2i != 2
+# intervals
+[0,1) == [0, 1)
+[0,1) != [0,1]
+[0,1) != (0,1]
+(0,1) != [0,1]
+(-\infty,3) == (-\infty, 3)
+(-\infty,3) == x<3
+(-\infty,3) != (-\infty,3]
+x \in [1,2] == [1,2]
+[1,2] == 1\le x\le 2
+[1,2] != 1<x<2
+(-\infty,1)\cup(2,\infty) == (2,\infty)\cup(-\infty,1)
+(-\infty,1)\cup(2,\infty) != (-\infty,1)\cup[2,\infty)
+[2,\infty) == [2, ∞)
+x>3 == 3<x
+x>3 != x\ge 3
+# sets, tuples and lists
+\{1,2,3\} == \{3,2,1\}
+\{1,2,3\} != \{1,2\}
+\{1,2\} == 1,2
+1,2 == 2,1
+1, 2 == 1 and 2
+1, 2 == 2 or 1
+1,2 != 1,3
+1,2 != 1
+1 != 1,2
+2 != 2 or 3
+\pm 2 == 2,-2
+\pm 2 != 2
+-2, 2 == \pm 2
+(1,2) == (1, 2)
+(1,2) == \left(1,2\right)
+(1,2) != (2,1)
+(1,2,3) == (1, 2, 3)
+(1,2,3) != (3,2,1)
+(\frac{1}{2}, 3) == (0.5, 3)
+(3,\frac{\pi}{2}) == (3, \pi/2)
+\emptyset == \varnothing
+\emptyset == ∅
+\emptyset != \{0\}
+# matrices and vectors
+\begin{pmatrix}1&2\\3&4\end{pmatrix} == \begin{bmatrix}1&2\\3&4\end{bmatrix}
+\begin{pmatrix}1&2\\3&4\end{pmatrix} != \begin{pmatrix}1&3\\2&4\end{pmatrix}
+\begin{pmatrix}1\\2\end{pmatrix} == \begin{pmatrix} 1 \\ 2 \end{pmatrix}
+\begin{pmatrix}1/2\\2\end{pmatrix} == \begin{pmatrix} 0.5 \\ 2 \end{pmatrix}
+# words
+\text{Tuesday} == Tuesday
+Tuesday == tuesday
+Tuesday == \textbf{Tuesday}
+Tuesday != Thursday
+listen != silent
+\text{even} == even
+yes != no
+\text{yes} == Yes.
+infinity == \infty
+12:30 == 12:30
+12:30 != 12:31
+# delimiters and forms of LaTeX
+42 == $42$
+42 == \(42\)
+42 == \[42\]
+42 == $$42$$
+42 == **42**
+42 == 42.
+\frac{1}{2} == $\frac{1}{2}$
+42 == \text{42}
+42 == \mathbf{42}
+\left(\frac{1}{2}\right) == \frac{1}{2}
+\frac{a}{b} == a/b
+2\cdot 3 == 6
+2 \times 3 == 6
+\frac{\frac{1}{2}}{2} == \frac{1}{4}
+|{-5}| == 5
+"""
+
+
+def pairs() -> list[tuple[str, str, bool]]:
+    """(truth, answer, whether the answer is right)."""
+    found = []
+    for line in TABLE.strip().splitlines():
+        if line.startswith("#"):
+            continue
+        equal = " == " in line
+        truth, answer = line.split(" == " if equal else " != ")
+        found.append((truth, answer, equal))
+    return found

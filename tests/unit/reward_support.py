@@ -1,0 +1,73 @@
+"""Scorers and samples for the tests of rewards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r1ray.config.schema import RewardConfig, RewardWorkerConfig
+from r1ray.rewards.base import Sample
+from r1ray.rewards.scorer import Scorer
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, VersionSpan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def scorer(*rewards: RewardConfig, timeout_s: float = 10.0, **more: Any) -> Iterator[Scorer]:
+    made = Scorer(rewards, RewardWorkerConfig(timeout_s=timeout_s), **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def reward(name: str, weight: float = 1.0, **params: Any) -> RewardConfig:
+    return RewardConfig(name=name, weight=weight, params=params)
+
+
+def judge(scorer: Scorer, response: str, answer: Any = None, **fields: Any) -> Score:
+    return scorer.begin(Sample(response=response, answer=answer, **fields)).result().score
+
+
+def group(texts: list[str], answer: Any, task: str = "maths", meta: dict[str, Any] | None = None) -> RolloutGroup:
+    completions = tuple(
+        Completion(
+            token_ids=np.arange(5, dtype=np.int32),
+            behavior_logprobs=np.zeros(5, dtype=np.float32),
+            text=text,
+            finish_reason="stop",
+            version_spans=(VersionSpan(version=0, start=0, end=5),),
+        )
+        for text in texts
+    )
+    prompt = PromptTask(
+        prompt_id="maths/0",
+        index=0,
+        epoch=0,
+        token_ids=np.arange(3, dtype=np.int32),
+        messages=({"role": "user", "content": "How many are there?"},),
+        answer=answer,
+        task=task,
+        meta=meta or {},
+    )
+    sampling = Sampling(temperature=1.0, max_new_tokens=10)
+    return RolloutGroup(
+        group_id="0-0", prompt=prompt, completions=completions, sampling=sampling, worker_id="w", timings={}
+    )
+
+
+def gsm8k() -> list[str]:
+    """Solutions that end with `#### answer`: all of GSM8K where it lies at hand, else a few in its form."""
+    folder = Path(os.environ.get("R1RAY_GSM8K", ROOT.parent / "shared" / "data" / "gsm8k"))
+    files = sorted(folder.glob("*.jsonl"))
+    solutions = [json.loads(line)["answer"] for file in files for line in file.read_text().splitlines()]
+    return solutions or [
+        f"First {n} and {n}.\nTogether <<{n}+{n}={2 * n}>>{2 * n:,}.\n#### {2 * n:,}" for n in range(0, 9000, 7)
+    ]
