@@ -1,0 +1,203 @@
+"""The kinds of death. Each function waits for its moment, holds it, kills, and returns what it struck; None where the moment did
+not come in time, and nothing was killed then."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+
+from benchmarks.chaos.machines import Machines, frozen, kill
+from benchmarks.chaos.observe import Observed
+
+MOMENT_S = 20.0
+"""How long a moment is waited for."""
+
+IN_HAND_S = 1.0
+"""How long a reward worker is held, so that groups pile up in it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Struck:
+    """One kill."""
+
+    kind: str
+    pid: int
+    at: float  # seconds since the epoch
+    evidence: str  # what was seen while the process was held
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    machines: Machines
+    seen: Observed
+    rng: random.Random
+
+    def rollout(self) -> tuple[str, psutil.Process] | None:
+        """A random rollout worker that serves."""
+        serving = [(name, pid) for name, pid in sorted(self.seen.serving().items()) if self.machines.owns(pid)]
+        if not serving:
+            return None
+        name, pid = self.rng.choice(serving)
+        with suppress(psutil.NoSuchProcess):
+            return name, psutil.Process(pid)
+        return None
+
+    def learners(self) -> list[psutil.Process]:
+        return self.machines.actors("_LearnerProcess")
+
+
+Moment = Callable[[World], Struck | None]
+
+
+def _wait(condition: Callable[[], bool], *, every_s: float = 0.05, at_most_s: float = MOMENT_S) -> bool:
+    until = time.monotonic() + at_most_s
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(every_s)
+    return True
+
+
+def _strike(kind: str, process: psutil.Process, evidence: str) -> Struck:
+    at = time.time()
+    kill([process])
+    return Struck(kind=kind, pid=process.pid, at=at, evidence=evidence)
+
+
+# -- rollout workers (vLLM's engine runs in the same process) -----------------------------------------------------
+
+
+def rollout_idle(world: World) -> Struck | None:
+    """The learner is held until the staleness bound has stopped the worker."""
+    if (found := world.rollout()) is None:
+        return None
+    name, process = found
+    with frozen(*world.learners()):
+        if not _wait(lambda: world.seen.leased(name) == 0):
+            return None
+        with frozen(process):
+            if world.seen.leased(name):
+                return None
+            return _strike("rollout worker, idle", process, f"{name} held no lease")
+
+
+def rollout_generating(world: World) -> Struck | None:
+    if (found := world.rollout()) is None:
+        return None
+    name, process = found
+    if not _wait(lambda: world.seen.leased(name) > 0, every_s=0.002):
+        return None
+    with frozen(process):
+        leased = world.seen.leased(name)
+        return _strike("rollout worker, generating", process, f"{name} held {leased} leases") if leased else None
+
+
+def _sync_held_open(world: World) -> Iterator[tuple[str, psutil.Process]]:
+    """Yields once, while a weight sync cannot end because a worker that takes part in it is held; or not at all."""
+    if (found := world.rollout()) is None or not _wait(lambda: world.seen.step_under_way() is not None, every_s=0.002):
+        return
+    name, process = found
+    with frozen(process):
+        if _wait(lambda: world.seen.waiting_for().startswith("weight sync")):
+            yield name, process
+
+
+def rollout_in_sync(world: World) -> Struck | None:
+    for name, process in _sync_held_open(world):
+        return _strike("rollout worker, in a weight sync", process, f"{name}: {world.seen.waiting_for()}")
+    return None
+
+
+# -- the learner --------------------------------------------------------------------------------------------------
+
+
+def learner_in_sync(world: World) -> Struck | None:
+    for _ in _sync_held_open(world):
+        rank = world.rng.choice(world.learners())
+        return _strike("learner rank, in a weight sync", rank, world.seen.waiting_for())
+    return None
+
+
+def learner_in_step(world: World) -> Struck | None:
+    """One rank is held, so that the step cannot end; the other one waits for it in a collective."""
+    if not _wait(lambda: world.seen.step_under_way() is not None, every_s=0.002) or not (ranks := world.learners()):
+        return None
+    rank = world.rng.choice(ranks)
+    with frozen(rank):
+        # Twice the time between two writes of status.json, so that it speaks of now.
+        time.sleep(2.0)
+        waiting = world.seen.waiting_for()
+        return _strike("learner rank, in a step", rank, waiting) if waiting.startswith("learner to train") else None
+
+
+def learner_in_checkpoint(world: World) -> Struck | None:
+    if not _wait(world.seen.half_written_checkpoint, every_s=0.001, at_most_s=3 * MOMENT_S):
+        return None
+    ranks = world.learners()
+    with frozen(*ranks):
+        if not ranks or not world.seen.half_written_checkpoint():
+            return None
+        writing = [r for r in ranks if any(".partial-" in f.path for f in r.open_files())]
+        rank = (writing or ranks)[0]
+        return _strike("learner rank, in a checkpoint", rank, "a half-written checkpoint was on the disk")
+
+
+# -- queue, rewards, whole places ---------------------------------------------------------------------------------
+
+
+def reward_verifying(world: World) -> Struck | None:
+    """Held while workers hand it groups, so that it has some that are neither verified nor stored."""
+    if not (workers := world.machines.actors("RewardActor")) or not _wait(lambda: world.seen.leased() > 0):
+        return None
+    with frozen(workers[0]):
+        time.sleep(IN_HAND_S)
+        leased = world.seen.leased()
+        return _strike("reward worker, verifying", workers[0], f"{leased} groups were not stored") if leased else None
+
+
+def queue_after_write(world: World) -> Struck | None:
+    """At the instant in which the ledger's log changes, before the caller can have heard of it."""
+    if not (owners := world.machines.actors("QueueOwner")):
+        return None
+    before = world.seen.log_size()
+    if not _wait(lambda: world.seen.log_size() != before, every_s=0.0):
+        return None
+    return _strike("queue owner, after a write", owners[0], "the write-ahead log had just changed")
+
+
+def driver(world: World) -> Struck | None:
+    waiting, at = world.seen.waiting_for(), time.time()
+    return Struck(kind="driver", pid=world.machines.kill_driver(), at=at, evidence=waiting)
+
+
+def worker_node(world: World) -> Struck | None:
+    at = time.time()
+    return Struck(kind="raylet of the worker node", pid=world.machines.kill_node(), at=at, evidence="")
+
+
+def head(world: World) -> Struck | None:
+    waiting, at = world.seen.waiting_for(), time.time()
+    return Struck(kind="whole head", pid=world.machines.kill_head(), at=at, evidence=waiting)
+
+
+MOMENTS: dict[str, Moment] = {
+    m.__name__: m
+    for m in (
+        rollout_idle,
+        rollout_generating,
+        rollout_in_sync,
+        reward_verifying,
+        queue_after_write,
+        learner_in_step,
+        learner_in_checkpoint,
+        learner_in_sync,
+        worker_node,
+        head,
+        driver,
+    )
+}

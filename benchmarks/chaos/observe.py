@@ -1,0 +1,105 @@
+"""A run as seen from outside: plain SQL on its ledger, and its JSON files. Imports nothing of r1ray."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+
+class Observed:
+    """The run folder `run`, which may not exist yet; everything is empty or zero then."""
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        file = self.run / "ledger.sqlite"
+        if not file.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=30.0)) as db:
+            return db.execute(query, values).fetchall()
+
+    def _number(self, query: str, *values: object) -> float | None:
+        rows = self._rows(query, *values)
+        return rows[0][0] if rows else None
+
+    # -- the ledger ---------------------------------------------------------------------------------------------
+
+    def leased(self, worker: str | None = None) -> int:
+        """Groups that are leased, of one worker or of all."""
+        query = "SELECT COUNT(*) FROM groups WHERE state = 'leased' AND (?1 IS NULL OR worker_id = ?1)"
+        return int(self._number(query, worker) or 0)
+
+    def step_under_way(self) -> int | None:
+        """The step whose batch is taken and whose policy was not published since the learner last started."""
+        bound, published = (
+            self._number("SELECT MAX(step) + 1 FROM steps"),
+            self._number("SELECT version FROM published ORDER BY incarnation DESC, version DESC LIMIT 1"),
+        )
+        return None if bound is None or published is None or published >= bound else int(published)
+
+    def steps_bound(self) -> int:
+        """How many steps have their batch."""
+        return int(self._number("SELECT MAX(step) + 1 FROM steps") or 0)
+
+    def tokens_again(self, since: float) -> float | None:
+        """When the first group that was leased after `since` was scored, in seconds since the epoch."""
+        return self._number("SELECT MIN(scored_at) FROM groups WHERE leased_at > ?", since)
+
+    def step_again(self, since: float) -> float | None:
+        """When the first policy was published after `since` that a step had made: not one out of a checkpoint."""
+        return self._number(
+            "SELECT MIN(published_at) FROM published AS p WHERE published_at > ?"
+            " AND version > (SELECT MIN(version) FROM published WHERE incarnation = p.incarnation)",
+            since,
+        )
+
+    def log_size(self) -> tuple[int, int]:
+        """Changes with every transaction: modification time and size of the write-ahead log."""
+        about = (self.run / "ledger.sqlite-wal").stat()
+        return about.st_mtime_ns, about.st_size
+
+    def redone(self) -> dict[str, int]:
+        """Groups whose work was thrown away or handed on, by reason."""
+        return dict(self._rows("SELECT reason, COUNT(*) FROM groups WHERE state = 'dropped' GROUP BY reason"))
+
+    def groups(self) -> int:
+        """All groups ever leased."""
+        return int(self._number("SELECT COUNT(*) FROM groups") or 0)
+
+    def steps_trained(self) -> tuple[int, int]:
+        """(steps, steps that were trained again), by the policies that were published."""
+        rows = self._rows(
+            "SELECT version FROM published AS p"
+            " WHERE version > (SELECT MIN(version) FROM published WHERE incarnation = p.incarnation)"
+        )
+        return len({v for (v,) in rows}), len(rows) - len({v for (v,) in rows})
+
+    # -- files --------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """status.json; it is replaced as a whole, about once a second."""
+        path = self.run / "status.json"
+        status: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return status
+
+    def waiting_for(self) -> str:
+        return str(self.status().get("waiting_for", ""))
+
+    def serving(self) -> dict[str, int]:
+        """Process id by name of the rollout workers that serve a policy."""
+        pids = {e["worker"]: int(e["pid"]) for e in self.events("worker_ready")}
+        workers = self.status().get("workers", [])
+        return {w["id"]: pids[w["id"]] for w in workers if w["state"] == "serving" and w["id"] in pids}
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        """Events of one kind, oldest first. A last line that is still being written is left out."""
+        path = self.run / "events.jsonl"
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        return [e for e in map(json.loads, lines) if e["kind"] == kind]
+
+    def half_written_checkpoint(self) -> bool:
+        return any((self.run / "checkpoints").glob(".partial-*"))
