@@ -64,10 +64,12 @@ class Pool:
             judgement = worker.answer()
             keep = not slow
         finally:
-            if keep and not self._closed:
+            if keep:
                 self._idle.append(worker)
             else:
                 worker.kill()
+            if self._closed:
+                self._kill_idle()
         return judgement
 
     def start(self) -> None:
@@ -79,17 +81,25 @@ class Pool:
         """Kill all processes. Calls that are being made end with VerifierCrash."""
         with self._lock:
             self._closed = True
-            while self._idle:
-                self._idle.pop().kill()
+            self._kill_idle()
             if self._zygote is not None:
                 self._zygote.close()
                 self._zygote = None
 
+    def _kill_idle(self) -> None:
+        with contextlib.suppress(IndexError):  # empty: none is left
+            while True:
+                self._idle.pop().kill()
+
     def _worker(self) -> _Worker:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            pass
+        while True:
+            try:
+                worker = self._idle.pop()
+            except IndexError:
+                break
+            if not worker.dead:
+                return worker
+            worker.kill()
         with self._lock:
             zygote = self._ensure_zygote()
             try:
@@ -137,10 +147,13 @@ class _Zygote:
 
     def fork(self) -> _Worker:
         ours, theirs = socket.socketpair()
-        with theirs:
-            socket.send_fds(self._control, [b"f"], [theirs.fileno()])
-        pid = frames.receive(self._control)["pid"]
-        return _Worker(pid, ours)
+        try:
+            with theirs:
+                socket.send_fds(self._control, [b"f"], [theirs.fileno()])
+            return _Worker(frames.receive(self._control)["pid"], ours)
+        except BaseException:
+            ours.close()
+            raise
 
     def close(self) -> None:
         self._control.close()
@@ -165,10 +178,18 @@ class _Worker:
         with self._failures_named():
             frames.send(self._sock, request)
 
+    @property
+    def dead(self) -> bool:
+        """Of an idle worker, which has nothing to say while it lives."""
+        return self._readable(0.0)
+
     def answers_within(self, seconds: float) -> bool:
+        return self._readable(min(seconds, self._limit_s))
+
+    def _readable(self, wait_s: float) -> bool:
         poll = select.poll()  # unlike select, it takes descriptors above 1024
         poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(1000 * min(seconds, self._limit_s)))
+        return bool(poll.poll(1000 * wait_s))
 
     def slow_down(self) -> None:
         with contextlib.suppress(ProcessLookupError):  # it died: reading its answer says so

@@ -9,6 +9,7 @@ It ends with its pool, when the control socket closes, and takes its workers alo
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -41,7 +42,8 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
-    frames.send(control, {"pid": os.getpid()})
+    zygote = os.getpid()
+    frames.send(control, {"pid": zygote})
     while True:
         _, fds, _, _ = socket.recv_fds(control, 1, 1)
         if not fds:
@@ -49,8 +51,10 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             control.close()
-            _serve(socket.socket(fileno=fds[0]))
-            os._exit(0)
+            try:
+                _serve(socket.socket(fileno=fds[0]), zygote)
+            finally:
+                os._exit(0)  # never back into the loop of the zygote
         os.close(fds[0])
         frames.send(control, {"pid": pid})
 
@@ -61,20 +65,15 @@ def resolve(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _serve(sock: socket.socket) -> None:
-    """Answer calls until the pool hangs up."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    libc.prctl(
-        _PR_SET_CHILD_SUBREAPER, 1
-    )  # what a killed sandbox leaves is ours to bury, not some container's first process
+def _serve(sock: socket.socket, zygote: int) -> None:
+    """Answer calls until the pool hangs up, or the zygote dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != zygote:  # it died before that took effect
+        return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    while True:
-        try:
-            request = frames.receive(sock)
-        except (EOFError, ConnectionResetError):
-            return
-        frames.send(sock, _answer(request))
+    with contextlib.suppress(EOFError, OSError):  # the pool hung up
+        while True:
+            frames.send(sock, _answer(frames.receive(sock)))
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
