@@ -168,6 +168,14 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
     return [path.name for path in doomed]
 
 
+def discard_newer(folder: Path, policy_version: int) -> list[str]:
+    """Remove the checkpoints, whole or not, of policies newer than `policy_version`; returns their names."""
+    doomed = [path for step, path in _checkpoints(folder) if step > policy_version]
+    for path in reversed(doomed):  # the newest first: what a crash here leaves behind is still in order
+        shutil.rmtree(path)
+    return [path.name for path in doomed]
+
+
 def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """(step, folder), oldest first."""
     if not folder.is_dir():

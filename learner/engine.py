@@ -54,11 +54,13 @@ class Engine:
         self._clip = learner.optimizer.gradient_clip
         self._bf16 = {"enabled": DTYPES[model.dtype] == torch.bfloat16}
         parameters = [p for p in module.parameters() if p.requires_grad]
-        elements = sum(getattr(p, "ds_numel", p.numel()) for p in parameters)
+        config = deepspeed_config(model=model, learner=learner, elements=sum(p.numel() for p in parameters))
+        if self.stage == 3:
+            _partition(module, config, device)
         self._engine, *_ = deepspeed.initialize(
             model=module,
             optimizer=_optimizer(parameters, learner, device),
-            config=deepspeed_config(model=model, learner=learner, elements=elements),
+            config=config,
             dist_init_required=False,
         )
         zero_state.prepare(self.stage, self.zero_optimizer, self.optimizer)
@@ -133,6 +135,7 @@ class Engine:
             return module.to(self.device)
         zero = {"stage": 3, "reduce_bucket_size": 1}
         config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero, "bf16": self._bf16}
+        _partition(module, config, self.device)
         engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
         return engine
 
@@ -211,6 +214,15 @@ def gathered(parameters: list[Any], stage: int, *, write: bool = False) -> conte
         parameters, modifier_rank=0 if write else None
     )
     return context
+
+
+def _partition(module: nn.Module, config: dict[str, Any], device: torch.device) -> None:
+    """Cut up a module on the CPU for ZeRO 3, one parameter at a time: the whole model never stands on one GPU."""
+    import deepspeed
+
+    deepspeed.zero.Init(module=module, config_dict_or_path=config)
+    for buffer in module.buffers():  # which DeepSpeed leaves where they are in a module that is cut up already
+        buffer.data = buffer.data.to(device)
 
 
 def _optimizer(parameters: list[Any], learner: LearnerConfig, device: torch.device) -> Any:

@@ -24,6 +24,7 @@ DECOUPLED = {
     "learner__minibatches": 2,
     "learner__micro_batch_tokens": 64,
     "learner__optimizer__schedule": "cosine",
+    "run__deterministic": True,
 }
 
 
