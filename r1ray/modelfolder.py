@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -9,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1ray.errors import ConfigError
+
+_SAMPLES = 64
+_SAMPLE_BYTES = 4096
+_NO_SIZES = ("transformers_version", "_name_or_path")
+"""Keys of config.json that say nothing about the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,26 @@ def read_shape(folder: Path) -> ModelShape:
     except (KeyError, TypeError, ValueError, struct.error) as e:
         raise ConfigError(f"{folder} cannot be read as a decoder-only transformer: {e!r}") from e
     return shape
+
+
+def model_hash(folder: Path) -> str:
+    """32 hexadecimal digits that differ where the sizes or the weights of two models do.
+
+    Of each file of weights it reads the size and 64 samples: training moves all weights, and reading a large model as a
+    whole takes minutes. Raises ConfigError where `read_shape` does.
+    """
+    read_shape(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    meaning = {key: value for key, value in config.items() if key not in _NO_SIZES}
+    digest = hashlib.blake2b(json.dumps(meaning, sort_keys=True).encode(), digest_size=16)
+    for path in _weights(folder):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for i in range(_SAMPLES):
+                file.seek(i * max(0, size - _SAMPLE_BYTES) // (_SAMPLES - 1))
+                digest.update(file.read(_SAMPLE_BYTES))
+    return digest.hexdigest()
 
 
 def _weights(folder: Path) -> list[Path]:

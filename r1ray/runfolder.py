@@ -39,17 +39,23 @@ class Identity:
     """What makes a run this run; run.json holds it. A resume with another one is refused."""
 
     vocab_hash: str  # of the model's tokenizer
+    model_hash: str  # of the sizes and weights that training starts from
     config_hash: str  # of the configuration without what may change on a resume, see `r1ray.config.identity`
     run_id: str
     created: float  # seconds since the epoch
     r1ray: str  # version that started the run
 
     @classmethod
-    def new(cls, *, vocab_hash: str, config_hash: str) -> Identity:
+    def new(cls, *, vocab_hash: str, config_hash: str, model_hash: str) -> Identity:
         """The identity of a run that starts now."""
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:6]
         return cls(
-            vocab_hash=vocab_hash, config_hash=config_hash, run_id=run_id, created=time.time(), r1ray=__version__
+            vocab_hash=vocab_hash,
+            model_hash=model_hash,
+            config_hash=config_hash,
+            run_id=run_id,
+            created=time.time(),
+            r1ray=__version__,
         )
 
 
@@ -244,6 +250,10 @@ class RunFolder:
         self.scale_request.parent.mkdir(exist_ok=True)
         request = {**self.read_scale_request(), role: workers}
         write_atomic(self.scale_request, json.dumps(request).encode())
+
+    def clear_requests(self) -> None:
+        """Forget what was asked of an earlier driver."""
+        self.scale_request.unlink(missing_ok=True)
 
     def read_scale_request(self) -> dict[str, int]:
         """Role -> workers asked for; empty where nobody asked."""

@@ -15,9 +15,10 @@ from r1ray.config.problems import refuse
 from r1ray.config.surroundings import check_surroundings
 from r1ray.errors import IntegrityError
 from r1ray.files import write_atomic
+from r1ray.ledger.storage import check_file
 from r1ray.machine import Machine, this_machine
 from r1ray.metrics import MetricsWriter
-from r1ray.modelfolder import read_shape
+from r1ray.modelfolder import model_hash, read_shape
 from r1ray.planner import Plan, make_plan
 from r1ray.runfolder import Identity, RunFolder
 
@@ -83,11 +84,14 @@ class Preparation:
         config = self.loaded.config
         refuse(check_surroundings(config, self.machine), self.loaded.provenance)
         refuse(self.plan().problems, self.loaded.provenance)
-        vocabulary = vocab_hash(Path(config.model.path))
+        model = Path(config.model.path)
+        vocabulary = vocab_hash(model)
         if self.existing is None:
             if fresh:
                 RunFolder.set_aside(Path(config.run.dir))
-            identity = Identity.new(vocab_hash=vocabulary, config_hash=config_hash(config))
+            identity = Identity.new(
+                vocab_hash=vocabulary, config_hash=config_hash(config), model_hash=model_hash(model)
+            )
             return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
         return _reopen(self.existing, self.loaded, vocabulary)
 
@@ -107,6 +111,12 @@ def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str) -> RunFold
             f"the tokenizer in {loaded.config.model.path} has the vocabulary hash {vocabulary}, "
             f"the run in {folder.path} was begun with {begun.vocab_hash}: give the model folder that it was begun with"
         )
+    if (model := model_hash(Path(loaded.config.model.path))) != begun.model_hash:
+        raise IntegrityError(
+            f"the model in {loaded.config.model.path} has the hash {model}, the run in {folder.path} was begun with "
+            f"{begun.model_hash}: its sizes or weights changed; give the model folder that it was begun with"
+        )
+    _check_ledger(folder, begun.run_id)
     folder.lock()
     stored = load_config([str(folder.config.resolve())])
     changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}
@@ -115,3 +125,11 @@ def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str) -> RunFold
         with MetricsWriter(folder.path, tensorboard=False) as writer:
             writer.event("reconfigured", changed=changed)
     return folder
+
+
+def _check_ledger(folder: RunFolder, run_id: str) -> None:
+    """A run that was killed before it had a ledger starts with a new one; one that has trained needs the one it had."""
+    if folder.ledger.exists():
+        check_file(folder.ledger, run_id)
+    elif any(folder.checkpoints.iterdir()):
+        raise IntegrityError(f"{folder.ledger} is missing, but there are checkpoints: restore it from a copy")

@@ -53,7 +53,12 @@ def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, kille
     rng = random.Random(0)
     clock = Clock()
     identity = Identity(
-        vocab_hash="9f2c4e1d77aa", config_hash="51ee0b8c2d10", run_id="bus-1a2b3c", created=clock(), r1ray="0.1.0"
+        vocab_hash="9f2c4e1d77aa",
+        model_hash="c07d5a3be911",
+        config_hash="51ee0b8c2d10",
+        run_id="bus-1a2b3c",
+        created=clock(),
+        r1ray="0.1.0",
     )
     (run_dir / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(identity)}))
     (run_dir / "config.yaml").write_text(CONFIG)

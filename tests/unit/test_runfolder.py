@@ -15,7 +15,7 @@ from r1ray.errors import ConfigError, IntegrityError
 from r1ray.files import read_json, write_atomic
 from r1ray.runfolder import FORMAT, Identity, RunFolder
 
-IDENTITY = Identity.new(vocab_hash="v", config_hash="c")
+IDENTITY = Identity.new(vocab_hash="v", config_hash="c", model_hash="m")
 
 HOLD = """
 import sys

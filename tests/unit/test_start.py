@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +14,8 @@ import pytest
 from r1ray.config.identity import config_hash
 from r1ray.config.load import load_config
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.ledger.records import LedgerSettings
+from r1ray.ledger.storage import create_file
 from r1ray.machine import GIB, Machine
 from r1ray.metrics import read_events
 from r1ray.runfolder import RunFolder
@@ -94,10 +100,64 @@ def test_a_resume_that_would_be_another_run_is_refused_by_key(stopped: RunFolder
     assert stopped.holder() is None
 
 
-def test_a_resume_with_another_tokenizer_is_refused(stopped: RunFolder) -> None:
+def _another_tokenizer(folder: RunFolder) -> None:
     (EMBEDDED_FOLDER / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0}}}')
-    with pytest.raises(IntegrityError, match=r"vocabulary hash .* was begun with"):
-        resumed().folder()
+
+
+def _other_weights(folder: RunFolder) -> None:
+    with (EMBEDDED_FOLDER / "model.safetensors").open("ab") as weights:
+        weights.write(b"trained")
+
+
+def _another_size(folder: RunFolder) -> None:
+    shutil.rmtree(EMBEDDED_FOLDER)
+    write_model(EMBEDDED_FOLDER, num_hidden_layers=4)
+
+
+def _another_format(folder: RunFolder) -> None:
+    folder.run_json.write_text(folder.run_json.read_text().replace('"format": 1', '"format": 7'))
+
+
+def _foreign_database(folder: RunFolder) -> None:
+    with closing(sqlite3.connect(folder.ledger)) as db:
+        db.execute("CREATE TABLE birds (name TEXT)")
+
+
+def _ledger_of_another_run(folder: RunFolder) -> None:
+    create_file(
+        folder.ledger, "another", LedgerSettings(groups_per_step=1, max_staleness=0, lease_timeout_s=1, max_attempts=1)
+    )
+
+
+def _lost_ledger(folder: RunFolder) -> None:
+    (folder.checkpoints / "step_000001").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_another_tokenizer, r"vocabulary hash .* was begun with"),
+        (_other_weights, r"model in .* its sizes or weights changed"),
+        (_another_size, r"model in .* its sizes or weights changed"),
+        (_another_format, r"format 7, this r1ray .* reads format 1"),
+        (_foreign_database, "SQLite file of another program"),
+        (_ledger_of_another_run, "belongs to run 'another'"),
+        (_lost_ledger, "ledger.sqlite is missing, but there are checkpoints"),
+    ],
+)
+def test_a_resume_of_what_is_not_this_run_says_why_and_writes_nothing(
+    stopped: RunFolder, damage: Callable[[RunFolder], None], message: str
+) -> None:
+    damage(stopped)
+    before = contents(stopped.path)
+    with pytest.raises(IntegrityError, match=message):
+        resumed("run.steps=80").folder()
+    assert contents(stopped.path) == before
+    assert stopped.holder() is None
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_a_resume_of_a_run_that_goes_on_is_refused() -> None:
