@@ -87,7 +87,8 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
         "max_model_len": config.model.max_length,
         "max_num_seqs": engine.max_num_seqs,
         "enforce_eager": engine.enforce_eager,
-        "enable_prefix_caching": engine.prefix_caching,
+        # Keys and values that other batches left behind were computed in other company: their last bits differ.
+        "enable_prefix_caching": engine.prefix_caching and not config.run.deterministic,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
         "disable_log_stats": True,

@@ -65,6 +65,7 @@ class Work:
     leased_at: float
     submitted_at: float
     group_id: str
+    n: int  # completions
     result: Future[RolloutGroup] | None  # evaluation only
 
 
@@ -87,7 +88,7 @@ class RolloutWorker:
         self._prompts = prompts
         self._services = services
         self._changed = threading.Condition()
-        self._inbox: deque[Work] = deque()
+        self._inbox: deque[list[Work]] = deque()  # what was leased, or asked for, together
         self._outbox: deque[RolloutGroup] = deque()
         self._working: dict[str, Work] = {}  # touched by the engine's thread alone
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
@@ -97,6 +98,7 @@ class RolloutWorker:
         self._undelivered = 0
         self._draining = self._stopping = False
         self._failure: BaseException | None = None
+        self._step_began: float | None = None  # None: the engine is not in a step
         self._counts = {"tokens": 0, "groups": 0, "busy_s": 0.0, "idle_s": 0.0, "steps": 0}
 
     # -- called by the actor ------------------------------------------------------------------------------------
@@ -138,27 +140,28 @@ class RolloutWorker:
         self, prompts: Sequence[PromptTask], sampling: Sampling, n: int, deadline_s: float
     ) -> list[RolloutGroup]:
         """Answer `prompts` n times each beside the training groups, for an evaluation. Order as given."""
-        results: list[Future[RolloutGroup]] = [Future() for _ in prompts]
         now = time.monotonic()
-
-        def submit() -> None:
-            for i, (prompt, result) in enumerate(zip(prompts, results, strict=True)):
-                group_id = f"eval-{now:.6f}-{i}"
-                work = Work(prompt, sampling, now, time.monotonic(), group_id, result)
-                self._working[group_id] = work
-                self._engine.submit(group_id, prompt.token_ids.tolist(), sampling, n)
-
-        self._call(submit, deadline_s)
+        results: list[Future[RolloutGroup]] = [Future() for _ in prompts]
+        works = [
+            Work(prompt, sampling, now, 0.0, f"eval-{now:.6f}-{i}", n, result)
+            for i, (prompt, result) in enumerate(zip(prompts, results, strict=True))
+        ]
+        with self._changed:
+            self._refuse_if_failed()
+            self._inbox.append(works)
+            self._changed.notify_all()
         until = now + deadline_s
         return [
             self._await(r, until - time.monotonic(), "evaluation completions (deadlines.evaluation_s)") for r in results
         ]
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, in_engine, undelivered)."""
-        if self._failure is not None:
-            raise InfrastructureError(f"{self._id} has failed: {self._failure}") from self._failure
-        gauges = {"version": self._version, "leased": self._leased, "undelivered": self._undelivered}
+        """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered, and
+        stuck_s: how long the engine has been in one step)."""
+        self._refuse_if_failed()
+        began = self._step_began
+        gauges: dict[str, float] = {"version": self._version, "leased": self._leased, "undelivered": self._undelivered}
+        gauges["stuck_s"] = 0.0 if began is None else time.monotonic() - began
         return {**self._counts, **gauges}
 
     def drain(self, deadline_s: float) -> None:
@@ -183,7 +186,8 @@ class RolloutWorker:
         except BaseException as e:
             with self._changed:
                 self._failure = self._failure or e
-                waiting = [f for _, f in self._commands] + [w.result for w in self._working.values() if w.result]
+                works = [*self._working.values(), *(work for batch in self._inbox for work in batch)]
+                waiting = [f for _, f in self._commands] + [w.result for w in works if w.result]
                 if self._transfer is not None:
                     waiting.append(self._transfer.result)
                 self._changed.notify_all()
@@ -210,7 +214,8 @@ class RolloutWorker:
             works = [w for w in map(self._work, leases) if w is not None]
             with self._changed:
                 self._leased += len(works)
-                self._inbox.extend(works)
+                if works:
+                    self._inbox.append(works)
                 self._changed.notify_all()
 
     def _work(self, lease: Lease) -> Work | None:
@@ -222,7 +227,7 @@ class RolloutWorker:
         r, run = self._config.rollout, self._config.run
         seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
         sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, seed=seed)
-        return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, None)
+        return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, r.group_size, None)
 
     def _engine_loop(self) -> None:
         while True:
@@ -234,14 +239,16 @@ class RolloutWorker:
                     self._changed.wait_for(lambda: self._stopping or self._commands or self._inbox, pause)
                 if self._stopping:
                     return
-                commands, inbox = list(self._commands), list(self._inbox)
+                commands, works = list(self._commands), self._admit()
                 self._commands.clear()
-                self._inbox.clear()
             began = time.monotonic()
             self._run(commands)
-            self._submit(inbox)
+            self._submit(works)
             if self._engine.unfinished:
-                self._finish(self._engine.step())
+                self._step_began = time.monotonic()
+                finished = self._engine.step()
+                self._step_began = None
+                self._finish(finished)
             self._try_apply()
             self._counts["idle_s"] += began - waited
             self._counts["busy_s"] += time.monotonic() - began
@@ -254,12 +261,23 @@ class RolloutWorker:
             except Exception as e:  # belongs to the caller, who is waiting for it
                 result.set_exception(e)
 
+    def _admit(self) -> list[Work]:
+        """What goes into the engine now: all there is, or in a deterministic run the next batch, once the engine is empty.
+
+        The last bits of a logit depend on which sequences share an engine step.
+        """
+        if not self._config.run.deterministic:
+            batches = list(self._inbox)
+            self._inbox.clear()
+        else:
+            batches = [self._inbox.popleft()] if self._inbox and not self._engine.unfinished else []
+        return [work for batch in batches for work in batch]
+
     def _submit(self, works: list[Work]) -> None:
+        self._working.update({work.group_id: work for work in works})
         for work in works:
             work.submitted_at = time.monotonic()
-            self._working[work.group_id] = work
-            tokens = work.prompt.token_ids.tolist()
-            self._engine.submit(work.group_id, tokens, work.sampling, self._config.rollout.group_size)
+            self._engine.submit(work.group_id, work.prompt.token_ids.tolist(), work.sampling, work.n)
 
     def _finish(self, finished: list[tuple[str, tuple[Completion, ...]]]) -> None:
         for group_id, completions in finished:
@@ -319,12 +337,15 @@ class RolloutWorker:
 
     # -- plumbing -----------------------------------------------------------------------------------------------
 
+    def _refuse_if_failed(self) -> None:
+        if self._failure is not None:
+            raise InfrastructureError(f"{self._id} has failed: {self._failure}") from self._failure
+
     def _call(self, command: Callable[[], R], deadline_s: float) -> R:
         """Run `command` on the engine's thread, between two steps."""
         result: Future[R] = Future()
         with self._changed:
-            if self._failure is not None:
-                raise InfrastructureError(f"{self._id} has failed: {self._failure}") from self._failure
+            self._refuse_if_failed()
             self._commands.append((command, result))
             self._changed.notify_all()
         return self._await(result, deadline_s, "the engine's thread to finish its step")

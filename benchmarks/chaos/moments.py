@@ -27,7 +27,7 @@ class Struck:
 
     kind: str
     pid: int
-    at: float  # seconds since the epoch
+    at: float  # just after it, in seconds since the epoch
     evidence: str  # what was seen while the process was held
 
 
@@ -64,9 +64,8 @@ def _wait(condition: Callable[[], bool], *, every_s: float = 0.05, at_most_s: fl
 
 
 def _strike(kind: str, process: psutil.Process, evidence: str) -> Struck:
-    at = time.time()
     kill([process])
-    return Struck(kind=kind, pid=process.pid, at=at, evidence=evidence)
+    return Struck(kind=kind, pid=process.pid, at=time.time(), evidence=evidence)
 
 
 # -- rollout workers (vLLM's engine runs in the same process) -----------------------------------------------------
@@ -171,18 +170,18 @@ def queue_after_write(world: World) -> Struck | None:
 
 
 def driver(world: World) -> Struck | None:
-    waiting, at = world.seen.waiting_for(), time.time()
-    return Struck(kind="driver", pid=world.machines.kill_driver(), at=at, evidence=waiting)
+    waiting, pid = world.seen.waiting_for(), world.machines.kill_driver()
+    return Struck(kind="driver", pid=pid, at=time.time(), evidence=waiting)
 
 
 def worker_node(world: World) -> Struck | None:
-    at = time.time()
-    return Struck(kind="raylet of the worker node", pid=world.machines.kill_node(), at=at, evidence="")
+    serving, pid = ", ".join(world.seen.serving()), world.machines.kill_node()
+    return Struck(kind="raylet of the worker node", pid=pid, at=time.time(), evidence=f"{serving} served")
 
 
 def head(world: World) -> Struck | None:
-    waiting, at = world.seen.waiting_for(), time.time()
-    return Struck(kind="whole head", pid=world.machines.kill_head(), at=at, evidence=waiting)
+    waiting, pid = world.seen.waiting_for(), world.machines.kill_head()
+    return Struck(kind="whole head", pid=pid, at=time.time(), evidence=waiting)
 
 
 MOMENTS: dict[str, Moment] = {
