@@ -1,8 +1,9 @@
 """Worker processes that make the calls of rewards, each under a wall-clock limit that is kept by killing the process.
 
-No call waits for another: a call that finds no idle process gets a new one, forked from the warm zygote in milliseconds.
-A verification that takes long is moved to the lowest priority, so that quick ones keep the processors; its process is not
-used again.
+As many verifications run at once as there are places, a few for each processor; but one that takes long gives its place up,
+and goes on, at a lower priority once it has used much processor time, in a process that is not used again. So quick ones never
+wait for slow ones, however many hang. A call that finds no idle process gets a new one, forked from the warm zygote in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from r1ray.errors import DataError, ProcessDied, VerifierCrash, VerifierTimeout
 from r1ray.rewards import frames
 from r1ray.rewards.base import Call, Judgement
 
-_SLOW_S = 0.025
+_PLACES = 4
+_SLOW_S = 0.02
+"""Seconds, by the clock, that a verification may keep its place."""
+_HEAVY_S = 0.05
+"""Seconds of processor time after which its priority is lowered; not by the clock, or it would starve where others are busy."""
 _START_S = 120.0
 _FORK_S = 10.0
 _NICE = 10
@@ -37,7 +42,7 @@ class Pool:
 
     def __init__(self, preload: Sequence[str], processors: int) -> None:
         self._preload = tuple(preload)
-        self._place = threading.BoundedSemaphore(processors + 1)  # each is held for _SLOW_S at most
+        self._place = threading.BoundedSemaphore(_PLACES * processors)  # each is held for _SLOW_S at most
         self._zygote: _Zygote | None = None
         self._idle: deque[_Worker] = deque()
         self._lock = threading.Lock()
@@ -60,7 +65,7 @@ class Pool:
         keep = False
         try:
             if slow:
-                worker.slow_down()
+                worker.yield_to_others()
             judgement = worker.answer()
             keep = not slow
         finally:
@@ -168,6 +173,8 @@ class _Worker:
         self._pid = pid
         self._handle = os.pidfd_open(pid)
         self._sock = sock
+        self._clock = (~pid << 3) | 2  # Linux: of the processor time of that process
+        self._began = 0.0
         self._limit_s = 0.0
         self._deadline = 0.0
 
@@ -176,6 +183,7 @@ class _Worker:
         self._deadline = time.monotonic() + limit_s + call.extra_s
         request = {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes}
         with self._failures_named():
+            self._began = time.clock_gettime(self._clock)
             frames.send(self._sock, request)
 
     @property
@@ -191,9 +199,13 @@ class _Worker:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(1000 * wait_s))
 
-    def slow_down(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it died: reading its answer says so
-            os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
+    def yield_to_others(self) -> None:
+        """Lower its priority when it has used much processor time; returns then, or when there is an answer to read."""
+        with contextlib.suppress(OSError):  # it died: reading its answer says so
+            while time.monotonic() < self._deadline and not self.answers_within(_HEAVY_S):
+                if time.clock_gettime(self._clock) - self._began > _HEAVY_S:
+                    os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
+                    return
 
     def answer(self) -> Judgement:
         with self._failures_named():
