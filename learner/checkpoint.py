@@ -47,9 +47,9 @@ class Found:
 def save(
     folder: Path, *, engine: Engine, reference: ReferencePolicy | None, policy_version: int, rng: Tensor, writer: bool
 ) -> None:
-    """Write a checkpoint to `folder`, which must not exist. `rng` is [ranks, bytes]. A collective; the `writer` writes.
+    """Write a checkpoint to `folder`. `rng` is [ranks, bytes]. A collective; the `writer` writes.
 
-    Raises IntegrityError where `folder` exists; any error leaves nothing behind.
+    One that is not whole is replaced. Raises IntegrityError where `folder` is a whole one; any error leaves nothing behind.
     """
     streams = {"state": engine.state()}
     if reference is not None:
@@ -80,7 +80,9 @@ def _write(
     from learner.shards import write_shards
 
     if folder.exists():
-        raise IntegrityError(f"checkpoint {folder} exists already: nothing was written")
+        if defect(folder) is None:
+            raise IntegrityError(f"checkpoint {folder} exists already: nothing was written")
+        shutil.rmtree(folder)  # the run went on from the one before it
     with write_aside(folder) as aside:
         for stem, stream in streams.items():
             write_shards(aside, stem, stream)

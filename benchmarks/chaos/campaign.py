@@ -53,7 +53,7 @@ class Campaign:
     def execute(self, kinds: Sequence[str], *, end_after: int | None = None) -> dict[str, Any]:
         """Start the run, kill by `kinds` in their order, wait for its end; returns the figures.
 
-        `end_after`: the last resume sets run.steps to so many more than are bound by then (None: leave it as it is).
+        `end_after`: one last kill of the driver, whose resume sets run.steps to so many more than are bound by then.
         Raises ChaosFailed.
         """
         machines = Machines(self.logs)
@@ -67,14 +67,13 @@ class Campaign:
             for kind in kinds:
                 self._kill(world, kind)
             if end_after is not None:
-                MOMENTS["driver"](world)
-                machines.start_driver("--resume", self.run, f"run.steps={world.seen.steps_bound() + end_after}")
+                self._kill(world, "driver", end_after=end_after)
             self._await_end(world)
         finally:
             machines.stop()
         return self._figures(world.seen, time.time() - began)
 
-    def _kill(self, world: World, kind: str) -> None:
+    def _kill(self, world: World, kind: str, *, end_after: int | None = None) -> None:
         """Try until the moment is met; a kill that missed its moment never happened."""
         while (struck := MOMENTS[kind](world)) is None:
             self.missed[kind] += 1
@@ -83,18 +82,23 @@ class Campaign:
             self._check_alive(world)
             time.sleep(0.2)
         _say(f"{len(self.recoveries) + 1:3d}  {struck.kind:34s} pid {struck.pid:<8d} {struck.evidence}")
-        if kind == "worker_node":
-            world.machines.restart_node()
-        if kind == "head":
-            world.machines.start_head()
-            world.machines.restart_node()
-        if kind in ("driver", "head"):
-            world.machines.start_driver("--resume", self.run)
+        self._act_as_operator(
+            world, kind, [] if end_after is None else [f"run.steps={world.seen.steps_bound() + end_after}"]
+        )
         recovery = self._await_recovery(world, struck.at, struck)
         assert recovery is not None
         self.recoveries.append(recovery)
         _say(f"     tokens after {recovery.tokens_s:.1f} s, a step after {recovery.step_s:.1f} s")
         time.sleep(world.rng.uniform(0.0, PAUSE_S))
+
+    def _act_as_operator(self, world: World, kind: str, changes: Sequence[str]) -> None:
+        """Start again what r1ray cannot: machines and the driver. `changes` are settings of the resume."""
+        if kind == "head":
+            world.machines.start_head()
+        if kind in ("worker_node", "head"):
+            world.machines.restart_node()
+        if kind in ("driver", "head"):
+            world.machines.start_driver("--resume", self.run, *changes)
 
     def _await_recovery(self, world: World, since: float, struck: Struck | None = None) -> Recovery | None:
         """Until tokens flow and steps end again."""

@@ -92,6 +92,11 @@ def test_an_existing_checkpoint_is_not_touched(tmp_path):
     assert (path / "manifest.json").stat().st_mtime_ns == before
 
 
+def test_a_torn_checkpoint_of_the_same_step_is_replaced(tmp_path):
+    (save(tmp_path, 1) / "state-00001.safetensors").write_bytes(b"torn")
+    assert defect(save(tmp_path, 1)) is None
+
+
 def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
     """fsync of every file and of the folder, then the rename, then fsync of the parent."""
     events = []

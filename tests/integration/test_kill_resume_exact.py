@@ -1,0 +1,111 @@
+"""A deterministic run that is killed in the middle of a step and resumed ends with the very bits of one that never stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos.campaign import verify
+from benchmarks.chaos.observe import Observed
+from r1ray.metrics import read_events, read_metrics
+from tests.integration.models import random_model, write_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+HERE = Path(__file__).parent
+SETTINGS = (
+    "run.deterministic=true",
+    "queue.max_staleness=0",
+    "run.steps=5",
+    "evaluation.every_steps=1",  # evaluations share the engine with training: they must not change it
+    "rollout.max_new_tokens=24",
+)
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "r1ray", "train", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def finish(driver: subprocess.Popen[bytes]) -> None:
+    output, _ = driver.communicate(timeout=200)
+    assert driver.returncode == 0, output.decode()
+
+
+def kill_when(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
+    until = time.monotonic() + 120
+    while not moment():
+        assert driver.poll() is None, driver.communicate()[0].decode()
+        assert time.monotonic() < until, "the moment to kill did not come"
+        time.sleep(0.002)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_model(random_model(seed=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    finish(start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS))
+    return run
+
+
+def in_generation_of_step_3(seen: Observed) -> bool:
+    return seen.steps_bound() == 3 and seen.leased() > 0
+
+
+def in_training_of_step_3(seen: Observed) -> bool:
+    return seen.steps_bound() == 4
+
+
+@pytest.mark.parametrize("moment", [in_generation_of_step_3, in_training_of_step_3])
+def test_a_killed_run_ends_with_the_same_bits(
+    undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[Observed], bool]
+) -> None:
+    run = tmp_path / "killed"
+    seen = Observed(run)
+    driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
+    kill_when(driver, lambda: moment(seen))
+    assert not (run / "checkpoints" / "step_000005").exists()
+    finish(start("--resume", run))
+
+    # Weights and Adam moments: the hash of their file; of the losses, every digit.
+    assert state_hash(run) == state_hash(undisturbed)
+    assert weights(run) == weights(undisturbed)
+    assert [r["train/loss"] for r in read_metrics(run)] == [r["train/loss"] for r in read_metrics(undisturbed)]
+    assert verify(run) == {"exit_code": 0, "violations": []}
+
+
+def test_a_torn_checkpoint_is_named_passed_over_and_written_again(undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "torn"
+    shutil.copytree(undisturbed, run)
+    with (run / "checkpoints" / "step_000005" / "state-00001.safetensors").open("r+b") as state:
+        state.truncate(1000)
+    finish(start("--resume", run))
+    (warning,) = [e["message"] for e in read_events(run) if e["kind"] == "checkpoint_skipped"]
+    assert warning == "checkpoint step_000005 skipped: state-00001.safetensors is not what the manifest says"
+    assert state_hash(run) == state_hash(undisturbed)
+    assert verify(run) == {"exit_code": 0, "violations": []}
+
+
+def state_hash(run: Path) -> str:
+    manifest = json.loads((run / "checkpoints" / "step_000005" / "manifest.json").read_text())
+    digest: str = manifest["files"]["state-00001.safetensors"]["sha256"]
+    return digest
+
+
+def weights(run: Path) -> bytes:
+    return (run / "final" / "model-00001.safetensors").read_bytes()
