@@ -6,6 +6,7 @@ Every method may be repeated safely, so Ray may restart this actor and callers m
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,9 @@ class QueueOwner:
 
     async def status(self) -> LedgerStatus:
         return self._ledger.status()
+
+    async def identity(self) -> dict[str, Any]:
+        return {"pid": os.getpid()}
 
     async def close(self) -> None:
         self._ledger.close()

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import time
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -22,14 +24,21 @@ from r1ray.transport.channel import Rendezvous
 from r1ray.types import PromptTask, Sampling
 
 LEASE_WAIT_S = 5.0
-DELIVERY_ATTEMPTS = 6
+RETRY_S = 0.5
 QUEUE = "queue"
 """Name of the queue actor."""
+PULSE = "pulse"
+"""Concurrency group of health questions."""
 
 
 def reward_names(config: Config) -> list[str]:
     """Names of the reward workers."""
     return [f"reward-{i}" for i in range(config.reward_worker.workers)]
+
+
+def place() -> dict[str, Any]:
+    """Where this process is: `pid`, and `node` by Ray's id."""
+    return {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
 
 
 class QueueAndRewards:
@@ -40,12 +49,13 @@ class QueueAndRewards:
         self._queue = ray.get_actor(QUEUE)
         self._rewards = [ray.get_actor(name) for name in reward_names(config)]
         self._next = itertools.count()
-        self._rpc_s = config.deadlines.rpc_s
+        self._asker = Asker(config)
 
     def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
-        answer = self._queue.lease.remote(worker_id, version, groups, LEASE_WAIT_S)
-        leases: list[Lease] = self._get(
-            answer, LEASE_WAIT_S + self._rpc_s, "the ledger to lease prompts (deadlines.rpc_s)"
+        leases: list[Lease] = self._asker.ask(
+            lambda: self._queue.lease.remote(worker_id, version, groups, LEASE_WAIT_S),
+            "the ledger to lease prompts",
+            patience_s=LEASE_WAIT_S,
         )
         return leases
 
@@ -54,31 +64,49 @@ class QueueAndRewards:
 
     def deliver(self, groups: list[bytes]) -> None:
         """To one reward worker after the other; storing a group twice does no harm."""
-        for attempt in range(DELIVERY_ATTEMPTS):
-            try:
-                self._ask_reward("score_and_put", groups, self._config.run.deterministic)
-                return
-            except InfrastructureError:
-                if attempt + 1 == DELIVERY_ATTEMPTS:
-                    raise
+        self._ask_reward("score_and_put", groups, self._config.run.deterministic)
 
     def score(self, groups: list[bytes]) -> list[bytes]:
         scored: list[bytes] = self._ask_reward("score", groups)
         return scored
 
     def fail(self, group_id: str, reason: str) -> None:
-        self._get(self._queue.fail.remote(group_id, reason, False), self._rpc_s, "the ledger to note a failed prompt")
+        self._asker.ask(lambda: self._queue.fail.remote(group_id, reason, False), "the ledger to note a failed prompt")
 
     def _ask_reward(self, method: str, *args: Any) -> Any:
-        worker = self._rewards[next(self._next) % len(self._rewards)]
-        timeout = self._rpc_s + 4 * self._config.reward_worker.timeout_s
-        return self._get(getattr(worker, method).remote(*args), timeout, "a reward worker (deadlines.rpc_s)")
+        def call() -> Any:
+            worker = self._rewards[next(self._next) % len(self._rewards)]
+            return getattr(worker, method).remote(*args)
 
-    def _get(self, answer: Any, timeout_s: float, what: str) -> Any:
+        return self._asker.ask(call, "a reward worker", patience_s=4 * self._config.reward_worker.timeout_s)
+
+
+class Asker:
+    """Calls of actors that Ray restarts, repeated until one is answered: each of these calls may be made twice."""
+
+    def __init__(self, config: Config) -> None:
+        self._rpc_s = config.deadlines.rpc_s
+        self._outage_s = config.recovery.outage_s
+
+    def ask(self, call: Callable[[], Any], what: str, *, patience_s: float = 0.0) -> Any:
+        """What `call()` answers, which has `patience_s` beside the deadline of a call.
+
+        Raises InfrastructureError once `recovery.outage_s` is over, and what the actor itself refuses.
+        """
+        until = time.monotonic() + self._outage_s
+        while True:
+            try:
+                return self._answer(call(), patience_s + self._rpc_s, what)
+            except InfrastructureError as e:
+                if time.monotonic() >= until:
+                    raise InfrastructureError(f"{e} (for recovery.outage_s={self._outage_s:g})") from e
+            time.sleep(RETRY_S)
+
+    def _answer(self, answer: Any, timeout_s: float, what: str) -> Any:
         try:
             return ray.get(answer, timeout=timeout_s)
         except GetTimeoutError:
-            raise DeadlineExceeded(f"waited {timeout_s:g} s for {what}") from None
+            raise DeadlineExceeded(f"waited {timeout_s:g} s (deadlines.rpc_s) for {what}") from None
         except RayActorError as e:
             raise InfrastructureError(f"gone while waited for: {what}: {e}") from e
 
@@ -115,7 +143,7 @@ class RolloutActor:
             config=config, worker_id=self._id, engine=engine, prompts=prompts, services=self._services
         )
         self._worker.start()
-        return {"pid": os.getpid(), "evaluation": {name: len(tasks) for name, tasks in self._evaluation.items()}}
+        return {"place": place(), "evaluation": {name: len(tasks) for name, tasks in self._evaluation.items()}}
 
     def receive_weights(
         self,
@@ -153,17 +181,15 @@ class RewardActor(RewardWorker):
     """A RewardWorker that stores into the queue actor."""
 
     def __init__(self, config: Config) -> None:
-        queue = ray.get_actor(QUEUE)
-        timeout = config.deadlines.rpc_s
+        queue, asker = ray.get_actor(QUEUE), Asker(config)
 
         def put(payloads: list[bytes], atomic: bool) -> list[str]:
-            try:
-                outcomes: list[str] = ray.get(queue.put.remote(payloads, atomic), timeout=timeout)
-            except GetTimeoutError:
-                raise DeadlineExceeded(f"the ledger did not store groups within deadlines.rpc_s={timeout:g}") from None
+            outcomes: list[str] = asker.ask(lambda: queue.put.remote(payloads, atomic), "the ledger to store groups")
             return outcomes
 
         super().__init__(config, put)
 
-    def ready(self) -> dict[str, Any]:
+    # In a thread of its own, and retried while Ray restarts the actor: a busy one is not a dead one.
+    @ray.method(concurrency_group=PULSE, max_task_retries=-1)  # type: ignore[untyped-decorator]
+    def identity(self) -> dict[str, Any]:
         return {"pid": os.getpid()}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learner.checkpoint import find_latest, prune
+from learner.checkpoint import discard_newer, find_latest, prune
 from learner.publish import Sent, WeightPublisher
 from learner.rank import LearnerRank
 from r1ray.config.schema import Config
+from r1ray.errors import IntegrityError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import TensorSpec, spec_of
 from r1ray.types import BatchManifest
@@ -46,7 +46,7 @@ class LearnerActor:
         self._publisher = WeightPublisher(
             self._config.sync, transport=self._transport, specs=self._specs, is_sender=self._rank == 0
         )
-        return {**info, "pid": os.getpid()}
+        return info
 
     def train_step(self, manifest: BatchManifest) -> dict[str, float]:
         return self._learner.train_step(manifest, self._fetch)
@@ -71,8 +71,15 @@ class LearnerActor:
     # -- checkpoints --------------------------------------------------------------------------------------------
 
     def load_latest(self, folder: str) -> dict[str, Any]:
-        """Load the newest whole checkpoint below `folder`, if any; what was skipped stands under "warnings"."""
+        """Load the newest whole checkpoint below `folder`, if any; what was skipped stands under "warnings".
+
+        Raises IntegrityError where there are checkpoints and none is whole: starting from nothing would be worse.
+        """
         found = find_latest(Path(folder))
+        if found.path is None and found.warnings:
+            raise IntegrityError(
+                f"no checkpoint in {folder} is whole, nothing was changed: {'; '.join(found.warnings)}"
+            )
         if found.path is not None:
             self._learner.load_checkpoint(found.path)
         return {
@@ -83,6 +90,14 @@ class LearnerActor:
 
     def save_checkpoint(self, folder: str) -> None:
         self._learner.save_checkpoint(Path(folder))
+
+    def discard_checkpoints(self, folder: str, newer_than: int) -> None:
+        """Remove checkpoints of policies that training has gone back behind."""
+        if self._rank == 0:
+            for name in discard_newer(Path(folder), newer_than):
+                print(
+                    f"checkpoint {name} removed: training goes on from policy {newer_than} or an older one", flush=True
+                )
 
     def prune_checkpoints(self, folder: str) -> None:
         if self._rank == 0:

@@ -131,7 +131,7 @@ def _in_flight(ledger: LedgerStatus | None) -> list[str]:
 
 
 def _workers(workers: Sequence[dict[str, Any]]) -> list[str]:
-    away = [f"{w['id']} {w['state']}" for w in workers if w["state"] != "serving"]
+    away = [f"{w['id']} {w['state']}" for w in workers if w["state"] != "healthy"]
     if not workers:
         return ["no rollout worker is known"]
     return [f"{len(away)} of {len(workers)} workers do not serve: {', '.join(away)}"] if away else []

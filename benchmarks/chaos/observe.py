@@ -93,7 +93,7 @@ class Observed:
         """Process id by name of the rollout workers that serve a policy."""
         pids = {e["worker"]: int(e["pid"]) for e in self.events("worker_ready")}
         workers = self.status().get("workers", [])
-        return {w["id"]: pids[w["id"]] for w in workers if w["state"] == "serving" and w["id"] in pids}
+        return {w["id"]: pids[w["id"]] for w in workers if w["state"] == "healthy" and w["id"] in pids}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
         """Events of one kind, oldest first. A last line that is still being written is left out."""

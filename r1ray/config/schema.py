@@ -191,10 +191,13 @@ class DeadlineConfig:
 
 @dataclass
 class RecoveryConfig:
-    worker_restarts: int = 10  # in a row, of rollout or reward workers; reset by success
-    learner_restarts: int = 5
-    queue_restarts: int = 20
-    nan_steps: int = 3  # skipped steps in a row before the policy rolls back to the last checkpoint
+    worker_restarts: int = 10  # in a row, of rollout workers (reset by one that generates) or reward workers (by a step)
+    learner_restarts: int = 5  # in a row; reset by a checkpoint
+    queue_restarts: int = 20  # in a row; reset by a training step
+    outage_s: float = 600.0  # how long a full disk, or a queue or reward worker that restarts, is waited out
+    nan_steps: int = 3  # skipped steps in a row before the policy rolls back to the checkpoint before them
+    nan_rollbacks: int = 2  # in a row; reset by training past them
+    memory_share: float = 0.9  # of a host's memory in use: above it its rollout workers lease nothing more
     stall_s: float = 600.0  # nothing moved for so long: write a diagnosis
     stall_policy: str = "warn"  # warn | restart | abort
 

@@ -99,7 +99,10 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "recovery.worker_restarts": (0, _INF, True),
     "recovery.learner_restarts": (0, _INF, True),
     "recovery.queue_restarts": (0, _INF, True),
+    "recovery.outage_s": (0, _INF, False),
     "recovery.nan_steps": (1, _INF, True),
+    "recovery.nan_rollbacks": (0, _INF, True),
+    "recovery.memory_share": (0, 1, False),
     "recovery.stall_s": (0, _INF, False),
     "ray.num_cpus": (1, _INF, True),
     "ray.object_store_gib": (0.075, _INF, True),  # Ray refuses a smaller store

@@ -10,13 +10,20 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypedDict, TypeVar
 
 from r1ray.errors import DeadlineExceeded
 
 K = TypeVar("K", bound=Hashable)
 TICK_S = 0.25
 """How often the controller looks after the run while it waits for something."""
+
+
+class Place(TypedDict):
+    """Where a process is."""
+
+    pid: int
+    node: str
 
 
 class Remote(Protocol):
@@ -83,3 +90,11 @@ def call_one(
     for error in done.failures.values():
         raise error
     return done.results[remote.name]
+
+
+def pause(seconds: float, tick: Callable[[], None]) -> None:
+    """Do nothing but `tick` for a while."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(TICK_S, left))
+        tick()

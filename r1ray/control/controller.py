@@ -8,29 +8,43 @@
       +--------------------------------------------------------------------------------------------+
 
 Rollout and reward workers run on their own, fed and bounded by the ledger alone; this loop never stands in the way of a
-prompt or a group. While it waits for anything, `tick` looks after the fleet, the evaluations and the status.
+prompt or a group. While it waits for anything, `tick` looks after the fleet, the evaluations, the status and stalls.
+
+    training.py    the learner: steps, checkpoints, restarts, rollbacks       learners.py  its ranks as one
+    fleet.py       rollout workers: starts, deaths, scaling                   health.py, pulse.py  of each process
+    publishing.py  the policy to whoever is alive                             sync.py  one transfer
+    standing.py    queue and reward workers, which Ray restarts               outages.py  waits out what passes
+    watchdog.py    notices that nothing moves                                 stop.py  ends in time
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
-from r1ray.control.calls import TICK_S, Remote, call_one
+from r1ray.control.calls import TICK_S, Remote, pause
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
 from r1ray.control.learners import LearnerGroup, LearnerLost
+from r1ray.control.outages import Outages, QueueClient
 from r1ray.control.progress import Progress
+from r1ray.control.publishing import Publishing
+from r1ray.control.stalls import Stalls
+from r1ray.control.standing import StandingActors
+from r1ray.control.stop import Interrupted, Stop
 from r1ray.control.sync import SyncReport, WeightSync
-from r1ray.errors import BudgetSpent, DeadlineExceeded, InfrastructureError
+from r1ray.control.training import Diverged, Training
+from r1ray.control.watchdog import Stage
+from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
-from r1ray.types import BatchManifest
+from r1ray.types import BatchManifest, ScoredGroup
 
 BATCH_POLL_S = 2.0
 """How long the ledger holds a question for a batch before it answers "not yet"."""
@@ -43,11 +57,12 @@ class Parts:
     folder: RunFolder
     writer: MetricsWriter
     queue: Remote
-    rewards: Sequence[Remote]  # nobody calls them from here, but they live as long as somebody holds them
-    make_learners: Callable[[Callable[[], None]], LearnerGroup]
-    make_fleet: Callable[[], Fleet]
-    transcripts: Callable[[BatchManifest], list[dict[str, Any]]]
+    learners: Callable[[Callable[[], None]], LearnerGroup]
+    fleet: Fleet
+    standing: StandingActors
+    stalls: Stalls
     progress: Progress
+    stop: Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,115 +81,147 @@ def _nothing() -> None:
 
 
 class Controller:
-    """`run` returns when the last step is trained or `request_stop` was called."""
+    """`run` returns when the last step is trained or the run was asked to stop."""
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
-        self._parts = parts
-        self._queue = parts.queue
+        self._folder = parts.folder
         self._writer = parts.writer
+        self._fleet = parts.fleet
+        self._standing = parts.standing
+        self._stalls = parts.stalls
         self._progress = parts.progress
-        self._learners = parts.make_learners(self.tick)
-        self._fleet = parts.make_fleet()
-        self._sync = WeightSync(config.sync, self.tick)
+        self._stop = parts.stop
+        outages = Outages(config.recovery.outage_s, tick=self.tick, on_pause=parts.progress.paused)
+        self._queue = QueueClient(parts.queue, deadline_s=config.deadlines.rpc_s, outages=outages, tick=self.tick)
+        self._training = Training(
+            config,
+            group=parts.learners(self.tick),
+            queue=self._queue,
+            outages=outages,
+            folder=parts.folder,
+            writer=parts.writer,
+        )
+        self._publishing = Publishing(
+            sync=WeightSync(config.sync, self.tick),
+            training=self._training,
+            fleet=self._fleet,
+            queue=self._queue,
+            progress=self._progress,
+        )
         self._evaluator = Evaluator(config, self._fleet.evaluation_sizes, self._evaluated)
-        self._step = 0  # the next step to train; also the version of the policy in the learner
-        self._saved: int | None = None  # policy version of the newest checkpoint
-        self._incarnation = 0
-        self._learner_deaths = 0
-        self._stop = False
         self._write_up: Callable[[], None] = _nothing
-
-    def request_stop(self) -> None:
-        """Finish the step under way, checkpoint, and return from `run`."""
-        self._stop = True
+        self._leasing = True
 
     def run(self) -> bool:
-        """Train to the last step. True where it was reached, False after `request_stop`. Raises R1RayError."""
+        """Train to the last step. True where it was reached, False where a stop was asked for. Raises R1RayError."""
         self._progress.state("starting")
-        self._fleet.tick()
-        while not self._learners.ranks or (self._step < self._config.run.steps and not self._stop):
-            try:
-                if self._learners.ranks:
-                    self._first_evaluation()
-                    self._train_one()
-                else:
-                    self._start_learner()
-            except LearnerLost as e:
-                self._count_loss(e)
-        finished = self._step >= self._config.run.steps
-        self._finish(finished)
-        return finished
+        try:
+            self._fleet.tick()
+            self._queue.ask("release_all")
+            while True:
+                try:
+                    if self._advance():
+                        return True
+                except LearnerLost as e:
+                    self._write_up()
+                    self._training.lost(e)
+                except Diverged as e:
+                    self._write_up()
+                    self._training.roll_back(e)
+        except Interrupted as e:
+            self._writer.event("interrupted", reason=str(e), saved=self._training.saved)
+            return False
+
+    def _advance(self) -> bool:
+        """The next thing to do. True after the last."""
+        self.tick()
+        if not self._training.up:
+            self._begin()
+        elif self._stop.requested:
+            self._save()
+        elif self._training.step < self._config.run.steps:
+            self._first_evaluation()
+            self._train_one()
+        else:
+            self._finish()
+            return True
+        return False
 
     def tick(self) -> None:
-        """Look after everybody; called at least every TICK_S seconds whatever is waited for. Never blocks."""
-        self._fleet.desired = self._parts.folder.read_scale_request().get("rollout", self._fleet.desired)
+        """Look after everybody; called at least every TICK_S seconds whatever is waited for. Never blocks for long.
+
+        Raises Interrupted, and BudgetSpent where somebody fails too often.
+        """
+        if self._stop.requested and self._leasing:
+            self._leasing = False
+            self._queue.remote.call("stop_leasing")
+        self._stop.check(unsaved=self._training.unsaved)
+        if (asked := self._folder.read_scale_request().get("rollout")) is not None:
+            self._fleet.scale(asked)
         self._fleet.tick()
+        self._standing.tick()
         self._evaluator.tick(self._fleet.serving())
-        self._progress.tick(self._fleet, self._queue)
-
-    def close(self, state: str, message: str = "") -> None:
-        """Say in status.json how the run ended."""
-        self._progress.state(state, message)
-        self._progress.write(self._fleet)
-
-    # -- the learner --------------------------------------------------------------------------------------------
-
-    def _start_learner(self) -> None:
-        self._progress.waiting("learner and rollout workers to start")
-        self._learners.start()
-        self._sync.break_group()
-        newest = self._call_learners("load_latest", str(self._parts.folder.checkpoints), "load the last checkpoint")[0]
-        for warning in newest["warnings"]:
-            self._writer.event("checkpoint_skipped", message=warning)
-        self._saved = newest["policy_version"]
-        self._step = self._saved or 0
-        if self._saved is not None:
-            self._ask_queue("commit", self._saved, newest["name"])
-        self._ask_queue("rollback", self._step)
-        self._incarnation = self._ask_queue("next_incarnation")
-        self._writer.rewind(self._step)
-        self._writer.event("learner_started", policy_version=self._step, incarnation=self._incarnation)
-        self._publish()
-
-    def _count_loss(self, error: LearnerLost) -> None:
-        self._write_up()
-        self._learner_deaths += 1
-        self._writer.event("learner_lost", message=str(error))
-        if self._learner_deaths > self._config.recovery.learner_restarts:
-            raise BudgetSpent(
-                f"the learner was lost {self._learner_deaths} times in a row (recovery.learner_restarts="
-                f"{self._config.recovery.learner_restarts}); the last time: {error}"
-            ) from error
-
-    def _call_learners(self, method: str, argument: Any, what: str) -> list[Any]:
-        """A call that has to do with checkpoints."""
-        deadline = self._config.deadlines.checkpoint_s
-        return self._learners.call(method, argument, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
+        self._progress.tick(self._fleet, self._standing, self._queue.remote)
+        self._stalls.tick(self._progress, self._fleet, self._training.group)
 
     # -- one step -----------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._progress.waiting(Stage.DEADLINE, "learner and rollout workers to start")
+        self._training.begin()
+        self._publishing.publish()
 
     def _train_one(self) -> None:
         began = time.monotonic()
         manifest = self._batch()
-        if manifest is None:
-            return
         waited = time.monotonic() - began
-        self._progress.waiting(f"learner to train step {self._step}")
-        deadline = self._config.deadlines.step_s
-        trained = self._learners.call(
-            "train_step",
-            manifest,
-            deadline_s=deadline,
-            what=f"train step {self._step} (deadlines.step_s)",
-            meanwhile=self._write_up,  # the step before, while the learner is busy with this one
-        )
-        self._step += 1
-        self._learner_deaths = 0
-        report = self._publish()
-        ended = _Ended(manifest, dict(trained[0]), waited, time.monotonic() - began, report)
+        self._progress.waiting(Stage.STEP, f"learner to train step {self._training.step}")
+        # The step before is written up while the learner is busy with this one.
+        trained = self._training.train(manifest, meanwhile=lambda: self._write_up())
+        self._standing.succeeded()
+        report = self._publishing.publish()
+        ended = _Ended(manifest, trained, waited, time.monotonic() - began, report)
         self._write_up = partial(self._write, ended)
         self._after_step()
+
+    def _batch(self) -> BatchManifest:
+        """The batch of this step. Workers that come back meanwhile are synced, since the learner has nothing else to do."""
+        step, deadline = self._training.step, self._config.deadlines.batch_s
+        until = time.monotonic() + deadline
+        asked: Future[BatchManifest | None] | None = None
+        while time.monotonic() < until:
+            self._progress.waiting(Stage.BATCH, f"rollouts for step {step}")
+            asked = asked or self._queue.remote.call("take", step, BATCH_POLL_S)
+            wait([asked], timeout=TICK_S)
+            self.tick()
+            self._publishing.catch_up()
+            if asked.done():
+                # An answer that got lost with its queue actor is asked for again, as long as outages are waited out.
+                lost = isinstance(asked.exception(), InfrastructureError)
+                manifest: BatchManifest | None = self._queue.ask("take", step, 0.0) if lost else asked.result()
+                if manifest is not None:
+                    return manifest
+                asked = None
+        raise DeadlineExceeded(
+            f"no whole batch for step {step} within deadlines.batch_s={deadline:g}: "
+            f"{self._progress.diagnosis(self._fleet)}"
+        )
+
+    def _after_step(self) -> None:
+        step, last = self._training.step, self._training.step >= self._config.run.steps
+        if last or step % self._config.checkpoint.every_steps == 0:
+            self._save()
+        every = self._config.evaluation.every_steps
+        if every and step % every == 0 and not last:
+            self._evaluator.start(step)
+
+    def _save(self) -> None:
+        self._write_up()
+        self._progress.waiting(Stage.DEADLINE, f"checkpoint of policy {self._training.step}")
+        self._training.checkpoint()
+
+    # -- records ------------------------------------------------------------------------------------------------
 
     def _write(self, ended: _Ended) -> None:
         """Metrics and transcripts of a step that ended."""
@@ -184,119 +231,65 @@ class Controller:
         metrics["learner/idle_share"] = 1.0 - metrics["learner/step_s"] / ended.wall_s
         metrics["learner/tokens_per_s"] = metrics["batch/tokens"] / ended.wall_s
         row = self._writer.step(ended.manifest.step, metrics)
-        for transcript in self._parts.transcripts(ended.manifest):
+        for transcript in self._transcripts(ended.manifest):
             self._writer.transcript(transcript)
         self._progress.stepped(row)
 
-    def _after_step(self) -> None:
-        last = self._step >= self._config.run.steps
-        if last or self._stop:
-            self._write_up()
-        if self._step % self._config.checkpoint.every_steps == 0 or last or self._stop:
-            self._checkpoint()
-        every = self._config.evaluation.every_steps
-        if every and self._step % every == 0 and not last:
-            self._evaluator.start(self._step)
+    def _transcripts(self, manifest: BatchManifest) -> list[dict[str, Any]]:
+        ids = [g.group_id for g in manifest.groups[: self._config.logging.transcripts_per_step]]
+        groups = [unpack_scored(payload) for payload in self._queue.ask("payloads", ids)]
+        return [_transcript(manifest.step, i, group) for i, group in enumerate(groups)]
 
-    def _batch(self) -> BatchManifest | None:
-        """The batch of this step, or None after `request_stop`.
-
-        Workers that come back meanwhile are synced, since the learner has nothing else to do.
-        """
-        until = time.monotonic() + self._config.deadlines.batch_s
-        self._progress.waiting(f"rollouts for step {self._step}")
-        asked: Future[BatchManifest | None] | None = None
-        while time.monotonic() < until and not self._stop:
-            asked = asked or self._queue.call("take", self._step, BATCH_POLL_S)
-            wait([asked], timeout=TICK_S)
-            self.tick()
-            if self._fleet.unsynced():
-                self._publish()
-            if asked.done():
-                manifest = asked.result()
-                if manifest is not None:
-                    return manifest
-                asked = None
-        if self._stop:
-            return None
-        raise DeadlineExceeded(
-            f"no whole batch for step {self._step} within deadlines.batch_s={self._config.deadlines.batch_s:g}: "
-            f"{self._progress.diagnosis(self._fleet)}"
-        )
-
-    def _publish(self) -> SyncReport:
-        """Publish the learner's policy to everybody alive; remember it in the ledger."""
-        self._progress.waiting(f"weight sync of policy {self._step}")
-        try:
-            report = self._sync.publish(self._learners.ranks, self._fleet.alive(), self._step)
-        except InfrastructureError as e:
-            self._learners.kill()
-            raise LearnerLost(f"the learner was lost while it published policy {self._step}: {e}") from e
-        self._fleet.synced(report.synced, report.version)
-        for name, reason in report.stale.items():
-            self._fleet.out_of_sync(name, reason)
-        for name, reason in report.out.items():
-            self._fleet.lost(name, reason)
-        if report.digest:
-            self._ask_queue("publish", report.version, self._incarnation, report.digest)
-        self._progress.synced(report)
-        return report
-
-    # -- checkpoints, evaluations, end --------------------------------------------------------------------------
-
-    def _checkpoint(self) -> None:
-        self._progress.waiting(f"checkpoint of policy {self._step}")
-        name = f"step_{self._step:06d}"
-        folder = self._parts.folder.checkpoints
-        self._call_learners("save_checkpoint", str(folder / name), f"save checkpoint {name}")
-        self._ask_queue("commit", self._step, name)
-        self._saved = self._step
-        self._call_learners("prune_checkpoints", str(folder), "remove old checkpoints")
-        self._writer.event("checkpoint", policy_version=self._step, name=name)
+    # -- evaluations and the end --------------------------------------------------------------------------------
 
     def _first_evaluation(self) -> None:
         """Before the first step, so that its figures are those of the policy that training starts from."""
-        if self._step == 0 and not self._progress.evaluated(0):
-            self._evaluate_now(0)
+        if self._training.step == 0:
+            self._evaluate_now()
 
-    def _evaluate_now(self, step: int) -> None:
-        """Evaluate and wait: before the first and after the last step."""
+    def _evaluate_now(self) -> None:
+        """Evaluate and wait, where that was not done: before the first and after the last step."""
+        step, deadline = self._training.step, self._config.deadlines.evaluation_s
+        if self._progress.evaluated(step):
+            return
         self._evaluator.start(step)
-        self._progress.waiting(f"evaluation of policy {step}")
-        until = time.monotonic() + self._config.deadlines.evaluation_s
+        until = time.monotonic() + deadline
         while self._evaluator.busy:
-            self.tick()
-            if self._fleet.unsynced():
-                self._publish()
+            self._progress.waiting(Stage.EVALUATION, f"evaluation of policy {step}")
+            pause(0.02, self.tick)  # the futures of all parts; ticks are cheap
+            self._publishing.catch_up()
             if time.monotonic() > until:
                 raise DeadlineExceeded(
-                    f"policy {step} was not evaluated within deadlines.evaluation_s="
-                    f"{self._config.deadlines.evaluation_s:g}: {self._progress.diagnosis(self._fleet)}"
+                    f"policy {step} was not evaluated within deadlines.evaluation_s={deadline:g}: "
+                    f"{self._progress.diagnosis(self._fleet)}"
                 )
-            time.sleep(0.02)  # the futures of all parts; ticks are cheap
 
     def _evaluated(self, row: dict[str, Any]) -> None:
         self._writer.evaluation(row)
         self._progress.evaluation(row)
 
-    def _finish(self, finished: bool) -> None:
-        if self._saved != self._step:
-            self._checkpoint()
-        if not finished:
-            return
+    def _finish(self) -> None:
+        """Whatever of the end is not done yet: a learner that is lost here comes back for the rest."""
         self._progress.state("finishing")
-        if not self._progress.evaluated(self._step):
-            self._evaluate_now(self._step)
+        if self._training.saved != self._training.step:
+            self._save()
+        self._evaluate_now()
         if self._config.checkpoint.export_final:
-            self._progress.waiting("the final model to be exported")
-            self._call_learners("export", str(self._parts.folder.final), "export the final model")
+            self._progress.waiting(Stage.DEADLINE, "the final model to be exported")
+            self._training.export()
 
-    def _ask_queue(self, method: str, *args: Any) -> Any:
-        return call_one(
-            self._queue,
-            method,
-            *args,
-            deadline_s=self._config.deadlines.rpc_s,
-            what=f"the ledger to {method} (deadlines.rpc_s)",
-            tick=self.tick,
-        )
+
+def _transcript(step: int, i: int, group: ScoredGroup) -> dict[str, Any]:
+    """One completion of a group: the i-th, so that not always the first of each is shown."""
+    i %= len(group.scores)
+    completion, score, prompt = group.rollout.completions[i], group.scores[i], group.rollout.prompt
+    return {
+        "step": step,
+        "prompt_id": prompt.prompt_id,
+        "prompt": prompt.messages[-1]["content"],
+        "text": completion.text,
+        "reward": score.reward,
+        "parts": score.parts,
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.token_ids),
+    }

@@ -60,7 +60,9 @@ class Evaluator:
         return bool(self._running)
 
     def start(self, step: int) -> None:
-        """Evaluate the policy that is served now as that of `step`."""
+        """Evaluate the policy that is served now as that of `step`, unless that is under way."""
+        if any(e.step == step for e in self._running):
+            return
         if self._has_sources:
             self._running.append(Evaluation(step))
 

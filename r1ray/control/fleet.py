@@ -1,31 +1,24 @@
 """The rollout workers of a run: who is starting, who serves which policy, who is gone and is to be replaced.
 
-    STARTING --ready--> UNSYNCED --whole sync--> SERVING --left out of a sync--> UNSYNCED
-        \\___________________|______________________|------dies, or does not answer------> replaced, while the budget lasts
-
-The fleet never decides when to sync; it tells the controller who could take part (`alive`) and who waits for it (`unsynced`).
+`r1ray.control.health` says what becomes of each; the fleet asks, starts, kills and drains. It never decides when to sync: it
+tells the controller who could take part (`alive`) and who waits for it (`unsynced`). Every process has a name of its
+own, so that leases of a dead one can be handed back while the next one leases.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
-from r1ray.control.calls import Remote
+from r1ray.control.calls import Place, Remote
+from r1ray.control.health import Health, HealthLimits, State
+from r1ray.control.pulse import Pulse
 from r1ray.errors import BudgetSpent, ConfigError, IntegrityError
 
-HEALTH_EVERY_S = 1.0
-
-
-class State(Enum):
-    STARTING = "starting"
-    UNSYNCED = "unsynced"
-    SERVING = "serving"
-    DRAINING = "draining"
+DRAINING = "draining"
 
 
 @dataclass(slots=True)
@@ -35,20 +28,27 @@ class Member:
     remote: Remote
     ready: Future[Any]
     started: float
-    state: State = State.STARTING
+    health: Health
+    pulse: Pulse
     version: int = -1
+    place: Place | None = None
     stats: dict[str, float] = field(default_factory=dict)
     tokens_per_s: float = 0.0
-    asked: tuple[Future[Any], float] | None = None  # the health question under way and when it was asked
     heard: float = 0.0
+    drain: tuple[Future[Any], float] | None = None  # where it is to leave: its last call, and since when
+
+    @property
+    def state(self) -> str:
+        """As `status` shows it."""
+        return DRAINING if self.drain else self.health.state.value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSettings:
     workers: int  # desired at the start
+    max_workers: int
     restart_budget: int  # deaths in a row
-    start_s: float  # deadline of a start
-    answer_s: float  # deadline of a health question
+    limits: HealthLimits
     drain_s: float
 
 
@@ -71,9 +71,9 @@ class Fleet:
         self._clock = clock
         self._members: dict[str, Member] = {}
         self._next = 0
-        self._deaths = 0  # in a row, without a worker becoming ready in between
+        self._deaths = 0  # in a row, without a worker generating anything in between
         self._sizes: dict[str, int] = {}
-        self.desired = settings.workers
+        self._desired = settings.workers
 
     # -- what the controller asks -------------------------------------------------------------------------------
 
@@ -83,113 +83,133 @@ class Fleet:
 
     def alive(self) -> dict[str, Remote]:
         """Workers that can take part in a sync."""
-        return {n: m.remote for n, m in self._members.items() if m.state in (State.UNSYNCED, State.SERVING)}
+        return {n: m.remote for n, m in self._staying() if m.health.alive}
 
     def unsynced(self) -> list[str]:
-        return [n for n, m in self._members.items() if m.state is State.UNSYNCED]
+        return [n for n, m in self._staying() if m.health.state is State.STALE]
 
     def serving(self) -> dict[str, Remote]:
-        return {n: m.remote for n, m in self._members.items() if m.state is State.SERVING}
+        return {n: m.remote for n, m in self._staying() if m.health.state is State.HEALTHY}
 
     def evaluation_sizes(self) -> dict[str, int]:
         """Problems by evaluation source, as the last worker to get ready counted them."""
         return self._sizes
 
+    def _staying(self) -> list[tuple[str, Member]]:
+        return [(n, m) for n, m in self._members.items() if m.drain is None]
+
     # -- what happens -------------------------------------------------------------------------------------------
 
+    def scale(self, asked: int) -> None:
+        """From the next tick on there are `asked` workers, within 1 and `max_workers`."""
+        workers = max(1, min(asked, self._settings.max_workers))
+        if workers != self._desired:
+            self._desired = workers
+            self._event("scaled", asked=asked, workers=workers, max_workers=self._settings.max_workers)
+
     def tick(self) -> None:
-        """Look after everybody once; never blocks. Raises BudgetSpent."""
+        """Look after everybody once; never blocks. Raises BudgetSpent, and what makes every worker fail alike."""
         now = self._clock()
         for name, member in list(self._members.items()):
-            if member.state is State.STARTING:
-                self._tick_start(name, member, now)
-            elif member.state is State.DRAINING:
+            if member.drain is not None:
                 self._tick_drain(name, member, now)
-            else:
-                self._tick_health(name, member, now)
+                continue
+            if member.health.state is State.RESTARTING:
+                self._tick_start(name, member, now)
+            elif member.health.state is not State.DEAD:
+                self._tick_answers(member, now)
+            if member.health.check(now) is State.DEAD:
+                self.lost(name, member.health.reason)
         self._match_desired(now)
 
-    def synced(self, names: tuple[str, ...], version: int) -> None:
-        for name in names:
-            if name in self._members:
-                self._members[name].version = version
-                self._members[name].state = State.SERVING
+    def synced(self, names: Iterable[str], version: int) -> None:
+        """`names` serve `version`; a sync went by everybody else."""
+        for name, member in self._members.items():
+            if name in names:
+                member.version = version
+                member.health.synced()
+            else:
+                member.health.left_out()
 
-    def out_of_sync(self, name: str, reason: str) -> None:
+    def missed(self, name: str, reason: str) -> None:
         """The worker missed a sync: alive, on its old policy, until it completes a whole one."""
-        if name in self._members:
-            self._members[name].state = State.UNSYNCED
-            self._event("worker_stale", worker=name, reason=reason)
+        self._event("worker_stale", worker=name, reason=reason)
 
     def lost(self, name: str, reason: str) -> None:
-        """The worker died or must not go on. Its leases go back and `tick` replaces it."""
-        member = self._members.pop(name, None)
+        """The worker died or must not go on. Its leases go back and `tick` replaces it. Raises BudgetSpent."""
+        member = self._members.get(name)
         if member is None:
             return
-        member.remote.kill()
-        self._release(name)
+        self._event("worker_lost", worker=name, reason=reason, state=member.state)
+        member.health.died(reason)
+        self._forget(name)
         self._deaths += 1
-        self._event("worker_lost", worker=name, reason=reason, state=member.state.value)
         if self._deaths > self._settings.restart_budget:
             raise BudgetSpent(
-                f"{self._deaths} rollout workers in a row died without one getting ready (recovery.worker_restarts="
-                f"{self._settings.restart_budget}); the last one, {name}: {reason}"
+                f"{self._deaths} rollout workers in a row died without one generating anything "
+                f"(recovery.worker_restarts={self._settings.restart_budget}); the last one, {name}: {reason}"
             )
 
+    def _forget(self, name: str) -> None:
+        member = self._members.pop(name)
+        member.remote.kill()
+        self._release(name)
+
     def _match_desired(self, now: float) -> None:
-        present = [n for n, m in self._members.items() if m.state is not State.DRAINING]
-        for _ in range(self.desired - len(present)):
-            name = f"rollout-{self._next}"
-            self._next += 1
-            remote, ready = self._spawn(name)
-            self._members[name] = Member(remote=remote, ready=ready, started=now)
-            self._event("worker_started", worker=name)
-        for name in present[self.desired :]:
-            member = self._members[name]
-            member.state = State.DRAINING
-            member.ready = member.remote.call("drain", self._settings.drain_s)
-            member.started = now
+        staying = self._staying()
+        for _ in range(self._desired - len(staying)):
+            self._start(now)
+        # Those who serve stay longest, and of those the oldest.
+        leaving = sorted(reversed(staying), key=lambda item: item[1].health.state is State.HEALTHY)
+        for name, member in leaving[: max(0, len(staying) - self._desired)]:
             self._event("worker_draining", worker=name)
+            if member.health.state is State.RESTARTING:
+                self._forget(name)
+                self._event("worker_left", worker=name, drained=True)
+            else:
+                member.drain = (member.remote.call("drain", self._settings.drain_s), now)
+
+    def _start(self, now: float) -> None:
+        name = f"rollout-{self._next}"
+        self._next += 1
+        remote, ready = self._spawn(name)
+        health = Health(self._settings.limits, now)
+        pulse = Pulse(remote, "stats", health)
+        self._members[name] = Member(remote=remote, ready=ready, started=now, health=health, pulse=pulse)
+        self._event("worker_started", worker=name)
 
     def _tick_start(self, name: str, member: Member, now: float) -> None:
-        if member.ready.done():
-            error = member.ready.exception()
-            if isinstance(error, ConfigError | IntegrityError):
-                raise error  # the next worker would fail in the same way
-            if error is not None:
-                self.lost(name, f"did not start: {error}")
-                return
-            member.state, member.heard = State.UNSYNCED, now
-            self._deaths = 0
-            about = member.ready.result()
-            self._sizes = about["evaluation"]
-            self._event("worker_ready", worker=name, pid=about["pid"], seconds=now - member.started)
-        elif now - member.started > self._settings.start_s:
-            self.lost(name, f"not ready after {self._settings.start_s:g} s (deadlines.actor_start_s)")
+        if not member.ready.done():
+            return
+        error = member.ready.exception()
+        if isinstance(error, ConfigError | IntegrityError):
+            raise error  # the next worker would fail in the same way
+        if error is not None:
+            member.health.died(f"did not start: {error}")
+            return
+        info = member.ready.result()
+        member.health.ready()
+        member.place, member.heard, self._sizes = info["place"], now, info["evaluation"]
+        self._event("worker_ready", worker=name, pid=info["place"]["pid"], seconds=now - member.started)
 
     def _tick_drain(self, name: str, member: Member, now: float) -> None:
-        if not member.ready.done() and now - member.started <= self._settings.drain_s:
-            return
-        del self._members[name]
-        self._release(name)
-        member.remote.kill()
-        self._event("worker_left", worker=name, drained=member.ready.done() and member.ready.exception() is None)
+        assert member.drain is not None
+        last, began = member.drain
+        if last.done() or now - began > self._settings.drain_s:
+            self._forget(name)
+            self._event("worker_left", worker=name, drained=last.done() and last.exception() is None)
 
-    def _tick_health(self, name: str, member: Member, now: float) -> None:
-        if member.asked is None:
-            if now - member.heard >= HEALTH_EVERY_S:
-                member.asked = (member.remote.call("stats"), now)
+    def _tick_answers(self, member: Member, now: float) -> None:
+        stats: dict[str, float] | None = member.pulse.beat(now)
+        if stats is None:
             return
-        answer, asked = member.asked
-        if answer.done():
-            member.asked = None
-            error = answer.exception()
-            if error is not None:
-                self.lost(name, str(error))
-                return
-            stats = answer.result()
-            if member.stats:
-                member.tokens_per_s = (stats["tokens"] - member.stats["tokens"]) / max(1e-9, now - member.heard)
-            member.stats, member.heard = stats, now
-        elif now - asked > self._settings.answer_s:
-            self.lost(name, f"did not answer a health question for {self._settings.answer_s:g} s (deadlines.rpc_s)")
+        generated = stats["tokens"] - member.stats.get("tokens", 0.0)
+        member.tokens_per_s = generated / max(1e-9, now - member.heard)
+        member.stats, member.heard = stats, now
+        if generated:
+            self._deaths = 0
+        if stats["stuck_s"] > self._settings.limits.dead_s:
+            limit = self._settings.limits.dead_s
+            member.health.died(
+                f"its engine has been in one step for {stats['stuck_s']:.0f} s, {limit:g} s is the limit"
+            )

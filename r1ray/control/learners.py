@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 from r1ray.config.schema import Config
-from r1ray.control.calls import Remote, gather
-from r1ray.errors import DeadlineExceeded, InfrastructureError, ProcessDied
+from r1ray.control.calls import Place, Remote, gather
+from r1ray.errors import DiskFull, InfrastructureError
+
+PASSING = (InfrastructureError, RuntimeError, OSError, MemoryError)
+"""Errors of a rank that new processes may not meet. RuntimeError: what torch raises for devices, memory and collectives."""
 
 
 class LearnerLost(InfrastructureError):
@@ -22,9 +26,10 @@ class LearnerGroup:
         self._spawn = spawn
         self._tick = tick
         self.ranks: list[Remote] = []
+        self.places: dict[str, Place] = {}
 
-    def start(self) -> dict[str, Any]:
-        """Start all ranks and join them; returns what rank 0 says of the model. Raises LearnerLost."""
+    def start(self) -> None:
+        """Start all ranks and join them. Raises LearnerLost, and ConfigError for a model that cannot be trained."""
         self.ranks = [self._spawn(rank) for rank in range(self._config.learner.ranks)]
         deadline = self._config.deadlines.actor_start_s
         what = "the learner to start (deadlines.actor_start_s)"
@@ -32,32 +37,33 @@ class LearnerGroup:
         if first.failures:
             raise self._lost(first.failures, what)
         address, port = first.results["learner-0"]
-        info: dict[str, Any] = self.call("setup", address, port, deadline_s=deadline, what=what)[0]
-        return info
+        infos = self.call("setup", address, port, deadline_s=deadline, what=what)
+        self.places = {rank.name: info["place"] for rank, info in zip(self.ranks, infos, strict=True)}
 
     def call(
         self, method: str, *args: Any, deadline_s: float, what: str, meanwhile: Callable[[], None] | None = None
     ) -> list[Any]:
         """Call every rank; results in the order of ranks. `meanwhile` runs once while they work.
 
-        Raises LearnerLost, after killing what is left of the group, where a rank died or did not answer; an error that
-        a rank raised itself (bad configuration, a bad checkpoint) as it is.
+        Raises DiskFull where a rank could not write: the group is as before. Else the group is killed and the error is
+        LearnerLost, or as a rank raised it where a new group would run into it too (configuration, a bad checkpoint, a bug).
         """
         calls = {r.name: r.call(method, *args) for r in self.ranks}
         if meanwhile is not None:
             meanwhile()
-        done = gather(
-            calls,
-            deadline_s=deadline_s,
-            what=what,
-            tick=self._tick,
-            fail_fast=True,
-        )
+        until = time.monotonic() + deadline_s
+        done = gather(calls, deadline_s=deadline_s, what=what, tick=self._tick, fail_fast=True)
+        for error in done.failures.values():
+            if isinstance(error, DiskFull):  # of the rank that writes; it and the others are as before
+                rest = {name: c for name, c in calls.items() if name not in done.failures}
+                done = gather(rest, deadline_s=until - time.monotonic(), what=what, tick=self._tick)
+                raise self._lost(done.failures, what) if done.failures else error
         if done.failures:
             raise self._lost(done.failures, what)
         return [done.results[r.name] for r in self.ranks]
 
     def kill(self) -> None:
+        """End all ranks; a call under way fails."""
         for rank in self.ranks:
             rank.kill()
         self.ranks = []
@@ -65,7 +71,7 @@ class LearnerGroup:
     def _lost(self, failures: dict[str, BaseException], what: str) -> BaseException:
         self.kill()
         for error in failures.values():
-            if not isinstance(error, ProcessDied | DeadlineExceeded):
+            if not isinstance(error, PASSING):
                 return error
         name, error = next(iter(failures.items()))
         return LearnerLost(f"{name} was lost while it was to {what}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -10,8 +11,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from r1ray.control.calls import Remote
-from r1ray.control.fleet import Fleet, State
+from r1ray.control.fleet import Fleet
+from r1ray.control.health import State
+from r1ray.control.standing import StandingActors
 from r1ray.control.sync import SyncReport
+from r1ray.control.watchdog import Stage
 from r1ray.ledger.records import LedgerStatus
 from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
@@ -43,8 +47,12 @@ class Progress:
         self._asked: Future[LedgerStatus] | None = None
         self._ledger: LedgerStatus | None = None
         self._sync: tuple[SyncReport, float] | None = None
+        self.stage = Stage.DEADLINE
         self._state = "starting"
+        self._message = ""
         self._waiting_for = ""
+        self._paused: tuple[str, str, float] | None = None  # state and message before, and since when
+        self._standing: dict[str, tuple[str, int | None]] = {}
         self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
         self._last_row: dict[str, Any] = {}
         self._step_ends: list[float] = []
@@ -57,10 +65,20 @@ class Progress:
         self._state, self._message = state, message
         self._written = float("-inf")
 
-    _message = ""
+    def waiting(self, stage: Stage, for_what: str) -> None:
+        self.stage, self._waiting_for = stage, for_what
 
-    def waiting(self, for_what: str) -> None:
-        self._waiting_for = for_what
+    def paused(self, what: str | None) -> None:
+        """The run stands still for `what`, which passes by itself; None: it goes on."""
+        if what is not None and self._paused is None:
+            self._paused = (self._state, self._message, self._clock())
+            self._writer.event("paused", reason=what)
+            self.state("paused", what)
+        elif what is None and self._paused is not None:
+            state, message, since = self._paused
+            self._paused = None
+            self._writer.event("resumed", seconds=self._clock() - since)
+            self.state(state, message)
 
     def synced(self, report: SyncReport) -> None:
         self._sync = (report, self._clock())
@@ -112,11 +130,30 @@ class Progress:
             }
         return metrics
 
+    @property
+    def step(self) -> int:
+        """The step after the last that was written up."""
+        return int(self._last_row["step"]) + 1 if self._last_row else 0
+
+    def marks(self, fleet: Fleet) -> tuple[float, ...]:
+        """Counters of tokens, of scores, and of steps."""
+        ledger = self._ledger
+        scores = 0 if ledger is None else ledger.scored + ledger.taken + ledger.trained + ledger.dropped
+        tokens = sum(m.stats.get("tokens", 0.0) for m in fleet.members.values())
+        return (tokens, float(scores), float(self.step))
+
+    def explain(self, fleet: Fleet) -> list[str]:
+        """The lines of a diagnosis."""
+        lines = [f"Waiting for {self._waiting_for}; to be looked at: {self.stage.value}.", f"{self.diagnosis(fleet)}."]
+        lines += [f"{name}: {state}, process {pid}." for name, (state, pid) in self._standing.items()]
+        if self._sync is not None:
+            report, at = self._sync
+            lines.append(f"The last weight sync was of policy {report.version}, {self._clock() - at:.0f} s ago.")
+        return lines
+
     def diagnosis(self, fleet: Fleet) -> str:
         """One sentence on what is stuck, for the error that ends a wait."""
-        workers = (
-            ", ".join(f"{n} {m.state.value} (policy {m.version})" for n, m in fleet.members.items()) or "no worker"
-        )
+        workers = ", ".join(f"{n} {m.state} (policy {m.version})" for n, m in fleet.members.items()) or "no worker"
         ledger = self._ledger
         queue = "the ledger has not answered yet"
         if ledger is not None:
@@ -125,9 +162,10 @@ class Progress:
                 queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"
 
-    def tick(self, fleet: Fleet, queue: Remote) -> None:
+    def tick(self, fleet: Fleet, standing: StandingActors, queue: Remote) -> None:
         """Once a second: ask the ledger, write status.json, refresh the view. Never blocks."""
         now = self._clock()
+        self._standing = standing.states()
         if self._asked is not None and self._asked.done():
             # A restarting ledger is noticed by those who need its answer; a status may miss one.
             if self._asked.exception() is None:
@@ -142,18 +180,22 @@ class Progress:
 
     def write(self, fleet: Fleet) -> None:
         status = self._status(fleet)
-        self._folder.write_status(status)
+        try:
+            self._folder.write_status(status)
+        except OSError as e:
+            if e.errno != errno.ENOSPC:  # the next one comes in a second, and what has to be written waits for room
+                raise
         if status["state"] == "starting":
             for phase, done in self._phases(fleet):
                 self._view.phase(phase, int(done), 1)
         self._view.update(status)
 
     def _phases(self, fleet: Fleet) -> list[tuple[str, bool]]:
-        ready = any(m.state is not State.STARTING for m in fleet.members.values())
+        ready = any(m.health.state is not State.RESTARTING for m in fleet.members.values())
         return [("rollout worker (vLLM)", ready), ("replay queue", self._ledger is not None)]
 
     def _status(self, fleet: Fleet) -> dict[str, Any]:
-        step = int(self._last_row["step"]) + 1 if self._last_row else 0
+        step = self.step
         rates = {
             "rollout_tokens_per_s": self._last_row.get("rollout/tokens_per_s"),
             "learner_tokens_per_s": self._last_row.get("learner/tokens_per_s"),
@@ -168,12 +210,13 @@ class Progress:
                 {
                     "id": n,
                     "role": "rollout",
-                    "state": m.state.value,
+                    "state": m.state,
                     "version": m.version,
                     "tokens_per_s": m.tokens_per_s,
                 }
                 for n, m in fleet.members.items()
             ],
+            "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._standing.items()],
             "rates": rates,
             "metrics": self._last_row or None,
             "evaluation": next(reversed(self._evaluations.values())) if self._evaluations else None,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
@@ -21,14 +21,18 @@ from typing import Any
 import ray
 
 from learner.checks import check_algorithm, check_learner
-from r1ray.codec import unpack_scored
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
 from r1ray.control.controller import Controller, Parts
 from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.health import HealthLimits
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
+from r1ray.control.stalls import Stalls
+from r1ray.control.standing import Budget, StandingActors
+from r1ray.control.stop import Stop
+from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
 from r1ray.ledger.ledger import Ledger
@@ -38,7 +42,6 @@ from r1ray.metrics import MetricsWriter, read_evaluations
 from r1ray.report.build import build_report
 from r1ray.rewards.scorer import Scorer
 from r1ray.runfolder import RunFolder
-from r1ray.types import BatchManifest
 from r1ray.versions import installed_versions
 from r1ray.view import View, make_view
 
@@ -79,7 +82,7 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
         config=config,
         model_path=config.model.path,
         vocab_hash=vocab_hash(Path(config.model.path)),
-        ledger=str(folder.ledger),
+        run_dir=str(folder.path),
         run_id=run_id,
     )
     logging = config.logging
@@ -89,46 +92,75 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
     ):
         machine, versions = asdict(this_machine()), installed_versions()
         writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)
+        stop = Stop(config.deadlines.shutdown_s)
+        folder.clear_requests()  # of an earlier driver
         view.phase("Ray", 0, 1)
         cluster.connect()
         view.phase("Ray", 1, 1)
-        try:
-            _run(cluster, folder, writer, view)
-        finally:
-            ray.shutdown()
+        _stop_on_signals(stop, view)  # after Ray, which has handlers of its own
+        _run(cluster, folder, writer, view, stop)
     view.line(f"Report: {build_report(folder.path)}")
     return 0
 
 
-def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View) -> None:
+def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View, stop: Stop) -> None:
     config = cluster.config
     queue = cluster.queue(ledger_settings(config))
-    rewards = cluster.rewards()
     progress = Progress(
         folder=folder, view=view, writer=writer, steps=config.run.steps, evaluations=read_evaluations(folder.path)
     )
+    stalls = Stalls(
+        config.recovery,
+        watchdog=Watchdog(config.recovery.stall_s),
+        stacks=cluster.stacks,
+        folder=folder,
+        writer=writer,
+    )
+    fleet = _fleet(cluster, queue, writer)
     controller = Controller(
         config,
         Parts(
             folder=folder,
             writer=writer,
             queue=queue,
-            rewards=rewards,
-            make_learners=lambda tick: LearnerGroup(config, spawn=cluster.learner, tick=tick),
-            make_fleet=lambda: _fleet(cluster, queue, writer),
-            transcripts=_transcripts(config, queue),
+            learners=lambda tick: LearnerGroup(config, spawn=cluster.learner, tick=tick),
+            fleet=fleet,
+            standing=_standing(cluster, queue, writer),
+            stalls=stalls,
             progress=progress,
+            stop=stop,
         ),
     )
-    _stop_on_signals(controller, view)
     try:
-        finished = controller.run()
+        state, message = ("finished" if controller.run() else "interrupted"), ""
+    except KeyboardInterrupt:
+        writer.event("interrupted", reason="at once, by a second signal")
+        state, message = "interrupted", "at once"
+        raise
     except BaseException as e:
         writer.event("failed", error=type(e).__name__, message=str(e))
-        controller.close("failed", f"{type(e).__name__}: {e}")
+        state, message = "failed", f"{type(e).__name__}: {e}"
         raise
-    writer.event("finished" if finished else "interrupted")
-    controller.close("finished" if finished else "interrupted")
+    finally:
+        progress.state(state, message)
+        progress.write(fleet)
+        ray.shutdown()  # while the handles above still live: actors without one would end one by one, and complain
+    if state == "finished":
+        writer.event(state)
+
+
+def _limits(config: Config) -> HealthLimits:
+    deadlines = config.deadlines
+    return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
+
+
+def _standing(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> StandingActors:
+    recovery = cluster.config.recovery
+    kinds: list[tuple[Budget, Sequence[Remote]]] = [
+        (Budget(restarts=recovery.queue_restarts, key="recovery.queue_restarts"), [queue]),
+        (Budget(restarts=recovery.worker_restarts, key="recovery.worker_restarts"), cluster.rewards()),
+    ]
+    return StandingActors(kinds, limits=_limits(cluster.config), on_event=writer.event)
 
 
 def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
@@ -139,9 +171,9 @@ def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
     config = cluster.config
     settings = FleetSettings(
         workers=config.rollout.workers,
+        max_workers=config.rollout.max_workers,
         restart_budget=config.recovery.worker_restarts,
-        start_s=config.deadlines.actor_start_s,
-        answer_s=config.deadlines.rpc_s,
+        limits=_limits(config),
         drain_s=config.deadlines.shutdown_s,
     )
 
@@ -152,38 +184,14 @@ def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
     return Fleet(settings, spawn=spawn, release=release, on_event=writer.event)
 
 
-def _stop_on_signals(controller: Controller, view: View) -> None:
+def _stop_on_signals(stop: Stop, view: View) -> None:
     """The first SIGINT or SIGTERM ends the run after the step under way, the second at once."""
 
-    def stop(signum: int, frame: FrameType | None) -> None:
-        controller.request_stop()
-        signal.signal(signum, signal.default_int_handler)
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stop.request(signal.Signals(signum).name)
+        for either in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(either, signal.default_int_handler)
         view.line("Stopping after this step, with a checkpoint; once more to stop at once.")
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-
-
-def _transcripts(config: Config, queue: Remote) -> Callable[[BatchManifest], list[dict[str, Any]]]:
-    def sample(manifest: BatchManifest) -> list[dict[str, Any]]:
-        """One completion of each of the first groups of a batch."""
-        ids = [g.group_id for g in manifest.groups[: config.logging.transcripts_per_step]]
-        rows = []
-        for i, payload in enumerate(queue.call("payloads", ids).result(timeout=config.deadlines.rpc_s)):
-            group = unpack_scored(payload)
-            completion, score = group.rollout.completions[i % len(group.scores)], group.scores[i % len(group.scores)]
-            rows.append(
-                {
-                    "step": manifest.step,
-                    "prompt_id": group.rollout.prompt.prompt_id,
-                    "prompt": group.rollout.prompt.messages[-1]["content"],
-                    "text": completion.text,
-                    "reward": score.reward,
-                    "parts": score.parts,
-                    "finish_reason": completion.finish_reason,
-                    "tokens": len(completion.token_ids),
-                }
-            )
-        return rows
-
-    return sample
+    for either in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(either, on_signal)

@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
-from actors.queue import QueueOwner
-from actors.remote import QUEUE, RewardActor, RolloutActor, reward_names
-from learner.actor import LearnerActor
+from actors.remote import PULSE, QUEUE, reward_names
 from r1ray.config.schema import Config
+from r1ray.control.calls import Place
 from r1ray.errors import InfrastructureError, ProcessDied
+from r1ray.launch.processes import LearnerProcess, QueueProcess, RewardProcess, RolloutProcess, dump_stack
+from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 
-FETCH_GROUPS = 64
+STACKS_S = 30.0
+"""Deadline of a look at a process: a Ray worker starts for it."""
 
 
 class RayRemote:
-    """`r1ray.control.calls.Remote` over a Ray actor."""
+    """`r1ray.control.calls.Remote` over a Ray actor; one that `restarts` comes back by itself when it is killed."""
 
-    def __init__(self, name: str, handle: Any) -> None:
+    def __init__(self, name: str, handle: Any, *, restarts: bool = False) -> None:
         self.name = name
         self._handle = handle
+        self._restarts = restarts
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         answer: Future[Any] = Future()
@@ -49,7 +55,7 @@ class RayRemote:
         return answer
 
     def kill(self) -> None:
-        ray.kill(self._handle)
+        ray.kill(self._handle, no_restart=not self._restarts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +65,7 @@ class Cluster:
     config: Config
     model_path: str
     vocab_hash: str
-    ledger: str  # path
+    run_dir: str
     run_id: str
 
     def connect(self) -> None:
@@ -91,7 +97,7 @@ class Cluster:
 
     def queue(self, settings: LedgerSettings) -> RayRemote:
         actor = self._actor(
-            QueueOwner,
+            QueueProcess,
             0.1,
             0.0,
             self.config.ray.queue_resources,
@@ -100,7 +106,8 @@ class Cluster:
             max_task_retries=-1,
             max_concurrency=1000,
         )
-        return RayRemote(QUEUE, actor.remote(self.ledger, settings, self.run_id))
+        path = str(Path(self.run_dir).absolute() / LEDGER_NAME)
+        return RayRemote(QUEUE, actor.remote(self._log(QUEUE), path, settings, self.run_id), restarts=True)
 
     def rewards(self) -> list[RayRemote]:
         c = self.config.reward_worker
@@ -108,9 +115,16 @@ class Cluster:
         remotes = []
         for name in reward_names(self.config):
             actor = self._actor(
-                RewardActor, c.num_cpus, c.num_gpus, resources, name=name, max_restarts=-1, max_concurrency=8
+                RewardProcess,
+                c.num_cpus,
+                c.num_gpus,
+                resources,
+                name=name,
+                max_restarts=-1,
+                max_concurrency=8,
+                groups={PULSE: 1},
             )
-            remotes.append(RayRemote(name, actor.remote(self.config)))
+            remotes.append(RayRemote(name, actor.remote(self._log(name), self.config), restarts=True))
         return remotes
 
     def rollout(self, name: str) -> RayRemote:
@@ -118,19 +132,20 @@ class Cluster:
         environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
         gpus = c.num_gpus * c.engine.tensor_parallel_size
         actor = self._actor(
-            RolloutActor,
+            RolloutProcess,
             c.num_cpus,
             gpus,
             self.config.ray.rollout_resources,
             max_concurrency=16,
             environment=environment,
         )
-        return RayRemote(name, actor.remote(self.config, name, self.model_path, self.vocab_hash))
+        return RayRemote(name, actor.remote(self._log(name), self.config, name, self.model_path, self.vocab_hash))
 
     def learner(self, rank: int) -> RayRemote:
         c = self.config.learner
-        actor = self._actor(_LearnerProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
-        return RayRemote(f"learner-{rank}", actor.remote(self.config, rank, self._transport()))
+        actor = self._actor(LearnerProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        name = f"learner-{rank}"
+        return RayRemote(name, actor.remote(self._log(name), self.config, rank, self._transport()))
 
     def _transport(self) -> str:
         if self.config.sync.transport != "auto":
@@ -145,10 +160,12 @@ class Cluster:
         resources: dict[str, float],
         *,
         environment: Any = None,
+        groups: dict[str, int] | None = None,
         **options: Any,
     ) -> Any:
         variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
-        return ray.remote(cls).options(
+        made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
+        return made.options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             resources=resources or None,
@@ -156,23 +173,19 @@ class Cluster:
             **options,
         )
 
+    def _log(self, name: str) -> Path:
+        return Path(self.run_dir).absolute() / "logs" / f"{name}.log"
 
-class _LearnerProcess(LearnerActor):
-    """A LearnerActor that fetches from the queue actor."""
-
-    def __init__(self, config: Config, rank: int, transport: str) -> None:
-        queue = ray.get_actor(QUEUE)
-
-        def fetch(group_ids: list[str]) -> list[bytes]:
-            chunks = [group_ids[i : i + FETCH_GROUPS] for i in range(0, len(group_ids), FETCH_GROUPS)]
-            answers = ray.get([queue.payloads.remote(c) for c in chunks], timeout=config.deadlines.rpc_s)
-            return [payload for answer in answers for payload in answer]
-
-        super().__init__(
-            config=config,
-            rank=rank,
-            world_size=config.learner.ranks,
-            transport=transport,
-            fetch=fetch,
-            address=ray.util.get_node_ip_address(),
-        )
+    def stacks(self, places: Mapping[str, Place]) -> dict[str, str]:
+        """The stacks of processes by name, taken on their nodes. A node that does not answer says so instead."""
+        looks = {}
+        for name, place in places.items():
+            there = NodeAffinitySchedulingStrategy(place["node"], soft=False)
+            looks[name] = ray.remote(dump_stack).options(num_cpus=0, scheduling_strategy=there).remote(place["pid"])
+        found = {}
+        for name, look in looks.items():
+            try:
+                found[name] = ray.get(look, timeout=STACKS_S)
+            except RayError as e:
+                found[name] = f"no answer from its node: {e}"
+        return found

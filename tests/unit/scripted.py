@@ -13,7 +13,9 @@ from r1ray.errors import ProcessDied, WeightSyncError
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
 
 
-def completion(tokens: int = 3, version: int = 0, text: str = "x", spans: Sequence[tuple[int, int, int]] = ()) -> Completion:
+def completion(
+    tokens: int = 3, version: int = 0, text: str = "x", spans: Sequence[tuple[int, int, int]] = ()
+) -> Completion:
     return Completion(
         token_ids=np.arange(tokens, dtype=np.int32),
         behavior_logprobs=np.full(tokens, -0.5, dtype=np.float32),
@@ -115,6 +117,7 @@ class FakeRemote:
         self.dead = False
         self.hold: set[str] = set()
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.pending: list[Future[Any]] = []  # of held calls; they fail when the process is killed
 
     def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
         self.calls.append((method, args, kwargs))
@@ -126,10 +129,15 @@ class FakeRemote:
                 future.set_result(self.methods[method](*args, **kwargs))
             except Exception as e:
                 future.set_exception(e)
+        else:
+            self.pending.append(future)
         return future
 
     def kill(self) -> None:
         self.dead = True
+        for future in self.pending:
+            if not future.done():
+                future.set_exception(ProcessDied(f"{self.name} died"))
 
 
 def sync_failure(text: str = "peer died") -> WeightSyncError:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from r1ray.control.fleet import Fleet, FleetSettings, State
-from r1ray.errors import BudgetSpent
+from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.health import HealthLimits
+from r1ray.errors import BudgetSpent, ConfigError
 from tests.unit.scripted import FakeRemote
 
 
@@ -18,10 +19,17 @@ class World:
     def __init__(self, workers: int = 2, budget: int = 2) -> None:
         self.now = 0.0
         self.remotes: dict[str, FakeRemote] = {}
+        self.stats: dict[str, dict[str, float]] = {}
         self.readies: dict[str, Future[Any]] = {}
         self.released: list[str] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
-        settings = FleetSettings(workers=workers, restart_budget=budget, start_s=100.0, answer_s=10.0, drain_s=30.0)
+        settings = FleetSettings(
+            workers=workers,
+            max_workers=3,
+            restart_budget=budget,
+            limits=HealthLimits(start_s=100.0, suspect_s=4.0, dead_s=10.0),
+            drain_s=30.0,
+        )
         self.fleet = Fleet(
             settings,
             spawn=self._spawn,
@@ -32,14 +40,14 @@ class World:
         self.fleet.tick()
 
     def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
-        stats = {"tokens": 0.0, "version": 0.0}
-        self.remotes[name] = FakeRemote(name, stats=lambda: dict(stats), drain=lambda seconds: None)
+        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0}
+        self.remotes[name] = FakeRemote(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
         self.readies[name] = Future()
         return self.remotes[name], self.readies[name]
 
     def ready(self, *names: str) -> None:
         for name in names:
-            self.readies[name].set_result({"pid": 1, "evaluation": {"heldout": 7}})
+            self.readies[name].set_result({"place": {"pid": 1, "node": "n"}, "evaluation": {"heldout": 7}})
         self.fleet.tick()
 
     def after(self, seconds: float) -> None:
@@ -72,16 +80,43 @@ def test_a_dead_worker_hands_back_its_leases_and_is_replaced() -> None:
     assert set(world.fleet.members) == {"rollout-0", "rollout-2"}
 
 
-def test_a_silent_worker_is_killed_after_its_deadline() -> None:
+def test_a_silent_worker_is_left_out_of_syncs_and_then_killed() -> None:
     world = World()
     world.ready("rollout-0", "rollout-1")
+    world.fleet.synced(("rollout-0", "rollout-1"), 1)
     world.remotes["rollout-0"].hold.add("stats")
     world.after(1.0)
-    world.after(9.0)
-    assert "rollout-0" in world.fleet.members
-    world.after(2.0)
+    world.after(5.0)
+    assert set(world.fleet.alive()) == set(world.fleet.serving()) == {"rollout-1"}
+    assert not world.remotes["rollout-0"].dead
+    world.after(6.0)
     assert "rollout-0" not in world.fleet.members
     assert world.remotes["rollout-0"].dead
+    assert "deadlines.rpc_s" in world.events[-2][1]["reason"]
+
+
+def test_a_sync_that_passed_a_silent_worker_by_leaves_it_unsynced() -> None:
+    world = World()
+    world.ready("rollout-0", "rollout-1")
+    world.fleet.synced(("rollout-0", "rollout-1"), 1)
+    world.remotes["rollout-0"].hold.add("stats")
+    world.after(1.0)
+    held = world.remotes["rollout-0"].pending[-1]
+    world.after(5.0)
+    world.fleet.synced(("rollout-1",), 2)
+    held.set_result({"tokens": 0.0, "stuck_s": 0.0})
+    world.after(0.1)
+    assert world.fleet.unsynced() == ["rollout-0"]
+    assert world.fleet.members["rollout-0"].version == 1
+
+
+def test_an_engine_that_hangs_in_a_step_ends_its_worker() -> None:
+    world = World()
+    world.ready("rollout-0", "rollout-1")
+    world.stats["rollout-0"]["stuck_s"] = 11.0
+    world.after(1.0)
+    world.after(0.1)
+    assert world.released == ["rollout-0"]
 
 
 def test_a_worker_that_never_gets_ready_is_replaced() -> None:
@@ -90,11 +125,14 @@ def test_a_worker_that_never_gets_ready_is_replaced() -> None:
     assert set(world.fleet.members) == {"rollout-1"}
 
 
-def test_deaths_in_a_row_spend_the_budget_and_a_ready_worker_resets_it() -> None:
+def test_deaths_in_a_row_spend_the_budget_and_a_worker_that_generates_resets_it() -> None:
     world = World(workers=1, budget=2)
     world.after(101.0)
     world.after(101.0)
     world.ready("rollout-2")
+    world.stats["rollout-2"]["tokens"] = 5.0
+    world.after(1.0)
+    world.after(0.1)
     world.fleet.lost("rollout-2", "x")
     world.fleet.tick()
     world.after(101.0)
@@ -102,26 +140,54 @@ def test_deaths_in_a_row_spend_the_budget_and_a_ready_worker_resets_it() -> None
         world.after(101.0)
 
 
-def test_left_out_of_a_sync_means_unsynced_until_a_whole_one() -> None:
+def test_what_every_worker_would_fail_of_ends_the_run() -> None:
+    world = World(workers=1)
+    world.readies["rollout-0"].set_exception(ConfigError("no such engine argument"))
+    with pytest.raises(ConfigError, match="no such engine"):
+        world.fleet.tick()
+
+
+def test_left_out_of_a_sync_means_stale_until_a_whole_one() -> None:
     world = World(workers=1)
     world.ready("rollout-0")
     world.fleet.synced(("rollout-0",), 1)
-    world.fleet.out_of_sync("rollout-0", "peer died")
+    world.fleet.synced((), 2)
+    world.fleet.missed("rollout-0", "peer died")
     assert world.fleet.unsynced() == ["rollout-0"]
     assert world.fleet.serving() == {}
     world.fleet.synced(("rollout-0",), 2)
-    assert world.fleet.members["rollout-0"].state is State.SERVING
+    assert set(world.fleet.serving()) == {"rollout-0"}
+
+
+def test_scaling_stays_within_its_bounds() -> None:
+    world = World(workers=1)
+    world.fleet.scale(9)
+    world.fleet.scale(9)
+    world.fleet.tick()
+    assert len(world.fleet.members) == 3
+    assert world.kinds().count("scaled") == 1
+
+
+def test_a_worker_that_starts_leaves_at_once_and_before_those_who_serve() -> None:
+    world = World(workers=2)
+    world.ready("rollout-1")
+    world.fleet.synced(("rollout-1",), 0)
+    world.fleet.scale(1)
+    world.fleet.tick()
+    assert set(world.fleet.members) == {"rollout-1"}
+    assert world.remotes["rollout-0"].dead
 
 
 def test_scaling_up_starts_and_scaling_down_drains() -> None:
     world = World(workers=1)
     world.ready("rollout-0")
-    world.fleet.desired = 2
+    world.fleet.scale(2)
     world.fleet.tick()
     assert set(world.fleet.members) == {"rollout-0", "rollout-1"}
-    world.fleet.desired = 1
+    world.ready("rollout-1")
+    world.fleet.scale(1)
     world.fleet.tick()
-    assert world.fleet.members["rollout-1"].state is State.DRAINING
+    assert world.fleet.members["rollout-1"].state == "draining"
     world.fleet.tick()
     assert set(world.fleet.members) == {"rollout-0"}
     assert world.remotes["rollout-1"].dead
@@ -132,7 +198,7 @@ def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
     world = World(workers=2)
     world.ready("rollout-0", "rollout-1")
     world.remotes["rollout-1"].hold.add("drain")
-    world.fleet.desired = 1
+    world.fleet.scale(1)
     world.fleet.tick()
     world.after(29.0)
     assert "rollout-1" in world.fleet.members

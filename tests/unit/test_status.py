@@ -23,7 +23,7 @@ TOLD = {
     "synced_version": 3,
     "last_sync": {"version": 3, "seconds": 0.5, "age_s": 12.0},
     "workers": [
-        {"id": "rollout-0", "role": "rollout", "state": "serving", "version": 3, "tokens_per_s": 900.0},
+        {"id": "rollout-0", "role": "rollout", "state": "healthy", "version": 3, "tokens_per_s": 900.0},
         {"id": "rollout-1", "role": "rollout", "state": "starting", "version": -1, "tokens_per_s": 0.0},
     ],
     "updated": NOW,

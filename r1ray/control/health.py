@@ -1,0 +1,105 @@
+"""How a process of the run is doing: a state machine of facts and times, which knows no process and no clock.
+
+    RESTARTING --ready--> STALE --whole sync--> HEALTHY
+        ^                  |  ^------left out------|
+        |                  |                       |
+        |            a question is open for suspect_s: SUSPECT, and at the answer back to what it was
+        |                  |                       |
+        +--restart-- DEAD <+--- died, or a deadline passed
+
+SUSPECT keeps a worker out of the next weight sync, which would wait for it; nothing is taken from it yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class State(Enum):
+    """The value is what `status` shows."""
+
+    RESTARTING = "starting"  # the first process or the one after a death: nothing is expected of it but to get ready
+    STALE = "stale"  # alive, with an old policy or none: waits for a whole sync
+    HEALTHY = "healthy"
+    SUSPECT = "suspect"  # has not answered for a while
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthLimits:
+    """Seconds. `dead_s` must exceed `suspect_s`."""
+
+    start_s: float  # from the start to "ready"
+    suspect_s: float  # a question is open
+    dead_s: float  # the same question is still open
+
+
+class Health:
+    """One process under observation; `now` is any clock that only grows, in seconds.
+
+    Example with suspect_s=5, dead_s=60: ready(0), synced(), asked(1), check(7) -> SUSPECT, heard() -> HEALTHY,
+    asked(8), check(69) -> DEAD, restart(70) -> RESTARTING.
+    """
+
+    def __init__(self, limits: HealthLimits, now: float) -> None:
+        self._limits = limits
+        self.restart(now)
+
+    def restart(self, now: float) -> None:
+        """A new process was started."""
+        self.state = State.RESTARTING
+        self.reason = ""  # why it is DEAD
+        self._began = now
+        self._asked: float | None = None
+        self._trusted = State.STALE  # what a SUSPECT is again once it answers
+
+    @property
+    def alive(self) -> bool:
+        """Whether it may take part in a weight sync."""
+        return self.state in (State.STALE, State.HEALTHY)
+
+    def ready(self) -> None:
+        if self.state is State.RESTARTING:
+            self._asked = None
+            self.state = State.STALE
+
+    def asked(self, now: float) -> None:
+        """A question is on its way; the first open one counts."""
+        if self._asked is None:
+            self._asked = now
+
+    def heard(self) -> None:
+        """It answered."""
+        self._asked = None
+        if self.state is State.SUSPECT:
+            self.state = self._trusted
+
+    def synced(self) -> None:
+        """It took part in a whole weight sync, which is a sign of life too."""
+        if self.state in (State.STALE, State.HEALTHY, State.SUSPECT):
+            self._asked = None
+            self.state = State.HEALTHY
+
+    def left_out(self) -> None:
+        """A weight sync went by without it, or failed for it."""
+        self._trusted = State.STALE
+        if self.state is State.HEALTHY:
+            self.state = State.STALE
+
+    def died(self, reason: str) -> None:
+        self.state, self.reason = State.DEAD, reason
+
+    def check(self, now: float) -> State:
+        """The state after all deadlines that have passed by `now`."""
+        limits = self._limits
+        if self.state is State.RESTARTING:
+            if now - self._began > limits.start_s:
+                self.died(f"not ready after {limits.start_s:g} s (deadlines.actor_start_s)")
+        elif self._asked is not None and self.state is not State.DEAD:
+            open_s = now - self._asked
+            if open_s > limits.dead_s:
+                self.died(f"did not answer a health question for {limits.dead_s:g} s (deadlines.rpc_s)")
+            elif open_s > limits.suspect_s and self.alive:
+                self._trusted, self.state = self.state, State.SUSPECT
+        return self.state

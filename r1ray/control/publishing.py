@@ -1,0 +1,53 @@
+"""Who gets the policy: the learner's newest to every worker alive, and its outcome to the fleet, the ledger and the records."""
+
+from __future__ import annotations
+
+from r1ray.control.fleet import Fleet
+from r1ray.control.learners import LearnerLost
+from r1ray.control.outages import QueueClient
+from r1ray.control.progress import Progress
+from r1ray.control.sync import SyncReport, WeightSync
+from r1ray.control.training import Training
+from r1ray.control.watchdog import Stage
+from r1ray.errors import InfrastructureError
+
+
+class Publishing:
+    """`publish` after each step, `catch_up` whenever the learner has nothing else to do."""
+
+    def __init__(
+        self, *, sync: WeightSync, training: Training, fleet: Fleet, queue: QueueClient, progress: Progress
+    ) -> None:
+        self._sync = sync
+        self._training = training
+        self._fleet = fleet
+        self._queue = queue
+        self._progress = progress
+        self._incarnation = -1  # that the weight-sync group belongs to
+
+    def publish(self) -> SyncReport:
+        """Publish the policy in the learner. A worker that fails is left out; LearnerLost where the learner does."""
+        training, version = self._training, self._training.step
+        self._progress.waiting(Stage.SYNC, f"weight sync of policy {version}")
+        if self._incarnation != training.incarnation:
+            self._sync.break_group()
+            self._incarnation = training.incarnation
+        try:
+            report = self._sync.publish(training.group.ranks, self._fleet.alive(), version)
+        except InfrastructureError as e:
+            training.group.kill()
+            raise LearnerLost(f"the learner was lost while it published policy {version}: {e}") from e
+        self._fleet.synced(report.synced, version)
+        for name, reason in report.stale.items():
+            self._fleet.missed(name, reason)
+        for name, reason in report.out.items():
+            self._fleet.lost(name, reason)
+        if report.digest:
+            self._queue.ask("publish", version, self._incarnation, report.digest)
+        self._progress.synced(report)
+        return report
+
+    def catch_up(self) -> None:
+        """Bring workers that are new or were left out to the policy in the learner."""
+        if self._fleet.unsynced():
+            self.publish()

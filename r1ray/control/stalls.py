@@ -1,0 +1,62 @@
+"""What is done about a run in which nothing moves: a diagnosis in the run folder, then recovery.stall_policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from r1ray.config.schema import RecoveryConfig
+from r1ray.control.calls import Place
+from r1ray.control.fleet import Fleet
+from r1ray.control.learners import LearnerGroup
+from r1ray.control.progress import Progress
+from r1ray.control.watchdog import Stage, Watchdog
+from r1ray.errors import BudgetSpent
+from r1ray.files import write_atomic
+from r1ray.metrics import MetricsWriter
+from r1ray.runfolder import RunFolder
+
+
+class Stalls:
+    """`stacks(places)` gives the stack of each process by name; it may take seconds."""
+
+    def __init__(
+        self,
+        config: RecoveryConfig,
+        *,
+        watchdog: Watchdog,
+        stacks: Callable[[Mapping[str, Place]], Mapping[str, str]],
+        folder: RunFolder,
+        writer: MetricsWriter,
+    ) -> None:
+        self._config = config
+        self._watchdog = watchdog
+        self._stacks = stacks
+        self._folder = folder
+        self._writer = writer
+
+    def tick(self, progress: Progress, fleet: Fleet, learners: LearnerGroup) -> None:
+        """Look once. Raises BudgetSpent where a stall is to end the run."""
+        stage = progress.stage
+        stalled_s = self._watchdog.look(progress.marks(fleet), stage)
+        if stalled_s is None:
+            return
+        workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
+        places = dict(learners.places) if stage is Stage.STEP else workers
+        if stage is Stage.SYNC:
+            places |= learners.places
+        lines = [f"Nothing has moved for {stalled_s:.0f} s: no token, no score, no step.", *progress.explain(fleet)]
+        lines += [f"\nStack of {name}:\n{stack}" for name, stack in self._stacks(places).items()]
+        path = self._folder.path / f"stall-{progress.step:06d}.txt"
+        write_atomic(path, "\n".join(lines).encode() + b"\n")
+        policy = self._config.stall_policy
+        self._writer.event("stalled", seconds=stalled_s, stage=stage.value, diagnosis=path.name, policy=policy)
+        if policy == "abort":
+            raise BudgetSpent(
+                f"nothing has moved for {stalled_s:.0f} s (recovery.stall_s={self._config.stall_s:g}, stall_policy=abort): "
+                f"see {path}"
+            )
+        if policy == "restart" and stage in (Stage.STEP, Stage.SYNC):
+            learners.kill()  # whoever waits for it hears so
+        elif policy == "restart":
+            for name in workers:
+                fleet.lost(name, f"nothing moved for {stalled_s:.0f} s (recovery.stall_policy=restart)")

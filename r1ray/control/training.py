@@ -1,0 +1,174 @@
+"""The learner through a run: its steps and checkpoints, and how it comes back from death and from NaN.
+
+    begin() ---> train() ... checkpoint() ... export()
+      ^             |            |
+      |   LearnerLost: the processes died or hung; begin() again from the newest whole checkpoint
+      +-- Diverged:    nothing finite any more; begin() again from the newest checkpoint before that
+
+Either way the ledger gives the same batches for the repeated steps, and what is published carries a new incarnation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from r1ray.config.schema import Config
+from r1ray.control.learners import LearnerGroup, LearnerLost
+from r1ray.control.outages import Outages, QueueClient
+from r1ray.errors import BudgetSpent, DiskFull, NumericError
+from r1ray.metrics import MetricsWriter
+from r1ray.runfolder import RunFolder
+from r1ray.types import BatchManifest
+
+
+class Diverged(NumericError):
+    """Loss or gradients were not finite for recovery.nan_steps steps in a row."""
+
+
+class Training:
+    """`step` is the next step to train and the version of the policy in the learner; `saved` that of the newest checkpoint."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        group: LearnerGroup,
+        queue: QueueClient,
+        outages: Outages,
+        folder: RunFolder,
+        writer: MetricsWriter,
+    ) -> None:
+        self._config = config
+        self._group = group
+        self._queue = queue
+        self._outages = outages
+        self._folder = folder
+        self._writer = writer
+        self.step = 0
+        self.saved: int | None = None
+        self.incarnation = 0
+        self._working = False  # on a step that is neither counted nor saved yet
+        self._deaths = 0  # without a checkpoint in between
+        self._first_skipped: int | None = None  # of the row of skipped steps that goes on
+        self._rollbacks = 0  # without training past `_furthest` in between
+        self._furthest = 0
+        self._no_newer_than: int | None = None  # checkpoints that may be loaded; None: any
+
+    @property
+    def up(self) -> bool:
+        """Whether there are learner processes."""
+        return bool(self._group.ranks)
+
+    @property
+    def group(self) -> LearnerGroup:
+        return self._group
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether an end of the run now would lose work that is worth waiting for."""
+        return self.up and (self._working or self.step != (self.saved or 0))
+
+    def begin(self) -> None:
+        """Start the learner and bring it, the ledger and the records to the newest whole checkpoint. Raises LearnerLost."""
+        self._group.start()
+        if self._no_newer_than is not None:
+            self._discard(self._no_newer_than)
+        newest = self._call("load_latest", str(self._folder.checkpoints), what="load the last checkpoint")[0]
+        for warning in newest["warnings"]:
+            self._writer.event("checkpoint_skipped", message=warning)
+        self.saved = newest["policy_version"]
+        self.step = self.saved or 0
+        # A later resume must not find a checkpoint of the steps that are now trained again.
+        self._discard(self.step)
+        if self.saved is not None:
+            self._queue.ask("commit", self.saved, newest["name"])
+        self._queue.ask("rollback", self.step)
+        self.incarnation = self._queue.ask("next_incarnation")
+        self._writer.rewind(self.step)
+        pids = {name: place["pid"] for name, place in self._group.places.items()}
+        self._writer.event("learner_started", policy_version=self.step, incarnation=self.incarnation, pids=pids)
+        self._first_skipped = self._no_newer_than = None
+
+    def train(self, manifest: BatchManifest, *, meanwhile: Callable[[], None]) -> dict[str, float]:
+        """Train one step; its metrics. Raises LearnerLost and Diverged."""
+        self._working = True
+        try:
+            metrics = self._group.call(
+                "train_step",
+                manifest,
+                deadline_s=self._config.deadlines.step_s,
+                what=f"train step {self.step} (deadlines.step_s)",
+                meanwhile=meanwhile,
+            )[0]
+        finally:
+            self._working = False
+        self.step += 1
+        self._judge(metrics["train/skipped"])
+        return dict(metrics)
+
+    def _judge(self, skipped: float) -> None:
+        step, limit = self.step - 1, self._config.recovery.nan_steps
+        if not skipped:
+            self._first_skipped = None
+            if step > self._furthest:
+                self._rollbacks = 0
+            return
+        if self._first_skipped is None:
+            self._first_skipped = step
+        self._writer.event("step_skipped", step=step, updates=skipped)
+        if step - self._first_skipped + 1 >= limit:
+            raise Diverged(
+                f"loss or gradients of steps {self._first_skipped} to {step} were not finite (recovery.nan_steps={limit})"
+            )
+
+    def checkpoint(self) -> None:
+        """Save the policy as it is, and forget old checkpoints. Raises LearnerLost."""
+        name, folder = f"step_{self.step:06d}", self._folder.checkpoints
+        self._call("save_checkpoint", str(folder / name), what=f"save checkpoint {name}")
+        self._queue.ask("commit", self.step, name)
+        self.saved = self.step
+        self._deaths = 0
+        self._call("prune_checkpoints", str(folder), what="remove old checkpoints")
+        self._writer.event("checkpoint", policy_version=self.step, name=name)
+
+    def export(self) -> None:
+        """Write final/. Raises LearnerLost."""
+        self._call("export", str(self._folder.final), what="export the final model")
+
+    def lost(self, error: LearnerLost) -> None:
+        """The learner is gone, `begin` is next. Raises BudgetSpent."""
+        self._deaths += 1
+        self._writer.event("learner_lost", message=str(error))
+        budget = self._config.recovery.learner_restarts
+        if self._deaths > budget:
+            raise BudgetSpent(
+                f"the learner was lost {self._deaths} times without a checkpoint in between "
+                f"(recovery.learner_restarts={budget}); the last time: {error}"
+            ) from error
+
+    def roll_back(self, error: Diverged) -> None:
+        """Give up what was trained since before the first skipped step; `begin` is next. Raises BudgetSpent."""
+        self._rollbacks += 1
+        self._furthest = max(self._furthest, self.step - 1)
+        self._writer.event("rolled_back", message=str(error), from_policy=self.step, to_at_most=self._first_skipped)
+        budget = self._config.recovery.nan_rollbacks
+        if self._rollbacks > budget:
+            raise BudgetSpent(
+                f"{error}, and again after {budget} rollbacks (recovery.nan_rollbacks): "
+                "lower learner.optimizer.lr or learner.optimizer.gradient_clip in a new run from the last good checkpoint"
+            ) from error
+        self._no_newer_than = self._first_skipped
+        self._group.kill()
+
+    def _discard(self, newer_than: int) -> None:
+        self._call("discard_checkpoints", str(self._folder.checkpoints), newer_than, what="remove newer checkpoints")
+
+    def _call(self, method: str, *args: Any, what: str) -> list[Any]:
+        """A call that has to do with files; a full disk is waited out."""
+        deadline = self._config.deadlines.checkpoint_s
+
+        def call() -> list[Any]:
+            return self._group.call(method, *args, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
+
+        return self._outages.wait_out(f"the learner to {what}", call, DiskFull)

@@ -1,0 +1,85 @@
+"""The actors that Ray restarts, under an injected clock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from r1ray.control.health import HealthLimits
+from r1ray.control.standing import Budget, StandingActors
+from r1ray.errors import BudgetSpent
+from tests.unit.scripted import FakeRemote
+
+
+class World:
+    """A queue whose process and time the test moves by hand."""
+
+    def __init__(self, restarts: int = 2) -> None:
+        self.now = 0.0
+        self.pid = 1
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.killed = 0
+        self.queue = FakeRemote("queue", identity=lambda: {"pid": self.pid})
+        self.queue.kill = self._kill  # type: ignore[method-assign]
+        self.standing = StandingActors(
+            [(Budget(restarts=restarts, key="recovery.queue_restarts"), [self.queue])],
+            limits=HealthLimits(start_s=50, suspect_s=5, dead_s=10),
+            on_event=lambda kind, **fields: self.events.append((kind, fields)),
+            clock=lambda: self.now,
+        )
+        self.after(0)
+
+    def _kill(self) -> None:
+        self.killed += 1
+
+    def after(self, seconds: float) -> None:
+        """Time for a question and for its answer."""
+        self.now += seconds
+        self.standing.tick()
+        self.standing.tick()
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+
+def test_another_process_id_is_a_death_that_ray_has_repaired() -> None:
+    world = World()
+    assert world.standing.states() == {"queue": ("healthy", 1)}
+    world.pid = 2
+    world.after(1.5)
+    assert world.kinds() == ["actor_ready", "actor_lost", "actor_ready"]
+    assert world.standing.states() == {"queue": ("healthy", 2)}
+
+
+def test_one_that_hangs_is_ended_and_has_the_time_of_a_start_to_come_back() -> None:
+    world = World()
+    world.queue.hold.add("identity")
+    world.after(1.5)
+    world.after(6)
+    assert world.standing.states()["queue"][0] == "suspect"
+    world.after(6)
+    assert world.killed == 1
+    assert world.standing.states()["queue"] == ("starting", None)
+    world.after(40)
+    assert world.killed == 1
+    world.queue.hold.clear()
+    world.pid = 2
+    world.after(15)
+    assert world.killed == 2
+    world.after(2)
+    assert world.standing.states() == {"queue": ("healthy", 2)}
+
+
+def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
+    world = World(restarts=2)
+    for pid in (2, 3):
+        world.pid = pid
+        world.after(1.5)
+    world.standing.succeeded()
+    for pid in (4, 5):
+        world.pid = pid
+        world.after(1.5)
+    world.pid = 6
+    with pytest.raises(BudgetSpent, match=r"recovery.queue_restarts=2"):
+        world.after(1.5)
