@@ -54,8 +54,10 @@ class Outcome:
 class Running:
     """A program that runs, in a process group of its own. Leaving the context kills it with its children."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, limits: Limits) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, limits: Limits, *, guarded: bool) -> None:
+        """`guarded`: the process is bubblewrap, and its only child the first process inside."""
         self._process = process
+        self._guarded = guarded
         self._limits = limits
         self._killed_for: Reason = "exit"
         self._stdin = memoryview(stdin)
@@ -94,12 +96,22 @@ class Running:
         return Outcome(reason=reason, code=code, stdout=bytes(self.output["stdout"]), stderr=stderr)
 
     def kill(self, reason: Reason) -> None:
-        """Kill all of it. Bubblewrap's death takes every process inside along, daemons too."""
+        """Kill all of it."""
         if self._process.poll() is None:
             self._killed_for = reason
+            if self._guarded:
+                self._kill_inside()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(_KILL_S)
+
+    def _kill_inside(self) -> None:
+        """Kill the first process inside. The kernel kills all others, daemons too, before bubblewrap sees its end."""
+        for pid in _children(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # there was none yet: bubblewrap itself is killed next
+            self._process.wait(_KILL_S / 10)
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Watch its streams; what they are ready for goes to `serve`."""
@@ -178,14 +190,22 @@ def _memory(pid: int) -> int:
     total = 0
     waiting = [pid]
     while waiting:
-        folder = Path("/proc") / str(waiting.pop())
+        one = waiting.pop()
         try:
-            status = (folder / "status").read_text()
-            for task in (folder / "task").iterdir():
-                waiting += map(int, (task / "children").read_text().split())
+            status = Path(f"/proc/{one}/status").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
+        waiting += _children(one)
         for line in status.splitlines():
             if line.startswith(("RssAnon:", "RssShmem:")):
                 total += int(line.split()[1]) << 10
     return total
+
+
+def _children(pid: int) -> list[int]:
+    """The processes that the threads of a process started; none where it has ended."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found

@@ -116,7 +116,7 @@ class Sandbox:
             group=self._user,
             extra_groups=None if self._user is None else [],
         )
-        return stack.enter_context(Running(process, program.stdin, limits))
+        return stack.enter_context(Running(process, program.stdin, limits, guarded=self.kind == "bubblewrap"))
 
     def _inside(self, program: Program, limits: Limits, stack: ExitStack) -> _Command:
         fds = {name: stack.enter_context(_in_memory(content)) for name, content in program.files.items()}
