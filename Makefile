@@ -2,6 +2,7 @@
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make test       everything that CI runs
+# make chaos      25 kills of processes of the embedded default (20 minutes); make chaos-short: each kind once
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -26,7 +27,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install run test unit lint gpu-check clean
+.PHONY: help install run test unit lint chaos chaos-short gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -72,6 +73,13 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: install
+	$(BIN)/python -m benchmarks.chaos conf/tiny.yaml --kills 25 --seed $(SEED) --out benchmarks/results/chaos.json \
+		run.dir=runs/chaos run.steps=80 rollout.workers=2 learner.ranks=2 checkpoint.every_steps=2 evaluation.every_steps=0
+
+chaos-short: install
+	$(BIN)/python -m pytest tests/integration/test_kill_every_kind.py tests/integration/test_kill_resume_exact.py
 
 gpu-check: install
 	@if command -v nvidia-smi >/dev/null && nvidia-smi -L; then $(BIN)/python -m pytest -m gpu -rs; \

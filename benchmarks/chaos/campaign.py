@@ -62,8 +62,8 @@ class Campaign:
         try:
             machines.start_head()
             machines.start_node()
-            machines.start_driver(self.overlay, f"run.dir={self.run}", *self.settings)
-            self._await_recovery(world, began)
+            machines.start_driver("--fresh", self.overlay, f"run.dir={self.run}", *self.settings)
+            self._await_recovery(world, began, "nobody: the start")
             for kind in kinds:
                 self._kill(world, kind)
             if end_after is not None:
@@ -85,10 +85,9 @@ class Campaign:
         self._act_as_operator(
             world, kind, [] if end_after is None else [f"run.steps={world.seen.steps_bound() + end_after}"]
         )
-        recovery = self._await_recovery(world, struck.at, struck)
-        assert recovery is not None
-        self.recoveries.append(recovery)
-        _say(f"     tokens after {recovery.tokens_s:.1f} s, a step after {recovery.step_s:.1f} s")
+        tokens, step = self._await_recovery(world, struck.at, struck.kind)
+        self.recoveries.append(Recovery(struck=struck, tokens_s=tokens, step_s=step))
+        _say(f"     tokens after {tokens:.1f} s, a step after {step:.1f} s")
         time.sleep(world.rng.uniform(0.0, PAUSE_S))
 
     def _act_as_operator(self, world: World, kind: str, changes: Sequence[str]) -> None:
@@ -100,17 +99,17 @@ class Campaign:
         if kind in ("driver", "head"):
             world.machines.start_driver("--resume", self.run, *changes)
 
-    def _await_recovery(self, world: World, since: float, struck: Struck | None = None) -> Recovery | None:
-        """Until tokens flow and steps end again."""
+    def _await_recovery(self, world: World, since: float, after: str) -> tuple[float, float]:
+        """Wait until tokens flow and steps end again; returns when, in seconds after `since`."""
         until = time.monotonic() + RECOVERY_S
         while time.monotonic() < until:
             tokens, step = world.seen.tokens_again(since), world.seen.step_again(since)
             if tokens is not None and step is not None:
-                return struck and Recovery(struck=struck, tokens_s=tokens - since, step_s=step - since)
+                return tokens - since, step - since
             self._check_alive(world)
             time.sleep(0.1)
         raise ChaosFailed(
-            f"{RECOVERY_S:g} s after {struck.kind if struck else 'the start'} the run has not come back: "
+            f"{RECOVERY_S:g} s after the death of {after} the run has not come back: "
             f"{json.dumps(world.seen.status())}; logs are in {self.logs}"
         )
 
@@ -145,6 +144,7 @@ class Campaign:
             # Each group that was thrown away counts in full, however little of it was sampled.
             "tokens_wasted_percent_at_most": round(100.0 * sum(redone.values()) / max(1, groups), 2),
             "kinds": _by_kind(self.recoveries),
+            "evaluations": seen.evaluations(),
             "verify": verify(self.run),
         }
 

@@ -102,7 +102,7 @@ class Machines:
         assert self._node is not None
         (raylet,) = [p for p in tree(self._node.pid) if _name(p) == "raylet"]
         kill([raylet])
-        return raylet.pid
+        return int(raylet.pid)
 
     def restart_node(self) -> None:
         """What an operator does with a machine that is gone: clear it, start it again."""
@@ -168,7 +168,7 @@ def frozen(*processes: psutil.Process) -> Iterator[None]:
 
 def _name(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess):
-        return process.name()
+        return str(process.name())
     return ""
 
 

@@ -96,10 +96,19 @@ class Observed:
         return {w["id"]: pids[w["id"]] for w in workers if w["state"] == "healthy" and w["id"] in pids}
 
     def events(self, kind: str) -> list[dict[str, Any]]:
-        """Events of one kind, oldest first. A last line that is still being written is left out."""
-        path = self.run / "events.jsonl"
-        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        return [e for e in map(json.loads, lines) if e["kind"] == kind]
+        """Events of one kind, oldest first."""
+        return [e for e in self._lines("events.jsonl") if e["kind"] == kind]
+
+    def evaluations(self) -> dict[str, dict[str, float]]:
+        """By source, the figures of the last policy that was evaluated."""
+        names = ("step", "accuracy", "accuracy_se", "greedy_accuracy")
+        lines = [e for e in self._lines("evaluations.jsonl") if "source" in e]
+        return {e["source"]: {name: e[name] for name in names} for e in lines}
+
+    def _lines(self, name: str) -> list[dict[str, Any]]:
+        """A last line that is still being written is left out."""
+        path = self.run / name
+        return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] if path.exists() else []
 
     def half_written_checkpoint(self) -> bool:
         return any((self.run / "checkpoints").glob(".partial-*"))
