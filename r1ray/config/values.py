@@ -141,13 +141,13 @@ def names(config: Config) -> Iterator[Problem]:
 
 
 def rewards(config: Config) -> Iterator[Problem]:
-    """No rewards, the same twice, or a weight that does nothing."""
-    if not config.rewards:
+    """No rewards, none that counts, or the same twice. A weight of 0 means: measured and reported, not trained on."""
+    if not any(reward.weight for reward in config.rewards):
         yield problem(config, "rewards", "nothing is rewarded", "e.g. [{name: accuracy}, {name: format}]")
     seen: set[str] = set()
     for i, reward in enumerate(config.rewards):
-        if not math.isfinite(reward.weight) or reward.weight == 0:
-            yield problem(config, f"rewards.{i}.weight", "must be finite and not zero", "or leave the reward out")
+        if not math.isfinite(reward.weight):
+            yield problem(config, f"rewards.{i}.weight", "is not a finite number", "0 only measures the reward")
         if reward.name in seen:
             yield problem(config, f"rewards.{i}.name", "is there already", "one entry for each reward")
         seen.add(reward.name)
