@@ -48,7 +48,7 @@ class World:
         return None
 
     def learners(self) -> list[psutil.Process]:
-        return self.machines.actors("_LearnerProcess")
+        return self.machines.actors("LearnerProcess")
 
 
 Moment = Callable[[World], Struck | None]
@@ -98,11 +98,15 @@ def rollout_generating(world: World) -> Struck | None:
 
 def _sync_held_open(world: World) -> Iterator[tuple[str, psutil.Process]]:
     """Yields once, while a weight sync cannot end because a worker that takes part in it is held; or not at all."""
-    if (found := world.rollout()) is None or not _wait(lambda: world.seen.step_under_way() is not None, every_s=0.002):
+    seen = world.seen
+    if (found := world.rollout()) is None or not _wait(lambda: seen.step_under_way() is not None, every_s=0.002):
         return
     name, process = found
     with frozen(process):
-        if _wait(lambda: world.seen.waiting_for().startswith("weight sync")):
+        if (step := seen.step_under_way()) is None:
+            return
+        due = f"weight sync of policy {step + 1}"
+        if _wait(lambda: seen.waiting_for() == due or seen.step_under_way() != step) and seen.step_under_way() == step:
             yield name, process
 
 
@@ -151,7 +155,7 @@ def learner_in_checkpoint(world: World) -> Struck | None:
 
 def reward_verifying(world: World) -> Struck | None:
     """Held while workers hand it groups, so that it has some that are neither verified nor stored."""
-    if not (workers := world.machines.actors("RewardActor")) or not _wait(lambda: world.seen.leased() > 0):
+    if not (workers := world.machines.actors("RewardProcess")) or not _wait(lambda: world.seen.leased() > 0):
         return None
     with frozen(workers[0]):
         time.sleep(IN_HAND_S)
@@ -161,7 +165,7 @@ def reward_verifying(world: World) -> Struck | None:
 
 def queue_after_write(world: World) -> Struck | None:
     """At the instant in which the ledger's log changes, before the caller can have heard of it."""
-    if not (owners := world.machines.actors("QueueOwner")):
+    if not (owners := world.machines.actors("QueueProcess")):
         return None
     before = world.seen.log_size()
     if not _wait(lambda: world.seen.log_size() != before, every_s=0.0):
