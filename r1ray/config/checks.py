@@ -90,10 +90,6 @@ def _waiting(config: Config) -> Iterator[Problem]:
         least = value_at(config, shorter)
         if value_at(config, longer) < least:
             yield problem(config, longer, f"runs out before {what} may end", f"above {shorter} = {least:g}")
-    if config.rollout.engine.start_timeout_s > deadlines.actor_start_s:
-        message = "is longer than the actor that holds the engine may take to start"
-        fix = f"at most deadlines.actor_start_s = {deadlines.actor_start_s:g}"
-        yield problem(config, "rollout.engine.start_timeout_s", message, fix)
 
 
 def _sampling(config: Config) -> Iterator[Problem]:
@@ -130,6 +126,9 @@ def _engine(config: Config) -> Iterator[Problem]:
     if engine.tensor_parallel_size > 1 and rollout.num_gpus != 1:
         message = f"splits the model over whole GPUs, but rollout.num_gpus is {rollout.num_gpus:g}"
         yield problem(config, "rollout.engine.tensor_parallel_size", message, "1, or rollout.num_gpus=1")
+    if engine.tensor_parallel_size > 1 and config.sync.digest == "full":
+        message = "reads back whole weights, but each process of a split model holds a shard of them"
+        yield problem(config, "sync.digest", message, "wire, or rollout.engine.tensor_parallel_size=1")
     if rollout.num_gpus == 0 and engine.kv_cache_gib is None:
         message = "leaves the size to vLLM, which on a CPU takes a large part of the memory"
         yield problem(config, "rollout.engine.kv_cache_gib", message, "e.g. 0.25 for a tiny model")

@@ -77,7 +77,6 @@ class EngineConfig:
     tensor_parallel_size: int = 1
     enforce_eager: bool = False  # true on CPU
     prefix_caching: bool = True
-    start_timeout_s: float = 600.0
     extra: dict[str, Any] = field(default_factory=dict)  # passed to vLLM's EngineArgs as they are
 
 

@@ -47,7 +47,6 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "rollout.engine.kv_cache_gib": (0, _INF, False),
     "rollout.engine.gpu_memory_utilization": (0, 1, False),
     "rollout.engine.tensor_parallel_size": (1, _INF, True),
-    "rollout.engine.start_timeout_s": (0, _INF, False),
     "reward_worker.workers": (1, _INF, True),
     "reward_worker.num_cpus": (0, _INF, True),
     "reward_worker.num_gpus": (0, _INF, True),

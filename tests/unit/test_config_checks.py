@@ -118,7 +118,7 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (["deadlines.batch_s=100"], "deadlines.batch_s", "the lease of a worker that died"),
         (["sync.deadline_s=10"], "sync.deadline_s", "one bucket"),
         (["deadlines.step_s=100"], "deadlines.step_s", "one collective"),
-        (["deadlines.actor_start_s=100"], "rollout.engine.start_timeout_s", "at most deadlines.actor_start_s"),
+        (["rollout.engine.tensor_parallel_size=2", "rollout.num_gpus=1"], "sync.digest", "wire"),
         (["rollout.top_p=0.9"], "rollout.top_p", "nucleus"),
         (
             ["rollout.top_p=0.9", "algorithm.importance=decoupled", "algorithm.is_correction=truncated"],
