@@ -1,9 +1,9 @@
 """Worker processes that make the calls of rewards, each under a wall-clock limit that is kept by killing the process.
 
 As many verifications run at once as there are places, a few for each processor; but one that takes long gives its place up,
-and goes on, at a lower priority once it has used much processor time, in a process that is not used again. So quick ones never
-wait for slow ones, however many hang. A call that finds no idle process gets a new one, forked from the warm zygote in
-milliseconds.
+and goes on, and once it has used much processor time it goes on at a lower priority, in a process that is not used again. So
+quick ones hardly wait for slow ones, however many hang. A call that finds no idle process gets a new one, forked from the warm
+zygote in milliseconds.
 """
 
 from __future__ import annotations
@@ -64,10 +64,9 @@ class Pool:
                 raise
         keep = False
         try:
-            if slow:
-                worker.yield_to_others()
+            lowered = slow and worker.yields_to_others()
             judgement = worker.answer()
-            keep = not slow
+            keep = not lowered
         finally:
             if keep:
                 self._idle.append(worker)
@@ -199,13 +198,14 @@ class _Worker:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(1000 * wait_s))
 
-    def yield_to_others(self) -> None:
-        """Lower its priority when it has used much processor time; returns then, or when there is an answer to read."""
+    def yields_to_others(self) -> bool:
+        """Lower its priority when it has used much processor time, and return then; False where it answers before that."""
         with contextlib.suppress(OSError):  # it died: reading its answer says so
             while time.monotonic() < self._deadline and not self.answers_within(_HEAVY_S):
                 if time.clock_gettime(self._clock) - self._began > _HEAVY_S:
                     os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
-                    return
+                    return True
+        return False
 
     def answer(self) -> Judgement:
         with self._failures_named():
