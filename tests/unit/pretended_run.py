@@ -1,0 +1,193 @@
+"""A run whose processes are only pretended, on a real ledger and in a real run folder: what the control loop is tested on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.engine import Applied
+from learner.publish import Sent
+from r1ray.codec import pack_scored
+from r1ray.config.schema import Config
+from r1ray.control.controller import Controller, Parts
+from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.health import HealthLimits
+from r1ray.control.learners import LearnerGroup
+from r1ray.control.progress import Progress
+from r1ray.control.stalls import Stalls
+from r1ray.control.standing import StandingActors
+from r1ray.control.stop import Stop
+from r1ray.control.watchdog import Watchdog
+from r1ray.ledger.ledger import Ledger
+from r1ray.ledger.records import LedgerSettings
+from r1ray.metrics import MetricsWriter, read_events
+from r1ray.runfolder import Identity, RunFolder
+from r1ray.types import BatchManifest
+from tests.unit.scripted import FakeRemote, scored
+
+LIMITS = HealthLimits(start_s=60, suspect_s=20, dead_s=60)
+
+
+class Disk:
+    """Checkpoints as the learner sees them: outlives its processes."""
+
+    def __init__(self) -> None:
+        self.checkpoints: list[int] = []
+        self.exported = 0
+
+
+class World:
+    """A run of `steps` steps with one rollout worker that answers at once; `plan` makes calls of the learner fail."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        self.config = Config()
+        self.config.run.steps = 6
+        self.config.learner.groups_per_step = 1
+        self.config.checkpoint.every_steps = 2
+        self.config.logging.transcripts_per_step = 1
+        for key, value in changes.items():
+            section, name = key.split("__")
+            setattr(getattr(self.config, section), name, value)
+        self.disk = Disk()
+        self.plan: dict[tuple[str, Any], list[BaseException | float]] = {}  # (method, step) -> what its next calls do
+        self.trained: list[int] = []
+        self.published: list[int] = []
+        self.starts = 0
+        identity = Identity.new(vocab_hash="v", model_hash="m", config_hash="c")
+        self.folder = RunFolder.create(folder / "run", "", identity)
+        settings = LedgerSettings(groups_per_step=1, max_staleness=1, lease_timeout_s=600, max_attempts=3)
+        self.ledger = Ledger.create(self.folder.ledger, settings, run_id=identity.run_id)
+        self.stop = Stop(self.config.deadlines.shutdown_s)
+        self.queue = FakeRemote("queue", **self._queue_methods())
+        self.on_train: Callable[[int], None] = lambda step: None
+
+    def _queue_methods(self) -> dict[str, Callable[..., Any]]:
+        def take(step: int, wait_s: float) -> BatchManifest | None:
+            if (manifest := self.ledger.take(step)) is None:  # the worker's part: lease, answer, store
+                for lease in self.ledger.lease("rollout-0", self.published[-1], 1):
+                    group = scored(lease.index, version=self.published[-1])
+                    rollout = replace(group.rollout, group_id=lease.group_id)
+                    self.ledger.put(pack_scored(replace(group, rollout=rollout)))
+                manifest = self.ledger.take(step)
+            return manifest
+
+        names = ("commit", "rollback", "next_incarnation", "publish", "payloads", "status", "release_all")
+        methods = {name: getattr(self.ledger, name) for name in names}
+        return {**methods, "take": take, "stop_leasing": lambda: None, "identity": lambda: {"pid": 1}}
+
+    def _do(self, method: str, step: Any) -> Any:
+        planned = self.plan.get((method, step))
+        what = planned.pop(0) if planned else None
+        if isinstance(what, BaseException):
+            raise what
+        return what
+
+    def _learner(self, rank: int) -> FakeRemote:
+        self.starts += 1
+        version = 0
+
+        def train_step(manifest: BatchManifest) -> dict[str, float]:
+            nonlocal version
+            self.on_train(manifest.step)
+            skipped = self._do("train_step", manifest.step) or 0.0
+            assert manifest.step == version
+            self.trained.append(version)
+            version += 1
+            return {"train/skipped": skipped, "learner/step_s": 0.1, "batch/tokens": 8.0, "reward/mean": 0.0}
+
+        def load_latest(folder: str) -> dict[str, Any]:
+            nonlocal version
+            newest = max(self.disk.checkpoints, default=None)
+            version = newest or 0
+            return {"policy_version": newest, "name": f"step_{version:06d}", "warnings": []}
+
+        def save(folder: str) -> None:
+            self._do("save_checkpoint", version)
+            assert version not in self.disk.checkpoints, "a checkpoint is written once"
+            self.disk.checkpoints.append(version)
+
+        def discard(folder: str, newer_than: int) -> None:
+            self.disk.checkpoints = [v for v in self.disk.checkpoints if v <= newer_than]
+
+        def publish(asked: int) -> Sent:
+            self._do("publish", asked)
+            assert asked == version
+            self.published.append(asked)
+            return Sent(digest=f"{self.starts}-{asked}", seconds=0.0)
+
+        def export(folder: str) -> None:
+            self._do("export", version)
+            self.disk.exported += 1
+
+        return FakeRemote(
+            f"learner-{rank}",
+            address=lambda: ("host", 1),
+            setup=lambda address, port: {"place": {"pid": self.starts, "node": "n"}},
+            train_step=train_step,
+            load_latest=load_latest,
+            save_checkpoint=save,
+            discard_checkpoints=discard,
+            prune_checkpoints=lambda folder: None,
+            publish=publish,
+            weight_specs=list,
+            open_epoch=lambda epoch, receivers: "rendezvous",
+            export=export,
+        )
+
+    def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
+        def receive(*, version: int, **_: Any) -> Applied:
+            return Applied(version=version, digest=f"{self.starts}-{version}", receive_s=0, apply_s=0, digest_s=0)
+
+        ready: Future[Any] = Future()
+        ready.set_result({"place": {"pid": 1, "node": "n"}, "evaluation": {}})
+        stats = {"tokens": 1.0, "stuck_s": 0.0}
+        return FakeRemote(name, stats=lambda: dict(stats), receive_weights=receive, drain=lambda s: None), ready
+
+    def run(self) -> bool:
+        """One driver, from its start to its end; a second call is a resume."""
+        config, recovery = self.config, self.config.recovery
+        with MetricsWriter(self.folder.path, tensorboard=False) as writer:
+            fleet = Fleet(
+                FleetSettings(workers=1, max_workers=4, restart_budget=2, limits=LIMITS, drain_s=1),
+                spawn=self._spawn,
+                release=lambda name: None,
+                on_event=writer.event,
+            )
+            parts = Parts(
+                folder=self.folder,
+                writer=writer,
+                queue=self.queue,
+                learners=lambda tick: LearnerGroup(config, spawn=self._learner, tick=tick),
+                fleet=fleet,
+                standing=StandingActors([], limits=LIMITS, on_event=writer.event),
+                stalls=Stalls(
+                    recovery,
+                    watchdog=Watchdog(recovery.stall_s),
+                    stacks=lambda places: {name: f"stack of {name}" for name in places},
+                    folder=self.folder,
+                    writer=writer,
+                ),
+                progress=Progress(folder=self.folder, view=NoView(), writer=writer, steps=6, evaluations=[]),
+                stop=self.stop,
+            )
+            return Controller(config, parts).run()
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.folder.release()
+
+    def kinds(self) -> list[str]:
+        return [e["kind"] for e in read_events(self.folder.path)]
+
+
+class NoView:
+    def phase(self, name: str, done: int, total: int) -> None: ...
+    def update(self, status: Any) -> None: ...
+    def line(self, text: str) -> None: ...
+    def __enter__(self) -> NoView:
+        return self
+
+    def __exit__(self, *failure: object) -> None: ...

@@ -1,0 +1,227 @@
+"""The control loop on pretended processes: deaths, NaN, full disks, stops, scaling. No Ray and no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1ray.control.stop import Stop
+from r1ray.errors import BudgetSpent, ConfigError, DiskFull, IntegrityError, ProcessDied
+from r1ray.metrics import read_events, read_metrics
+from tests.unit.pretended_run import World
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes a run of 6 steps, a checkpoint at every second; keyword arguments are keys of the configuration."""
+    worlds: list[World] = []
+
+    def made(**changes: Any) -> World:
+        worlds.append(World(tmp_path, **changes))
+        return worlds[-1]
+
+    yield made
+    for world in worlds:
+        world.close()
+
+
+def steps(world: World) -> list[int]:
+    return [row["step"] for row in read_metrics(world.folder.path)]
+
+
+def test_every_step_is_trained_once_published_and_saved(make: Make) -> None:
+    world = make()
+    assert world.run()
+    assert world.trained == steps(world) == [0, 1, 2, 3, 4, 5]
+    assert world.published == [0, 1, 2, 3, 4, 5, 6]
+    assert world.disk.checkpoints == [2, 4, 6]
+    assert world.disk.exported == 1
+    assert world.ledger.status().trained_steps == 6
+
+
+@pytest.mark.parametrize(
+    ("method", "at", "again"),
+    [
+        ("train_step", 3, [2]),
+        ("save_checkpoint", 4, [2, 3]),
+        ("publish", 3, [2]),
+        ("publish", 2, [0, 1]),
+        ("save_checkpoint", 6, [4, 5]),
+        ("export", 6, []),
+    ],
+)
+def test_a_lost_learner_comes_back_from_its_checkpoint_wherever_it_is_lost(
+    make: Make, method: str, at: int, again: list[int]
+) -> None:
+    world = make()
+    world.plan[method, at] = [ProcessDied("learner-0 died")]
+    assert world.run()
+    assert world.starts == 2
+    assert sorted(world.trained) == sorted([0, 1, 2, 3, 4, 5, *again])
+    assert steps(world) == [0, 1, 2, 3, 4, 5]
+    assert (world.disk.checkpoints, world.disk.exported) == ([2, 4, 6], 1)
+    assert "learner_lost" in world.kinds()
+
+
+def test_deaths_without_a_checkpoint_in_between_spend_the_budget(make: Make) -> None:
+    world = make(recovery__learner_restarts=2)
+    world.plan["save_checkpoint", 2] = [ProcessDied("learner-0 died")] * 3
+    with pytest.raises(BudgetSpent, match=r"recovery.learner_restarts=2\); the last time: .*learner-0 died"):
+        world.run()
+    assert world.starts == 3
+
+
+def test_a_checkpoint_in_between_forgives_deaths(make: Make) -> None:
+    world = make(recovery__learner_restarts=1)
+    world.plan["train_step", 1] = [ProcessDied("x")]
+    world.plan["train_step", 3] = [RuntimeError("CUDA error")]
+    assert world.run()
+    assert world.starts == 3
+
+
+def test_what_a_new_learner_would_fail_of_too_ends_the_run(make: Make) -> None:
+    world = make()
+    world.plan["train_step", 1] = [ConfigError("this model cannot be trained")]
+    with pytest.raises(ConfigError, match="cannot be trained"):
+        world.run()
+    assert world.starts == 1
+
+
+def test_steps_that_are_not_finite_roll_back_to_the_checkpoint_before_them(make: Make) -> None:
+    world = make(recovery__nan_steps=3, checkpoint__every_steps=1)
+    world.plan.update({("train_step", step): [1.0] for step in (2, 3, 4)})
+    assert world.run()
+    # Checkpoints 3 and 4 were whole, but made of steps that had already failed.
+    assert world.trained == [0, 1, 2, 3, 4, 2, 3, 4, 5]
+    assert steps(world) == [0, 1, 2, 3, 4, 5]
+    assert world.disk.checkpoints == [1, 2, 3, 4, 5, 6]
+    assert world.kinds().count("step_skipped") == 3
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "rolled_back"]
+    assert "steps 2 to 4" in event["message"]
+
+
+def test_fewer_skipped_steps_in_a_row_than_allowed_are_only_counted(make: Make) -> None:
+    world = make(recovery__nan_steps=2)
+    world.plan.update({("train_step", step): [1.0] for step in (1, 3)})
+    assert world.run()
+    assert world.starts == 1
+    assert [row["train/skipped"] for row in read_metrics(world.folder.path)] == [0, 1, 0, 1, 0, 0]
+
+
+def test_rollbacks_that_do_not_help_spend_their_budget(make: Make) -> None:
+    world = make(recovery__nan_steps=1, recovery__nan_rollbacks=2)
+    world.plan["train_step", 3] = [1.0] * 9
+    with pytest.raises(BudgetSpent, match=r"recovery.nan_rollbacks"):
+        world.run()
+    assert world.trained.count(3) == 3
+
+
+def test_a_stop_saves_what_was_trained_and_a_resume_goes_on_there(make: Make) -> None:
+    world = make()
+    world.on_train = lambda step: world.stop.request("SIGTERM") if step == 2 else None
+    assert not world.run()
+    assert world.trained == [0, 1, 2]
+    assert world.disk.checkpoints == [2, 3]
+    assert ("stop_leasing", (), {}) in world.queue.calls
+    assert world.kinds()[-1] == "interrupted"
+    world.stop = Stop(60)
+    assert world.run()
+    assert world.trained == [0, 1, 2, 3, 4, 5]
+    assert world.ledger.status().trained_steps == 6
+
+
+def test_a_stop_without_anything_to_save_ends_at_once(make: Make) -> None:
+    world = make()
+    world.stop.request("SIGTERM")
+    assert not world.run()
+    assert world.starts == 0
+
+
+def test_a_stop_does_not_wait_beyond_its_grace(make: Make) -> None:
+    now = 0.0
+    world = make()
+    world.stop = Stop(60, clock=lambda: now)
+
+    def hang(step: int) -> None:
+        nonlocal now
+        if step == 3:
+            world.stop.request("SIGTERM")
+            now = 49.0
+
+    world.on_train = hang
+    assert not world.run()
+    assert world.disk.checkpoints == [2]
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "interrupted"]
+    assert "deadlines.shutdown_s=60" in event["reason"]
+
+
+def test_a_full_disk_pauses_the_run_until_there_is_room(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
+    world = make()
+    world.plan["save_checkpoint", 2] = [DiskFull("no room for a checkpoint")] * 3
+    assert world.run()
+    assert world.starts == 1
+    assert world.disk.checkpoints == [2, 4, 6]
+    assert [k for k in world.kinds() if k in ("paused", "resumed")] == ["paused", "resumed"]
+
+
+def test_a_disk_that_stays_full_ends_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
+    world = make(recovery__outage_s=0.05)
+    world.queue.methods["commit"] = _raise(DiskFull("no room in the ledger"))
+    with pytest.raises(BudgetSpent, match=r"recovery.outage_s=0.05; the last time: no room in the ledger"):
+        world.run()
+    assert json.loads(world.folder.status.read_text())["state"] == "paused"
+
+
+def test_a_queue_that_restarts_is_asked_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
+    world = make()
+    real = dict(world.queue.methods)
+    for method in ("take", "commit", "publish", "payloads", "rollback"):
+        world.queue.methods[method] = _fail_first(ProcessDied("queue died"), real[method])
+    assert world.run()
+    assert world.starts == 1
+    assert world.trained == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_the_ledger_refuses_is_not_repeated(make: Make) -> None:
+    world = make()
+    world.queue.methods["commit"] = _raise(IntegrityError("another run's checkpoint"))
+    with pytest.raises(IntegrityError, match="another run's"):
+        world.run()
+
+
+def test_leases_of_an_earlier_driver_are_handed_back_first(make: Make) -> None:
+    world = make()
+    assert len(world.ledger.lease("rollout-0", 0, 2)) == 2
+    assert world.run()
+    assert world.ledger.status().reissued == 2
+
+
+@pytest.mark.parametrize("asked", [3, 9])
+def test_workers_can_be_added_while_it_runs(make: Make, asked: int) -> None:
+    world = make()
+    world.on_train = lambda step: world.folder.request_scale("rollout", asked) if step == 1 else None
+    assert world.run()
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "scaled"]
+    assert (event["asked"], event["workers"]) == (asked, min(asked, 4))
+    assert world.kinds().count("worker_started") == event["workers"]
+
+
+def _raise(error: Exception) -> Callable[..., Any]:
+    def method(*arguments: Any) -> Any:
+        raise error
+
+    return method
+
+
+def _fail_first(error: Exception, method: Callable[..., Any]) -> Callable[..., Any]:
+    errors = [error]
+    return lambda *arguments: _raise(errors.pop())() if errors else method(*arguments)
