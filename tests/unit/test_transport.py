@@ -17,7 +17,11 @@ from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into, spe
 SHAPES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=12)
 
 
-@given(shapes=SHAPES, limit=st.integers(1, 200), dtypes=st.lists(st.sampled_from(["float32", "bfloat16"]), min_size=12, max_size=12))
+@given(
+    shapes=SHAPES,
+    limit=st.integers(1, 200),
+    dtypes=st.lists(st.sampled_from(["float32", "bfloat16"]), min_size=12, max_size=12),
+)
 def test_every_tensor_travels_once_in_order_and_unpacks_to_itself(
     shapes: list[tuple[int, ...]], limit: int, dtypes: list[str]
 ) -> None:
@@ -35,13 +39,18 @@ def test_every_tensor_travels_once_in_order_and_unpacks_to_itself(
 
 
 def test_buckets_close_at_the_limit_and_hold_one_dtype() -> None:
-    specs = [TensorSpec(name=n, dtype=d, shape=(2,)) for n, d in [("a", "float32"), ("b", "float32"), ("c", "bfloat16")]]
+    specs = [
+        TensorSpec(name=n, dtype=d, shape=(2,)) for n, d in [("a", "float32"), ("b", "float32"), ("c", "bfloat16")]
+    ]
     assert [[s.name for s in b.specs] for b in bucket_plan(specs, 8)] == [["a"], ["b"], ["c"]]
     assert [[s.name for s in b.specs] for b in bucket_plan(specs, 1000)] == [["a", "b"], ["c"]]
 
 
-@given(data=st.binary(min_size=1, max_size=64), at=st.integers(0, 63), flip=st.integers(1, 255))
-def test_any_changed_byte_changes_the_digest(data: bytes, at: int, flip: int) -> None:
+@given(
+    data=st.binary(min_size=1, max_size=64), at=st.integers(0, 10**6), rows=st.integers(0, 3), flip=st.integers(1, 255)
+)
+def test_any_changed_byte_changes_the_digest(data: bytes, at: int, rows: int, flip: int) -> None:
+    data = data * (rows * 8 * 4096 // len(data) + 1)  # up to several rows of words, and a rest
     changed = bytearray(data)
     changed[at % len(data)] ^= flip
     digests = []
@@ -54,8 +63,11 @@ def test_any_changed_byte_changes_the_digest(data: bytes, at: int, flip: int) ->
 
 def test_words_that_change_places_change_the_digest() -> None:
     first, second = Digest(), Digest()
-    first.update(torch.arange(4, dtype=torch.int64).view(torch.uint8))
-    second.update(torch.tensor([0, 2, 1, 3]).view(torch.uint8))
+    words = torch.arange(10_000)
+    swapped = words.clone()
+    swapped[[5, 6000]] = words[[6000, 5]]
+    first.update(words.view(torch.uint8))
+    second.update(swapped.view(torch.uint8))
     assert first.hexdigest() != second.hexdigest()
 
 

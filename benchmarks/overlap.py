@@ -1,0 +1,166 @@
+"""How much of the slower side's speed is left when generation and training run together.
+
+    generation alone   vLLM with the run's prompts and final policy, engine kept as full as in the run
+    learner alone      the run's own recorded batches, trained again with nobody generating
+    together           the run: completion tokens trained per second between two steps, everything included
+
+    python benchmarks/overlap.py --repeats 3            writes benchmarks/results/overlap.json
+
+The figure is together / min(generation alone, learner alone), the median over repeats. All three are measured in turn on the
+same machine; each process has one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from r1ray.config.load import load_config
+from r1ray.config.schema import Config
+from r1ray.ledger import LedgerReader
+from r1ray.machine import this_machine
+from r1ray.metrics import read_metrics
+from r1ray.runfolder import RunFolder
+from r1ray.types import BatchManifest, Sampling
+
+ROOT = Path(__file__).resolve().parent.parent
+FIRST = 8
+"""Steps before are left out: the engine and the allocators warm up, responses are still short."""
+
+
+def together(run: Path, steps: int) -> float:
+    """Completion tokens trained per second in steps FIRST + 1 to the last but one."""
+    command = [sys.executable, "-m", "r1ray", "train", "conf/tiny.yaml", f"run.dir={run}", f"run.steps={steps}"]
+    # Evaluations and checkpoints are not what is measured.
+    command += ["evaluation.every_steps=0", f"checkpoint.every_steps={steps}"]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=900)
+    rows = {row["step"]: row for row in read_metrics(run)}
+    # A row is written while the next step trains, so rows are equally late.
+    seconds = rows[steps - 2]["time"] - rows[FIRST]["time"]
+    return sum(completion_tokens(run, step) for step in range(FIRST + 1, steps - 1)) / seconds
+
+
+def completion_tokens(run: Path, step: int) -> int:
+    return sum(sum(g.completion_tokens) for g in manifest_of(run, step).groups)
+
+
+def manifest_of(run: Path, step: int) -> BatchManifest:
+    with LedgerReader.open(RunFolder.open(run).ledger) as ledger:
+        return BatchManifest(step=step, groups=tuple(g.summary for g in ledger.groups(step=step) if g.summary))
+
+
+def learner_alone(run: Path, steps: int) -> float:
+    """Median completion tokens per second of training the run's batches again."""
+    from learner.rank import LearnerRank
+
+    config = load_config([str(run / "config.yaml")]).config
+    learner = LearnerRank(config=config, rank=0, world_size=1)
+    learner.setup("127.0.0.1", free_port())
+    rates = []
+    with LedgerReader.open(RunFolder.open(run).ledger) as ledger:
+        for step in range(steps - 1):
+            manifest = manifest_of(run, step)
+            began = time.perf_counter()
+            learner.train_step(manifest, ledger.payloads)
+            seconds = time.perf_counter() - began
+            if step > FIRST:
+                rates.append(sum(sum(g.completion_tokens) for g in manifest.groups) / seconds)
+    return statistics.median(rates)
+
+
+def generation_alone(run: Path, groups: int = 320) -> float:
+    """Completion tokens per second of the engine alone, with as many groups in it as the run keeps."""
+    from actors.engine import VllmEngine
+    from r1ray.data.source import PromptSource
+    from r1ray.data.tokenizer import load_tokenizer
+
+    config: Config = load_config([str(run / "config.yaml")]).config
+    model = str(run / "final")
+    engine = VllmEngine(config, model)
+    engine.set_version(0)
+    prompts = PromptSource(config.data.train, config.data, load_tokenizer(model), config.run.seed)
+    rollout = config.rollout
+    sampling = Sampling(temperature=rollout.temperature, top_p=rollout.top_p, max_new_tokens=rollout.max_new_tokens)
+    submitted = done = tokens = 0
+    began = 0.0
+    while done < groups:
+        while submitted - done < rollout.groups_in_engine and submitted < groups + rollout.groups_in_engine:
+            task = prompts.task_at(submitted)
+            engine.submit(str(submitted), task.token_ids.tolist(), sampling, rollout.group_size)
+            submitted += 1
+        for _, completions in engine.step():
+            done += 1
+            if done == rollout.groups_in_engine:  # the first engine-full is warm-up
+                began, tokens = time.perf_counter(), 0
+            tokens += sum(len(c.token_ids) for c in completions)
+    return tokens / (time.perf_counter() - began)
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def in_child(what: str, run: Path, steps: int) -> float:
+    """One of the two measurements alone, in a fresh process with the environment of its actor."""
+    from actors.engine import CPU_ENVIRONMENT
+
+    command = [sys.executable, __file__, "--child", what, "--run", str(run), "--steps", str(steps)]
+    environment = {**os.environ, **CPU_ENVIRONMENT}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=900)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def measure(repeats: int, steps: int) -> dict[str, Any]:
+    rows = []
+    for i in range(repeats):
+        with tempfile.TemporaryDirectory() as scratch:
+            run = Path(scratch) / "run"
+            row = {"together": together(run, steps)}
+            row["generation_alone"] = in_child("generation", run, steps)
+            row["learner_alone"] = in_child("learner", run, steps)
+        row["ratio"] = row["together"] / min(row["generation_alone"], row["learner_alone"])
+        print(f"repeat {i + 1}: " + ", ".join(f"{k} {v:,.2f}" for k, v in row.items()), flush=True)
+        rows.append(row)
+    machine = this_machine()
+    return {
+        "what": "completion tokens per second; ratio = together / min(generation alone, learner alone)",
+        "machine": {"cores": machine.cores, "memory_gib": round(machine.memory_bytes / 2**30, 1)},
+        "steps": steps,
+        "repeats": rows,
+        "median": {key: statistics.median(r[key] for r in rows) for key in rows[0]},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=36)
+    parser.add_argument("--child", choices=["generation", "learner"])
+    parser.add_argument("--run", type=Path)
+    arguments = parser.parse_args()
+    if arguments.child:
+        alone = {"generation": generation_alone, "learner": lambda run: learner_alone(run, arguments.steps)}
+        print(alone[arguments.child](arguments.run))
+        return
+    result = measure(arguments.repeats, arguments.steps)
+    target = ROOT / "benchmarks" / "results" / "overlap.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result["median"], indent=1))
+
+
+if __name__ == "__main__":
+    main()

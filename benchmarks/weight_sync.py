@@ -1,0 +1,104 @@
+"""Speed of a weight transfer over gloo on loopback, with and without the digest of its bytes.
+
+    python benchmarks/weight_sync.py --mebibytes 400          writes benchmarks/results/weight_sync.json
+
+One sender and one or two receivers, a process each with one thread; medians over repeats, digest on and off in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from learner.publish import WeightPublisher
+from r1ray.config.schema import SyncConfig
+from r1ray.machine import this_machine
+from r1ray.transport.channel import Rendezvous, join
+from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, spec_of
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def receive(rendezvous: Rendezvous, rank: int, specs: list[TensorSpec], config: SyncConfig, repeats: int) -> None:
+    """A receiver: every transfer into fresh buffers, as a rollout worker does."""
+    torch.set_num_threads(1)
+    channel = join(rendezvous, rank=rank, host="127.0.0.1")
+    for _ in range(repeats):
+        digest = Digest()
+        for bucket in bucket_plan(specs, config.bucket_bytes):
+            buffer = channel.buffer(bucket.nbytes)
+            channel.broadcast(buffer)
+            if config.digest != "off":
+                digest.update(buffer)
+
+
+def transfer(weights: dict[str, torch.Tensor], receivers: int, digest: str, repeats: int) -> float:
+    """Median seconds of one transfer."""
+    config = SyncConfig(digest=digest)
+    specs = [spec_of(n, t) for n, t in weights.items()]
+    publisher = WeightPublisher(config, transport="gloo", specs=specs, is_sender=True)
+    rendezvous = publisher.open_epoch(1, receivers, "127.0.0.1")
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=receive, args=(rendezvous, 1 + i, specs, config, repeats)) for i in range(receivers)
+    ]
+    for process in processes:
+        process.start()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        publisher.send(weights.items())
+        seconds.append(time.perf_counter() - began)
+    for process in processes:
+        process.join(60)
+    return statistics.median(seconds[1:])  # the first forms the group
+
+
+def digest_rate(mebibytes: int) -> float:
+    """MiB per second of the digest alone, one thread."""
+    buffer = torch.randint(0, 255, (mebibytes << 20,), dtype=torch.uint8)
+    times = []
+    for _ in range(5):
+        began = time.perf_counter()
+        Digest().update(buffer)
+        times.append(time.perf_counter() - began)
+    return mebibytes / statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mebibytes", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=6)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    count = max(1, arguments.mebibytes // 16)
+    weights = {f"layer.{i}": torch.randn(4 << 20) for i in range(count)}  # 16 MiB each
+    rows: list[dict[str, Any]] = []
+    for receivers in (1, 2):
+        row: dict[str, Any] = {"receivers": receivers}
+        for digest in ("off", "wire"):
+            seconds = transfer(weights, receivers, digest, arguments.repeats)
+            row[f"{digest}_mib_per_s"] = round(count * 16 / seconds, 1)
+        row["digest_costs"] = round(1 - row["wire_mib_per_s"] / row["off_mib_per_s"], 3)
+        rows.append(row)
+    machine = this_machine()
+    result = {
+        "machine": {"cores": machine.cores, "memory_gib": round(machine.memory_bytes / 2**30, 1)},
+        "mebibytes": count * 16,
+        "digest_alone_mib_per_s": round(digest_rate(256), 1),
+        "transfers": rows,
+    }
+    target = ROOT / "benchmarks" / "results" / "weight_sync.json"
+    target.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
