@@ -16,14 +16,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from actors.engine import Applied, GenerationEngine, TransferSpecs
+from actors.work import Prompts, Services, Transfer, Work
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError, WeightSyncError
 from r1ray.ledger.records import Lease
+from r1ray.machine import memory_in_use
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 
@@ -31,62 +32,31 @@ R = TypeVar("R")
 UNSYNCED = -1
 """Version of a worker that has not completed a weight sync; it leases nothing."""
 
-
-class Prompts(Protocol):
-    def task_at(self, index: int) -> PromptTask: ...
-
-
-class Services(Protocol):
-    """The rest of the system as this worker sees it. Each call blocks at most its own deadline."""
-
-    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
-        """Prompts to answer; waits a short while for some, so an empty list means "ask again"."""
-        ...
-
-    def serving(self, worker_id: str, version: int) -> None:
-        """This worker serves policy `version` from now on. Does not wait; `lease` says it again."""
-        ...
-
-    def deliver(self, groups: list[bytes]) -> None:
-        """Have the groups scored and stored. Raises InfrastructureError where that is not certain."""
-        ...
-
-    def fail(self, group_id: str, reason: str) -> None:
-        """The prompt of `group_id` cannot be answered."""
-        ...
-
-
-@dataclass(slots=True)
-class Work:
-    """One request in the engine: a leased group, or an evaluation prompt with a future."""
-
-    prompt: PromptTask
-    sampling: Sampling
-    leased_at: float
-    submitted_at: float
-    group_id: str
-    n: int  # completions
-    result: Future[RolloutGroup] | None  # evaluation only
-
-
-@dataclass(slots=True)
-class Transfer:
-    version: int
-    deadline: float
-    result: Future[Applied]
+PRESSURE_S = 1.0
+"""Between two looks at a host that is short of memory."""
 
 
 class RolloutWorker:
     """See the module's text. `start` runs the threads; the other methods may be called from any thread."""
 
     def __init__(
-        self, *, config: Config, worker_id: str, engine: GenerationEngine, prompts: Prompts, services: Services
+        self,
+        *,
+        config: Config,
+        worker_id: str,
+        engine: GenerationEngine,
+        prompts: Prompts,
+        services: Services,
+        memory: Callable[[], float] = memory_in_use,
     ) -> None:
+        """`memory()` is the share of the host's memory that is in use."""
         self._config = config
         self._id = worker_id
         self._engine = engine
         self._prompts = prompts
         self._services = services
+        self._memory = memory
+        self._short_of_memory = False
         self._changed = threading.Condition()
         self._inbox: deque[list[Work]] = deque()  # what was leased, or asked for, together
         self._outbox: deque[RolloutGroup] = deque()
@@ -156,11 +126,12 @@ class RolloutWorker:
         ]
 
     def stats(self) -> dict[str, float]:
-        """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered, and
-        stuck_s: how long the engine has been in one step)."""
+        """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered,
+        short_of_memory: 1 while it leases nothing for that, stuck_s: how long the engine has been in one step)."""
         self._refuse_if_failed()
         began = self._step_began
         gauges: dict[str, float] = {"version": self._version, "leased": self._leased, "undelivered": self._undelivered}
+        gauges["short_of_memory"] = float(self._short_of_memory)
         gauges["stuck_s"] = 0.0 if began is None else time.monotonic() - began
         return {**self._counts, **gauges}
 
@@ -210,6 +181,11 @@ class RolloutWorker:
                 if self._stopping:
                     return
                 want, version = room - self._leased, self._version
+                # What is in the engine is finished and sent on, which frees memory, or at least takes no more of it.
+                self._short_of_memory = self._memory() > self._config.recovery.memory_share
+                if self._short_of_memory:
+                    self._changed.wait_for(lambda: self._stopping, PRESSURE_S)
+                    continue
             leases = self._services.lease(self._id, version, want)
             works = [w for w in map(self._work, leases) if w is not None]
             with self._changed:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from r1ray.errors import DiskFull
 
 ASIDE = ".partial-"
 """Prefix of the name of a folder that is still being written; a leftover of a crash has it too."""
@@ -17,6 +20,7 @@ def write_aside(target: Path) -> Iterator[Path]:
     """Give an empty folder beside `target` that becomes `target` when the block ends without an exception.
 
     Every file is on the disk before the rename and the rename is before the return. After an exception nothing is left.
+    Raises DiskFull where there is no room.
     """
     aside = target.with_name(ASIDE + target.name)
     shutil.rmtree(aside, ignore_errors=True)  # of a run that died here
@@ -28,9 +32,16 @@ def write_aside(target: Path) -> Iterator[Path]:
         sync(aside)
         aside.rename(target)
         sync(target.parent)
-    except BaseException:
+    except BaseException as e:
         shutil.rmtree(aside, ignore_errors=True)
+        if _is_full(e):
+            raise DiskFull(f"no room for {target}, nothing of it was kept: free space on its disk ({e})") from e
         raise
+
+
+def _is_full(e: BaseException) -> bool:
+    """Whether a write failed for want of room. Safetensors has its own exception, whose text ends in that of Rust's."""
+    return (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or "os error 28" in str(e)
 
 
 def sync(path: Path) -> None:

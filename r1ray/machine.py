@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 1 << 30
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +40,29 @@ def this_machine() -> Machine:
     )
 
 
+def memory_in_use() -> float:
+    """The share of this machine's or container's memory that is in use and cannot be had back, 0 to 1."""
+    import psutil
+
+    host = psutil.virtual_memory()
+    share = 1.0 - float(host.available) / float(host.total)
+    if (limit := _container_limit()) < host.total:
+        share = max(share, _container_use() / limit)
+    return share
+
+
+def _container_use() -> int:
+    """Bytes in use by the control group, without the file cache that the kernel gives back."""
+    for folder, name in ((_CGROUP, "memory.current"), (_CGROUP / "memory", "memory.usage_in_bytes")):
+        if (folder / name).exists():
+            stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            return int((folder / name).read_text()) - int(stat.get("inactive_file", 0))
+    return 0
+
+
 def _container_limit() -> int:
     """Memory limit of the control group (version 2, then 1), in bytes."""
-    for path in (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes")):
+    for path in (_CGROUP / "memory.max", _CGROUP / "memory" / "memory.limit_in_bytes"):
         if path.exists() and (text := path.read_text().strip()).isdigit():
             return int(text)
     return 1 << 62

@@ -15,6 +15,7 @@ JSON mapping does) and read back as floats.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import json
 import math
@@ -22,7 +23,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from r1ray.errors import ConfigError, IntegrityError
 
@@ -55,7 +56,7 @@ class MetricsWriter:
         self._clock = clock
         self._wandb = _start_wandb(run_dir, wandb_project) if wandb_project else None
         self._board = _TensorBoard(run_dir / "tensorboard") if tensorboard else None
-        self._files = {name: _open_lines(run_dir / name) for name in (METRICS, EVALUATIONS, TRANSCRIPTS, EVENTS)}
+        self._files = {name: _Lines(run_dir / name) for name in (METRICS, EVALUATIONS, TRANSCRIPTS, EVENTS)}
 
     def step(self, step: int, metrics: Mapping[str, float]) -> Row:
         """Record the metrics of training step `step`; returns the line as written."""
@@ -105,17 +106,39 @@ class MetricsWriter:
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         # A lone surrogate, which UTF-8 refuses, becomes its \\u escape: valid JSON that reads back the same.
-        file = self._files[name]
-        file.write(
-            json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace") + b"\n"
-        )
-        file.flush()
+        line = json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+        self._files[name].write(line + b"\n")
 
     def _plot(self, step: int, metrics: Mapping[str, float]) -> None:
         if self._board:
             self._board.scalars(step, self._clock(), metrics)
         if self._wandb:
             self._wandb.log({"step": step, **metrics})
+
+
+class _Lines:
+    """A file of whole lines, for appending. While its disk is full, lines wait in memory and are written with later ones."""
+
+    def __init__(self, path: Path) -> None:
+        """Cuts off an unfinished last line."""
+        self._file = path.open("ab", buffering=0)
+        self._waiting = bytearray()
+        whole = path.read_bytes().rfind(b"\n") + 1
+        if whole < self._file.tell():
+            self._file.truncate(whole)
+            self._file.seek(0, os.SEEK_END)
+
+    def write(self, line: bytes) -> None:
+        self._waiting += line
+        try:
+            while self._waiting:
+                del self._waiting[: self._file.write(self._waiting)]
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _TensorBoard:
@@ -156,16 +179,6 @@ def _start_wandb(run_dir: Path, project: str) -> Any:
 
 def _run_id(run_dir: Path) -> str:
     return str(json.loads((run_dir / "run.json").read_text())["run_id"])
-
-
-def _open_lines(path: Path) -> BinaryIO:
-    """Open for appending whole lines."""
-    file = path.open("ab")
-    whole = path.read_bytes().rfind(b"\n") + 1
-    if whole < file.tell():
-        file.truncate(whole)
-        file.seek(0, os.SEEK_END)
-    return file
 
 
 def _is_number(value: Any) -> bool:

@@ -205,6 +205,8 @@ class Fleet:
             return
         generated = stats["tokens"] - member.stats.get("tokens", 0.0)
         member.tokens_per_s = generated / max(1e-9, now - member.heard)
+        if stats["short_of_memory"] != member.stats.get("short_of_memory", 0.0):
+            self._event("memory_pressure", worker=member.remote.name, leasing=not stats["short_of_memory"])
         member.stats, member.heard = stats, now
         if generated:
             self._deaths = 0

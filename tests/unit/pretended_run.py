@@ -143,7 +143,7 @@ class World:
 
         ready: Future[Any] = Future()
         ready.set_result({"place": {"pid": 1, "node": "n"}, "evaluation": {}})
-        stats = {"tokens": 1.0, "stuck_s": 0.0}
+        stats = {"tokens": 1.0, "stuck_s": 0.0, "short_of_memory": 0.0}
         return FakeRemote(name, stats=lambda: dict(stats), receive_weights=receive, drain=lambda s: None), ready
 
     def run(self) -> bool:

@@ -40,7 +40,7 @@ class World:
         self.fleet.tick()
 
     def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
-        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0}
+        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0}
         self.remotes[name] = FakeRemote(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
         self.readies[name] = Future()
         return self.remotes[name], self.readies[name]
@@ -104,7 +104,7 @@ def test_a_sync_that_passed_a_silent_worker_by_leaves_it_unsynced() -> None:
     held = world.remotes["rollout-0"].pending[-1]
     world.after(5.0)
     world.fleet.synced(("rollout-1",), 2)
-    held.set_result({"tokens": 0.0, "stuck_s": 0.0})
+    held.set_result({"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0})
     world.after(0.1)
     assert world.fleet.unsynced() == ["rollout-0"]
     assert world.fleet.members["rollout-0"].version == 1

@@ -73,6 +73,31 @@ def worker(services: Services, engine: ScriptedEngine) -> Iterator[RolloutWorker
     services.offers.put([])
 
 
+def test_leases_nothing_while_the_host_is_short_of_memory(
+    services: Services, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.rollout.PRESSURE_S", 0.01)
+    in_use = iter([0.95, 0.95, 0.5])
+    looks: queue.Queue[float] = queue.Queue()
+
+    def memory() -> float:
+        assert services.asked.empty()
+        share = next(in_use)
+        looks.put(share)
+        return share
+
+    worker = RolloutWorker(
+        config=Config(), worker_id="w", engine=engine, prompts=Prompts(), services=services, memory=memory
+    )
+    worker.start()
+    receive(worker, engine, 0)
+    assert services.asked.get(timeout=WAIT_S)
+    assert [looks.get_nowait() for _ in range(3)] == [0.95, 0.95, 0.5]
+    assert worker.stats()["short_of_memory"] == 0.0
+    worker.stop()
+    services.offers.put([])
+
+
 def receive(worker: RolloutWorker, engine: ScriptedEngine, version: int, arrived: Any = True, **changes: Any) -> Any:
     engine.arrived = arrived
     arguments: dict[str, Any] = {"group": None, "specs": [], "bucket_bytes": 1, "deadline_s": WAIT_S} | changes

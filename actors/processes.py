@@ -1,0 +1,43 @@
+"""The processes of the queue, the reward workers and the rollout workers, and what all processes of a run have in common.
+
+Nothing here imports torch: a queue owner that died is back before anybody misses it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from actors.queue import QueueOwner
+from actors.remote import RewardActor, RolloutActor
+
+
+def _begin(log: Path) -> None:
+    """Send all that this process prints to `log`, where its node has the run folder, and its stacks there on SIGUSR1."""
+    if log.parent.is_dir():  # on a node without it, Ray's own session folder has the output
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        os.close(descriptor)
+    faulthandler.enable(file=2)
+    faulthandler.register(signal.SIGUSR1, file=2)
+
+
+class Logged:
+    """Mixed into an actor's class: the first argument is the file that its process writes to."""
+
+    def __init__(self, log: Path, *args: Any) -> None:
+        _begin(log)
+        super().__init__(*args)
+
+
+class QueueProcess(Logged, QueueOwner): ...
+
+
+class RewardProcess(Logged, RewardActor): ...
+
+
+class RolloutProcess(Logged, RolloutActor): ...

@@ -1,0 +1,68 @@
+"""A full disk: records wait in memory, folders are whole or absent, and the failure has its name."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from learner.files import write_aside
+from r1ray.errors import DiskFull
+from r1ray.metrics import MetricsWriter, read_events, read_metrics
+
+
+class SmallDisk:
+    """A file on a disk with `room` bytes."""
+
+    def __init__(self, path: Path, room: int) -> None:
+        self._path = path
+        self.room = room
+
+    def write(self, data: bytearray) -> int:
+        fits = bytes(data[: self.room])
+        if not fits:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        with self._path.open("ab") as file:
+            file.write(fits)
+        self.room -= len(fits)
+        return len(fits)
+
+    def close(self) -> None: ...
+
+
+def test_records_wait_for_room_and_none_is_torn_or_twice(tmp_path: Path) -> None:
+    with MetricsWriter(tmp_path, tensorboard=False, clock=lambda: 0.0) as writer:
+        writer.event("started")
+        lines = writer._files["events.jsonl"]
+        lines._file.close()
+        disk = SmallDisk(tmp_path / "events.jsonl", room=10)  # not even one line
+        lines._file = disk  # type: ignore[assignment]
+        writer.event("paused")
+        writer.event("still paused")
+        assert [e["kind"] for e in read_events(tmp_path)] == ["started"]
+        writer.step(0, {"reward/mean": 1.0})  # another file, whose disk has room
+        assert len(read_metrics(tmp_path)) == 1
+        disk.room = 10**6
+        writer.event("resumed")
+        assert [e["kind"] for e in read_events(tmp_path)] == ["started", "paused", "still paused", "resumed"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_folder_that_does_not_fit_leaves_nothing_and_says_so(tmp_path: Path, error: Exception) -> None:
+    with pytest.raises(DiskFull, match=r"step_000002.*free space"), write_aside(tmp_path / "step_000002") as aside:
+        (aside / "manifest.json").write_text(json.dumps({}))
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_failure_of_a_folder_keeps_its_name(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), write_aside(tmp_path / "x"):
+        raise PermissionError(errno.EACCES, "no")
