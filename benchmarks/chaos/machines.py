@@ -130,7 +130,7 @@ class Machines:
     def actors(self, title: str) -> list[psutil.Process]:
         """Processes of the actor class `title` on both nodes."""
         places = [p.pid for p in (self._head, self._node) if p is not None]
-        return [p for pid in places for p in tree(pid) if _title(p).startswith(f"ray::{title}")]
+        return [p for pid in places for p in tree(pid) if process_title(p).startswith(f"ray::{title}")]
 
     def owns(self, pid: int) -> bool:
         """Whether `pid` is a living process of these nodes."""
@@ -172,7 +172,7 @@ def _name(process: psutil.Process) -> str:
     return ""
 
 
-def _title(process: psutil.Process) -> str:
+def process_title(process: psutil.Process) -> str:
     """What the process calls itself; Ray's workers put the class of their actor there."""
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         return " ".join(process.cmdline())

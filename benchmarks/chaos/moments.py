@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 
-from benchmarks.chaos.machines import Machines, frozen, kill
+from benchmarks.chaos.machines import Machines, frozen, kill, process_title
 from benchmarks.chaos.observe import Observed
 
 MOMENT_S = 20.0
@@ -96,46 +96,48 @@ def rollout_generating(world: World) -> Struck | None:
         return _strike("rollout worker, generating", process, f"{name} held {leased} leases") if leased else None
 
 
-def _sync_held_open(world: World) -> Iterator[tuple[str, psutil.Process]]:
-    """Yields once, while a weight sync cannot end because a worker that takes part in it is held; or not at all."""
+def rollout_in_sync(world: World) -> Struck | None:
+    """The worker is held, so that the sync that it takes part in cannot end."""
     seen = world.seen
     if (found := world.rollout()) is None or not _wait(lambda: seen.step_under_way() is not None, every_s=0.002):
-        return
+        return None
     name, process = found
     with frozen(process):
         if (step := seen.step_under_way()) is None:
-            return
+            return None
         due = f"weight sync of policy {step + 1}"
-        if _wait(lambda: seen.waiting_for() == due or seen.step_under_way() != step) and seen.step_under_way() == step:
-            yield name, process
-
-
-def rollout_in_sync(world: World) -> Struck | None:
-    for name, process in _sync_held_open(world):
-        return _strike("rollout worker, in a weight sync", process, f"{name}: {world.seen.waiting_for()}")
-    return None
+        if (
+            not _wait(lambda: seen.waiting_for() == due or seen.step_under_way() != step)
+            or seen.step_under_way() != step
+        ):
+            return None
+        return _strike("rollout worker, in a weight sync", process, f"{name}: {due}")
 
 
 # -- the learner --------------------------------------------------------------------------------------------------
 
 
+def _learner_caught(world: World, method: str, kind: str) -> Struck | None:
+    """A rank that executes `method` now: Ray puts it into the title of the process."""
+    title = f"ray::LearnerProcess.{method}"
+    ranks = world.learners()
+
+    def is_busy(rank: psutil.Process) -> bool:
+        return process_title(rank).startswith(title)
+
+    if not _wait(lambda: any(map(is_busy, ranks)), every_s=0.001) or not (caught := list(filter(is_busy, ranks))):
+        return None
+    rank = world.rng.choice(caught)
+    with frozen(rank):
+        return _strike(kind, rank, title) if is_busy(rank) else None
+
+
 def learner_in_sync(world: World) -> Struck | None:
-    for _ in _sync_held_open(world):
-        rank = world.rng.choice(world.learners())
-        return _strike("learner rank, in a weight sync", rank, world.seen.waiting_for())
-    return None
+    return _learner_caught(world, "publish", "learner rank, in a weight sync")
 
 
 def learner_in_step(world: World) -> Struck | None:
-    """One rank is held, so that the step cannot end; the other one waits for it in a collective."""
-    if not _wait(lambda: world.seen.step_under_way() is not None, every_s=0.002) or not (ranks := world.learners()):
-        return None
-    rank = world.rng.choice(ranks)
-    with frozen(rank):
-        # Twice the time between two writes of status.json, so that it speaks of now.
-        time.sleep(2.0)
-        waiting = world.seen.waiting_for()
-        return _strike("learner rank, in a step", rank, waiting) if waiting.startswith("learner to train") else None
+    return _learner_caught(world, "train_step", "learner rank, in a step")
 
 
 def learner_in_checkpoint(world: World) -> Struck | None:

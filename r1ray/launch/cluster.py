@@ -15,11 +15,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
+from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE, QUEUE, reward_names
 from r1ray.config.schema import Config
 from r1ray.control.calls import Place
 from r1ray.errors import InfrastructureError, ProcessDied
-from r1ray.launch.processes import LearnerProcess, QueueProcess, RewardProcess, RolloutProcess, dump_stack
+from r1ray.launch.processes import LearnerProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 

@@ -1,8 +1,7 @@
-"""The actors' processes: what is the same for all of them, and the two that need Ray to be built."""
+"""The learner's process, and a look into any process."""
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import shutil
 import signal
@@ -14,8 +13,8 @@ from typing import Any
 
 import ray
 
-from actors.queue import QueueOwner
-from actors.remote import QUEUE, Asker, RewardActor, RolloutActor, place
+from actors.processes import Logged
+from actors.remote import QUEUE, Asker, place
 from learner.actor import LearnerActor
 from r1ray.config.schema import Config
 
@@ -23,34 +22,6 @@ FETCH_GROUPS = 64
 """Payloads of one answer of the queue."""
 
 PY_SPY_S = 15.0
-
-
-def _begin(log: Path) -> None:
-    """Send all that this process prints to `log`, where its node has the run folder, and its stacks there on SIGUSR1."""
-    if log.parent.is_dir():  # on a node without it, Ray's own session folder has the output
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        os.close(descriptor)
-    faulthandler.enable(file=2)
-    faulthandler.register(signal.SIGUSR1, file=2)
-
-
-class _Logged:
-    """Mixed into an actor's class: the first argument is the file that its process writes to."""
-
-    def __init__(self, log: Path, *args: Any) -> None:
-        _begin(log)
-        super().__init__(*args)
-
-
-class QueueProcess(_Logged, QueueOwner): ...
-
-
-class RewardProcess(_Logged, RewardActor): ...
-
-
-class RolloutProcess(_Logged, RolloutActor): ...
 
 
 class _FetchingLearner(LearnerActor):
@@ -78,7 +49,7 @@ class _FetchingLearner(LearnerActor):
         return {**super().setup(address, port), "place": place()}
 
 
-class LearnerProcess(_Logged, _FetchingLearner): ...
+class LearnerProcess(Logged, _FetchingLearner): ...
 
 
 def dump_stack(pid: int) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from r1ray.errors import ConfigError
+
+if TYPE_CHECKING:  # workers that carry no weights import this module too
+    import torch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
