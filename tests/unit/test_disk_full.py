@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 from pathlib import Path
 
 import pytest
@@ -57,9 +56,13 @@ def test_records_wait_for_room_and_none_is_torn_or_twice(tmp_path: Path) -> None
     ],
 )
 def test_a_folder_that_does_not_fit_leaves_nothing_and_says_so(tmp_path: Path, error: Exception) -> None:
-    with pytest.raises(DiskFull, match=r"step_000002.*free space"), write_aside(tmp_path / "step_000002") as aside:
-        (aside / "manifest.json").write_text(json.dumps({}))
-        raise error
+    def save() -> None:
+        with write_aside(tmp_path / "step_000002") as aside:
+            (aside / "manifest.json").write_text("{}")
+            raise error
+
+    with pytest.raises(DiskFull, match=r"step_000002.*free space"):
+        save()
     assert list(tmp_path.iterdir()) == []
 
 
