@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -179,7 +178,6 @@ def _by_calls(box: Sandbox, code: str, tests: dict[str, Any], limits: Limits, de
             Program(argv=[*argv, "judge", str(ours.fileno())], files={"guest.py": _GUEST}, fds=[ours.fileno()], stdin=work),
             Program(argv=[*argv, "candidate", str(theirs.fileno())], files={"guest.py": _GUEST}, fds=[theirs.fileno()]),
         ]  # fmt: skip
-        os.set_inheritable(ours.fileno(), False)
         running = [box.start(side, limits, stack) for side in sides]
         ours.close()
         theirs.close()
@@ -192,8 +190,8 @@ def _by_calls(box: Sandbox, code: str, tests: dict[str, Any], limits: Limits, de
             report["why"] = "memory"
         yield Verdict(test=report["test"], why=report["why"], text=report["text"])
     if len(reports) < total and not (reports and reports[-1]["stop"]):
-        if judged.reason == "exit" and candidate.reason == "exit":
+        if not reports and judged.reason == "exit" and candidate.reason == "exit":
             said = (judged.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1][:200]
             raise DataError(f"the tests themselves failed to run: {said}")
         why = "memory" if "memory" in (candidate.reason, judged.reason) else judged.reason
-        yield Verdict(test=len(reports), why=why)
+        yield Verdict(test=len(reports), why="crash" if why == "exit" else why)

@@ -1,0 +1,134 @@
+"""How fast verifiers judge, and what hostile samples cost the others.
+
+    python benchmarks/verifiers.py [--write]
+
+Prints plain answers a second, symbolic comparisons a second, short sandboxed programs a second, calls of functions under
+test a second, and the delay that hostile answers cause to easy ones. `--write` keeps them in benchmarks/results/verifiers.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from r1ray.config.schema import RewardConfig, RewardWorkerConfig
+from r1ray.rewards.base import Sample
+from r1ray.rewards.scorer import Scorer
+
+RESULT = Path(__file__).parent / "results" / "verifiers.json"
+HOSTILE = ["9^{9^{9^9}}", "(10^7)!", "(x+y+z+w)^{400}", "9^{9^{9^8}}", "(10^8)!", "(x+y+z+w)^{500}"]
+_FRESH = itertools.count()
+
+
+def scorer(verifier: str, timeout_s: float = 10.0) -> Scorer:
+    """One accuracy reward, its processes started."""
+    made = Scorer(
+        [RewardConfig(name="accuracy", params={"verifier": verifier})], RewardWorkerConfig(timeout_s=timeout_s)
+    )
+    made.check()
+    return made
+
+
+def rate(judge: Scorer, samples: Sequence[Sample]) -> float:
+    """Samples a second, all of them begun at once; every one must be right."""
+    began = time.perf_counter()
+    pending = [judge.begin(sample) for sample in samples]
+    scores = [p.result().score for p in pending]
+    seconds = time.perf_counter() - began
+    assert all(score.reward == 1.0 for score in scores), next(score for score in scores if score.reward != 1.0)
+    return len(samples) / seconds
+
+
+def plain(n: int) -> Sample:
+    """A chain of thought and a number."""
+    return Sample(response=f"<think>{n} it is, I think.</think> <answer> {n:,} </answer>", answer=str(n))
+
+
+def symbolic(n: int) -> Sample:
+    """An expression that only the algebra system can compare; new each time, as its library remembers."""
+    fresh = next(_FRESH)
+    return Sample(response=f"\\boxed{{\\frac{{x+{fresh}}}{{2}}}}", answer=f"\\frac{{x}}{{2}}+\\frac{{{fresh}}}{{2}}")
+
+
+def program(n: int) -> Sample:
+    """A short program with one test."""
+    return Sample(response=f"```python\nprint(int(input()) + {n})\n```", answer=[{"stdin": "1", "stdout": str(n + 1)}])
+
+
+def function(n: int) -> Sample:
+    """A function with three asserts: two sandboxes."""
+    asserts = [f"assert f({i}) == {i + n}" for i in range(3)]
+    return Sample(response=f"```python\ndef f(x): return x + {n}\n```", answer={"asserts": asserts})
+
+
+def easy_ms(judge: Scorer) -> list[float]:
+    """Milliseconds of symbolic answers, one after the other."""
+    times = []
+    for _ in range(15):
+        n = next(_FRESH)
+        began = time.perf_counter()
+        assert judge.begin(Sample(response=f"\\boxed{{x+{n}}}", answer=f"{n}+x")).result().score.reward == 1.0
+        times.append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def delays() -> dict[str, float]:
+    """How long easy answers take alone and beside hostile ones, in milliseconds; the worst of plain ones beside them."""
+    judge = scorer("math", timeout_s=5.0)
+    easy_ms(judge)
+    alone = easy_ms(judge)
+    for text in HOSTILE:
+        judge.begin(Sample(response=f"\\boxed{{{text}}}", answer="7"))
+    beside = easy_ms(judge)
+    worst = 0.0
+    for n in range(1000):
+        began = time.perf_counter()
+        judge.begin(plain(n)).result()
+        worst = max(worst, 1000 * (time.perf_counter() - began))
+    judge.close()
+    return {
+        "easy_alone_ms": statistics.median(alone),
+        "easy_beside_hostile_ms": statistics.median(beside),
+        "easy_beside_hostile_worst_ms": max(beside),
+        "plain_beside_hostile_worst_ms": worst,
+    }
+
+
+def main() -> None:
+    """Measure, print, and keep what was measured where asked to."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
+    arguments = parser.parse_args()
+    maths, code = scorer("math"), scorer("code")
+    rate(maths, [symbolic(i) for i in range(50)])
+    rate(code, [program(i) for i in range(8)])
+    result = {
+        "plain_per_s": rate(maths, [plain(i) for i in range(20_000)]),
+        "symbolic_per_s": rate(maths, [symbolic(i) for i in range(400)]),
+        "programs_per_s": rate(code, [program(i) for i in range(200)]),
+        "function_tests_per_s": rate(code, [function(i) for i in range(60)]),
+    }
+    maths.close()
+    code.close()
+    result = {key: round(value, 1) for key, value in {**result, **delays()}.items()}
+    machine = {
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+    }
+    text = json.dumps({"machine": machine, **result}, indent=1)
+    print(text)
+    if arguments.write:
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
