@@ -80,7 +80,6 @@ def _determinism(config: Config) -> Iterator[Problem]:
 
 def _waiting(config: Config) -> Iterator[Problem]:
     """Waits that end before what they wait for may end: such a run never moves, or dies of one failure."""
-    deadlines = config.deadlines
     for shorter, longer, what in (
         ("reward_worker.timeout_s", "queue.lease_timeout_s", "one verification of a leased group"),
         ("queue.lease_timeout_s", "deadlines.batch_s", "the lease of a worker that died"),

@@ -190,7 +190,7 @@ class DeadlineConfig:
 
 @dataclass
 class RecoveryConfig:
-    worker_restarts: int = 10  # in a row, of rollout workers (reset by one that generates) or reward workers (by a step)
+    worker_restarts: int = 10  # in a row, of rollout workers (reset by one that generates) or reward workers
     learner_restarts: int = 5  # in a row; reset by a checkpoint
     queue_restarts: int = 20  # in a row; reset by a training step
     outage_s: float = 600.0  # how long a full disk, or a queue or reward worker that restarts, is waited out

@@ -66,5 +66,3 @@ def test_a_broken_message_is_refused_by_name(change: Any, message: str) -> None:
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(WireError):
         unpack_scored(noise)
-
-

@@ -18,7 +18,7 @@ def learner(digest: str = "d") -> FakeRemote:
     return FakeRemote(
         "learner-0",
         open_epoch=lambda epoch, receivers: ("rendezvous", epoch, receivers),
-        weight_specs=lambda: [],
+        weight_specs=list,
         publish=lambda version: Sent(digest=digest, seconds=0.0),
     )
 
