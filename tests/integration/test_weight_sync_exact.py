@@ -112,7 +112,9 @@ def hosts(ray_cluster: None, folders: Any) -> Iterator[tuple[Any, Any]]:
 def publisher(folders: Any) -> WeightPublisher:
     config = Config()
     config.sync.bucket_bytes, config.sync.bucket_deadline_s = 1 << 16, 5.0
-    return WeightPublisher(config.sync, transport="gloo", specs=[spec_of(n, t) for n, t in folders[2].items()], is_sender=True)
+    return WeightPublisher(
+        config.sync, transport="gloo", specs=[spec_of(n, t) for n, t in folders[2].items()], is_sender=True
+    )
 
 
 def specs_of(weights: dict[str, torch.Tensor]) -> list[tuple[str, str, tuple[int, ...]]]:
@@ -136,7 +138,9 @@ def test_after_a_sync_in_flight_the_engine_is_the_exported_checkpoint(hosts: Any
     after, expected = ray.get([h.generate.remote(PROMPTS, GREEDY) for h in (received, loaded)], timeout=60)
     assert tokens(after) == tokens(expected)
     assert tokens(after) != tokens(before)
-    difference = max(np.abs(a.behavior_logprobs - e.behavior_logprobs).max() for a, e in zip(after, expected, strict=True))
+    difference = max(
+        np.abs(a.behavior_logprobs - e.behavior_logprobs).max() for a, e in zip(after, expected, strict=True)
+    )
     print(f"\ngreedy: 16/16 identical, largest log-probability difference {difference:.1e}")
     assert difference < 1e-4
     assert {s.version for c in after for s in c.version_spans} == {5}
@@ -192,5 +196,3 @@ def test_weights_that_load_wrong_are_found_by_reading_back(hosts: Any, folders: 
     publisher.send(folders[2].items())
     with pytest.raises(ServedWeightsDiffer, match="mlp.down_proj"):
         ray.get(answer, timeout=60)
-
-
