@@ -126,10 +126,13 @@ class RolloutActor:
         Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet must know its kind.
         """
         from actors.engine import VllmEngine
+        from actors.leftovers import remove_leftovers
         from actors.rollout import RolloutWorker
         from r1ray.data.source import PromptSource, evaluation_prompts
         from r1ray.data.tokenizer import load_tokenizer
 
+        if removed := remove_leftovers():
+            print(f"removed shared memory of processes that are gone: {', '.join(removed)}", flush=True)
         config, seed = self._config, self._config.run.seed
         tokenizer = load_tokenizer(self._model_path, self._vocab_hash)
         prompts = PromptSource(config.data.train, config.data, tokenizer, seed)

@@ -36,17 +36,20 @@ class Stalls:
 
     def tick(self, progress: Progress, fleet: Fleet, learners: LearnerGroup) -> None:
         """Look once. Raises BudgetSpent where a stall is to end the run."""
+        workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
         stage = progress.stage
+        if stage in (Stage.BATCH, Stage.EVALUATION) and not workers:
+            stage = Stage.DEADLINE  # that of their start
         stalled_s = self._watchdog.look(progress.marks(fleet), stage)
         if stalled_s is None:
             return
-        workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
         places = dict(learners.places) if stage is Stage.STEP else workers
         if stage is Stage.SYNC:
             places |= learners.places
         lines = [f"Nothing has moved for {stalled_s:.0f} s: no token, no score, no step.", *progress.explain(fleet)]
         lines += [f"\nStack of {name}:\n{stack}" for name, stack in self._stacks(places).items()]
         path = self._folder.path / f"stall-{progress.step:06d}.txt"
+        self._watchdog.told()
         write_atomic(path, "\n".join(lines).encode() + b"\n")
         policy = self._config.stall_policy
         self._writer.event("stalled", seconds=stalled_s, stage=stage.value, diagnosis=path.name, policy=policy)

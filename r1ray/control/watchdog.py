@@ -18,10 +18,10 @@ class Stage(Enum):
 
 
 class Watchdog:
-    """`look` tells for how long nothing has moved, once for each time that `stall_s` have passed so.
+    """`look` tells for how long nothing has moved, once that is `stall_s` or more.
 
-    Example with stall_s=10: look((5, 2, 1)) at 0 s -> None, the same at 11 s -> 11.0, at 15 s -> None, at 22 s -> 22.0,
-    look((6, 2, 1)) -> None.
+    Example with stall_s=10: look((5, 2, 1)) at 0 s -> None, the same at 11 s -> 11.0; told(); the same at 15 s -> None,
+    at 22 s -> 22.0; look((6, 2, 1)) -> None.
     """
 
     def __init__(self, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,5 +39,8 @@ class Watchdog:
             return None
         if now - self._told < self._stall_s:
             return None
-        self._told = now
         return now - self._moved
+
+    def told(self) -> None:
+        """It was dealt with, which may have taken its time: the next `stall_s` begin now."""
+        self._told = self._clock()

@@ -106,6 +106,8 @@ class Cluster:
             max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=1000,
+            # The ledger wants a local disk: where nothing else is said, that of the driver.
+            scheduling_strategy=None if self.config.ray.queue_resources else _here(),
         )
         path = str(Path(self.run_dir).absolute() / LEDGER_NAME)
         return RayRemote(QUEUE, actor.remote(self._log(QUEUE), path, settings, self.run_id), restarts=True)
@@ -190,3 +192,7 @@ class Cluster:
             except RayError as e:
                 found[name] = f"no answer from its node: {e}"
         return found
+
+
+def _here() -> NodeAffinitySchedulingStrategy:
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -43,10 +43,12 @@ def test_a_stall_is_told_again_only_after_as_long_again(clock: Clock) -> None:
     watchdog.look((1,), Stage.STEP)
     clock.now = 11
     assert watchdog.look((1,), Stage.STEP) == 11
-    clock.now = 20
+    clock.now = 15  # the diagnosis took 4 s
+    watchdog.told()
+    clock.now = 24
     assert watchdog.look((1,), Stage.STEP) is None
-    clock.now = 22
-    assert watchdog.look((1,), Stage.STEP) == 22
+    clock.now = 25
+    assert watchdog.look((1,), Stage.STEP) == 25
 
 
 def test_what_has_a_deadline_of_its_own_is_no_stall(clock: Clock) -> None:
@@ -124,6 +126,13 @@ def test_a_restart_ends_those_who_are_waited_for(
     world = World(tmp_path, "restart", stage)
     world.look()
     assert (world.looked_at, world.lost, world.learner_killed) == (looked_at, lost, learner_killed)
+
+
+def test_workers_that_start_have_a_deadline_of_their_own(tmp_path: Any) -> None:
+    world = World(tmp_path, "abort", Stage.BATCH)
+    world.fleet.members = {"rollout-2": SimpleNamespace(place=None)}
+    world.look()
+    assert world.events == []
 
 
 def test_an_abort_ends_the_run_and_names_the_diagnosis(tmp_path: Any) -> None:
