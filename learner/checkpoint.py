@@ -79,10 +79,8 @@ def _write(
 
     from learner.shards import write_shards
 
-    if folder.exists():
-        if defect(folder) is None:
-            raise IntegrityError(f"checkpoint {folder} exists already: nothing was written")
-        shutil.rmtree(folder)  # the run went on from the one before it
+    if folder.exists() and defect(folder) is None:
+        raise IntegrityError(f"checkpoint {folder} exists already: nothing was written")
     with write_aside(folder) as aside:
         for stem, stream in streams.items():
             write_shards(aside, stem, stream)

@@ -11,23 +11,20 @@ from torch import Tensor
 
 from learner.files import write_aside
 from learner.shards import write_shards
-from r1ray.errors import IntegrityError
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
 
 
 def export_model(weights: Iterator[tuple[str, Tensor]], *, source: Path, target: Path, writer: bool) -> None:
-    """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, which must not exist.
+    """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, in the place of an older export.
 
     Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
-    A collective: ranks that are not the `writer` only take part in gathering. Raises IntegrityError where `target` exists.
+    A collective: ranks that are not the `writer` only take part in gathering.
     """
     if not writer:
         for _ in weights:
             pass
         return
-    if target.exists():
-        raise IntegrityError(f"{target} exists already: nothing was exported; move it away or choose another folder")
     with write_aside(target) as folder:
         for path in source.iterdir():
             if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):

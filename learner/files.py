@@ -19,19 +19,24 @@ ASIDE = ".partial-"
 def write_aside(target: Path) -> Iterator[Path]:
     """Give an empty folder beside `target` that becomes `target` when the block ends without an exception.
 
-    Every file is on the disk before the rename and the rename is before the return. After an exception nothing is left.
+    Every file is on the disk before the rename and the rename is before the return. What was at `target` goes only then.
+    After an exception nothing is left.
     Raises DiskFull where there is no room.
     """
-    aside = target.with_name(ASIDE + target.name)
-    shutil.rmtree(aside, ignore_errors=True)  # of a run that died here
+    aside, replaced = target.with_name(ASIDE + target.name), target.with_name(f"{ASIDE}old-{target.name}")
+    for rest in (aside, replaced):
+        shutil.rmtree(rest, ignore_errors=True)  # of a run that died here
     aside.mkdir(parents=True)
     try:
         yield aside
         for path in aside.rglob("*"):
             sync(path)
         sync(aside)
+        if target.exists():
+            target.rename(replaced)
         aside.rename(target)
         sync(target.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
     except BaseException as e:
         shutil.rmtree(aside, ignore_errors=True)
         if _is_full(e):

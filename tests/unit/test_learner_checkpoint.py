@@ -14,7 +14,7 @@ from learner.checkpoint import defect, find_latest, prune
 from learner.export import export_model
 from learner.files import ASIDE, write_aside
 from learner.shards import read_shards, write_shards
-from r1ray.errors import IntegrityError
+from r1ray.errors import DiskFull, IntegrityError
 
 
 class FakeEngine:
@@ -78,7 +78,7 @@ def test_a_failed_write_leaves_nothing_and_still_reads_to_the_end(tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("learner.checkpoint._fingerprint", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match="no room for"):
         save(tmp_path, 1, engine)
     assert engine.read_to_the_end
     assert names(tmp_path) == []
@@ -269,5 +269,14 @@ def test_export_copies_the_tokenizer_byte_by_byte_and_not_the_old_weights(tmp_pa
     assert json.loads((target / "model.safetensors.index.json").read_text())["weight_map"] == {
         "w": "model-00001.safetensors"
     }
-    with pytest.raises(IntegrityError, match="exists already"):
-        export_model(iter(weights.items()), source=source, target=target, writer=True)
+
+
+def test_an_export_replaces_an_older_one(tmp_path):
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "config.json").write_text("{}")
+    target = tmp_path / "final"
+    for value in (1.0, 2.0):
+        export_model(iter([("w", torch.full((2,), value))]), source=source, target=target, writer=True)
+    assert [(n, t.tolist()) for n, t in read_shards(target, "model")] == [("w", [2.0, 2.0])]
+    assert names(tmp_path) == ["final", "model"]
