@@ -160,8 +160,8 @@ class Fleet:
         for _ in range(self._desired - len(staying)):
             self._start(now)
         # Those who serve stay longest, and of those the oldest.
-        leaving = sorted(reversed(staying), key=lambda item: item[1].health.state is State.HEALTHY)
-        for name, member in leaving[: max(0, len(staying) - self._desired)]:
+        by_use = sorted(staying, key=lambda item: item[1].health.state is not State.HEALTHY)
+        for name, member in by_use[self._desired :]:
             self._event("worker_draining", worker=name)
             if member.health.state is State.RESTARTING:
                 self._forget(name)
