@@ -2,7 +2,7 @@
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make test       everything that CI runs
-# make chaos      25 kills of processes of the embedded default (20 minutes); make chaos-short: each kind once
+# make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -76,7 +76,7 @@ lint: install
 
 chaos: install
 	$(BIN)/python -m benchmarks.chaos conf/tiny.yaml --kills 25 --seed $(SEED) --out benchmarks/results/chaos.json \
-		run.dir=runs/chaos run.steps=60 rollout.workers=2 learner.ranks=2 checkpoint.every_steps=2 evaluation.every_steps=0
+		run.dir=runs/chaos run.steps=80 rollout.workers=2 learner.ranks=2 checkpoint.every_steps=2 evaluation.every_steps=0
 
 chaos-short: install
 	$(BIN)/python -m pytest tests/integration/test_kill_every_kind.py tests/integration/test_kill_resume_exact.py

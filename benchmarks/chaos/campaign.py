@@ -21,7 +21,7 @@ from benchmarks.chaos.observe import Observed
 RECOVERY_S = 240.0
 """No death may stop the tokens for longer."""
 
-PAUSE_S = 4.0
+PAUSE_S = 3.0
 """Longest pause between a recovery and the next kill."""
 
 
@@ -117,7 +117,8 @@ class Campaign:
         code = world.machines.driver_exit()
         if code is not None:
             raise ChaosFailed(
-                f"the driver ended with {code} after {len(self.recoveries)} recoveries; see {self.logs}/driver.log"
+                f"the driver ended with {code} after {len(self.recoveries)} recoveries (0: the run was at its end, raise "
+                f"run.steps); see {self.logs}/driver.log"
             )
 
     def _await_end(self, world: World) -> None:
@@ -132,13 +133,13 @@ class Campaign:
             raise ChaosFailed(f"the driver ended with {code}; see {self.logs}/driver.log")
 
     def _figures(self, seen: Observed, seconds: float) -> dict[str, Any]:
-        redone, groups, (steps, again) = seen.redone(), seen.groups(), seen.steps_trained()
+        redone, groups = seen.redone(), seen.groups()
         return {
             "seed": self.seed,
             "kills": len(self.recoveries),
             "seconds": round(seconds, 1),
-            "steps": steps,
-            "steps_trained_again": again,
+            "steps": seen.steps_bound(),
+            "steps_trained_again": seen.steps_again(),
             "groups": groups,
             "groups_redone": redone,
             # Each group that was thrown away counts in full, however little of it was sampled.

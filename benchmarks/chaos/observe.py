@@ -70,14 +70,6 @@ class Observed:
         """All groups ever leased."""
         return int(self._number("SELECT COUNT(*) FROM groups") or 0)
 
-    def steps_trained(self) -> tuple[int, int]:
-        """(steps, steps that were trained again), by the policies that were published."""
-        rows = self._rows(
-            "SELECT version FROM published AS p"
-            " WHERE version > (SELECT MIN(version) FROM published WHERE incarnation = p.incarnation)"
-        )
-        return len({v for (v,) in rows}), len(rows) - len({v for (v,) in rows})
-
     # -- files --------------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
@@ -104,6 +96,11 @@ class Observed:
         names = ("step", "accuracy", "accuracy_se", "greedy_accuracy")
         lines = [e for e in self._lines("evaluations.jsonl") if "source" in e]
         return {e["source"]: {name: e[name] for name in names} for e in lines}
+
+    def steps_again(self) -> int:
+        """How many steps were trained more than once, counted as often as they were repeated."""
+        steps = [row["step"] for row in self._lines("metrics.jsonl") if "step" in row]
+        return len(steps) - len(set(steps))
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
         """A last line that is still being written is left out."""
