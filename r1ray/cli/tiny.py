@@ -30,12 +30,13 @@ def build_unless_current(path: Path) -> None:
 
 
 def build(path: Path, seed: int) -> None:
-    """Build the embedded model in `path`, with a progress bar on standard error."""
+    """Build the embedded model in `path`, with a progress bar on standard error, or a line now and then where it is a file."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task("loading torch", total=None)
 
         from learner.tiny.build import build_tiny_model
@@ -43,6 +44,8 @@ def build(path: Path, seed: int) -> None:
         def show(done: int, total: int, loss: float) -> None:
             what = f"building the embedded model in {path} (loss {loss:.2f})"
             bar.update(task, completed=done, total=total, description=what)
+            if not console.is_terminal and done % 100 == 0:
+                console.print(f"{what}: step {done} of {total}", soft_wrap=True)
 
         report = build_tiny_model(path, seed=seed, progress=show)
     Console(stderr=True, highlight=False).print(

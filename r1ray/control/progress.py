@@ -89,6 +89,11 @@ class Progress:
         self._evaluations[row["step"], row["source"]] = row
         self._written = float("-inf")
 
+    def _newest_evaluation(self) -> dict[str, Any] | None:
+        """The figures of the first source, which is the main one, at the newest step that was evaluated."""
+        newest = max((step for step, _ in self._evaluations), default=None)
+        return next((row for (step, _), row in self._evaluations.items() if step == newest), None)
+
     def evaluated(self, step: int) -> bool:
         return any(s == step for s, _ in self._evaluations)
 
@@ -219,7 +224,7 @@ class Progress:
             "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._standing.items()],
             "rates": rates,
             "metrics": self._last_row or None,
-            "evaluation": next(reversed(self._evaluations.values())) if self._evaluations else None,
+            "evaluation": self._newest_evaluation(),
             "eta_s": self._eta(step),
             "elapsed_s": self._clock() - self._began,
             "updated": time.time(),
