@@ -117,23 +117,19 @@ def rollout_in_sync(world: World) -> Struck | None:
 # -- the learner --------------------------------------------------------------------------------------------------
 
 
-def _learner_caught(world: World, method: str, kind: str) -> Struck | None:
-    """A rank that executes `method` now: Ray puts it into the title of the process."""
+def _learner_caught(world: World, method: str, kind: str, *, sign: Callable[[], bool] = lambda: True) -> Struck | None:
+    """A rank that executes `method` now, which Ray puts into the title of its process, while there is also the `sign`."""
     title = f"ray::LearnerProcess.{method}"
     ranks = world.learners()
 
-    def is_busy(rank: psutil.Process) -> bool:
-        return process_title(rank).startswith(title)
+    def caught() -> list[psutil.Process]:
+        return [rank for rank in ranks if process_title(rank).startswith(title)] if sign() else []
 
-    if not _wait(lambda: any(map(is_busy, ranks)), every_s=0.001) or not (caught := list(filter(is_busy, ranks))):
+    if not _wait(lambda: bool(caught()), every_s=0.001):
         return None
-    rank = world.rng.choice(caught)
-    with frozen(rank):
-        return _strike(kind, rank, title) if is_busy(rank) else None
-
-
-def learner_in_sync(world: World) -> Struck | None:
-    return _learner_caught(world, "publish", "learner rank, in a weight sync")
+    with frozen(*ranks):
+        held = caught()
+        return _strike(kind, world.rng.choice(held), title) if held else None
 
 
 def learner_in_step(world: World) -> Struck | None:
@@ -141,15 +137,12 @@ def learner_in_step(world: World) -> Struck | None:
 
 
 def learner_in_checkpoint(world: World) -> Struck | None:
-    if not _wait(world.seen.half_written_checkpoint, every_s=0.001, at_most_s=3 * MOMENT_S):
-        return None
-    ranks = world.learners()
-    with frozen(*ranks):
-        if not ranks or not world.seen.half_written_checkpoint():
-            return None
-        writing = [r for r in ranks if any(".partial-" in f.path for f in r.open_files())]
-        rank = (writing or ranks)[0]
-        return _strike("learner rank, in a checkpoint", rank, "a half-written checkpoint was on the disk")
+    sign = world.seen.half_written_checkpoint
+    return _learner_caught(world, "save_checkpoint", "learner rank, in a checkpoint", sign=sign)
+
+
+def learner_in_sync(world: World) -> Struck | None:
+    return _learner_caught(world, "publish", "learner rank, in a weight sync")
 
 
 # -- queue, rewards, whole places ---------------------------------------------------------------------------------
