@@ -194,5 +194,5 @@ def test_weights_that_load_wrong_are_found_by_reading_back(hosts: Any, folders: 
     rendezvous = publisher.open_epoch(4, 1, "127.0.0.1")
     answer = received.receive.remote(rendezvous, specs_of(folders[2]), 8, PROMPTS, SAMPLED)
     publisher.send(folders[2].items())
-    with pytest.raises(ServedWeightsDiffer, match="mlp.down_proj"):
+    with pytest.raises(ServedWeightsDiffer, match=r"mlp.down_proj"):
         ray.get(answer, timeout=60)

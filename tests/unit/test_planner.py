@@ -155,7 +155,7 @@ class TestGpus:
         assert "asks for 16 GPUs, this machine has 8" in plan.problems[0].message
 
     def test_tensor_parallel_parts_take_a_gpu_each(self) -> None:
-        plan = make_plan(seven_b("rollout.engine.tensor_parallel_size=2"), SEVEN_B, NODE)
+        plan = make_plan(seven_b("rollout.engine.tensor_parallel_size=2", "sync.digest=wire"), SEVEN_B, NODE)
         assert plan.role("rollout worker").gpus == 2
         assert plan.role("rollout worker").device["weights"] == SEVEN_B.parameters
 

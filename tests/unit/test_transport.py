@@ -95,7 +95,7 @@ def test_a_broadcast_reaches_every_receiver() -> None:
 
 def test_a_receiver_that_never_joins_costs_the_deadline_and_is_named() -> None:
     listener = listen("gloo", address="127.0.0.1", epoch=7, world_size=2, timeout_s=0.5)
-    with pytest.raises(WeightSyncError, match="epoch 7 .* did not form"):
+    with pytest.raises(WeightSyncError, match=r"epoch 7 .* did not form"):
         listener.accept()
 
 
