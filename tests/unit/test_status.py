@@ -34,7 +34,9 @@ TOLD = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.create(tmp_path / "run", "run: {}\n", Identity.new(vocab_hash="v", config_hash="c", model_hash="m")) as made:
+    with RunFolder.create(
+        tmp_path / "run", "run: {}\n", Identity.new(vocab_hash="v", config_hash="c", model_hash="m")
+    ) as made:
         yield made
 
 
