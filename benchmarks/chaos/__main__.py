@@ -35,7 +35,8 @@ def main() -> int:
 
     undisturbed = campaign(run.with_name(f"{run.name}-undisturbed")).execute([])
     figures = campaign(run).execute(schedule(arguments.kills, arguments.seed))
-    figures["undisturbed"] = {key: undisturbed[key] for key in ("seconds", "steps", "evaluations")}
+    compared = ("seconds", "steps", "groups", "groups_redone", "tokens_wasted_percent_at_most", "evaluations")
+    figures["undisturbed"] = {key: undisturbed[key] for key in compared}
     figures["standard_errors_apart"] = apart(figures["evaluations"], undisturbed["evaluations"])
     text = json.dumps(figures, indent=1)
     print(text)
