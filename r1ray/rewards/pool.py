@@ -25,6 +25,9 @@ from r1ray.rewards import frames
 from r1ray.rewards.base import Call, Judgement
 
 _PLACES = 4
+"""For each processor."""
+_MOST_READY = 16
+"""Processes that are forked before they are asked for, at most."""
 _SLOW_S = 0.02
 """Seconds, by the clock, that a verification may keep its place."""
 _HEAVY_S = 0.05
@@ -43,6 +46,7 @@ class Pool:
     def __init__(self, preload: Sequence[str], processors: int) -> None:
         self._preload = tuple(preload)
         self._place = threading.BoundedSemaphore(_PLACES * processors)  # each is held for _SLOW_S at most
+        self._ready = min(_PLACES * processors, _MOST_READY)
         self._zygote: _Zygote | None = None
         self._idle: deque[_Worker] = deque()
         self._lock = threading.Lock()
@@ -65,6 +69,8 @@ class Pool:
         keep = False
         try:
             lowered = slow and worker.yields_to_others()
+            if lowered:
+                self._replace()
             judgement = worker.answer()
             keep = not lowered
         finally:
@@ -105,21 +111,30 @@ class Pool:
                 return worker
             worker.kill()
         with self._lock:
-            zygote = self._ensure_zygote()
-            try:
-                return zygote.fork()
-            except (OSError, EOFError) as e:
-                zygote.close()
-                self._zygote = None
-                raise VerifierCrash(
-                    f"the process that verifiers are forked from died: {e!r}; the next call starts it anew"
-                ) from e
+            return self._fork(self._ensure_zygote())
+
+    def _replace(self) -> None:
+        """Have a process ready in the place of one that is not used again, so that no quick call has to wait for a fork."""
+        with self._lock:
+            if self._zygote is not None:
+                self._idle.append(self._fork(self._zygote))
+
+    def _fork(self, zygote: _Zygote) -> _Worker:
+        try:
+            return zygote.fork()
+        except (OSError, EOFError) as e:
+            zygote.close()
+            self._zygote = None
+            raise VerifierCrash(
+                f"the process that verifiers are forked from died: {e!r}; the next call starts it anew"
+            ) from e
 
     def _ensure_zygote(self) -> _Zygote:
         if self._closed:
             raise VerifierCrash("the pool of verifiers was closed")
         if self._zygote is None:
             self._zygote = _Zygote(self._preload)
+            self._idle.extend(self._fork(self._zygote) for _ in range(self._ready))
         return self._zygote
 
 

@@ -32,6 +32,12 @@ _ASCII = (
     (re.compile(r">="), r"\\ge "),
     (re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))(?!\d{3},?\d*\))"), ""),
 )
+_COMMON = (
+    (r"\frac{1}{2}", "x^2 + 1"), ("(x+1)^2", "x^2+2x+1"), ("[0, 1)", r"\{1, 2\}"), ("7+x", "x+7"), ("2x-3y", "x=5"),
+    (r"2\sqrt{3}", r"\frac{\pi}{4}"), ("(1, 2)", "1, 2"), (r"\frac{x+1}{2}", r"\sqrt{x}-x_1"), (r"x \le 3", "x > 2"),
+    (r"(-\infty, 1) \cup (2, \infty)", r"3 \cdot 10^{4}"), (r"\sin(x)", r"\log_2 8"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\binom{5}{2}"),
+)  # fmt: skip
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{?(\d+)\}?")
 
 
@@ -59,10 +65,9 @@ def equal(truth: str, answer: str) -> bool:
 
 
 def warm_up() -> None:
-    """Load what the first comparison would load."""
-    equal(r"\frac{1}{2}", "x^2 + 1")
-    equal(r"(x+1)^2", "x^2+2x+1")
-    equal(r"[0, 1)", r"\{1, 2\}")
+    """Load, and have the parser learn, what the first comparisons would: it learns the forms that it meets."""
+    for truth, answer in _COMMON:
+        equal(truth, answer)
 
 
 def _normal(text: str) -> str:

@@ -32,7 +32,8 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         for name in sys.argv[2:]:
-            resolve(name)() if ":" in name else importlib.import_module(name)
+            importlib.import_module(name.partition(":")[0])
+        _warm_up()
     except Exception as e:  # whatever a module raises on import is the pool's to report
         frames.send(control, {"error": f"{type(e).__name__}: {e}"})
         sys.exit(1)
@@ -57,6 +58,12 @@ def main() -> None:
                 os._exit(0)  # never back into the loop of the zygote
         os.close(fds[0])
         frames.send(control, {"pid": pid})
+
+
+def _warm_up() -> None:
+    for name in sys.argv[2:]:
+        if ":" in name:
+            resolve(name)()
 
 
 def resolve(name: str) -> Any:
