@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def completion_tokens(run: Path, step: int) -> int:
 
 
 def manifest_of(run: Path, step: int) -> BatchManifest:
-    with LedgerReader.open(RunFolder.open(run).ledger) as ledger:
+    with closing(LedgerReader.open(RunFolder.open(run).ledger)) as ledger:
         return BatchManifest(step=step, groups=tuple(g.summary for g in ledger.groups(step=step) if g.summary))
 
 
@@ -65,7 +66,7 @@ def learner_alone(run: Path, steps: int) -> float:
     learner = LearnerRank(config=config, rank=0, world_size=1)
     learner.setup("127.0.0.1", free_port())
     rates = []
-    with LedgerReader.open(RunFolder.open(run).ledger) as ledger:
+    with closing(LedgerReader.open(RunFolder.open(run).ledger)) as ledger:
         for step in range(steps - 1):
             manifest = manifest_of(run, step)
             began = time.perf_counter()
