@@ -1,7 +1,8 @@
-"""What a reward is: a function of one sample, or a call that a worker process must make for it.
+"""What a reward is: a function of one sample, or a question that something slower must answer for it.
 
     Sample --reward--> float                          judged on the spot: tags, plain numbers, lengths
-                   `-> Call --pool process--> float   judged elsewhere: it may hang, crash or run foreign code
+                   |-> Call --pool process--> float   judged elsewhere: it may hang, crash or run foreign code
+                   `-> Ask ---thread--------> float   asked of a model in this process, or of an endpoint
 
 A reward is a frozen dataclass whose fields are its parameters in the configuration; calling it judges a sample.
 """
@@ -88,14 +89,25 @@ class Call:
         return replace(self, then=then)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A judgement that a thread of this process waits for: of a model, or of an endpoint. Producer: rewards. Consumer: Scorer."""
+
+    function: Callable[[], float]  # keeps a limit of its own; raises DataError or InfrastructureError
+
+    def followed_by(self, then: Callable[[float], float]) -> Ask:
+        """The same question, with `then` applied to its value."""
+        return Ask(function=lambda: then(self.function()))
+
+
 class Reward(abc.ABC):
     """Judges samples. Subclasses are frozen dataclasses; their fields are the parameters in the configuration."""
 
     __slots__ = ()
 
     @abc.abstractmethod
-    def __call__(self, sample: Sample) -> float | Call:
-        """The value of the sample, or the call that finds it. Raises DataError for a sample that cannot be judged."""
+    def __call__(self, sample: Sample) -> float | Call | Ask:
+        """The value of the sample, or what finds it. Raises DataError for a sample that cannot be judged."""
 
     @property
     def preload(self) -> tuple[str, ...]:
@@ -106,3 +118,6 @@ class Reward(abc.ABC):
     def sandboxed(self) -> bool:
         """Whether it runs programs that the model wrote."""
         return False
+
+    def check(self) -> None:  # noqa: B027 - most rewards need nothing
+        """Try at the start what judging will need besides. Raises ConfigError, with what to do, where it is missing."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from r1ray.errors import ConfigError, DataError
-from r1ray.rewards.base import Call, Reward, Sample
+from r1ray.rewards.base import Ask, Call, Reward, Sample
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class CosineLength(Reward):
     exceeded: float = -10.0
     max_tokens: int | None = None  # null: the limit that the response was sampled under
 
-    def __call__(self, sample: Sample) -> float | Call:
+    def __call__(self, sample: Sample) -> float | Call | Ask:
         tokens, limit = _lengths(sample, self.max_tokens)
         if tokens >= limit:
             return self.exceeded
@@ -54,7 +54,7 @@ class CosineLength(Reward):
             return long + 0.5 * (short - long) * (1.0 + math.cos(math.pi * tokens / limit))
 
         verdict = self.inner(sample)
-        if isinstance(verdict, Call):
+        if isinstance(verdict, Call | Ask):
             return verdict.followed_by(shaped)
         return shaped(verdict)
 

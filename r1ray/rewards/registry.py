@@ -9,9 +9,11 @@ from r1ray.errors import ConfigError
 from r1ray.rewards.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
 from r1ray.rewards.form import Format
+from r1ray.rewards.judge import Budget, JudgeReward
 from r1ray.rewards.language import Language
 from r1ray.rewards.length import CosineLength, Length
 from r1ray.rewards.params import make, nearest
+from r1ray.rewards.preference import ModelReward, Server
 from r1ray.rewards.repetition import Repetition
 from r1ray.rewards.user import UserReward
 
@@ -32,6 +34,14 @@ def _cosine_length(params: Mapping[str, Any], owner: str) -> Reward:
     return make(CosineLength, rest, owner, inner=_accuracy(inner, owner))
 
 
+def _model(params: Mapping[str, Any], owner: str) -> Reward:
+    return make(ModelReward, params, owner, server=Server())
+
+
+def _judge(params: Mapping[str, Any], owner: str) -> Reward:
+    return make(JudgeReward, params, owner, budget=Budget())
+
+
 def _plain(cls: type[Reward]) -> Callable[[Mapping[str, Any], str], Reward]:
     return lambda params, owner: make(cls, params, owner)
 
@@ -43,6 +53,8 @@ REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
     "length": _plain(Length),
     "cosine_length": _cosine_length,
     "repetition": _plain(Repetition),
+    "model": _model,
+    "judge": _judge,
 }
 """Kind -> how to build it from its parameters."""
 

@@ -1,7 +1,8 @@
 """Groups in, scored groups out: every reward of a sample, summed by weight, failures by name.
 
 Sample --reward--> float ----------------------------.
-               `-> Call --lane of threads--> Pool ----+--> Score(reward, parts, error)
+               |-> Call --lane of threads--> Pool ----+
+               `-> Ask ---lane of threads-------------+--> Score(reward, parts, error)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.errors import ConfigError, DataError, InfrastructureError, VerifierCrash
-from r1ray.rewards.base import Call, Judgement, Reward, Sample
+from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
 from r1ray.rewards.pool import Pool
 from r1ray.rewards.registry import build, kind_of
 from r1ray.rewards.sandbox import Sandbox
@@ -24,6 +25,9 @@ from r1ray.types import RolloutGroup, Score, ScoredGroup
 
 _VERIFY_LANE = 48
 """Verifications at once. Most are over in milliseconds; so many must hang at once before any other has to wait."""
+
+_ASK_LANE = 64
+"""Questions to models and endpoints at once; more than any batch of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,7 @@ class Scorer:
         self._lanes = {
             "verify": ThreadPoolExecutor(_VERIFY_LANE, thread_name_prefix="verify"),
             "program": ThreadPoolExecutor(processors, thread_name_prefix="program"),
+            "ask": ThreadPoolExecutor(_ASK_LANE, thread_name_prefix="ask"),
         }
 
     @property
@@ -122,6 +127,8 @@ class Scorer:
             self._sandbox.check()
         if any(part.reward.preload for part in parts):
             self._pool.start()
+        for part in parts:
+            part.reward.check()
 
     def score(self, group: RolloutGroup) -> ScoredGroup:
         """Judge every completion of a group."""
@@ -146,6 +153,8 @@ class Scorer:
             verdict = reward(sample)
             if isinstance(verdict, Call):
                 return self._lanes[verdict.lane].submit(self._call, verdict)
+            if isinstance(verdict, Ask):
+                return self._lanes["ask"].submit(_answer, verdict)
             outcome = Judgement(value=verdict)
         except DataError as e:
             outcome = e
@@ -165,6 +174,18 @@ class Scorer:
         except (DataError, InfrastructureError) as e:
             outcome = e
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+
+
+def _answer(ask: Ask) -> _Outcome:
+    began = time.perf_counter()
+    outcome: Judgement | DataError | InfrastructureError
+    try:
+        outcome = Judgement(value=ask.function())
+    except (DataError, InfrastructureError) as e:
+        outcome = e
+    except Exception as e:  # of a model's libraries, such as a GPU without memory: the sample's error, by name
+        outcome = VerifierCrash(f"{type(e).__name__}: {e}")
+    return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
 
 def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:
