@@ -6,7 +6,8 @@
 
     python benchmarks/overlap.py --repeats 3            writes benchmarks/results/overlap.json
 
-The figure is together / min(generation alone, learner alone), the median over repeats. All three are measured in turn on the
+`core_scaling` tells whether the machine's two cores are two: where they share the arithmetic units of one, no program can have both
+sides run at full speed. The figure is together / min(generation alone, learner alone), the median over repeats. All three are measured in turn on the
 same machine; each process has one thread.
 """
 
@@ -124,6 +125,30 @@ def in_child(what: str, run: Path, steps: int) -> float:
     return float(done.stdout.strip().splitlines()[-1])
 
 
+SPIN = """
+import sys, time, torch
+torch.set_num_threads(1)
+a, end, n = torch.randn(256, 256), time.perf_counter() + 4, 0
+while time.perf_counter() < end:
+    a @ a
+    n += 1
+print(n)
+"""
+
+
+def core_scaling() -> float:
+    """Matrix products of two processes at once over those of one alone: 2 on two cores, about 1 on two threads of one core."""
+
+    def products(processes: int) -> int:
+        started = [
+            subprocess.Popen([sys.executable, "-c", SPIN], stdout=subprocess.PIPE, text=True) for _ in range(processes)
+        ]
+        return sum(int(p.communicate(timeout=60)[0]) for p in started)
+
+    alone = products(1)
+    return products(2) / alone
+
+
 def measure(repeats: int, steps: int) -> dict[str, Any]:
     rows = []
     for i in range(repeats):
@@ -132,6 +157,7 @@ def measure(repeats: int, steps: int) -> dict[str, Any]:
             row = {"together": together(run, steps)}
             row["generation_alone"] = in_child("generation", run, steps)
             row["learner_alone"] = in_child("learner", run, steps)
+        row["core_scaling"] = core_scaling()
         row["ratio"] = row["together"] / min(row["generation_alone"], row["learner_alone"])
         print(f"repeat {i + 1}: " + ", ".join(f"{k} {v:,.2f}" for k, v in row.items()), flush=True)
         rows.append(row)
