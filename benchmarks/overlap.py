@@ -6,9 +6,9 @@
 
     python benchmarks/overlap.py --repeats 3            writes benchmarks/results/overlap.json
 
-`core_scaling` tells whether the machine's two cores are two: where they share the arithmetic units of one, no program can have both
-sides run at full speed. The figure is together / min(generation alone, learner alone), the median over repeats. All three are measured in turn on the
-same machine; each process has one thread.
+The figure is together / min(generation alone, learner alone), the median over repeats. All are measured in turn on the same
+machine; each process has one thread. `core_scaling` tells whether the machine's two cores are two: where they share the
+arithmetic units of one, no program can have both sides run at full speed.
 """
 
 from __future__ import annotations
