@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -199,3 +200,36 @@ def test_drain_finishes_what_was_leased(worker: RolloutWorker, services: Service
     assert services.delivered.get(timeout=WAIT_S)
     worker.drain(WAIT_S)
     assert worker.stats()["leased"] == 0
+
+
+class EndlessTraining(ScriptedEngine):
+    """Groups of the ledger never finish; evaluations do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = threading.Event()
+
+    def submit(self, request_id: str, token_ids: Any, sampling: Sampling, n: int) -> None:
+        super().submit(request_id, token_ids, sampling, n)
+        if not request_id.startswith("eval"):
+            self._running[request_id] = (10**9, n)
+            self.training.set()
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_only_in_a_deterministic_run_evaluations_wait_until_the_engine_is_empty(
+    services: Services, deterministic: bool
+) -> None:
+    config = Config()
+    config.run.deterministic = deterministic
+    engine = EndlessTraining()
+    worker = RolloutWorker(config=config, worker_id="w", engine=engine, prompts=Prompts(), services=services)
+    worker.start()
+    receive(worker, engine, 0)
+    services.offers.put([0])
+    assert engine.training.wait(WAIT_S)
+    waits = pytest.raises(DeadlineExceeded) if deterministic else nullcontext()
+    with waits:
+        worker.generate([prompt(9)], Sampling(temperature=0.0), 1, 0.2 if deterministic else WAIT_S)
+    worker.stop()
+    services.offers.put([])
