@@ -15,6 +15,7 @@ import numpy as np
 
 from learner.assemble import Fetch, batch_advantages, denominators, fetch_groups, is_trained, make_sequence
 from learner.batch import MicroBatch, make_micro_batch
+from learner.correlation import correlation
 from learner.engine import Engine, StepReport
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
@@ -135,7 +136,15 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
     lengths = np.concatenate([g.completion_tokens for g in manifest.groups])
     ages = np.array([manifest.step - g.min_policy_version for g in manifest.groups])
     prompts = sum(g.prompt_tokens * len(g.completion_tokens) for g in manifest.groups)
+    centred = np.concatenate(
+        [r - r.mean() for r in rewards]
+    )  # else hard prompts, long and ill paid, would hide the rest
+    centred_lengths = np.concatenate(
+        [np.asarray(g.completion_tokens) - np.mean(g.completion_tokens) for g in manifest.groups]
+    )
+    paid = correlation(centred, centred_lengths)
     return {
+        **({} if paid is None else {"reward/length_correlation": paid}),
         "reward/mean": float(np.concatenate(rewards).mean()),
         "reward/std": float(np.mean([r.std() for r in rewards])),
         "length/mean": float(lengths.mean()),

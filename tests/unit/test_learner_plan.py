@@ -10,6 +10,7 @@ from learner.assemble import batch_advantages, denominators, fetch_groups, is_tr
 from learner.checks import check_algorithm, check_learner
 from learner.schedules import learning_rate
 from learner.tally import Tally
+from learner.trainer import manifest_metrics
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config, OptimizerConfig
 from r1ray.errors import ConfigError, IntegrityError
@@ -212,3 +213,21 @@ def test_default_configuration_contradicts_nothing_but_its_missing_model():
     config = Config()
     check_algorithm(config)
     check_learner(config)
+
+
+def test_rewards_that_pay_for_length_within_groups_are_seen_whatever_the_groups_are_like():
+    groups = make_groups(0, groups=2, size=4)
+    lengths = [[len(c.token_ids) for c in g.rollout.completions] for g in groups]
+
+    def with_rewards(rewards):
+        scored = [
+            dataclasses.replace(
+                g, scores=tuple(dataclasses.replace(s, reward=r) for s, r in zip(g.scores, row, strict=True))
+            )
+            for g, row in zip(groups, rewards, strict=True)
+        ]
+        return manifest_metrics(make_manifest(0, scored)).get("reward/length_correlation")
+
+    assert with_rewards([[100.0 + n for n in lengths[0]], [float(n) for n in lengths[1]]]) == pytest.approx(1.0)
+    assert with_rewards([[-2.0 * n for n in lengths[0]], [50 - 2.0 * n for n in lengths[1]]]) == pytest.approx(-1.0)
+    assert with_rewards([[3.0] * 4, [0.1] * 4]) is None
