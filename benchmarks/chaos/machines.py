@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -83,11 +84,13 @@ class Machines:
             return subprocess.Popen(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
 
     def stop(self) -> None:
-        """Kill whatever is left."""
+        """Kill whatever is left, and remove Ray's temporary folders; what the processes printed is in the run folder."""
         for place in (self._driver, self._node, self._head):
             if place is not None:
                 kill(tree(place.pid))
                 place.wait(STOP_S)
+        for name in ("head", "node"):
+            shutil.rmtree(f"{self._temp}-{name}", ignore_errors=True)  # a dying process may still write there
 
     # -- deaths -------------------------------------------------------------------------------------------------
 
