@@ -126,7 +126,7 @@ def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
     except (OSError, ValueError) as e:
         raise ConfigError(f"model.path={path} cannot be loaded as a causal language model: {e}") from e
     _check_supported(hf)
-    _silence_dropout(hf)
+    silence_dropout(hf)
     if model.activation_checkpointing:
         hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     hf.train()
@@ -142,7 +142,7 @@ def _check_supported(hf: Any) -> None:
         raise ConfigError(f"model {hf.config.model_type} alters its logits by {', '.join(altered)}: not supported")
 
 
-def _silence_dropout(hf: Any) -> None:
+def silence_dropout(hf: Any) -> None:
     """Train mode is needed for activation checkpointing, but a policy must give a token the same probability twice."""
     for module in hf.modules():
         if isinstance(module, nn.Dropout):

@@ -1,0 +1,83 @@
+"""`r1ray reward-model train`: a reward model from preferences."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1ray.cli._output import console, print_json
+from r1ray.errors import ConfigError
+
+
+class _Kind(enum.StrEnum):
+    pairwise = "pairwise"
+    pointwise = "pointwise"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `reward-model`."""
+    group = typer.Typer(help="Train reward models.", no_args_is_help=True)
+    group.callback()(_group)
+    group.command()(train)
+    app.add_typer(group, name="reward-model")
+
+
+def _group() -> None:
+    """Train reward models."""
+
+
+def train(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="JSON lines; see docs/rewards.md.")],
+    model: Annotated[Path, typer.Option(help="Folder of the language model to begin with.")],
+    out: Annotated[Path, typer.Option(help="Folder to write the reward model into.")],
+    kind: Annotated[_Kind, typer.Option(help="pairwise: which is better (helpful); pointwise: is it safe.")],
+    judge: Annotated[
+        str | None, typer.Option(help="summary or response; the first for pairs, the second for safety unless given.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1)] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one optimiser step.")] = 256,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 6e-6,
+    max_length: Annotated[int, typer.Option(min=1, help="Tokens of a conversation; longer rows are left out.")] = 8192,
+    micro_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass.")] = 16384,
+    held_out: Annotated[float, typer.Option(help="Share of the prompts that the report is about.")] = 0.05,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    seed: Annotated[int, typer.Option(help="Of the new head, the order and what is held out.")] = 0,
+) -> None:
+    """Train a reward model and print its report: held-out accuracy, and how much of the score is length."""
+    part = judge or ("summary" if kind is _Kind.pairwise else "response")
+    if part not in ("summary", "response"):
+        raise ConfigError(f"--judge {judge} is unknown: summary or response")
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"--dtype {dtype} is unknown: float32 or bfloat16")
+    if not (model / "config.json").is_file():
+        raise ConfigError(f"--model {model} is no model folder: it has no config.json")
+    if out.exists():
+        raise ConfigError(f"--out {out} exists already: give a new folder")
+
+    from rich.progress import Progress
+
+    from learner.preference.train import Settings, train_reward_model
+
+    settings = Settings(
+        kind=kind.value,
+        judge="summary" if part == "summary" else "response",
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        max_length=max_length,
+        micro_batch_tokens=micro_batch_tokens,
+        held_out=held_out,
+        dtype=dtype,
+        seed=seed,
+    )
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("training")
+
+        def show(done: int, total: int, loss: float) -> None:
+            bar.update(task, completed=done, total=total, description=f"training (loss {loss:.3f})")
+
+        report = train_reward_model(data, base=model, out=out, settings=settings, progress=show)
+    print_json(report)
