@@ -26,9 +26,8 @@ from r1ray.config.schema import LearnerConfig, ModelConfig, OptimizerConfig
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.errors import ConfigError, NumericError
 from r1ray.rewards.conversation import Part
-from r1ray.rewards.preference import Kind
+from r1ray.rewards.preference import REPORT, Kind
 
-REPORT = "reward_report.json"
 _COLLECTIVE_S = 600.0
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from r1ray.cli._output import console, print_json
+from r1ray.cli._output import print_json
 from r1ray.errors import ConfigError
 
 
@@ -57,6 +59,7 @@ def train(
     if out.exists():
         raise ConfigError(f"--out {out} exists already: give a new folder")
 
+    from rich.console import Console
     from rich.progress import Progress
 
     from learner.preference.train import Settings, train_reward_model
@@ -73,7 +76,8 @@ def train(
         dtype=dtype,
         seed=seed,
     )
-    with Progress(console=console, transient=True) as bar:
+    # DeepSpeed logs to standard output, which is the report's.
+    with contextlib.redirect_stdout(sys.stderr), Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("training")
 
         def show(done: int, total: int, loss: float) -> None:

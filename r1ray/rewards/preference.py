@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Kind = Literal["pairwise", "pointwise"]
 """pairwise: trained on which of two responses is better; pointwise: on whether a response is safe."""
 
+REPORT = "reward_report.json"
+"""Written into the model's folder by its training: what it was trained for, and how good it is."""
+
 MAX_BATCH = 64
 """A scorer has no more questions under way at once."""
 
@@ -62,6 +65,13 @@ class ModelReward(Reward):
                 f"model: path = {self.path} holds {architecture}: a reward model is a ...ForSequenceClassification "
                 "with one label, as `r1ray reward-model train` writes"
             )
+        if (file.parent / REPORT).is_file():
+            report = read_json(file.parent / REPORT)
+            for key, value in (("kind", self.kind), ("judge", self.judge)):
+                if report.get(key) != value:
+                    raise ConfigError(
+                        f"model: {self.path} was trained with {key} = {report.get(key)}, the reward says {value}"
+                    )
 
     def _value(self, messages: tuple[Message, ...], judged: str) -> float:
         score = self.server.score(self, messages, judged)

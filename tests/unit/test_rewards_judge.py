@@ -202,3 +202,10 @@ def test_a_folder_that_holds_no_reward_model_is_refused_at_the_check(tmp_path):
         (tmp_path / "config.json").write_text('{"architectures": ["Qwen2ForCausalLM"]}')
         with pytest.raises(ConfigError, match="holds Qwen2ForCausalLM"):
             s.check()
+        (tmp_path / "config.json").write_text(
+            '{"architectures": ["XForSequenceClassification"], "id2label": {"0": "L"}}'
+        )
+        s.check()
+        (tmp_path / preference.REPORT).write_text('{"kind": "pairwise", "judge": "response"}')
+        with pytest.raises(ConfigError, match="trained with judge = response, the reward says summary"):
+            s.check()
