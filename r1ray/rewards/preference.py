@@ -138,9 +138,11 @@ def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, A
     """Tokenizer and model, ready to score. Raises ConfigError for a folder that holds no such model."""
     import torch
     from transformers import AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
 
     from r1ray.data.tokenizer import load_tokenizer
 
+    disable_progress_bar()  # into a log file it writes control characters
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(str(path))
