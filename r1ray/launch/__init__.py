@@ -34,7 +34,7 @@ from r1ray.control.standing import Budget, StandingActors
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
-from r1ray.launch.cluster import Cluster
+from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.machine import this_machine
@@ -47,10 +47,12 @@ from r1ray.view import View, make_view
 
 
 def preflight(config: Config) -> None:
-    """What only the parts themselves can refuse: the algorithm, the learner, the rewards. Raises ConfigError."""
+    """What only the parts themselves can refuse: the cluster, the algorithm, the learner, the rewards. Raises ConfigError."""
+    check_reachable(config.ray.address)
     check_algorithm(config)
     check_learner(config)
-    scorer = Scorer(config.rewards, config.reward_worker, source_rewards={s.name: s.rewards for s in config.data.train})
+    sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
+    scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
     try:
         scorer.check()
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import services
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -19,13 +21,34 @@ from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE, QUEUE, reward_names
 from r1ray.config.schema import Config
 from r1ray.control.calls import Place
-from r1ray.errors import InfrastructureError, ProcessDied
+from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
 from r1ray.launch.processes import LearnerProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 
 STACKS_S = 30.0
 """Deadline of a look at a process: a Ray worker starts for it."""
+
+
+def check_reachable(address: str | None) -> None:
+    """Raise ConfigError unless a cluster answers at `ray.address`; Ray itself would try for a minute and abort the process."""
+    if address is None:
+        return
+    if address == "auto":
+        # What ray.init does for "auto"; it offers no way to ask without connecting.
+        if not (os.environ.get("RAY_ADDRESS") or services.find_gcs_addresses()):
+            raise ConfigError(
+                "ray.address = 'auto', but no Ray runs on this machine: `ray start --head`, or give host:port"
+            )
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, ValueError) as e:
+        raise ConfigError(
+            f"ray.address = {address!r}: no Ray cluster is reached there ({e}); give host:port of its head, auto, or null "
+            "for a cluster of its own"
+        ) from e
 
 
 class RayRemote:

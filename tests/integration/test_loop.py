@@ -79,3 +79,11 @@ def test_two_rollout_workers_and_two_learner_ranks(model: Path, tmp_path: Path) 
     assert done.returncode == 0, done.stderr + done.stdout
     assert len(read_metrics(tmp_path / "run")) == 2
     assert r1ray("verify", tmp_path / "run").returncode == 0
+
+
+@pytest.mark.parametrize("change", ["ray.address=127.0.0.1:1", "model.path=/nowhere", "rollout.group_siz=4"])
+def test_what_cannot_run_is_refused_before_anything_is_written(model: Path, tmp_path: Path, change: str) -> None:
+    done = train(tmp_path / "run", model, change)
+    assert done.returncode == 2
+    assert change.partition("=")[0] in done.stderr
+    assert not (tmp_path / "run").exists()
