@@ -58,8 +58,12 @@ class EngineHost:
             self._engine.enter_group(rendezvous, 1, "127.0.0.1")
         self._engine.begin_receive(specs, 1 << 16)
         finished: dict[str, Any] = {}
+        steps = 0
         while (applied := self._engine.try_apply(version)) is None:
-            finished.update(self._engine.step() if self._engine.unfinished else [])
+            # A few steps beside the transfer; then wait for it, so that it meets requests under way however slow it is.
+            if steps < 6:
+                finished.update(self._engine.step())
+                steps += 1
         while self._engine.unfinished:
             finished.update(self._engine.step())
         return applied, [finished[i][0] for i in sorted(finished, key=int)]

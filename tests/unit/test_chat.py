@@ -139,7 +139,15 @@ def test_interrupting_the_prompt_begins_it_anew():
     assert console.file.getvalue() == "\n\n"
 
 
-def test_a_second_interrupt_is_as_ever():
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """Python's own handling of SIGINT, also where the tests were started with it ignored, as in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_interrupt_is_as_ever(interrupts: None):
     with interruptible() as stopped:
         os.kill(os.getpid(), signal.SIGINT)
         assert stopped()
