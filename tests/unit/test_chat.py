@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
