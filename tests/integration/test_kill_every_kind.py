@@ -61,6 +61,6 @@ def test_each_death_was_told_by_name(campaign: tuple[Campaign, dict[str, Any]]) 
     lost = [e["message"] for e in events if e["kind"] == "learner_lost"]
     for doing in ("train step", "save checkpoint", "published policy"):
         assert any(doing in message for message in lost), lost
-    workers = {e["worker"] for e in events if e["kind"] == "worker_lost"}
-    assert len(workers) >= 3
+    # Counted by event, not by name: every start of the driver numbers its workers anew.
+    assert sum(e["kind"] == "worker_lost" for e in events) >= 3
     assert sum(e["kind"] == "started" for e in events) == 3  # the start, after the head, after the driver
