@@ -6,12 +6,16 @@ A check is a generator from a Config to the Problems it finds; `check` runs them
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 from r1ray.config import values
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 
 Check = Callable[[Config], Iterator[Problem]]
+
+Use = Literal["train", "sft", "sample", "eval"]
+"""The command that a configuration is for: what it does not read, it does not check."""
 
 # vLLM arguments that other keys set, and where
 ENGINE_KEYS = {
@@ -29,11 +33,12 @@ ENGINE_KEYS = {
 }
 
 
-def check(config: Config) -> list[Problem]:
+def check(config: Config, use: Use = "train") -> list[Problem]:
     """Every problem that the configuration shows by itself."""
-    found = [p for rule in values.CHECKS for p in rule(config)]
+    each, together = CHECKS[use]
+    found = [p for rule in each for p in rule(config)]
     # Whether values fit each other is only worth telling where each is possible.
-    return found or [p for rule in CHECKS for p in rule(config)]
+    return found or [p for rule in together for p in rule(config)]
 
 
 def _lengths(config: Config) -> Iterator[Problem]:
@@ -166,7 +171,7 @@ def _divisors(n: int) -> str:
     return ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
 
 
-CHECKS: tuple[Check, ...] = (
+_TRAIN: tuple[Check, ...] = (
     _lengths,
     _batch,
     _determinism,
@@ -177,3 +182,11 @@ CHECKS: tuple[Check, ...] = (
     _transport,
     _evaluation,
 )
+
+CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
+    "train": ((*values.GENERAL, values.rewards, values.sources), _TRAIN),
+    "sft": (values.GENERAL, (_learner,)),
+    "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine,)),
+    "eval": (values.GENERAL, (_engine,)),
+}
+"""Use -> what each value may be by itself, and what values may be together."""

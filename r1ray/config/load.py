@@ -17,7 +17,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1ray.config.checks import check
+from r1ray.config.checks import Use, check
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.config.sources import read_in_order
@@ -40,10 +40,11 @@ class LoadedConfig:
         return OmegaConf.to_yaml(OmegaConf.structured(self.config))
 
 
-def load_config(overlays: Sequence[str], overrides: Sequence[str] = ()) -> LoadedConfig:
+def load_config(overlays: Sequence[str], overrides: Sequence[str] = (), use: Use = "train") -> LoadedConfig:
     """The configuration of `overlays` (paths, or names under conf/) and `overrides` ("key=value") over conf/base.yaml.
 
-    Raises ConfigError that lists every problem found, each with its key, value, origin and what would be right.
+    `use` is the command that it is for. Raises ConfigError that lists every problem found, each with its key, value,
+    origin and what would be right.
     """
     merge = _Merge()
     files = read_in_order(overlays)
@@ -54,7 +55,7 @@ def load_config(overlays: Sequence[str], overrides: Sequence[str] = ()) -> Loade
     refuse([*merge.problems, *_missing(merge)], merge.provenance)
     config = OmegaConf.to_object(merge.cfg)
     assert isinstance(config, Config)
-    refuse(check(config), merge.provenance)
+    refuse(check(config, use), merge.provenance)
     return LoadedConfig(config=config, provenance=merge.provenance, sources=tuple(s.name for s in files))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1ray.config.stages import CurationConfig, SamplingConfig, SftConfig
+
 
 @dataclass
 class RunConfig:
@@ -234,6 +236,9 @@ class Config:
     sync: SyncConfig = field(default_factory=SyncConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    curation: CurationConfig = field(default_factory=CurationConfig)
     deadlines: DeadlineConfig = field(default_factory=DeadlineConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
     ray: RayConfig = field(default_factory=RayConfig)

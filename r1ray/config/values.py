@@ -87,6 +87,12 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "evaluation.temperature": (0, 10, False),
     "evaluation.top_p": (0, 1, False),
     "evaluation.max_new_tokens": (1, _INF, True),
+    "sft.epochs": (1, _INF, True),
+    "sft.batch_size": (1, _INF, True),
+    "sft.held_out": (0, 0.5, True),
+    "sft.evaluate_every_steps": (0, _INF, True),
+    "sampling.part_prompts": (1, _INF, True),
+    "curation.min_language": (0, 1, True),
     "deadlines.actor_start_s": (0, _INF, False),
     "deadlines.rpc_s": (0, _INF, False),
     "deadlines.step_s": (0, _INF, False),
@@ -184,4 +190,5 @@ def _source(config: Config, key: str, source: SourceConfig, rewarded: list[str])
         yield problem(config, f"{key}.rewards", "are not among `rewards`, or none", fix)
 
 
-CHECKS = (choices, ranges, names, rewards, sources)
+GENERAL = (choices, ranges, names)
+"""What holds for every command."""
