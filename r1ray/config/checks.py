@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from r1ray.config import values
+from r1ray.config.curation import curation
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 
@@ -186,7 +187,7 @@ _TRAIN: tuple[Check, ...] = (
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": ((*values.GENERAL, values.rewards, values.sources), _TRAIN),
     "sft": (values.GENERAL, (_learner,)),
-    "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine,)),
+    "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine, curation)),
     "eval": (values.GENERAL, (_engine,)),
 }
 """Use -> what each value may be by itself, and what values may be together."""

@@ -1,0 +1,95 @@
+"""What the section `curation` may not be. See `checks` for what a check is."""
+
+from __future__ import annotations
+
+import math
+import urllib.parse
+from collections.abc import Iterator, Sequence
+
+from r1ray.config.problems import Problem, problem
+from r1ray.config.schema import Config, SourceConfig
+from r1ray.config.stages import ThresholdConfig
+from r1ray.rewards.language import NAMES, code_of
+
+TOTAL = "reward"
+"""The `part` that stands for the weighted sum of all rewards."""
+GENERAL_KINDS = ("jsonl", "parquet", "hf")
+STYLES = ("r1_zero", "think")
+
+
+def curation(config: Config) -> Iterator[Problem]:
+    """Thresholds on what is not measured, forms and endpoints that cannot be, and quotas of domains that are not numbers."""
+    section = config.curation
+    yield from _thresholds(config, "correct", section.correct)
+    yield from _thresholds(config, "quality", section.quality)
+    if section.style not in (None, *STYLES):
+        fix = f"one of {', '.join(STYLES)}, or null for any form"
+        yield problem(config, "curation.style", "is not one of the choices", fix)
+    if section.language is not None and code_of(section.language) is None:
+        fix = f"one of {', '.join(NAMES.values())}, or null for each question's own"
+        yield problem(config, "curation.language", "is not a language that is told apart", fix)
+    if section.max_tokens is not None and section.max_tokens < section.min_tokens:
+        yield problem(config, "curation.max_tokens", "is below curation.min_tokens", f"at least {section.min_tokens}")
+    if section.format == "think_summary" and "{answer}" not in section.summary:
+        message = "lacks {answer}, so that every summary would say the same"
+        yield problem(config, "curation.summary", message, "e.g. The answer is {answer}.")
+    if bad := [domain for domain, most in section.quotas.items() if most < 0]:
+        yield problem(config, "curation.quotas", f"is below 0 for {', '.join(bad)}", "how many rows, at most")
+    yield from _refine(config)
+    yield from _general(config)
+
+
+def _thresholds(config: Config, key: str, thresholds: Sequence[ThresholdConfig]) -> Iterator[Problem]:
+    sources = {s.name: s for s in config.data.train}
+    for i, threshold in enumerate(thresholds):
+        here = f"curation.{key}.{i}"
+        if not math.isfinite(threshold.at_least):
+            yield problem(config, f"{here}.at_least", "is not finite", "give a finite number")
+        wanted = sources if threshold.sources is None else threshold.sources
+        if unknown := sorted(set(wanted) - set(sources)):
+            message = f"names {', '.join(unknown)}, which data.train has not"
+            yield problem(config, f"{here}.sources", message, f"some of {', '.join(sources)}, or null for all")
+            continue
+        if without := [name for name in wanted if threshold.part not in _parts(config, sources[name])]:
+            fix = f"a reward of these sources, {TOTAL} for the sum, or name the others in {here}.sources"
+            yield problem(config, f"{here}.part", f"is not measured on {', '.join(without)}", fix)
+
+
+def _parts(config: Config, source: SourceConfig) -> set[str]:
+    """What the parts of a sample's score may be called: a reward's name, or its kind."""
+    used = {r.name for r in config.rewards if source.rewards is None or r.name in source.rewards}
+    return {TOTAL, *used, *(name.partition("/")[0] for name in used if ":" not in name)}
+
+
+def _refine(config: Config) -> Iterator[Problem]:
+    refine = config.curation.refine
+    if refine.url is None:
+        return
+    if urllib.parse.urlsplit(refine.url).scheme not in ("http", "https"):
+        yield problem(
+            config, "curation.refine.url", "is no address of an endpoint", "begin it with http:// or https://"
+        )
+    if not refine.model:
+        yield problem(config, "curation.refine.model", "is empty", "the name of the model at curation.refine.url")
+    if refine.template is not None and "{response}" not in refine.template:
+        message = "lacks {response}, so that there is nothing to refine"
+        yield problem(config, "curation.refine.template", message, "put {question} and {response} into it")
+    if not config.curation.correct:
+        message = "is empty, so that nothing tells whether a refined response is still right"
+        yield problem(config, "curation.correct", message, "e.g. [{part: accuracy, at_least: 1.0}]")
+
+
+def _general(config: Config) -> Iterator[Problem]:
+    names = [s.name for s in config.data.train]
+    for i, source in enumerate(config.curation.general):
+        here = f"curation.general.{i}"
+        if source.kind not in GENERAL_KINDS:
+            yield problem(config, f"{here}.kind", "is not one of the choices", f"one of {', '.join(GENERAL_KINDS)}")
+        if source.name in names:
+            yield problem(config, f"{here}.name", "names two sources", "give each its own name")
+        if source.limit is not None and source.limit < 1:
+            yield problem(config, f"{here}.limit", "leaves no row", "at least 1, or null for all")
+        if unknown := sorted(set(source.params) - {"subset", "revision"}):
+            message = f"has no parameter {', '.join(unknown)}"
+            yield problem(config, f"{here}.params", message, "subset and revision, of a Hugging Face data set")
+        names.append(source.name)

@@ -1,0 +1,64 @@
+"""The section `curation`: what `r1ray sample` refuses before it starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from r1ray.config.load import load_config
+from r1ray.errors import ConfigError
+
+GENERAL = "curation.general=[{name: chat, path: chat.jsonl}]"
+ENDPOINT = "curation.refine={url: 'http://127.0.0.1:1/v1', model: m}"
+
+
+def test_a_whole_section_is_taken() -> None:
+    config = load_config(
+        ["tiny"],
+        [
+            "curation.quality=[{part: format, at_least: 1.0, sources: [bus]}]",
+            "curation.style=r1_zero",
+            "curation.language=English",
+            "curation.quotas={bus: 3}",
+            GENERAL,
+            ENDPOINT,
+        ],
+        use="sample",
+    ).config
+    assert config.curation.correct[0].part == "accuracy"
+    assert config.curation.general[0].kind == "jsonl"
+    assert config.curation.refine.retries == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "reason"),
+    [
+        (["curation.correct.0.part=judge"], "curation.correct.0.part", "not measured on bus"),
+        (["data.train.0.rewards=[format]"], "curation.correct.0.part", "not measured on bus"),
+        (["curation.correct.0.at_least=.nan"], "curation.correct.0.at_least", "finite"),
+        (["curation.correct.0.sources=[tram]"], "curation.correct.0.sources", "names tram"),
+        (["curation.style=xml"], "curation.style", "one of r1_zero, think"),
+        (["curation.language=klingon"], "curation.language", "one of en"),
+        (["curation.min_tokens=9", "curation.max_tokens=8"], "curation.max_tokens", "at least 9"),
+        (["curation.format=think_summary", "curation.summary=Done."], "curation.summary", "lacks {answer}"),
+        (["curation.quotas={bus: -1}"], "curation.quotas", "below 0 for bus"),
+        (["curation.refine.url=localhost:8000"], "curation.refine.url", "begin it with http"),
+        (["curation.refine.url=http://127.0.0.1:1/v1"], "curation.refine.model", "is empty"),
+        ([ENDPOINT, "curation.refine.template=Nicer."], "curation.refine.template", "lacks {response}"),
+        ([ENDPOINT, "curation.correct=[]"], "curation.correct", "still right"),
+        ([GENERAL, "curation.general.0.kind=synthetic"], "curation.general.0.kind", "one of jsonl"),
+        ([GENERAL, "curation.general.0.name=bus"], "curation.general.0.name", "names two sources"),
+        ([GENERAL, "curation.general.0.limit=0"], "curation.general.0.limit", "leaves no row"),
+        ([GENERAL, "curation.general.0.params={suffix: x}"], "curation.general.0.params", "no parameter suffix"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_key(overrides: list[str], key: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(["tiny"], overrides, use="sample")
+    about = [line.strip() for line in str(caught.value).splitlines() if line.strip().startswith(f"{key} = ")]
+    assert len(about) == 1, str(caught.value)
+    assert reason in about[0]
+
+
+def test_a_part_may_go_by_the_kind_of_its_reward() -> None:
+    rewards = "rewards=[{name: accuracy/task, params: {verifier: task}}, {name: format}]"
+    assert load_config(["tiny"], [rewards], use="sample").config.curation.correct[0].part == "accuracy"
