@@ -10,8 +10,8 @@ from r1ray.types import Message
 N = 10
 """Words in a row that two prompts may not share (DeepSeek-R1, supplement: 10-gram decontamination)."""
 
-# Scripts without spaces count by character (kana, CJK ideographs); Hangul has spaces.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
+"""A word; in scripts without spaces (kana, CJK ideographs) a character. Hangul has spaces."""
 
 
 class Grams:
@@ -33,6 +33,6 @@ class Grams:
 def _grams(messages: Sequence[Message]) -> Iterator[str]:
     for message in messages:
         if message["role"] != "system":
-            words = _WORD.findall(message["content"].lower())
+            words = WORD.findall(message["content"].lower())
             if words:
                 yield from (" ".join(words[i : i + N]) for i in range(max(1, len(words) - N + 1)))
