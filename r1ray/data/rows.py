@@ -58,7 +58,15 @@ def _messages(prompt: Any, messages: Any, columns: Mapping[str, str]) -> tuple[M
             f"a row needs one of the columns {names}, this one has {'neither' if prompt is None else 'both'}"
         )
     if prompt is not None:
-        return ({"role": "user", "content": _text(prompt, "the prompt")},)
+        return ({"role": "user", "content": text_of(prompt, "the prompt")},)
+    chat = chat_of(messages)
+    if chat[-1]["role"] != "user":
+        raise DataError(f"the last message is the {chat[-1]['role']}'s: it must be the user's, for the model to answer")
+    return chat
+
+
+def chat_of(messages: Any) -> tuple[Message, ...]:
+    """The messages of a row. Raises DataError for what is no chat."""
     if not isinstance(messages, list) or not messages:
         raise DataError("messages must be a list of {role, content} that is not empty")
     chat = []
@@ -67,13 +75,14 @@ def _messages(prompt: Any, messages: Any, columns: Mapping[str, str]) -> tuple[M
             raise DataError(f"message {i} needs a role out of {', '.join(ROLES)}")
         if message["role"] == "system" and i > 0:
             raise DataError(f"message {i} is a system message: only the first may be")
-        chat.append({"role": message["role"], "content": _text(message.get("content"), f"the content of message {i}")})
-    if chat[-1]["role"] != "user":
-        raise DataError(f"the last message is the {chat[-1]['role']}'s: it must be the user's, for the model to answer")
+        chat.append(
+            {"role": message["role"], "content": text_of(message.get("content"), f"the content of message {i}")}
+        )
     return tuple(chat)
 
 
-def _text(value: Any, what: str) -> str:
+def text_of(value: Any, what: str) -> str:
+    """A text that is not empty. Raises DataError for anything else."""
     if not isinstance(value, str):
         raise DataError(f"{what} must be text, it is {value!r:.60}")
     if not value.strip():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import mmap
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,18 +97,20 @@ class ArrowRows:
         return f"{self._name} row {number}"
 
 
-def open_rows(source: SourceConfig, *, subset: str | None = None, revision: str | None = None) -> RowStore:
+def open_rows(
+    source: SourceConfig, *, subset: str | None = None, revision: str | None = None, fields: Sequence[str] = FIELDS
+) -> RowStore:
     """The raw rows of a source, at most `limit`. Raises ConfigError where there is no such file or data set.
 
-    `subset` and `revision` choose among what a Hugging Face data set of that name holds.
+    `subset` and `revision` choose among what a Hugging Face data set of that name holds. `fields` is what rows are made of.
     """
     assert source.path is not None, "the configuration's checks refuse a source without a path"
     if source.kind == "jsonl":
         return JsonlRows(_files(source, Path(source.path), f"{source.split}.jsonl")[0], source.limit)
     if source.kind == "parquet":
         files = _files(source, Path(source.path), f"{source.split}*.parquet")
-        return ArrowRows(_parquet_table(source, files), source.path, source.limit)
-    return ArrowRows(_hub_table(source, source.path, subset, revision), source.path, source.limit)
+        return ArrowRows(_parquet_table(source, files, fields), source.path, source.limit)
+    return ArrowRows(_hub_table(source, source.path, subset, revision, fields), source.path, source.limit)
 
 
 def _files(source: SourceConfig, path: Path, pattern: str) -> list[Path]:
@@ -122,29 +125,29 @@ def _files(source: SourceConfig, path: Path, pattern: str) -> list[Path]:
     return files
 
 
-def _columns(source: SourceConfig, there: list[str]) -> list[str]:
+def _columns(source: SourceConfig, there: list[str], fields: Sequence[str]) -> list[str]:
     """The columns that rows are made of, among those that are there: long ones that nobody asks for stay on disk."""
     if missing := set(source.columns.values()) - set(there):
         raise ConfigError(f"the source {source.name} names the columns {sorted(missing)}; {source.path} has {there}")
-    wanted = {source.columns.get(name, name) for name in (*FIELDS, *source.columns)}
+    wanted = {source.columns.get(name, name) for name in (*fields, *source.columns)}
     return [name for name in there if name in wanted]
 
 
-def _parquet_table(source: SourceConfig, files: list[Path]) -> Any:
+def _parquet_table(source: SourceConfig, files: list[Path], fields: Sequence[str]) -> Any:
     import pyarrow
     from pyarrow import parquet
 
     tables = []
     for file in files:
         try:
-            columns = _columns(source, parquet.read_schema(file).names)
+            columns = _columns(source, parquet.read_schema(file).names, fields)
             tables.append(parquet.read_table(file, columns=columns, memory_map=True))
         except pyarrow.ArrowException as e:
             raise ConfigError(f"{file} cannot be read as Parquet: {e}") from e
     return pyarrow.concat_tables(tables)
 
 
-def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: str | None) -> Any:
+def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: str | None, fields: Sequence[str]) -> Any:
     import datasets
 
     try:
@@ -157,4 +160,4 @@ def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: st
         raise ConfigError(
             f"the source {source.name} cannot load the data set {path!r}, split {source.split}: {e}"
         ) from e
-    return rows.select_columns(_columns(source, rows.column_names)).with_format("arrow")[:]
+    return rows.select_columns(_columns(source, rows.column_names, fields)).with_format("arrow")[:]

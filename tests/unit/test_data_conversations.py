@@ -1,0 +1,65 @@
+"""Rows for supervised training: whatever columns they come in, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from r1ray.config.schema import SourceConfig
+from r1ray.data.conversations import CONVERSATION_FIELDS, parse_conversation
+from r1ray.data.stores import open_rows
+from r1ray.errors import DataError
+
+USER = {"role": "user", "content": "Hello"}
+ASSISTANT = {"role": "assistant", "content": "Good day."}
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {"messages": [USER, ASSISTANT]},
+        {"prompt": "Hello", "response": "Good day."},
+        {"messages": [USER], "response": "Good day."},
+    ],
+)
+def test_the_forms_of_a_row_mean_the_same(raw: dict[str, Any]) -> None:
+    row = parse_conversation(raw, 3, {})
+    assert row.prompt == (USER,)
+    assert row.response == "Good day."
+    assert (row.row_id, row.domain, row.trivial) == ("3", None, False)
+
+
+def test_columns_are_mapped_and_optional_ones_are_read() -> None:
+    raw = {"q": "Hello", "a": "Good day.", "id": 7, "domain": "chat", "trivial": True}
+    row = parse_conversation(raw, 0, {"prompt": "q", "response": "a"})
+    assert (row.row_id, row.domain, row.trivial) == ("7", "chat", True)
+
+
+@pytest.mark.parametrize(
+    ("raw", "columns", "message"),
+    [
+        ([], {}, "a row must be an object"),
+        ({"q": "x"}, {"prompt": "question"}, "'question' is missing"),
+        ({"response": "x"}, {}, "one of prompt and messages"),
+        ({"prompt": "x", "messages": [USER], "response": "x"}, {}, "one of prompt and messages"),
+        ({"messages": [USER]}, {}, "needs a response"),
+        ({"messages": [ASSISTANT], "response": "x"}, {}, "must be the user's"),
+        ({"messages": [ASSISTANT]}, {}, "must be the user's"),
+        ({"prompt": "x", "response": " "}, {}, "the response is empty"),
+        ({"prompt": "x", "response": "y", "trivial": "no"}, {}, "true or false"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(raw: Any, columns: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_conversation(raw, 0, columns)
+
+
+def test_parquet_gives_the_columns_of_a_conversation_and_no_others(tmp_path: Any) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({"prompt": ["Hello"], "response": ["Good day."], "vector": [[0.0] * 8]})
+    parquet.write_table(table, tmp_path / "rows.parquet")
+    source = SourceConfig(name="chat", kind="parquet", path=str(tmp_path / "rows.parquet"))
+    assert open_rows(source, fields=CONVERSATION_FIELDS).raw(0) == {"prompt": "Hello", "response": "Good day."}
