@@ -71,6 +71,14 @@ class VerifierCrash(VerifierError):
     """The verifier raised an exception, ran out of memory, or its process died."""
 
 
+class RequestRefused(VerifierError):
+    """An endpoint refused a request as such (a status from 400 on that asking again does not mend)."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status  # of HTTP; the default is for unpickling, which sets it afterwards
+
+
 class NumericError(R1RayError):
     """NaN or Inf where a finite number is needed."""
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from r1ray.errors import ConfigError
-from r1ray.rewards import judge as judge_module
+from r1ray.rewards import endpoint as endpoint_module
 from r1ray.rewards import preference
 from tests.unit.reward_support import judge, reward, scorer
 
@@ -46,7 +46,7 @@ def endpoint(*answers: tuple[int, str]) -> Iterator[tuple[str, list[dict]]]:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch):
-    monkeypatch.setattr(judge_module, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(endpoint_module, "FIRST_PAUSE_S", 0.0)
 
 
 def test_the_last_score_of_the_reply_counts_and_only_the_summary_is_shown():
@@ -84,7 +84,7 @@ def test_an_overloaded_endpoint_is_asked_again():
     ("answer", "error", "calls"),
     [
         ((503, "down"), "InfrastructureError: judge: .* answered 503", 2),
-        ((404, "no such model"), "VerifierError: judge: .* answered 404: .*no such model", 1),
+        ((404, "no such model"), "RequestRefused: judge: .* answered 404: .*no such model", 1),
         ((200, "It is good."), "VerifierError: judge: .* no `Score: 0 to 10`", 1),
         ((200, "Score: 11"), "VerifierError: judge: .* no `Score: 0 to 10`", 1),
     ],
