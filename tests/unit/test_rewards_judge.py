@@ -1,9 +1,6 @@
 """The generative judge against an endpoint of our own, and batches of a reward model that is pretended."""
 
-import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -11,37 +8,11 @@ import pytest
 from r1ray.errors import ConfigError
 from r1ray.rewards import endpoint as endpoint_module
 from r1ray.rewards import preference
+from tests.unit.endpoint_support import endpoint
 from tests.unit.reward_support import judge, reward, scorer
 
 ASKED = ({"role": "user", "content": "Why {response}?"},)
 THOUGHT = "<think>secret plan</think>Because."
-
-
-@contextmanager
-def endpoint(*answers: tuple[int, str]) -> Iterator[tuple[str, list[dict]]]:
-    """Answers requests with the given (status, content), the last one again and again; keeps what it was asked."""
-    asked: list[dict] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked.append({"path": self.path, **json.loads(self.rfile.read(int(self.headers["Content-Length"])))})
-            status, content = answers[min(len(asked), len(answers)) - 1]
-            self.send_response(status)
-            self.end_headers()
-            self.wfile.write(json.dumps({"choices": [{"message": {"content": content}}]}).encode())
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
 
 
 @pytest.fixture(autouse=True)

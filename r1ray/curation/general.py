@@ -1,0 +1,93 @@
+"""Conversations that are there already, merged into the dataset: writing, questions on facts, small talk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from r1ray.config.schema import SourceConfig
+from r1ray.config.stages import CurationConfig, GeneralConfig
+from r1ray.curation.form import CLOSE, OPEN
+from r1ray.data.conversations import CONVERSATION_FIELDS, Conversation, parse_conversation
+from r1ray.data.grams import WORD
+from r1ray.data.stores import open_rows
+from r1ray.errors import ConfigError, DataError
+from r1ray.rewards.answer import answer_part
+from r1ray.types import Message
+
+EMPTY_THINKING = f"{OPEN}\n\n{CLOSE}\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneralRow:
+    """A conversation in the dataset's form. Producer: `general_rows`. Consumer: `curate`."""
+
+    source: str
+    row_id: str
+    domain: str
+    prompt: tuple[Message, ...]  # ends with the user's message
+    response: str
+
+    @property
+    def text(self) -> str:
+        """What the user said, and the response."""
+        asked = "\n".join(m["content"] for m in self.prompt if m["role"] == "user")
+        return f"{asked}\n{self.response}"
+
+
+def general_rows(config: CurationConfig) -> Iterator[GeneralRow]:
+    """The conversations of `curation.general`, source by source. Raises ConfigError at the first malformed row."""
+    for source in config.general:
+        yield from _rows(source, config)
+
+
+def check_general(config: CurationConfig) -> dict[str, int]:
+    """Source -> rows, after reading every one of them. Raises ConfigError for what is malformed or empty."""
+    counts = {source.name: sum(1 for _ in _rows(source, config)) for source in config.general}
+    for name, count in counts.items():
+        if count == 0:
+            raise ConfigError(f"the source {name} of curation.general has no rows")
+    return counts
+
+
+def _rows(source: GeneralConfig, config: CurationConfig) -> Iterator[GeneralRow]:
+    where = SourceConfig(
+        name=source.name,
+        kind=source.kind,
+        path=source.path,
+        split=source.split,
+        columns=source.columns,
+        limit=source.limit,
+    )
+    store = open_rows(
+        where,
+        subset=source.params.get("subset"),
+        revision=source.params.get("revision"),
+        fields=CONVERSATION_FIELDS,
+    )
+    for number in range(len(store)):
+        try:
+            row = parse_conversation(store.raw(number), number, source.columns)
+            response = _direct(row.response, config.empty_thinking) if _trivial(row, config) else row.response
+        except DataError as e:
+            raise ConfigError(f"{store.place(number)}: {e}") from e
+        yield GeneralRow(
+            source=source.name,
+            row_id=row.row_id,
+            domain=row.domain or source.name,
+            prompt=row.prompt,
+            response=response,
+        )
+
+
+def _trivial(row: Conversation, config: CurationConfig) -> bool:
+    """Whether the prompt needs no chain of thought, as greetings do."""
+    return row.trivial or len(WORD.findall(row.prompt[-1]["content"])) < config.direct_below_words
+
+
+def _direct(response: str, empty_thinking: bool) -> str:
+    """The answer without its chain of thought. Raises DataError where it has no answer."""
+    answer = answer_part(response).strip()
+    if not answer:
+        raise DataError("the response to a trivial prompt is thinking without an answer")
+    return EMPTY_THINKING + answer if empty_thinking else answer

@@ -1,0 +1,143 @@
+"""What curation writes: dataset/, dropped/, report.md and report.json, first aside, then put in place.
+
+report.json goes first when an earlier result is replaced and comes last: where it is, the rest is whole and of the same go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from r1ray.files import sync_folder, write_atomic
+
+DATASET, DROPPED, REPORT_TEXT, REPORT = "dataset", "dropped", "report.md", "report.json"
+_ASIDE = ".curation"
+_GROUP_ROWS = 1000
+"""Rows that are held in memory before they are written."""
+
+
+class Output:
+    """Files of one curation; nothing of it is seen before `publish`."""
+
+    def __init__(self, folder: Path, part_rows: int) -> None:
+        """`folder`: the run folder. `part_rows`: rows of one file."""
+        self._folder = folder
+        self._aside = folder / _ASIDE
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._aside.mkdir(parents=True)
+        self.dataset = _Parts(self._aside / DATASET, _dataset_schema(), part_rows)
+        self.dropped = _Parts(self._aside / DROPPED, _dropped_schema(), part_rows)
+
+    def publish(self, report: Mapping[str, Any], text: str) -> None:
+        """Put everything in the place of an earlier result."""
+        self.dataset.close()
+        self.dropped.close()
+        write_atomic(self._aside / REPORT_TEXT, text.encode())
+        write_atomic(self._aside / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
+        with suppress(FileNotFoundError):
+            (self._folder / REPORT).unlink()
+        sync_folder(self._folder)
+        for name in (DATASET, DROPPED):
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self._folder / name)
+        for name in (DATASET, DROPPED, REPORT_TEXT):
+            (self._aside / name).replace(self._folder / name)
+        sync_folder(self._folder)
+        (self._aside / REPORT).replace(self._folder / REPORT)
+        sync_folder(self._folder)
+        self._aside.rmdir()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        shutil.rmtree(self._aside, ignore_errors=True)
+
+
+class _Parts:
+    """Rows in files part-00000.parquet, part-00001.parquet, ... of so many rows; at least one file, for its columns."""
+
+    def __init__(self, folder: Path, schema: Any, part_rows: int) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._schema = schema
+        self._part_rows = part_rows
+        self._rows: list[Mapping[str, Any]] = []
+        self._writer: Any = None
+        self._in_part = 0
+        self._parts = 0
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """The next row."""
+        self._rows.append(row)
+        if len(self._rows) >= _GROUP_ROWS or self._in_part + len(self._rows) >= self._part_rows:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what is left and wait until it is on the disk."""
+        if self._rows or self._parts == 0:
+            self._flush()
+        self._end_part()
+        for file in self._folder.iterdir():
+            fd = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_folder(self._folder)
+
+    def _flush(self) -> None:
+        import pyarrow
+        from pyarrow import parquet
+
+        if self._writer is None:
+            self._writer = parquet.ParquetWriter(self._folder / f"part-{self._parts:05d}.parquet", self._schema)
+            self._parts += 1
+        self._writer.write_table(pyarrow.Table.from_pylist(list(self._rows), schema=self._schema))
+        self._in_part += len(self._rows)
+        self._rows.clear()
+        if self._in_part >= self._part_rows:
+            self._end_part()
+
+    def _end_part(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._in_part = None, 0
+
+
+def _dataset_schema() -> Any:
+    import pyarrow as pa
+
+    message = pa.struct([("role", pa.string()), ("content", pa.string())])
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("messages", pa.list_(message)),  # the last one is the assistant's
+            ("domain", pa.string()),
+            ("source", pa.string()),
+            ("tokens", pa.int32()),  # of the last message
+            ("reward", pa.float64()),  # null for conversations that were merged in
+            ("prompt_id", pa.string()),
+        ]
+    )
+
+
+def _dropped_schema() -> Any:
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("id", pa.string()),
+            ("prompt_id", pa.string()),
+            ("domain", pa.string()),
+            ("source", pa.string()),
+            ("index", pa.int64()),  # of the prompt in its source; null for conversations that were merged in
+            ("sample", pa.int32()),
+            ("reason", pa.string()),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""Sampling: many responses to the prompts of some sources, in shards that are whole or absent."""
