@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from r1ray.config.checks import Use, check
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
-from r1ray.config.sources import read_in_order
+from r1ray.config.sources import Source, read_in_order
 from r1ray.errors import ConfigError
 
 COMMAND_LINE = "command line"
@@ -46,8 +46,12 @@ def load_config(overlays: Sequence[str], overrides: Sequence[str] = (), use: Use
     `use` is the command that it is for. Raises ConfigError that lists every problem found, each with its key, value,
     origin and what would be right.
     """
+    return load_sources(read_in_order(overlays), overrides, use)
+
+
+def load_sources(files: Sequence[Source], overrides: Sequence[str] = (), use: Use = "train") -> LoadedConfig:
+    """As `load_config`, of files that are read already: all of them, conf/base.yaml as well, in the order they apply."""
     merge = _Merge()
-    files = read_in_order(overlays)
     for source in files:
         merge.section("", Config, source.content, source.origin)
     for text in overrides:

@@ -46,7 +46,7 @@ def read_in_order(overlays: Sequence[str]) -> list[Source]:
             raise ConfigError(f"{_shown(path)} extends itself: " + " -> ".join(_shown(p) for p in (*chain, path)))
         if path in done:
             return
-        source, extends = _read(path)
+        source, extends = read_file(path)
         for name in extends:
             visit(_find(name, path.parent, f"{_shown(path)} extends"), (*chain, path))
         done.add(path)
@@ -67,7 +67,8 @@ def _find(name: str, folder: Path, who: str) -> Path:
     raise ConfigError(f"{who} {name!r}: looked in {folder} and {CONF_DIR}; the overlays there are {', '.join(at_hand)}")
 
 
-def _read(path: Path) -> tuple[Source, list[str]]:
+def read_file(path: Path) -> tuple[Source, list[str]]:
+    """One file without what it extends, and the names of what it extends. Raises ConfigError where it is no YAML map."""
     try:
         text = path.read_text(encoding="utf-8")
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create()
