@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
+from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
 from r1ray.machine import GIB, Machine
@@ -53,8 +54,9 @@ class Plan:
     problems: tuple[Problem, ...]  # why this machine cannot run it
 
     def role(self, name: str) -> Role:
-        """The role called `name`."""
-        return next(r for r in self.roles if r.name == name)
+        """The role called `name`; one that nobody plays has a count of 0."""
+        absent = Role(name=name, count=0, cpus=0, gpus=0, resources={})
+        return next((r for r in self.roles if r.name == name), absent)
 
     @property
     def host_bytes(self) -> float:
@@ -85,16 +87,21 @@ class Plan:
         return "\n".join(lines)
 
 
-def make_plan(config: Config, shape: ModelShape, machine: Machine) -> Plan:
+def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "train") -> Plan:
     """The plan of a run of `config` with a model of `shape`, on `machine` unless it joins a cluster."""
-    roles = (_learner(config, shape), _rollout(config, shape), _reward(config), _queue(config))
+    made = {"learner": _learner(config, shape), "rollout": _rollout(config, shape), "reward_worker": _reward(config)}
+    roles = tuple(made[name] for name in PROCESSES[use])
+    if use == "train":
+        roles = (*roles, _queue(config))
     local = config.ray.address is None
     given = config.rollout.engine.kv_cache_gib
     plan = Plan(
         roles=roles,
         machine=machine if local else None,
-        cache_tokens=None if given is None else int(given * GIB / _cache_bytes(config, shape)),
-        problems=tuple(_cache_problems(config, shape)),
+        cache_tokens=None
+        if given is None or "rollout" not in PROCESSES[use]
+        else int(given * GIB / _cache_bytes(config, shape)),
+        problems=tuple(_cache_problems(config, shape)) if "rollout" in PROCESSES[use] else (),
     )
     if not local:
         return plan

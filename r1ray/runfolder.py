@@ -44,9 +44,10 @@ class Identity:
     run_id: str
     created: float  # seconds since the epoch
     r1ray: str  # version that started the run
+    use: str = "train"  # the command that it is a run of
 
     @classmethod
-    def new(cls, *, vocab_hash: str, config_hash: str, model_hash: str) -> Identity:
+    def new(cls, *, vocab_hash: str, config_hash: str, model_hash: str, use: str = "train") -> Identity:
         """The identity of a run that starts now."""
         run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:6]
         return cls(
@@ -56,6 +57,7 @@ class Identity:
             run_id=run_id,
             created=time.time(),
             r1ray=__version__,
+            use=use,
         )
 
 
@@ -138,7 +140,7 @@ class RunFolder:
         folder.lock()
         try:
             if folder.run_json.exists():
-                resume = f"continue it with `r1ray train --resume {path}`"
+                resume = f"continue it with `r1ray {folder.identity().use} --resume {path}`"
                 raise ConfigError(
                     f"run.dir = {path} holds a run already; {resume}, keep it aside with --fresh, or change run.dir"
                 )

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from r1ray.config.checks import Use
 from r1ray.config.identity import changes, config_hash, refuse_another_run
 from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import refuse
 from r1ray.config.surroundings import check_surroundings
-from r1ray.errors import IntegrityError
+from r1ray.errors import ConfigError, IntegrityError
 from r1ray.files import write_atomic
 from r1ray.ledger.storage import check_file
 from r1ray.machine import Machine, this_machine
@@ -34,6 +35,7 @@ class Preparation:
 
     loaded: LoadedConfig
     machine: Machine
+    use: Use = "train"
     existing: RunFolder | None = None  # the run to continue
 
     @property
@@ -42,27 +44,30 @@ class Preparation:
         return Path(self.loaded.config.model.path) == EMBEDDED_FOLDER
 
     @classmethod
-    def new(cls, overlays: Sequence[str], overrides: Sequence[str]) -> Preparation:
+    def new(cls, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
         """A new run. Raises ConfigError with every problem of the configuration."""
-        return cls(loaded=_resolved(load_config(overlays, overrides)), machine=this_machine())
+        return cls(loaded=_resolved(load_config(overlays, overrides, use)), machine=this_machine(), use=use)
 
     @classmethod
-    def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str]) -> Preparation:
+    def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
         """The run in `path`, with what a resume may change changed.
 
-        Raises ConfigError where `path` holds no run or a key that makes the run another one was changed,
+        Raises ConfigError where `path` holds no run of this command or a key that makes the run another one was changed,
         IntegrityError where the folder's format is another version's.
         """
         folder = RunFolder.open(path)
-        stored = load_config([str(folder.config.resolve())])
+        if (begun := folder.identity().use) != use:
+            raise ConfigError(f"{path} is a run of `r1ray {begun}`: resume it with that command")
+        stored = load_config([str(folder.config.resolve())], use=use)
         here = f"run.dir={path}"
-        loaded = load_config([str(folder.config.resolve()), *overlays], [*overrides, here])
+        loaded = load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use)
         refuse_another_run(stored.config, loaded.config, loaded.provenance)
-        return cls(loaded=_resolved(loaded), machine=this_machine(), existing=folder)
+        return cls(loaded=_resolved(loaded), machine=this_machine(), use=use, existing=folder)
 
     def plan(self) -> Plan:
         """Where everything runs and what memory it takes. Raises ConfigError where the model folder cannot be read."""
-        return make_plan(self.loaded.config, read_shape(Path(self.loaded.config.model.path)), self.machine)
+        shape = read_shape(Path(self.loaded.config.model.path))
+        return make_plan(self.loaded.config, shape, self.machine, self.use)
 
     def describe(self) -> str:
         """The resolved configuration, the placement and the memory, as text."""
@@ -82,7 +87,7 @@ class Preparation:
         from r1ray.data.vocab import vocab_hash
 
         config = self.loaded.config
-        refuse(check_surroundings(config, self.machine), self.loaded.provenance)
+        refuse(check_surroundings(config, self.machine, self.use), self.loaded.provenance)
         refuse(self.plan().problems, self.loaded.provenance)
         model = Path(config.model.path)
         vocabulary = vocab_hash(model)
@@ -90,10 +95,10 @@ class Preparation:
             if fresh:
                 RunFolder.set_aside(Path(config.run.dir))
             identity = Identity.new(
-                vocab_hash=vocabulary, config_hash=config_hash(config), model_hash=model_hash(model)
+                vocab_hash=vocabulary, config_hash=config_hash(config), model_hash=model_hash(model), use=self.use
             )
             return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
-        return _reopen(self.existing, self.loaded, vocabulary)
+        return _reopen(self.existing, self.loaded, vocabulary, self.use)
 
 
 def _resolved(loaded: LoadedConfig) -> LoadedConfig:
@@ -104,7 +109,7 @@ def _resolved(loaded: LoadedConfig) -> LoadedConfig:
     return replace(loaded, config=replace(loaded.config, model=model))
 
 
-def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str) -> RunFolder:
+def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) -> RunFolder:
     begun = folder.identity()
     if vocabulary != begun.vocab_hash:
         raise IntegrityError(
@@ -116,9 +121,10 @@ def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str) -> RunFold
             f"the model in {loaded.config.model.path} has the hash {model}, the run in {folder.path} was begun with "
             f"{begun.model_hash}: its sizes or weights changed; give the model folder that it was begun with"
         )
-    _check_ledger(folder, begun.run_id)
+    if use == "train":
+        _check_ledger(folder, begun.run_id)
     folder.lock()
-    stored = load_config([str(folder.config.resolve())])
+    stored = load_config([str(folder.config.resolve())], use=use)
     changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}
     if changed:
         write_atomic(folder.config, loaded.to_yaml().encode())

@@ -18,6 +18,14 @@ Check = Callable[[Config], Iterator[Problem]]
 Use = Literal["train", "sft", "sample", "eval"]
 """The command that a configuration is for: what it does not read, it does not check."""
 
+PROCESSES: dict[Use, tuple[str, ...]] = {
+    "train": ("learner", "rollout", "reward_worker"),
+    "sft": ("learner",),
+    "sample": ("rollout", "reward_worker"),
+    "eval": ("rollout", "reward_worker"),
+}
+"""Use -> the sections of the processes that it starts."""
+
 # vLLM arguments that other keys set, and where
 ENGINE_KEYS = {
     "model": "model.path",
@@ -167,6 +175,30 @@ def _evaluation(config: Config) -> Iterator[Problem]:
         yield problem(config, "evaluation.samples", "without a greedy completion measures nothing", fix)
 
 
+def _conversations(config: Config) -> Iterator[Problem]:
+    """Sources of supervised fine-tuning, which are gone through whole and not mixed."""
+    if not config.data.train:
+        yield problem(
+            config, "data.train", "no source of conversations", "e.g. [{name: chats, kind: jsonl, path: ...}]"
+        )
+    for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+        for i, source in enumerate(entries):
+            key = f"data.{section}.{i}"
+            if source.kind not in ("jsonl", "parquet", "hf"):
+                yield problem(config, f"{key}.kind", "holds no conversations", "jsonl, parquet or hf")
+            if source.path is None:
+                yield problem(config, f"{key}.path", "has no path", "give a file, folder or hub id")
+            if source.weight != 1.0:
+                message = "has no meaning here: every conversation is trained on once an epoch"
+                yield problem(config, f"{key}.weight", message, "1.0; a limit, or more epochs in a run of its own")
+
+
+def _longest_conversation(config: Config) -> Iterator[Problem]:
+    if config.learner.micro_batch_tokens < config.model.max_length:
+        message = f"cannot hold one longest conversation (model.max_length = {config.model.max_length})"
+        yield problem(config, "learner.micro_batch_tokens", message, f"at least {config.model.max_length}")
+
+
 def _divisors(n: int) -> str:
     found = [str(d) for d in range(1, n + 1) if n % d == 0]
     return ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
@@ -186,7 +218,7 @@ _TRAIN: tuple[Check, ...] = (
 
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": ((*values.GENERAL, values.rewards, values.sources), _TRAIN),
-    "sft": (values.GENERAL, (_learner,)),
+    "sft": ((*values.GENERAL, _conversations), (_longest_conversation, _learner)),
     "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine, curation)),
     "eval": (values.GENERAL, (_engine,)),
 }

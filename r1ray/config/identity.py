@@ -23,6 +23,8 @@ ALTERABLE = (
     "queue.lease_timeout_s",
     "queue.keep_payload_steps",
     "evaluation.every_steps",
+    "sft.evaluate_every_steps",
+    "curation",
     "sync",
     "checkpoint",
     "deadlines",
@@ -30,7 +32,7 @@ ALTERABLE = (
     "ray",
     "logging",
 )
-"""Keys and sections that a resume may change: they say how fast and where a run goes, not what it learns."""
+"""Keys and sections that a resume may change: they say how fast and where a run goes, not what it learns or samples."""
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
@@ -14,11 +15,11 @@ from r1ray.modelfolder import ModelShape, read_shape
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def check_surroundings(config: Config, machine: Machine) -> list[Problem]:
+def check_surroundings(config: Config, machine: Machine, use: Use = "train") -> list[Problem]:
     """Every problem that the model folder, the data files and, for a local cluster, the machine show."""
     found = [*_model(config), *_files(config)]
     if config.ray.address is None:  # another machine's devices are not to be seen from here
-        found += [*_devices(config, machine)]
+        found += [*_devices(config, machine, use)]
     return found
 
 
@@ -53,15 +54,17 @@ def _files(config: Config) -> Iterator[Problem]:
                 yield problem(config, key, "is empty: it has no prompt", "a file with one row for each prompt")
 
 
-def _devices(config: Config, machine: Machine) -> Iterator[Problem]:
-    for key in ("learner.num_gpus", "rollout.num_gpus", "reward_worker.num_gpus"):
+def _devices(config: Config, machine: Machine, use: Use) -> Iterator[Problem]:
+    for key in [f"{section}.num_gpus" for section in PROCESSES[use]]:
         if value_at(config, key) > 0 and machine.gpus == 0:
             yield problem(config, key, "this machine has no GPU", f"{key}=0, as conf/tiny.yaml does, or ray.address")
-    if config.model.dtype == "bfloat16" and config.learner.num_gpus == 0 and not machine.cpu_bfloat16:
+    trains, generates = "learner" in PROCESSES[use], "rollout" in PROCESSES[use]
+    if trains and config.model.dtype == "bfloat16" and config.learner.num_gpus == 0 and not machine.cpu_bfloat16:
         message = "this CPU has no bfloat16 arithmetic: training would be many times slower"
         yield problem(config, "model.dtype", message, "float32")
     if (
-        config.rollout.engine.dtype in ("bfloat16", "float16")
+        generates
+        and config.rollout.engine.dtype in ("bfloat16", "float16")
         and config.rollout.num_gpus == 0
         and not machine.cpu_bfloat16
     ):
