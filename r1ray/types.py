@@ -7,6 +7,7 @@ Nothing here imports ray, torch, vllm or deepspeed: these are the contracts that
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -101,6 +102,19 @@ class Score:
     reward: float  # the weighted sum that is trained on
     parts: dict[str, float]  # each reward by name, unweighted
     error: str | None = None  # name of the failure; a group with an error is never trained on
+
+    def of_kind(self, kind: str) -> float | None:
+        """The part of this kind of reward, whatever its label; None where it was not judged.
+
+        Worked example: parts {"accuracy/maths": 1.0} have 1.0 of the kind accuracy. Of several the lowest counts:
+        an answer is right where all say so.
+        """
+        return part_of_kind(self.parts, kind)
+
+
+def part_of_kind(parts: Mapping[str, float], kind: str) -> float | None:
+    """See `Score.of_kind`; `parts` by the names of their rewards, `kind` or `kind/label`."""
+    return min((value for name, value in parts.items() if name.partition("/")[0] == kind), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from r1ray.types import Score, ScoredGroup
 
 def accuracy_of(score: Score) -> float:
     """1.0 where the answer is right. An answer that could not be judged is not right, and counted under `errors`."""
-    return score.parts.get("accuracy", 0.0)
+    return score.of_kind("accuracy") or 0.0
 
 
 def mean_and_error(per_problem: Sequence[float]) -> tuple[float, float]:
@@ -45,8 +45,9 @@ def summarise(sampled: Sequence[ScoredGroup], greedy: Sequence[ScoredGroup]) -> 
             max(g.rollout.max_policy_version for g in sampled),
         ],
     }
-    if any("format" in s.parts for s in scores):
-        row["format"] = math.fsum(s.parts.get("format", 0.0) for s in scores) / len(scores)
+    formats = [score.of_kind("format") for score in scores]
+    if any(judged is not None for judged in formats):
+        row["format"] = math.fsum(judged or 0.0 for judged in formats) / len(scores)
     if greedy:
         row["greedy_accuracy"] = math.fsum(accuracy_of(g.scores[0]) for g in greedy) / len(greedy)
     return row

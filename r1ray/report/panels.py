@@ -18,7 +18,7 @@ from r1ray.responses import ReflectiveWords
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A chart of metrics over training steps. A key that ends in `/` stands for all metrics below it."""
+    """A chart of metrics over training steps. A key that ends in `/` stands for all metrics below it but those `without`."""
 
     title: str
     note: str
@@ -27,6 +27,7 @@ class Panel:
     top: float | None = None
     zero: bool = True
     absent: str = "not recorded by this run"
+    without: str | None = None  # beginning of the metrics that are left to another panel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +44,19 @@ ANSWERS = Section(
     lead="What the sampled training responses earn, and how long they get.",
     panels=(
         Panel(title="Reward", note="weighted sum, mean of the step", keys=(("reward/mean", "mean"),)),
-        Panel(title="Reward parts", note="mean of each, unweighted", keys=(("reward/part/", ""),), top=1.0),
+        Panel(
+            title="Reward parts",
+            note="mean of each, unweighted",
+            keys=(("reward/part/", ""),),
+            without="reward/part/model",
+        ),
+        Panel(
+            title="Reward models",
+            note="mean score, unweighted",
+            keys=(("reward/part/model", "model"), ("reward/part/model/", "")),
+            zero=False,  # scores of a pairwise model have neither bounds nor a zero that means anything
+            absent="none in this run",
+        ),
         Panel(
             title="Response length",
             note="tokens",
@@ -156,7 +169,7 @@ SECTIONS = (ANSWERS, OPTIMISATION, OFF_POLICY, TIME)
 def chart(panel: Panel, run: RunRecord) -> Chart | str:
     """The panel's chart, or the reason why there is none."""
     series: list[Series] = []
-    for key, name in _expand(panel.keys, run):
+    for key, name in _expand(panel, run):
         points = tuple((float(row["step"]), float(row[key])) for row in run.metrics if key in row)
         if any(math.isfinite(y) for _, y in points):
             series.append(Series(name=name, points=points, colour=len(series) % 6 + 1))
@@ -170,10 +183,12 @@ def chart(panel: Panel, run: RunRecord) -> Chart | str:
     )
 
 
-def _expand(keys: tuple[tuple[str, str], ...], run: RunRecord) -> list[tuple[str, str]]:
+def _expand(panel: Panel, run: RunRecord) -> list[tuple[str, str]]:
     known = sorted({key for row in run.metrics for key in row})
+    if panel.without is not None:
+        known = [key for key in known if not key.startswith(panel.without)]
     out: list[tuple[str, str]] = []
-    for key, name in keys:
+    for key, name in panel.keys:
         if key.endswith("/"):
             out += [(k, k.removeprefix(key).replace("_", " ")) for k in known if k.startswith(key)]
         elif key in known:

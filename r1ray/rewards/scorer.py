@@ -19,7 +19,7 @@ from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.errors import ConfigError, DataError, InfrastructureError, VerifierCrash
 from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
 from r1ray.rewards.pool import Pool
-from r1ray.rewards.registry import build, kind_of
+from r1ray.rewards.registry import build
 from r1ray.rewards.sandbox import Sandbox
 from r1ray.types import RolloutGroup, Score, ScoredGroup
 
@@ -189,7 +189,7 @@ def _answer(ask: Ask) -> _Outcome:
 
 
 def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:
-    """The rewards of one source. A part is called by its kind where the source uses one of that kind, else by its full name."""
+    """The rewards of one source, under their names in the configuration, the same in every source and in the metrics."""
     known = Counter(config.name for config, _ in every)
     twice = [name for name, count in known.items() if count > 1]
     if twice:
@@ -202,12 +202,4 @@ def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] |
                 f"the source {owner} uses the reward {name!r}; `rewards` has {', '.join(known) or 'none'}"
             )
     used = [(config, reward) for config, reward in every if names is None or config.name in names]
-    kinds = Counter(kind_of(config.name) for config, _ in used)
-    return tuple(
-        _Part(
-            key=kind_of(config.name) if kinds[kind_of(config.name)] == 1 else config.name,
-            weight=config.weight,
-            reward=reward,
-        )
-        for config, reward in used
-    )
+    return tuple(_Part(key=config.name, weight=config.weight, reward=reward) for config, reward in used)

@@ -18,7 +18,7 @@ from r1ray.cli import build_app, main
 from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, R1RayError
 from r1ray.runfolder import Identity, RunFolder
 
-HEAVY = ("ray", "torch", "vllm", "deepspeed", "transformers", "matplotlib", "datasets", "sympy")
+HEAVY = ("ray", "torch", "vllm", "deepspeed", "transformers", "datasets", "sympy")
 
 HELP = f"""
 import sys

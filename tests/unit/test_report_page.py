@@ -173,3 +173,17 @@ def test_the_counted_words_can_be_chosen(tmp_path):
     write_run(tmp_path, steps=12)
     text = build_report(tmp_path, words=["eureka"]).read_text()
     assert "Reflective words (none of the kept responses says eureka)" in text
+
+
+def test_scores_of_reward_models_have_a_chart_of_their_own(tmp_path):
+    write_run(tmp_path, steps=3)
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step, score in ((3, -7.5), (4, 12.5)):
+            w.step(step, {"reward/part/accuracy": step / 10, "reward/part/model/helpful": score, "length/mean": 3.0})
+    page = page_of(tmp_path)
+    data = json.loads(page.texts["script"][0])
+    charts = [a["data-chart"] for t, a in page.elements if t == "figure"]
+    titles = [t for t in page.texts["h3"] if not t.startswith("Step")]
+    at = titles.index("Reward models")
+    assert [series[-1] for series in data["panels"][int(charts[at])]] == [[4.0, "12.5"]]
+    assert len(data["panels"][int(charts[titles.index("Reward parts")])]) == 2  # accuracy and format only

@@ -33,7 +33,7 @@ def test_a_synthetic_prompt_is_judged_by_its_task():
     assert [x.reward for x in scored.scores] == [1.0, 0.0]
 
 
-def test_sources_choose_their_rewards_and_a_lone_reward_of_a_kind_goes_by_its_kind():
+def test_sources_choose_their_rewards_and_parts_keep_their_full_names():
     rewards = [
         reward("accuracy/maths", verifier="math"),
         reward("accuracy/choice", verifier="choice"),
@@ -41,13 +41,13 @@ def test_sources_choose_their_rewards_and_a_lone_reward_of_a_kind_goes_by_its_ki
     ]
     sources = {"maths": ["accuracy/maths", "format"], "quiz": ["accuracy/choice"], "all": None}
     with scorer(*rewards, source_rewards=sources) as s:
-        assert s.score(group([GOOD], "7", task="maths")).scores[0].parts == {"accuracy": 1.0, "format": 1.0}
-        assert s.score(group(["<answer>b</answer>"], "B", task="quiz")).scores[0].parts == {"accuracy": 1.0}
-        assert set(s.score(group(["b"], "B", task="all")).scores[0].parts) == {
-            "accuracy/maths",
-            "accuracy/choice",
-            "format",
-        }
+        assert s.score(group([GOOD], "7", task="maths")).scores[0].parts == {"accuracy/maths": 1.0, "format": 1.0}
+        quiz = s.score(group(["<answer>b</answer>"], "B", task="quiz")).scores[0]
+        assert quiz.parts == {"accuracy/choice": 1.0}
+        assert (quiz.of_kind("accuracy"), quiz.of_kind("format")) == (1.0, None)
+        both = s.score(group(["b"], "B", task="all")).scores[0]
+        assert set(both.parts) == {"accuracy/maths", "accuracy/choice", "format"}
+        assert both.of_kind("accuracy") == min(both.parts["accuracy/maths"], both.parts["accuracy/choice"])
 
 
 @pytest.mark.parametrize(
