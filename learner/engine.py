@@ -121,10 +121,10 @@ class Engine:
         self._engine.step()
         return True, float(norm)
 
-    def forward_only(self, *args: Any) -> Any:
+    def forward_only(self, *args: Any, **kwargs: Any) -> Any:
         """The module's forward pass without gradients."""
         with torch.no_grad():
-            return self._engine(*args)
+            return self._engine(*args, **kwargs)
 
     def inference_copy(self, module: nn.Module) -> Any:
         """`module` frozen on this engine's device, callable without gradients; under ZeRO 3 partitioned over the ranks."""

@@ -25,22 +25,32 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 class TargetLogprobs(torch.autograd.Function):
     """(hidden_TH, weight_VH, target_T, temperature_T) -> (logprob_T, entropy_T), never holding all T x V logits.
 
+    With `greedy` the second result is instead, without a gradient, 1.0 where the target is the likeliest token, else 0.0.
+
     Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z / temperature),
     d logprob / dz = (onehot - p) / temperature and d entropy / dz = -p (log p + entropy) / temperature.
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor, temperature_T: Tensor) -> Any:
+    def forward(
+        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor, temperature_T: Tensor, greedy: bool
+    ) -> Any:
         logprob_T = torch.empty(len(hidden_TH), dtype=torch.float32, device=hidden_TH.device)
         entropy_T, normaliser_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
         for rows in _blocks(len(hidden_TH), len(weight_VH)):
             logits = _logits(hidden_TH[rows], weight_VH, temperature_T[rows])
             normaliser_T[rows] = logits.logsumexp(-1)
-            logprob_T[rows] = logits.gather(-1, target_T[rows, None])[:, 0] - normaliser_T[rows]
+            target = logits.gather(-1, target_T[rows, None])[:, 0]
+            logprob_T[rows] = target - normaliser_T[rows]
+            if greedy:
+                entropy_T[rows] = (target >= logits.amax(-1)).float()
+                continue
             p = (logits - normaliser_T[rows, None]).exp_()
             entropy_T[rows] = normaliser_T[rows] - p.mul_(logits).sum(-1)
         ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, normaliser_T, entropy_T)
         ctx.set_materialize_grads(False)
+        if greedy:
+            ctx.mark_non_differentiable(entropy_T)
         return logprob_T, entropy_T
 
     @staticmethod
@@ -60,7 +70,7 @@ class TargetLogprobs(torch.autograd.Function):
             d_logits = d_logits.div_(temperature_T[rows, None]).to(hidden_TH.dtype)
             d_hidden_TH[rows] = d_logits @ weight_VH
             d_weight_VH += d_logits.T @ hidden_TH[rows]
-        return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None
+        return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None, None
 
 
 def _blocks(rows: int, vocabulary: int) -> list[slice]:
@@ -82,9 +92,11 @@ class LogprobHead(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, hidden_TH: Tensor, target_T: Tensor, temperature_T: Tensor) -> tuple[Tensor, Tensor]:
-        logprob_T, entropy_T = TargetLogprobs.apply(hidden_TH, self.weight, target_T, temperature_T)
-        return logprob_T, entropy_T
+    def forward(
+        self, hidden_TH: Tensor, target_T: Tensor, temperature_T: Tensor, greedy: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        logprob_T, second_T = TargetLogprobs.apply(hidden_TH, self.weight, target_T, temperature_T, greedy)
+        return logprob_T, second_T
 
 
 class PolicyModel(nn.Module):
@@ -95,8 +107,11 @@ class PolicyModel(nn.Module):
         self.hf = hf
         self.hf.set_output_embeddings(LogprobHead(hf.get_output_embeddings().weight))
 
-    def forward(self, tokens: PackedTokens) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and entropies, float32 [T] each, at the sampling temperature of each token."""
+    def forward(self, tokens: PackedTokens, greedy: bool = False) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies, float32 [T] each, at the sampling temperature of each token.
+
+        With `greedy` the second is 1.0 where the token is the likeliest, else 0.0: supervised training counts those.
+        """
         backbone = getattr(self.hf, self.hf.base_model_prefix)
         hidden_NH = backbone(
             input_ids=tokens.input_ids_N[None],
@@ -105,8 +120,9 @@ class PolicyModel(nn.Module):
             **tokens.layout.kwargs(self.hf.config._attn_implementation),
         ).last_hidden_state[0]
         head = self.hf.get_output_embeddings()
-        logprob_T, entropy_T = head(hidden_NH.index_select(0, tokens.source_T), tokens.target_T, tokens.temperature_T)
-        return logprob_T, entropy_T
+        wanted_TH = hidden_NH.index_select(0, tokens.source_T)
+        logprob_T, second_T = head(wanted_TH, tokens.target_T, tokens.temperature_T, greedy)
+        return logprob_T, second_T
 
 
 def load_policy(model: ModelConfig, path: Path) -> PolicyModel:

@@ -53,11 +53,20 @@ def plan_step(manifest: BatchManifest, *, minibatches: int, ranks: int, micro_ba
             for g in groups
             for c, length in enumerate(manifest.groups[g].completion_tokens)
         ]
-        packed = [best_fit(share, micro_batch_tokens) for share in balance(sequences, ranks)]
-        count = max(len(bins) for bins in packed)
-        micro_batches = tuple((*bins, *((),) * (count - len(bins))) for bins in packed)
-        plans.append(MinibatchPlan(groups=groups, micro_batches=micro_batches))
+        plans.append(MinibatchPlan(groups=groups, micro_batches=divide(sequences, ranks, micro_batch_tokens)))
     return plans
+
+
+def divide(
+    sequences: Sequence[SequenceRef], ranks: int, micro_batch_tokens: int
+) -> tuple[tuple[tuple[SequenceRef, ...], ...], ...]:
+    """[ranks][micro-batches][sequences] of one optimiser step; some micro-batches may be empty.
+
+    Raises ConfigError where a sequence alone exceeds `micro_batch_tokens`.
+    """
+    packed = [best_fit(share, micro_batch_tokens) for share in balance(sequences, ranks)]
+    count = max(len(bins) for bins in packed)
+    return tuple((*bins, *((),) * (count - len(bins))) for bins in packed)
 
 
 def balance(sequences: Sequence[SequenceRef], ranks: int) -> list[list[SequenceRef]]:

@@ -1,7 +1,11 @@
-"""A learner rank: the plain class that an actor (or a test) wraps. One process each."""
+"""A learner rank: the plain class that an actor (or a test) wraps. One process each.
+
+`TrainingRank` is what policy optimisation and supervised fine-tuning share: engine, checkpoints, export.
+"""
 
 from __future__ import annotations
 
+import abc
 import os
 import time
 from collections.abc import Iterator
@@ -25,7 +29,7 @@ from r1ray.errors import IntegrityError
 from r1ray.types import BatchManifest
 
 
-class LearnerRank:
+class TrainingRank(abc.ABC):
     """Rank `rank` of `world_size`. After `setup`, all methods are collectives: every rank calls them, in the same order.
 
     A collective that does not come about within `deadlines.collective_s` raises DeadlineExceeded in every rank that waits for
@@ -33,12 +37,16 @@ class LearnerRank:
     """
 
     def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
-        check_algorithm(config)
         check_learner(config)
         self._config = config
         self._rank = rank
         self._world_size = world_size
         self._version = 0
+        self._reference: ReferencePolicy | None = None
+
+    @abc.abstractmethod
+    def _prepare(self) -> dict[str, Any]:
+        """Make what trains the engine; what it says of itself goes into the answer of `setup`."""
 
     def setup(self, master_addr: str, master_port: int) -> dict[str, Any]:
         """Join the other ranks at `master_addr:master_port`, load the model, build the optimiser.
@@ -58,51 +66,27 @@ class LearnerRank:
             timeout_s=config.deadlines.collective_s,
         )
         with named_failures("learner setup"):
-            self._build(device)
+            self._folder = Path(config.model.path)
+            self._engine = Engine(
+                load_policy(config.model, self._folder),
+                model=config.model,
+                learner=config.learner,
+                device=device,
+                world_size=self._world_size,
+            )
+            prepared = self._prepare()
         return {
             "rank": self._rank,
             "device": str(device),
             "parameters": sum(t.numel() for _, t in self.named_weights()),
             "seconds": time.perf_counter() - started,
+            **prepared,
         }
-
-    def _build(self, device: torch.device) -> None:
-        config = self._config
-        self._folder = Path(config.model.path)
-        self._engine = Engine(
-            load_policy(config.model, self._folder),
-            model=config.model,
-            learner=config.learner,
-            device=device,
-            world_size=self._world_size,
-        )
-        self._reference = None
-        if config.algorithm.kl_coefficient:
-            self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
-        self._trainer = PolicyTrainer(
-            config, self._engine, self._reference, rank=self._rank, world_size=self._world_size
-        )
 
     @property
     def policy_version(self) -> int:
         """How many training steps the policy has behind it; a step whose update was skipped counts."""
         return self._version
-
-    def train_step(self, manifest: BatchManifest, fetch: Fetch) -> dict[str, float]:
-        """Train on the groups of the manifest; returns metrics by their names in docs/run-folder.md.
-
-        A mean over nothing is left out (mismatch/* when the policy sampled none of the batch). Raises IntegrityError for a
-        manifest of another step or payloads that contradict it.
-        """
-        if manifest.step != self._version:
-            raise IntegrityError(f"manifest of step {manifest.step}, but the learner holds policy {self._version}")
-        refresh = self._config.algorithm.reference_refresh_steps
-        with named_failures(f"training step {manifest.step}"):
-            if self._reference is not None and refresh and self._version and self._version % refresh == 0:
-                self._reference.refresh(self._version)
-            metrics = self._trainer.train_step(manifest, fetch)
-        self._version += 1
-        return metrics
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(Hugging Face name, tensor) in a fixed order, tied weights once, in the compute dtype.
@@ -139,6 +123,39 @@ class LearnerRank:
     def close(self) -> None:
         """Leave the process group."""
         self._engine.close()
+
+
+class LearnerRank(TrainingRank):
+    """Policy optimisation on scored groups."""
+
+    def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
+        check_algorithm(config)
+        super().__init__(config=config, rank=rank, world_size=world_size)
+
+    def _prepare(self) -> dict[str, Any]:
+        config = self._config
+        if config.algorithm.kl_coefficient:
+            self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
+        self._trainer = PolicyTrainer(
+            config, self._engine, self._reference, rank=self._rank, world_size=self._world_size
+        )
+        return {}
+
+    def train_step(self, manifest: BatchManifest, fetch: Fetch) -> dict[str, float]:
+        """Train on the groups of the manifest; returns metrics by their names in docs/run-folder.md.
+
+        A mean over nothing is left out (mismatch/* when the policy sampled none of the batch). Raises IntegrityError for a
+        manifest of another step or payloads that contradict it.
+        """
+        if manifest.step != self._version:
+            raise IntegrityError(f"manifest of step {manifest.step}, but the learner holds policy {self._version}")
+        refresh = self._config.algorithm.reference_refresh_steps
+        with named_failures(f"training step {manifest.step}"):
+            if self._reference is not None and refresh and self._version and self._version % refresh == 0:
+                self._reference.refresh(self._version)
+            metrics = self._trainer.train_step(manifest, fetch)
+        self._version += 1
+        return metrics
 
 
 def _rng_state(device: torch.device) -> Tensor:

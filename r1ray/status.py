@@ -82,8 +82,9 @@ def explain(status: RunStatus) -> list[str]:
             lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
         if told.get("waiting_for"):
             lines.append(f"waiting for {told['waiting_for']}")
-        lines += _in_flight(status.ledger)
-        lines += _workers(told.get("workers") or [])
+        if told.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
+            lines += _in_flight(status.ledger)
+            lines += _workers(told.get("workers") or [])
         if (sync := told.get("last_sync")) is not None:
             lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
     trouble = [event for event in status.trouble if event["kind"] != "failed"]

@@ -28,8 +28,10 @@ class LearnerGroup:
         self.ranks: list[Remote] = []
         self.places: dict[str, Place] = {}
 
-    def start(self) -> None:
-        """Start all ranks and join them. Raises LearnerLost, and ConfigError for a model that cannot be trained."""
+    def start(self) -> list[Any]:
+        """Start all ranks and join them; what each said of itself.
+
+        Raises LearnerLost, and ConfigError for a model that cannot be trained."""
         self.ranks = [self._spawn(rank) for rank in range(self._config.learner.ranks)]
         deadline = self._config.deadlines.actor_start_s
         what = "the learner to start (deadlines.actor_start_s)"
@@ -39,6 +41,7 @@ class LearnerGroup:
         address, port = first.results["learner-0"]
         infos = self.call("setup", address, port, deadline_s=deadline, what=what)
         self.places = {rank.name: info["place"] for rank, info in zip(self.ranks, infos, strict=True)}
+        return infos
 
     def call(
         self, method: str, *args: Any, deadline_s: float, what: str, meanwhile: Callable[[], None] | None = None

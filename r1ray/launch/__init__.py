@@ -10,12 +10,10 @@ driver (this process): Controller, Fleet, WeightSync, Evaluator
 from __future__ import annotations
 
 import os
-import signal
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -35,6 +33,7 @@ from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.signals import stop_on_signals
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.machine import this_machine
@@ -99,7 +98,7 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
         view.phase("Ray", 0, 1)
         cluster.connect()
         view.phase("Ray", 1, 1)
-        _stop_on_signals(stop, view)  # after Ray, which has handlers of its own
+        stop_on_signals(stop, view)  # after Ray, which has handlers of its own
         _run(cluster, folder, writer, view, stop)
     view.line(f"Report: {build_report(folder.path)}")
     return 0
@@ -184,16 +183,3 @@ def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
         queue.call("release_worker", name)
 
     return Fleet(settings, spawn=spawn, release=release, on_event=writer.event)
-
-
-def _stop_on_signals(stop: Stop, view: View) -> None:
-    """The first SIGINT or SIGTERM ends the run after the step under way, the second at once."""
-
-    def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.request(signal.Signals(signum).name)
-        for either in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(either, signal.default_int_handler)
-        view.line("Stopping after this step, with a checkpoint; once more to stop at once.")
-
-    for either in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(either, on_signal)

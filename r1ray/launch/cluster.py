@@ -19,10 +19,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE, QUEUE, reward_names
+from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.schema import Config
 from r1ray.control.calls import Place
 from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
-from r1ray.launch.processes import LearnerProcess, dump_stack
+from r1ray.launch.processes import LearnerProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 
@@ -92,7 +93,7 @@ class Cluster:
     run_dir: str
     run_id: str
 
-    def connect(self) -> None:
+    def connect(self, use: Use = "train") -> None:
         """Join the configured cluster, or start one on this machine that ends with this process."""
         ray_config = self.config.ray
         logging.getLogger("ray").setLevel(logging.ERROR)
@@ -100,7 +101,7 @@ class Cluster:
             ray.init(address=ray_config.address, log_to_driver=False, logging_level=logging.ERROR)
             return
         # Ray's CPUs are for placement only; a small machine may share a core among processes that mostly wait.
-        needed = sum(cpus * count for cpus, count in self._cpu_demand())
+        needed = sum(cpus * count for cpus, count in self._cpu_demand(use))
         ray.init(
             num_cpus=max(ray_config.num_cpus or os.cpu_count() or 1, int(needed + 1)),
             object_store_memory=int(ray_config.object_store_gib * 2**30),
@@ -110,14 +111,14 @@ class Cluster:
             _temp_dir=ray_config.temp_dir,
         )
 
-    def _cpu_demand(self) -> list[tuple[float, int]]:
+    def _cpu_demand(self, use: Use) -> list[tuple[float, int]]:
         c = self.config
-        return [
-            (c.rollout.num_cpus, max(c.rollout.workers, c.rollout.max_workers)),
-            (c.learner.num_cpus, c.learner.ranks),
-            (c.reward_worker.num_cpus, c.reward_worker.workers),
-            (0.1, 1),
-        ]
+        demand = {
+            "rollout": (c.rollout.num_cpus, max(c.rollout.workers, c.rollout.max_workers)),
+            "learner": (c.learner.num_cpus, c.learner.ranks),
+            "reward_worker": (c.reward_worker.num_cpus, c.reward_worker.workers),
+        }
+        return [(0.1, 1), *(demand[name] for name in PROCESSES[use])]
 
     def queue(self, settings: LedgerSettings) -> RayRemote:
         actor = self._actor(
@@ -172,6 +173,12 @@ class Cluster:
         actor = self._actor(LearnerProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
         name = f"learner-{rank}"
         return RayRemote(name, actor.remote(self._log(name), self.config, rank, self._transport()))
+
+    def sft(self, rank: int) -> RayRemote:
+        c = self.config.learner
+        actor = self._actor(SftProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        name = f"learner-{rank}"
+        return RayRemote(name, actor.remote(self._log(name), self.config, rank, self.vocab_hash))
 
     def _transport(self) -> str:
         if self.config.sync.transport != "auto":

@@ -16,6 +16,7 @@ import ray
 from actors.processes import Logged
 from actors.remote import QUEUE, Asker, place
 from learner.actor import LearnerActor
+from learner.sft.rank import SftActor
 from r1ray.config.schema import Config
 
 FETCH_GROUPS = 64
@@ -50,6 +51,25 @@ class _FetchingLearner(LearnerActor):
 
 
 class LearnerProcess(Logged, _FetchingLearner): ...
+
+
+class _PlacedSft(SftActor):
+    """An SftActor that says where it is."""
+
+    def __init__(self, config: Config, rank: int, vocab_hash: str) -> None:
+        super().__init__(
+            config=config,
+            rank=rank,
+            world_size=config.learner.ranks,
+            vocab_hash=vocab_hash,
+            address=ray.util.get_node_ip_address(),
+        )
+
+    def setup(self, address: str, port: int) -> dict[str, Any]:
+        return {**super().setup(address, port), "place": place()}
+
+
+class SftProcess(Logged, _PlacedSft): ...
 
 
 def dump_stack(pid: int) -> str:

@@ -102,7 +102,7 @@ def test_head_against_finite_differences() -> None:
     hidden = torch.randn(6, 5, generator=generator, dtype=torch.float64).float().requires_grad_()
     weight = torch.randn(9, 5, generator=generator, dtype=torch.float64).float().requires_grad_()
     target, temperature = torch.tensor([0, 3, 8, 8, 1, 2]), torch.linspace(0.5, 2.0, 6)
-    found = TargetLogprobs.apply(hidden, weight, target, temperature)
+    found = TargetLogprobs.apply(hidden, weight, target, temperature, False)
     log_p = ((hidden @ weight.T) / temperature[:, None]).log_softmax(-1)
     expected = (log_p.gather(1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
     for wanted in (0, 1):  # each output alone: the other's gradient is None

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning: conversations in, a policy out."""

@@ -1,0 +1,179 @@
+"""The control loop of supervised fine-tuning: step after step on all learner ranks, checkpoints, evaluations, the end.
+
+    begin() --> step ... step --> checkpoint, evaluation when due --> export
+      ^           |
+      | LearnerLost: the ranks died or hung; begin() again from the newest whole checkpoint
+
+The order of the conversations is a function of seed and step, so a repeated step is the same step; nothing else has to be kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from r1ray.config.schema import Config
+from r1ray.control.learners import LearnerGroup, LearnerLost
+from r1ray.control.outages import Outages
+from r1ray.control.stop import Interrupted, Stop
+from r1ray.errors import BudgetSpent, DiskFull, NumericError
+from r1ray.metrics import MetricsWriter
+from r1ray.runfolder import RunFolder
+
+Report = Callable[[str, int, int, dict[str, float]], None]
+"""(state, steps done, of how many, figures of the last step): for whoever shows or stores the status."""
+
+
+class Finetuning:
+    """`run` returns when the last step is trained or the run was asked to stop."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        learners: Callable[[Callable[[], None]], LearnerGroup],
+        folder: RunFolder,
+        writer: MetricsWriter,
+        stop: Stop,
+        report: Report,
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._writer = writer
+        self._stop = stop
+        self._report = report
+        self._group = learners(self._tick)
+        self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=lambda reason: None)
+        self.step = 0
+        self.steps = 0  # known once the ranks have read the data
+        self._saved: int | None = None
+        self._evaluated: int | None = None
+        self._deaths = 0  # without a checkpoint in between
+        self._skipped = 0  # steps in a row
+        self._last: dict[str, float] = {}
+
+    def run(self) -> bool:
+        """Train to the last step. True where it was reached, False where a stop was asked for. Raises R1RayError."""
+        self._tell("starting")
+        try:
+            while True:
+                try:
+                    if self._advance():
+                        return True
+                except LearnerLost as e:
+                    self._lost(e)
+        except Interrupted as e:
+            self._writer.event("interrupted", reason=str(e), saved=self._saved)
+            return False
+
+    def _advance(self) -> bool:
+        """The next thing to do. True after the last."""
+        self._tick()
+        if not self._group.ranks:
+            self._begin()
+        elif self._stop.requested:
+            self._save()
+            self._stop.check(unsaved=False)
+        elif self.step < self.steps:
+            self._train_one()
+        else:
+            self._finish()
+            return True
+        return False
+
+    def _tick(self) -> None:
+        """Called at least four times a second whatever is waited for. Raises Interrupted."""
+        self._stop.check(unsaved=bool(self._group.ranks) and self.step != (self._saved or 0))
+
+    def _begin(self) -> None:
+        infos = self._group.start()
+        self.steps = infos[0]["steps"]
+        newest = self._call("load_latest", str(self._folder.checkpoints), what="load the last checkpoint")[0]
+        for warning in newest["warnings"]:
+            self._writer.event("checkpoint_skipped", message=warning)
+        self._saved = newest["policy_version"]
+        self.step = self._saved or 0
+        self._call("discard_checkpoints", str(self._folder.checkpoints), self.step, what="remove newer checkpoints")
+        self._writer.rewind(self.step)
+        told = {key: infos[0][key] for key in ("steps", "conversations", "held_out", "left_out")}
+        self._writer.event("learner_started", policy_version=self.step, **told)
+        self._skipped = 0
+        if self.step == 0:
+            self._evaluate()
+
+    def _train_one(self) -> None:
+        deadline = self._config.deadlines.step_s
+        began = time.monotonic()
+        what = f"train step {self.step} (deadlines.step_s)"
+        metrics: dict[str, float] = self._group.call("train_step", deadline_s=deadline, what=what)[0]
+        self._last = self._writer.step(self.step, {**metrics, "time/step_s": time.monotonic() - began})
+        self.step += 1
+        self._tell("running")
+        self._judge(metrics["train/skipped"])
+        every = self._config.sft.evaluate_every_steps
+        if self.step % self._config.checkpoint.every_steps == 0 and self.step < self.steps:
+            self._save()
+        if every and self.step % every == 0 and self.step < self.steps:
+            self._evaluate()
+
+    def _judge(self, skipped: float) -> None:
+        self._skipped = self._skipped + 1 if skipped else 0
+        if not skipped:
+            return
+        self._writer.event("step_skipped", step=self.step - 1)
+        limit = self._config.recovery.nan_steps
+        if self._skipped >= limit:
+            raise NumericError(
+                f"loss or gradients of steps {self.step - limit} to {self.step - 1} were not finite "
+                f"(recovery.nan_steps={limit}): lower learner.optimizer.lr, or look at these conversations; "
+                f"the last whole checkpoint is of step {self._saved}"
+            )
+
+    def _evaluate(self) -> None:
+        self._tell("evaluating")
+        deadline = self._config.deadlines.evaluation_s
+        what = f"evaluate policy {self.step} (deadlines.evaluation_s)"
+        for row in self._group.call("evaluate", deadline_s=deadline, what=what)[0]:
+            self._writer.evaluation({"step": self.step, **row})
+        self._evaluated = self.step
+
+    def _save(self) -> None:
+        if self._saved == self.step:
+            return
+        name, folder = f"step_{self.step:06d}", self._folder.checkpoints
+        self._call("save_checkpoint", str(folder / name), what=f"save checkpoint {name}")
+        self._saved = self.step
+        self._deaths = 0
+        self._call("prune_checkpoints", str(folder), what="remove old checkpoints")
+        self._writer.event("checkpoint", policy_version=self.step, name=name)
+
+    def _finish(self) -> None:
+        self._tell("finishing")
+        self._save()
+        if self._evaluated != self.step:
+            self._evaluate()
+        if self._config.checkpoint.export_final:
+            self._call("export", str(self._folder.final), what="export the final model")
+
+    def _lost(self, error: LearnerLost) -> None:
+        self._deaths += 1
+        self._writer.event("learner_lost", message=str(error))
+        budget = self._config.recovery.learner_restarts
+        if self._deaths > budget:
+            raise BudgetSpent(
+                f"the learner was lost {self._deaths} times without a checkpoint in between "
+                f"(recovery.learner_restarts={budget}); the last time: {error}"
+            ) from error
+
+    def _tell(self, state: str) -> None:
+        self._report(state, self.step, self.steps, self._last)
+
+    def _call(self, method: str, *args: Any, what: str) -> list[Any]:
+        """A call that has to do with files; a full disk is waited out."""
+        deadline = self._config.deadlines.checkpoint_s
+
+        def call() -> list[Any]:
+            return self._group.call(method, *args, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
+
+        return self._outages.wait_out(f"the learner to {what}", call, DiskFull)

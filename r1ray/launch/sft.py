@@ -1,0 +1,137 @@
+"""Composition root of `r1ray sft`: learner ranks on Ray, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from learner.checks import check_learner
+from r1ray.config.load import LoadedConfig
+from r1ray.config.schema import Config
+from r1ray.control.finetuning import Finetuning
+from r1ray.control.learners import LearnerGroup
+from r1ray.control.stop import Stop
+from r1ray.data.vocab import vocab_hash
+from r1ray.files import write_atomic
+from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.signals import stop_on_signals
+from r1ray.machine import this_machine
+from r1ray.metrics import MetricsWriter, jsonable
+from r1ray.runfolder import RunFolder
+from r1ray.versions import installed_versions
+from r1ray.view import View, make_view
+
+PHASE = "supervised fine-tuning"
+STATUS_EVERY_S = 1.0
+
+
+def preflight(config: Config) -> None:
+    """What only the parts themselves can refuse. Raises ConfigError."""
+    check_reachable(config.ray.address)
+    check_learner(config)
+
+
+def finetune(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
+    """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError."""
+    config = loaded.config
+    cluster = Cluster(
+        config=config,
+        model_path=config.model.path,
+        vocab_hash=vocab_hash(Path(config.model.path)),
+        run_dir=str(folder.path),
+        run_id=folder.identity().run_id,
+    )
+    logging = config.logging
+    with (
+        make_view(total_steps=0) as view,
+        MetricsWriter(folder.path, tensorboard=logging.tensorboard, wandb_project=logging.wandb_project) as writer,
+    ):
+        machine, versions = asdict(this_machine()), installed_versions()
+        writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)
+        stop = Stop(config.deadlines.shutdown_s)
+        stop_on_signals(stop, view)
+        view.phase("Ray", 0, 1)
+        cluster.connect("sft")
+        view.phase("Ray", 1, 1)
+        stop_on_signals(stop, view)  # again: Ray has put handlers of its own in their place
+        _run(cluster, folder, writer, view, stop)
+    return 0
+
+
+def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View, stop: Stop) -> None:
+    config, told = cluster.config, _Told(folder, view)
+    state, message = "failed", ""
+    try:
+        training = Finetuning(
+            config,
+            learners=lambda tick: LearnerGroup(config, spawn=cluster.sft, tick=tick),
+            folder=folder,
+            writer=writer,
+            stop=stop,
+            report=told.report,
+        )
+        state = "finished" if training.run() else "interrupted"
+    except KeyboardInterrupt:
+        writer.event("interrupted", reason="at once, by a second signal")
+        state, message = "interrupted", "at once"
+        raise
+    except BaseException as e:
+        writer.event("failed", error=type(e).__name__, message=str(e))
+        message = f"{type(e).__name__}: {e}"
+        raise
+    finally:
+        told.end(state, message)
+        ray.shutdown()
+    if state == "finished":
+        writer.event(state)
+
+
+class _Told:
+    """status.json and the line in the terminal."""
+
+    def __init__(self, folder: RunFolder, view: View) -> None:
+        self._folder = folder
+        self._view = view
+        self._written = float("-inf")
+        self._began = time.monotonic()
+        self._step = self._steps = 0
+        self._figures: dict[str, float] = {}
+
+    def report(self, state: str, step: int, steps: int, figures: dict[str, float]) -> None:
+        self._step, self._steps, self._figures = step, steps, figures
+        if steps:
+            self._view.phase(PHASE, step, steps)
+        if state != "running" or time.monotonic() - self._written > STATUS_EVERY_S:
+            self._write(state, "")
+
+    def end(self, state: str, message: str) -> None:
+        self._write(state, message)
+        if "sft/loss" in self._figures:
+            loss, accuracy = self._figures["sft/loss"], self._figures["sft/token_accuracy"]
+            self._view.line(
+                f"{state}: step {self._step} of {self._steps}, loss {loss:.3f}, token accuracy {accuracy:.3f}"
+            )
+
+    def _write(self, state: str, message: str) -> None:
+        self._written = time.monotonic()
+        status: dict[str, Any] = {
+            "kind": "sft",
+            "state": state,
+            "message": message,
+            "updated": time.time(),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "elapsed_s": time.monotonic() - self._began,
+            "step": self._step,
+            "steps": self._steps,
+            "metrics": self._figures,
+        }
+        text = json.dumps(jsonable(status), indent=1)
+        write_atomic(self._folder.status, text.encode(), durable=False)

@@ -1,0 +1,22 @@
+"""What SIGINT and SIGTERM mean to a driver."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+from r1ray.control.stop import Stop
+from r1ray.view import View
+
+
+def stop_on_signals(stop: Stop, view: View) -> None:
+    """The first SIGINT or SIGTERM ends the run after what is under way, the second at once."""
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        stop.request(signal.Signals(signum).name)
+        for either in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(either, signal.default_int_handler)
+        view.line("Stopping after this step, with a checkpoint; once more to stop at once.")
+
+    for either in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(either, on_signal)
