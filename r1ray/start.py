@@ -100,6 +100,11 @@ class Preparation:
             return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
         return _reopen(self.existing, self.loaded, vocabulary, self.use)
 
+    def reopened(self) -> RunFolder:
+        """The locked folder of the run that is resumed, for work that needs neither its model nor its machine."""
+        assert self.existing is not None, "only what was begun is opened again"
+        return _take(self.existing, self.loaded, self.use)
+
 
 def _resolved(loaded: LoadedConfig) -> LoadedConfig:
     """With the folder of the embedded model in place of its name."""
@@ -123,6 +128,11 @@ def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) 
         )
     if use == "train":
         _check_ledger(folder, begun.run_id)
+    return _take(folder, loaded, use)
+
+
+def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:
+    """Lock the folder and note what of the configuration was changed."""
     folder.lock()
     stored = load_config([str(folder.config.resolve())], use=use)
     changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}

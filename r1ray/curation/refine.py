@@ -134,20 +134,10 @@ class Refiner:
 
     def __init__(self, config: RefineConfig, journal: Path) -> None:
         """Raises ConfigError where there is no key."""
-        assert config.url is not None, "without an address there is no refinement"
         self._template = config.template or TEMPLATE
         self._parallel = config.parallel
         self._failure: Exception | None = None
-        self._endpoint = Endpoint(
-            owner="refinement",
-            url=config.url,
-            model=config.model,
-            timeout_s=config.timeout_s,
-            retries=config.retries,
-            max_tokens=config.max_tokens,
-            key_variable=config.key_variable,
-            spend=lambda: self._journal.spend(),
-        )
+        self._endpoint = endpoint_of(config, spend=lambda: self._journal.spend())
         self._endpoint.check()
         self._journal = Journal(journal, config.max_calls)
 
@@ -215,6 +205,21 @@ class Refiner:
         except DataError:  # a reply that is no chat completion, or too long
             pass
         return None
+
+
+def endpoint_of(config: RefineConfig, spend: Callable[[], None] = lambda: None) -> Endpoint:
+    """The endpoint that refines; `spend` is called before each request."""
+    assert config.url is not None, "without an address there is no refinement"
+    return Endpoint(
+        owner="refinement",
+        url=config.url,
+        model=config.model,
+        timeout_s=config.timeout_s,
+        retries=config.retries,
+        max_tokens=config.max_tokens,
+        key_variable=config.key_variable,
+        spend=spend,
+    )
 
 
 def _text(reply: Reply) -> str | None:

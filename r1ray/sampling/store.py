@@ -87,6 +87,20 @@ def read_samples(folder: Path) -> Iterator[SampleRow]:
         yield from read_shard(folder / part.file_name)
 
 
+def count_samples(folder: Path) -> int:
+    """How many samples there are in samples/; only the ends of the shards are read. Raises IntegrityError like `read_samples`."""
+    import pyarrow
+    from pyarrow import parquet
+
+    count = 0
+    for path in folder.glob("*.parquet"):
+        try:
+            count += parquet.read_metadata(path).num_rows
+        except (OSError, pyarrow.ArrowException) as e:
+            raise IntegrityError(f"{path} cannot be read as samples ({e}): remove it and sample again") from e
+    return count
+
+
 def read_shard(path: Path) -> Iterator[SampleRow]:
     """The samples of one shard. Raises IntegrityError where it cannot be read."""
     import pyarrow

@@ -1,0 +1,88 @@
+"""The dataset of a run folder of `r1ray sample`: from what was sampled there, by its configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from r1ray.config.schema import Config
+from r1ray.curation.curate import Refinement, curate
+from r1ray.curation.general import check_general
+from r1ray.curation.refine import Refiner, endpoint_of
+from r1ray.curation.review import Review
+from r1ray.errors import ConfigError, IntegrityError
+from r1ray.files import read_json, write_atomic
+from r1ray.sampling.store import count_samples, read_samples
+
+SAMPLES = "samples"
+JOURNAL = "refined.jsonl"
+_WHOLE = "samples.json"
+
+
+def check_inputs(config: Config) -> None:
+    """Everything that curation reads besides the samples. Raises ConfigError for what is missing or malformed."""
+    check_general(config.curation)
+    if config.curation.refine.url is not None:
+        endpoint_of(config.curation.refine).check()
+
+
+def mark_sampled(run_dir: Path) -> None:
+    """Note that every prompt is sampled, and how many samples there are."""
+    write_atomic(run_dir / _WHOLE, json.dumps({"samples": count_samples(run_dir / SAMPLES)}).encode())
+
+
+def is_sampled(run_dir: Path) -> bool:
+    """Whether every prompt is sampled. Raises IntegrityError where samples have gone since."""
+    if not (run_dir / _WHOLE).exists():
+        return False
+    noted, there = read_json(run_dir / _WHOLE).get("samples"), count_samples(run_dir / SAMPLES)
+    if noted != there:
+        raise IntegrityError(
+            f"{run_dir / SAMPLES} holds {there} samples, but {noted} were sampled: restore the shards, or remove {_WHOLE} and "
+            f"`r1ray sample --resume {run_dir}`"
+        )
+    return True
+
+
+def make_dataset(
+    run_dir: Path, config: Config, on_refined: Callable[[int], None] = lambda done: None
+) -> dict[str, Any]:
+    """Make dataset/, dropped/ and the report anew; returns the report.
+
+    `on_refined` is told how many texts were refined. Raises what `curate` and `Refiner.refine` raise.
+    """
+    if not is_sampled(run_dir):
+        raise ConfigError(f"{run_dir} is not sampled to the end: `r1ray sample --resume {run_dir}`")
+    curation = config.curation
+    with ExitStack() as stack:
+        refinement = None
+        if curation.refine.url is not None:
+            refiner = stack.enter_context(Refiner(curation.refine, run_dir / JOURNAL))
+            review = stack.enter_context(Review(config))
+            refinement = Refinement(ask=partial(refiner.refine, progress=on_refined), review=review)
+        return curate(
+            run_dir,
+            lambda: read_samples(run_dir / SAMPLES),
+            curation,
+            seed=config.run.seed,
+            count_tokens=_counter(config.model.path),
+            refinement=refinement,
+        )
+
+
+def _counter(model_path: str) -> Callable[[str], int]:
+    """Counts tokens of a text. The tokenizer is loaded for the first one: most datasets need none."""
+    loaded: list[Any] = []
+
+    def count(text: str) -> int:
+        if not loaded:
+            from r1ray.data.tokenizer import load_tokenizer
+
+            loaded.append(load_tokenizer(model_path))
+        return len(loaded[0].encode(text, add_special_tokens=False))
+
+    return count
