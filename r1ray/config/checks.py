@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from r1ray.config import values
-from r1ray.config.curation import curation
+from r1ray.config.curation import curation, sampled_whole
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 
@@ -139,9 +139,6 @@ def _engine(config: Config) -> Iterator[Problem]:
     if engine.tensor_parallel_size > 1 and rollout.num_gpus != 1:
         message = f"splits the model over whole GPUs, but rollout.num_gpus is {rollout.num_gpus:g}"
         yield problem(config, "rollout.engine.tensor_parallel_size", message, "1, or rollout.num_gpus=1")
-    if engine.tensor_parallel_size > 1 and config.sync.digest == "full":
-        message = "reads back whole weights, but each process of a split model holds a shard of them"
-        yield problem(config, "sync.digest", message, "wire, or rollout.engine.tensor_parallel_size=1")
     if rollout.num_gpus == 0 and engine.kv_cache_gib is None:
         message = "leaves the size to vLLM, which on a CPU takes a large part of the memory"
         yield problem(config, "rollout.engine.kv_cache_gib", message, "e.g. 0.25 for a tiny model")
@@ -155,6 +152,9 @@ def _engine(config: Config) -> Iterator[Problem]:
 
 def _transport(config: Config) -> Iterator[Problem]:
     transport, learner, rollout = config.sync.transport, config.learner, config.rollout
+    if rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
+        message = "reads back whole weights, but each process of a split model holds a shard of them"
+        yield problem(config, "sync.digest", message, "wire, or rollout.engine.tensor_parallel_size=1")
     without = [key for key in ("learner.num_gpus", "rollout.num_gpus") if value_at(config, key) == 0]
     if transport in ("nccl", "ipc") and without:
         message = f"moves weights between GPUs, but {' and '.join(without)} is 0"
@@ -219,7 +219,7 @@ _TRAIN: tuple[Check, ...] = (
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": ((*values.GENERAL, values.rewards, values.sources), _TRAIN),
     "sft": ((*values.GENERAL, _conversations), (_longest_conversation, _learner)),
-    "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine, curation)),
+    "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine, sampled_whole, curation)),
     "eval": (values.GENERAL, (_engine,)),
 }
 """Use -> what each value may be by itself, and what values may be together."""

@@ -17,6 +17,21 @@ GENERAL_KINDS = ("jsonl", "parquet", "hf")
 STYLES = ("r1_zero", "think")
 
 
+def sampled_whole(config: Config) -> Iterator[Problem]:
+    """Sources that are gone through once from end to end, and samples that fit into the model's length."""
+    for i, source in enumerate(config.data.train):
+        key = f"data.train.{i}"
+        if source.kind == "synthetic" and source.limit is None:
+            yield problem(config, f"{key}.limit", "a synthetic task has no end", "how many problems, e.g. 1000")
+        if source.weight != 1.0:
+            message = "has no meaning here: every prompt is sampled once"
+            yield problem(config, f"{key}.weight", message, "1.0; a limit, or curation.quotas")
+    longest = config.data.max_prompt_tokens + config.rollout.max_new_tokens
+    if longest > config.model.max_length:
+        message = f"is shorter than data.max_prompt_tokens + rollout.max_new_tokens = {longest}"
+        yield problem(config, "model.max_length", message, f"at least {longest}, or shorten one of the two")
+
+
 def curation(config: Config) -> Iterator[Problem]:
     """Thresholds on what is not measured, forms and endpoints that cannot be, and quotas of domains that are not numbers."""
     section = config.curation

@@ -7,6 +7,7 @@ import pytest
 from r1ray.config.load import load_config
 from r1ray.errors import ConfigError
 
+LIMIT = "data.train.0.limit=10"
 GENERAL = "curation.general=[{name: chat, path: chat.jsonl}]"
 ENDPOINT = "curation.refine={url: 'http://127.0.0.1:1/v1', model: m}"
 
@@ -15,6 +16,7 @@ def test_a_whole_section_is_taken() -> None:
     config = load_config(
         ["tiny"],
         [
+            LIMIT,
             "curation.quality=[{part: format, at_least: 1.0, sources: [bus]}]",
             "curation.style=r1_zero",
             "curation.language=English",
@@ -32,6 +34,9 @@ def test_a_whole_section_is_taken() -> None:
 @pytest.mark.parametrize(
     ("overrides", "key", "reason"),
     [
+        (["data.train.0.limit=null"], "data.train.0.limit", "has no end"),
+        (["data.train.0.weight=2"], "data.train.0.weight", "sampled once"),
+        (["rollout.max_new_tokens=200"], "model.max_length", "at least 264"),
         (["curation.correct.0.part=judge"], "curation.correct.0.part", "not measured on bus"),
         (["data.train.0.rewards=[format]"], "curation.correct.0.part", "not measured on bus"),
         (["curation.correct.0.at_least=.nan"], "curation.correct.0.at_least", "finite"),
@@ -53,7 +58,7 @@ def test_a_whole_section_is_taken() -> None:
 )
 def test_what_cannot_be_is_refused_by_its_key(overrides: list[str], key: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_config(["tiny"], overrides, use="sample")
+        load_config(["tiny"], [LIMIT, *overrides], use="sample")
     about = [line.strip() for line in str(caught.value).splitlines() if line.strip().startswith(f"{key} = ")]
     assert len(about) == 1, str(caught.value)
     assert reason in about[0]
@@ -61,4 +66,4 @@ def test_what_cannot_be_is_refused_by_its_key(overrides: list[str], key: str, re
 
 def test_a_part_may_go_by_the_kind_of_its_reward() -> None:
     rewards = "rewards=[{name: accuracy/task, params: {verifier: task}}, {name: format}]"
-    assert load_config(["tiny"], [rewards], use="sample").config.curation.correct[0].part == "accuracy"
+    assert load_config(["tiny"], [LIMIT, rewards], use="sample").config.curation.correct[0].part == "accuracy"
