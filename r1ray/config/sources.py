@@ -48,17 +48,21 @@ def read_in_order(overlays: Sequence[str]) -> list[Source]:
             return
         source, extends = read_file(path)
         for name in extends:
-            visit(_find(name, path.parent, f"{_shown(path)} extends"), (*chain, path))
+            visit(find_file(name, path.parent, f"{_shown(path)} extends"), (*chain, path))
         done.add(path)
         sources.append(source)
 
     visit(CONF_DIR / "base.yaml", ())
     for name in overlays:
-        visit(_find(name, Path.cwd(), "no configuration file"), ())
+        visit(find_file(name, Path.cwd(), "no configuration file"), ())
     return sources
 
 
-def _find(name: str, folder: Path, who: str) -> Path:
+def find_file(name: str, folder: Path, who: str) -> Path:
+    """The file that `name` means: from `folder`, else from conf/, each with and without .yaml.
+
+    Raises ConfigError that begins with `who` and names the files that are there.
+    """
     candidates = [root / f"{name}{suffix}" for root in (folder, CONF_DIR) for suffix in ("", ".yaml")]
     for path in candidates:
         if path.is_file():

@@ -1,0 +1,54 @@
+"""Collects what is wrong with a recipe's files, so that all of it is told at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from r1ray.config.problems import Problem, Provenance
+from r1ray.config.sources import Source
+
+
+class Complaints:
+    """Base of `reading`: looks at parts of a file and notes what cannot be, with its line."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.provenance = Provenance()
+
+    def known(self, source: Source, key: str, content: dict[str, Any], allowed: Sequence[str]) -> None:
+        """Note the keys of `content` that are not among `allowed`."""
+        for name, value in content.items():
+            if name not in allowed:
+                full = f"{key}.{name}" if key else name
+                self.problem(full, value, "no such key", nearest(name, allowed), source)
+
+    def map(self, source: Source, key: str, value: Any) -> dict[str, Any]:
+        """`value` as a map; nothing is an empty one."""
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            self.problem(key, value, "is a section, not a value", "write a map", source)
+            return {}
+        return {str(k): v for k, v in value.items()}
+
+    def typed(self, source: Source, key: str, value: Any, wanted: type) -> Any:
+        """`value`, noted where it is not of the type `wanted`."""
+        if not isinstance(value, wanted) or (wanted is int and (isinstance(value, bool) or value < 0)):
+            names = {str: "a text", int: "a whole number from 0", bool: "true or false"}
+            self.problem(key, value, f"is not {names[wanted]}", f"give {names[wanted]}", source)
+        return value
+
+    def problem(self, key: str, value: Any, message: str, fix: str, source: Source | None = None) -> None:
+        """Note one problem; `source` is the file that states it."""
+        if source is not None:
+            self.provenance[key] = source.origin(key)
+        self.problems.append(Problem(key=key, value=value, message=message, fix=fix))
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """What may have been meant by `name`."""
+    names = list(allowed)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names) or 'none'}"
