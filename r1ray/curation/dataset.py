@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from r1ray.curation.curate import Refinement, curate
 from r1ray.curation.general import check_general
 from r1ray.curation.refine import Refiner, endpoint_of
 from r1ray.curation.review import Review
-from r1ray.errors import ConfigError, IntegrityError
+from r1ray.errors import ConfigError, DiskFull, IntegrityError
 from r1ray.files import read_json, write_atomic
 from r1ray.sampling.store import count_samples, read_samples
 
@@ -64,14 +65,20 @@ def make_dataset(
             refiner = stack.enter_context(Refiner(curation.refine, run_dir / JOURNAL))
             review = stack.enter_context(Review(config))
             refinement = Refinement(ask=partial(refiner.refine, progress=on_refined), review=review)
-        return curate(
-            run_dir,
-            lambda: read_samples(run_dir / SAMPLES),
-            curation,
-            seed=config.run.seed,
-            count_tokens=_counter(config.model.path),
-            refinement=refinement,
-        )
+        try:
+            return curate(
+                run_dir,
+                lambda: read_samples(run_dir / SAMPLES),
+                curation,
+                seed=config.run.seed,
+                count_tokens=_counter(config.model.path),
+                refinement=refinement,
+            )
+        except OSError as e:
+            if e.errno != errno.ENOSPC:
+                raise
+            again = f"make room, then `r1ray sample --resume {run_dir}`"
+            raise DiskFull(f"there is no room left for the dataset in {run_dir}: {again}; the samples are whole") from e
 
 
 def _counter(model_path: str) -> Callable[[str], int]:

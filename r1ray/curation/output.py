@@ -1,5 +1,6 @@
 """What curation writes: dataset/, dropped/, report.md and report.json, first aside, then put in place.
 
+The files of the dataset are named after the split `train`, which a `parquet` source reads out of a folder unless told otherwise.
 report.json goes first when an earlier result is replaced and comes last: where it is, the rest is whole and of the same go.
 """
 
@@ -30,8 +31,8 @@ class Output:
         self._aside = folder / _ASIDE
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir(parents=True)
-        self.dataset = _Parts(self._aside / DATASET, _dataset_schema(), part_rows)
-        self.dropped = _Parts(self._aside / DROPPED, _dropped_schema(), part_rows)
+        self.dataset = _Parts(self._aside / DATASET, "train", _dataset_schema(), part_rows)
+        self.dropped = _Parts(self._aside / DROPPED, "part", _dropped_schema(), part_rows)
 
     def publish(self, report: Mapping[str, Any], text: str) -> None:
         """Put everything in the place of an earlier result."""
@@ -60,11 +61,12 @@ class Output:
 
 
 class _Parts:
-    """Rows in files part-00000.parquet, part-00001.parquet, ... of so many rows; at least one file, for its columns."""
+    """Rows in files <name>-00000.parquet, <name>-00001.parquet, ... of so many rows; at least one file, for its columns."""
 
-    def __init__(self, folder: Path, schema: Any, part_rows: int) -> None:
+    def __init__(self, folder: Path, name: str, schema: Any, part_rows: int) -> None:
         folder.mkdir()
         self._folder = folder
+        self._name = name
         self._schema = schema
         self._part_rows = part_rows
         self._rows: list[Mapping[str, Any]] = []
@@ -96,7 +98,7 @@ class _Parts:
         from pyarrow import parquet
 
         if self._writer is None:
-            self._writer = parquet.ParquetWriter(self._folder / f"part-{self._parts:05d}.parquet", self._schema)
+            self._writer = parquet.ParquetWriter(self._folder / f"{self._name}-{self._parts:05d}.parquet", self._schema)
             self._parts += 1
         self._writer.write_table(pyarrow.Table.from_pylist(list(self._rows), schema=self._schema))
         self._in_part += len(self._rows)

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from r1ray.config.schema import SourceConfig
 from r1ray.config.stages import CurationConfig, GeneralConfig
 from r1ray.curation import output
 from r1ray.curation.curate import curate
 from r1ray.curation.mix import PUBLISHED, Domain, make_report, report_text
+from r1ray.data.conversations import CONVERSATION_FIELDS, parse_conversation
+from r1ray.data.stores import open_rows
 from r1ray.sampling.store import SampleRow
 from tests.unit.curation_support import GOOD, prompts, sample
 
@@ -66,12 +69,25 @@ def test_equal_samples_give_equal_bytes_and_other_filters_another_dataset(tmp_pa
     run(tmp_path / "b", samples, config)
     first = contents(tmp_path / "a")
     assert first == contents(tmp_path / "b")
-    assert [name for name in first if name.startswith("dataset")] == [f"dataset/part-0000{i}.parquet" for i in range(3)]
+    assert [name for name in first if name.startswith("dataset")] == [
+        f"dataset/train-0000{i}.parquet" for i in range(3)
+    ]
     run(tmp_path / "a", samples, config)  # in the same folder, again
     assert first == contents(tmp_path / "a")
     run(tmp_path / "a", samples, replace(config, quotas={}))
     assert len(rows(tmp_path / "a")) == 60
     assert len(rows(tmp_path / "a", "dropped")) == 60
+
+
+def test_the_dataset_is_a_source_of_conversations(tmp_path: Path) -> None:
+    run(tmp_path, prompts(5), CurationConfig(part_rows=2))
+    store = open_rows(
+        SourceConfig(name="cold", kind="parquet", path=str(tmp_path / "dataset")), fields=CONVERSATION_FIELDS
+    )
+    read = [parse_conversation(store.raw(i), i, {}) for i in range(len(store))]
+    assert [row.row_id for row in read] == [f"sums/{i}/0" for i in range(5)]
+    assert [row.response for row in read] == [row.response for row in prompts(5)]
+    assert read[0].prompt == prompts(1)[0].messages
 
 
 def test_every_sample_is_in_the_dataset_or_dropped_exactly_once(tmp_path: Path) -> None:
@@ -114,7 +130,7 @@ def test_general_data_is_merged_in_as_a_domain(tmp_path: Path) -> None:
 def test_a_dataset_without_rows_still_has_its_columns(tmp_path: Path) -> None:
     report = run(tmp_path, [sample(parts={"accuracy": 0.0})], CurationConfig())
     assert report["total"]["share"] is None
-    assert parquet.read_table(tmp_path / "dataset" / "part-00000.parquet").num_rows == 0
+    assert parquet.read_table(tmp_path / "dataset" / "train-00000.parquet").num_rows == 0
 
 
 def test_a_curation_that_dies_leaves_the_earlier_result_or_none_that_claims_to_be_whole(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,9 @@ from pyarrow import parquet
 
 from r1ray.config.schema import Config, RewardConfig, SourceConfig
 from r1ray.config.stages import CurationConfig, GeneralConfig, RefineConfig
+from r1ray.curation import output
 from r1ray.curation.dataset import SAMPLES, check_inputs, is_sampled, make_dataset, mark_sampled
-from r1ray.errors import ConfigError, IntegrityError
+from r1ray.errors import ConfigError, DiskFull, IntegrityError
 from r1ray.sampling.store import Part, write_shard
 from tests.unit.curation_support import prompts
 from tests.unit.endpoint_support import endpoint
@@ -49,6 +51,19 @@ def test_only_whole_samples_become_a_dataset(run_dir: Path) -> None:
     next((run_dir / SAMPLES).iterdir()).unlink()
     with pytest.raises(IntegrityError, match="holds 8 samples, but 16 were sampled"):
         make_dataset(run_dir, config())
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **more: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    mark_sampled(run_dir)
+    make_dataset(run_dir, config())
+    before = sorted(path.name for path in run_dir.iterdir())
+    monkeypatch.setattr(output, "write_atomic", full)
+    with pytest.raises(DiskFull, match="make room, then `r1ray sample --resume"):
+        make_dataset(run_dir, config())
+    assert sorted(path.name for path in run_dir.iterdir()) == before
 
 
 def test_refined_texts_are_in_the_dataset_and_asked_for_once(run_dir: Path) -> None:
