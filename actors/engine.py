@@ -77,6 +77,10 @@ class GenerationEngine(Protocol):
     def set_version(self, version: int) -> None: ...
 
 
+PREFILL_TOKENS = 4096
+"""Tokens of one engine step on a CPU; vLLM's own default there."""
+
+
 def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
     """Keyword arguments of vLLM's EngineArgs for this run."""
     engine = config.rollout.engine
@@ -103,6 +107,10 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
     if gpu:
         arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
+    else:
+        # Where a prompt is cut in two, vLLM 0.32 turns back the seeded generator of its request, which on a CPU it cannot.
+        arguments["enable_chunked_prefill"] = False
+        arguments["max_num_batched_tokens"] = max(PREFILL_TOKENS, config.model.max_length)
     return arguments | engine.extra
 
 

@@ -5,6 +5,7 @@ Classes here are plain; the composition root turns them into Ray actors with the
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import time
@@ -17,11 +18,12 @@ from ray.exceptions import GetTimeoutError, RayActorError
 from actors.engine import Applied, TransferSpecs
 from actors.reward import RewardWorker
 from r1ray.codec import pack_rollout
+from r1ray.config.checks import Use
 from r1ray.config.schema import Config
 from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.ledger.records import Lease
 from r1ray.transport.channel import Rendezvous
-from r1ray.types import PromptTask, Sampling
+from r1ray.types import Sampling
 
 LEASE_WAIT_S = 5.0
 RETRY_S = 0.5
@@ -46,10 +48,14 @@ class QueueAndRewards:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._queue = ray.get_actor(QUEUE)
         self._rewards = [ray.get_actor(name) for name in reward_names(config)]
         self._next = itertools.count()
         self._asker = Asker(config)
+
+    @functools.cached_property
+    def _queue(self) -> Any:
+        """Asked for when it is first needed: a sampling job has none."""
+        return ray.get_actor(QUEUE)
 
     def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
         leases: list[Lease] = self._asker.ask(
@@ -114,39 +120,48 @@ class Asker:
 class RolloutActor:
     """A RolloutWorker on vLLM. Threaded: weights, evaluations and health questions arrive while it generates."""
 
-    def __init__(self, config: Config, worker_id: str, model_path: str, vocab_hash: str) -> None:
+    def __init__(self, config: Config, worker_id: str, model_path: str, vocab_hash: str, use: Use = "train") -> None:
         self._config = config
+        self._use = use
         self._id = worker_id
         self._model_path = model_path
         self._vocab_hash = vocab_hash
 
     def start(self) -> dict[str, Any]:
-        """Load the model and begin to lease; says how many problems each evaluation source has.
+        """Load the model and begin to lease; says how many problems each source has that it can be asked for.
+
+        A worker of a sampling job serves the weights that it loaded, and leases nothing: it waits to be asked.
 
         Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet must know its kind.
         """
         from actors.engine import VllmEngine
         from actors.leftovers import remove_leftovers
         from actors.rollout import RolloutWorker
-        from r1ray.data.source import PromptSource, evaluation_prompts
+        from r1ray.data.problems import evaluation_prompts, sampling_prompts
+        from r1ray.data.source import PromptSource
         from r1ray.data.tokenizer import load_tokenizer
 
         if removed := remove_leftovers():
             print(f"removed shared memory of processes that are gone: {', '.join(removed)}", flush=True)
         config, seed = self._config, self._config.run.seed
         tokenizer = load_tokenizer(self._model_path, self._vocab_hash)
-        prompts = PromptSource(config.data.train, config.data, tokenizer, seed)
-        self._evaluation: dict[str, list[PromptTask]] = {
-            s.name: evaluation_prompts(s, config.data, tokenizer, seed) for s in config.data.evaluation
-        }
+        prompts = PromptSource(config.data.train, config.data, tokenizer, seed) if self._use == "train" else None
+        sources, read = (config.data.evaluation, evaluation_prompts)
+        if self._use == "sample":
+            sources, read = (config.data.train, sampling_prompts)
+        self._problems = {s.name: read(s, config.data, tokenizer, seed) for s in sources}
         self._services = QueueAndRewards(config)
         self._address = ray.util.get_node_ip_address()
         engine = VllmEngine(config, self._model_path)
+        if self._use != "train":
+            engine.set_version(0)  # there is no other
         self._worker = RolloutWorker(
             config=config, worker_id=self._id, engine=engine, prompts=prompts, services=self._services
         )
         self._worker.start()
-        return {"place": place(), "evaluation": {name: len(tasks) for name, tasks in self._evaluation.items()}}
+        dropped = {name: problems.dropped for name, problems in self._problems.items()}
+        sizes = {name: len(problems) for name, problems in self._problems.items()}
+        return {"place": place(), "evaluation": sizes, "dropped": dropped}
 
     def receive_weights(
         self,
@@ -168,8 +183,8 @@ class RolloutActor:
     def evaluate(
         self, source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float
     ) -> list[bytes]:
-        """Sample and score problems [start, stop) of an evaluation source; packed scored groups in their order."""
-        prompts = self._evaluation[source][start:stop]
+        """Sample and score problems [start, stop) of a source, `n` times each; packed scored groups in their order."""
+        prompts = self._problems[source][start:stop]
         groups = self._worker.generate(prompts, sampling, n, deadline_s)
         return self._services.score([pack_rollout(g) for g in groups])
 
@@ -184,10 +199,14 @@ class RewardActor(RewardWorker):
     """A RewardWorker that stores into the queue actor."""
 
     def __init__(self, config: Config) -> None:
-        queue, asker = ray.get_actor(QUEUE), Asker(config)
+        asker = Asker(config)
+
+        @functools.cache
+        def queue() -> Any:
+            return ray.get_actor(QUEUE)  # when it is first needed: a sampling job has none
 
         def put(payloads: list[bytes], atomic: bool) -> list[str]:
-            outcomes: list[str] = asker.ask(lambda: queue.put.remote(payloads, atomic), "the ledger to store groups")
+            outcomes: list[str] = asker.ask(lambda: queue().put.remote(payloads, atomic), "the ledger to store groups")
             return outcomes
 
         super().__init__(config, put)

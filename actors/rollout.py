@@ -16,10 +16,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from actors.engine import Applied, GenerationEngine, TransferSpecs
-from actors.work import Prompts, Services, Transfer, Work
+from actors.work import Prompts, Services, Transfer, Work, seed_of
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError, WeightSyncError
@@ -45,11 +46,11 @@ class RolloutWorker:
         config: Config,
         worker_id: str,
         engine: GenerationEngine,
-        prompts: Prompts,
+        prompts: Prompts | None,
         services: Services,
         memory: Callable[[], float] = memory_in_use,
     ) -> None:
-        """`memory()` is the share of the host's memory that is in use."""
+        """`memory()` is the share of the host's memory that is in use. Without `prompts` it leases nothing."""
         self._config = config
         self._id = worker_id
         self._engine = engine
@@ -76,7 +77,8 @@ class RolloutWorker:
     def start(self) -> None:
         # Several senders, so that a group whose verification takes long does not hold up the others.
         senders = 1 if self._config.run.deterministic else 4
-        for loop in (self._lease_loop, self._engine_loop, *[self._send_loop] * senders):
+        leasing = [] if self._prompts is None else [self._lease_loop, *[self._send_loop] * senders]
+        for loop in (self._engine_loop, *leasing):
             threading.Thread(target=self._guard, args=(loop,), name=loop.__name__, daemon=True).start()
 
     def receive_weights(
@@ -109,11 +111,14 @@ class RolloutWorker:
     def generate(
         self, prompts: Sequence[PromptTask], sampling: Sampling, n: int, deadline_s: float
     ) -> list[RolloutGroup]:
-        """Answer `prompts` n times each beside the training groups, for an evaluation. Order as given."""
+        """Answer `prompts` n times each beside the training groups, for an evaluation. Order as given.
+
+        Where `sampling` has a seed, each prompt gets one of its own from it.
+        """
         now = time.monotonic()
         results: list[Future[RolloutGroup]] = [Future() for _ in prompts]
         works = [
-            Work(prompt, sampling, now, 0.0, f"eval-{now:.6f}-{i}", n, result)
+            Work(prompt, _seeded(sampling, prompt), now, 0.0, f"eval-{now:.6f}-{i}", n, result)
             for i, (prompt, result) in enumerate(zip(prompts, results, strict=True))
         ]
         with self._changed:
@@ -195,6 +200,7 @@ class RolloutWorker:
                 self._changed.notify_all()
 
     def _work(self, lease: Lease) -> Work | None:
+        assert self._prompts is not None
         try:
             prompt = self._prompts.task_at(lease.index)
         except DataError as e:
@@ -331,3 +337,7 @@ class RolloutWorker:
             return result.result(timeout=max(0.0, timeout_s))
         except TimeoutError:
             raise DeadlineExceeded(f"{self._id} waited {timeout_s:.0f} s for {what}") from None
+
+
+def _seeded(sampling: Sampling, prompt: PromptTask) -> Sampling:
+    return sampling if sampling.seed is None else replace(sampling, seed=seed_of(prompt, sampling.seed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,6 +10,15 @@ from typing import Protocol
 from actors.engine import Applied
 from r1ray.ledger.records import Lease
 from r1ray.types import PromptTask, RolloutGroup, Sampling
+
+
+def seed_of(prompt: PromptTask, seed: int) -> int:
+    """The seed of a prompt's first completion, from its place and that of its source: the same whoever answers it.
+
+    The i-th completion has this seed plus i.
+    """
+    name = f"{seed}/{prompt.task}/{prompt.index}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "little") >> 1
 
 
 class Prompts(Protocol):

@@ -11,16 +11,15 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
-from r1ray.errors import BudgetSpent, InfrastructureError
+from r1ray.control.handout import Handout
 from r1ray.evaluation.summary import summarise
 from r1ray.types import Sampling, ScoredGroup
 
 PART = 128
 """Problems of one call; a worker that dies costs at most these."""
-ATTEMPTS = 5
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One call to one worker: problems [start, stop) of a source, sampled or greedy."""
 
@@ -28,16 +27,13 @@ class Part:
     start: int
     stop: int
     greedy: bool
-    tries: int = 0
-    running: Future[list[bytes]] | None = None
-    worker: str = ""
-    groups: list[ScoredGroup] | None = None
 
 
 @dataclass(slots=True)
 class Evaluation:
     step: int
-    parts: list[Part] | None = None  # None until a worker has said how many problems there are
+    parts: Handout[Part] | None = None  # None until a worker has said how many problems there are
+    groups: dict[Part, list[ScoredGroup]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
 
@@ -72,55 +68,41 @@ class Evaluator:
             if evaluation.parts is None:
                 if not self._sizes():
                     continue
-                evaluation.parts = self._cut()
-            for i, part in enumerate(p for p in evaluation.parts if p.groups is None):
-                self._collect(part)
-                if part.groups is None and part.running is None and serving:
-                    names = sorted(serving)
-                    self._hand_out(part, serving[names[(i + part.tries) % len(names)]])
-            if all(p.groups is not None for p in evaluation.parts):
+                evaluation.parts = Handout(self._cut(), ask=self._ask, names=_name)
+            for part, groups in evaluation.parts.tick(serving):
+                evaluation.groups[part] = [unpack_scored(g) for g in groups]
+            if not evaluation.parts.unfinished:
                 self._running.remove(evaluation)
-                self._report(evaluation.step, evaluation.parts, time.monotonic() - evaluation.began)
+                self._report(evaluation.step, evaluation.groups, time.monotonic() - evaluation.began)
 
     def _cut(self) -> list[Part]:
         kinds = [False, True] if self._config.greedy else [False]
         return [
-            Part(source, start, min(start + PART, size), greedy)
+            Part(source=source, start=start, stop=min(start + PART, size), greedy=greedy)
             for source, size in self._sizes().items()
             for greedy in kinds
             for start in range(0, size, PART)
         ]
 
-    def _hand_out(self, part: Part, worker: Remote) -> None:
+    def _ask(self, worker: Remote, part: Part) -> Future[list[bytes]]:
         sampling = Sampling(
             temperature=0.0 if part.greedy else self._config.temperature,
             top_p=1.0 if part.greedy else self._config.top_p,
             max_new_tokens=self._max_new_tokens,
         )
         n = 1 if part.greedy else self._config.samples
-        part.tries += 1
-        part.worker = worker.name
-        part.running = worker.call("evaluate", part.source, part.start, part.stop, sampling, n, self._deadline_s)
+        return worker.call("evaluate", part.source, part.start, part.stop, sampling, n, self._deadline_s)
 
-    def _collect(self, part: Part) -> None:
-        if part.running is None or not part.running.done():
-            return
-        error = part.running.exception()
-        if error is None:
-            part.groups = [unpack_scored(g) for g in part.running.result()]
-        elif not isinstance(error, InfrastructureError):
-            raise error
-        elif part.tries >= ATTEMPTS:
-            raise BudgetSpent(
-                f"evaluating {part.source} [{part.start}, {part.stop}) failed {part.tries} times, last on {part.worker}: {error}"
-            ) from error
-        part.running = None
-
-    def _report(self, step: int, parts: list[Part], seconds: float) -> None:
-        for source in dict.fromkeys(p.source for p in parts):
+    def _report(self, step: int, done: Mapping[Part, list[ScoredGroup]], seconds: float) -> None:
+        in_order = sorted(done, key=lambda part: part.start)
+        for source in self._sizes():
             groups: dict[bool, list[ScoredGroup]] = {False: [], True: []}
-            for part in parts:
+            for part in in_order:
                 if part.source == source:
-                    groups[part.greedy] += part.groups or []
+                    groups[part.greedy] += done[part]
             row = {"step": step, "source": source, **summarise(groups[False], groups[True])}
             self._on_row({**row, "seconds": seconds})
+
+
+def _name(part: Part) -> str:
+    return f"evaluating {part.source} [{part.start}, {part.stop})"

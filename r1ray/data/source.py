@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from r1ray.config.schema import DataConfig, SourceConfig
 from r1ray.data.files import FileRows
-from r1ray.data.framing import FramedRow, Framer
+from r1ray.data.framing import Framer
 from r1ray.data.order import Interleave, permute
+from r1ray.data.problems import prompt_task
 from r1ray.data.synthetic import SyntheticRows
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError
@@ -72,35 +73,4 @@ class _Stream:
         epoch, place = (0, position) if self.rows.length is None else divmod(position, self.rows.length)
         if self._shuffle and self.rows.length is not None:
             place = permute(place, self.rows.length, f"{self._seed}/{self.name}/{epoch}")
-        return _task(self.name, self.rows.framed(place), index, epoch)
-
-
-def evaluation_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenizer, seed: int) -> list[PromptTask]:
-    """The problems of an evaluation source in their order; of a synthetic task, `limit` ones of its held-out split.
-
-    Raises ConfigError where a prompt is longer than `max_prompt_tokens`: a benchmark is never shortened silently.
-    """
-    framer = Framer(data, tokenizer)
-    synthetic = source.kind == "synthetic"
-    rows = SyntheticRows(source, "heldout", framer, seed) if synthetic else FileRows(source, framer)
-    assert rows.length is not None, "the configuration's checks refuse an evaluation source without end"
-    if rows.dropped["too_long"] and not synthetic:
-        raise ConfigError(
-            f"{rows.dropped['too_long']} problems of the evaluation source {source.name} are longer than "
-            f"data.max_prompt_tokens = {data.max_prompt_tokens}: raise it, so that the whole benchmark is measured"
-        )
-    return [_task(source.name, rows.framed(i), i, 0) for i in range(rows.length)]
-
-
-def _task(source: str, framed: FramedRow, index: int, epoch: int) -> PromptTask:
-    row = framed.row
-    return PromptTask(
-        prompt_id=f"{source}/{row.row_id}",
-        index=index,
-        epoch=epoch,
-        token_ids=framed.token_ids,
-        messages=row.messages,
-        answer=row.answer,
-        task=source,
-        meta=row.meta,
-    )
+        return prompt_task(self.name, self.rows.framed(place), index, epoch)

@@ -154,7 +154,7 @@ class Cluster:
             remotes.append(RayRemote(name, actor.remote(self._log(name), self.config), restarts=True))
         return remotes
 
-    def rollout(self, name: str) -> RayRemote:
+    def rollout(self, name: str, use: Use = "train") -> RayRemote:
         c = self.config.rollout
         environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
         gpus = c.num_gpus * c.engine.tensor_parallel_size
@@ -166,7 +166,7 @@ class Cluster:
             max_concurrency=16,
             environment=environment,
         )
-        return RayRemote(name, actor.remote(self._log(name), self.config, name, self.model_path, self.vocab_hash))
+        return RayRemote(name, actor.remote(self._log(name), self.config, name, self.model_path, self.vocab_hash, use))
 
     def learner(self, rank: int) -> RayRemote:
         c = self.config.learner

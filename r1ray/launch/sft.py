@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import socket
-import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -19,17 +15,16 @@ from r1ray.control.finetuning import Finetuning
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
-from r1ray.files import write_atomic
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
+from r1ray.launch.told import Told
 from r1ray.machine import this_machine
-from r1ray.metrics import MetricsWriter, jsonable
+from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
 from r1ray.versions import installed_versions
 from r1ray.view import View, make_view
 
 PHASE = "supervised fine-tuning"
-STATUS_EVERY_S = 1.0
 
 
 def preflight(config: Config) -> None:
@@ -66,7 +61,7 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
 
 
 def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View, stop: Stop) -> None:
-    config, told = cluster.config, _Told(folder, view)
+    config, told = cluster.config, Told(folder, view, kind="sft", phase=PHASE)
     state, message = "failed", ""
     try:
         training = Finetuning(
@@ -89,49 +84,8 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
     finally:
         told.end(state, message)
         ray.shutdown()
+        if "sft/loss" in told.figures:
+            loss, accuracy = told.figures["sft/loss"], told.figures["sft/token_accuracy"]
+            view.line(f"{state}: step {told.done} of {told.total}, loss {loss:.3f}, token accuracy {accuracy:.3f}")
     if state == "finished":
         writer.event(state)
-
-
-class _Told:
-    """status.json and the line in the terminal."""
-
-    def __init__(self, folder: RunFolder, view: View) -> None:
-        self._folder = folder
-        self._view = view
-        self._written = float("-inf")
-        self._began = time.monotonic()
-        self._step = self._steps = 0
-        self._figures: dict[str, float] = {}
-
-    def report(self, state: str, step: int, steps: int, figures: dict[str, float]) -> None:
-        self._step, self._steps, self._figures = step, steps, figures
-        if steps:
-            self._view.phase(PHASE, step, steps)
-        if state != "running" or time.monotonic() - self._written > STATUS_EVERY_S:
-            self._write(state, "")
-
-    def end(self, state: str, message: str) -> None:
-        self._write(state, message)
-        if "sft/loss" in self._figures:
-            loss, accuracy = self._figures["sft/loss"], self._figures["sft/token_accuracy"]
-            self._view.line(
-                f"{state}: step {self._step} of {self._steps}, loss {loss:.3f}, token accuracy {accuracy:.3f}"
-            )
-
-    def _write(self, state: str, message: str) -> None:
-        self._written = time.monotonic()
-        status: dict[str, Any] = {
-            "kind": "sft",
-            "state": state,
-            "message": message,
-            "updated": time.time(),
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "elapsed_s": time.monotonic() - self._began,
-            "step": self._step,
-            "steps": self._steps,
-            "metrics": self._figures,
-        }
-        text = json.dumps(jsonable(status), indent=1)
-        write_atomic(self._folder.status, text.encode(), durable=False)

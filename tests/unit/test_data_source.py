@@ -11,7 +11,8 @@ from pyarrow import parquet
 
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import DataConfig, SourceConfig
-from r1ray.data.source import PromptSource, evaluation_prompts
+from r1ray.data.problems import evaluation_prompts
+from r1ray.data.source import PromptSource
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.types import PromptTask, RolloutGroup, Sampling
 from tests.unit.data_helpers import GSM8K, ByteTokenizer, needs_gsm8k, write_jsonl

@@ -10,7 +10,8 @@ import pytest
 
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config, SourceConfig
-from r1ray.control.evaluator import ATTEMPTS, PART, Evaluator
+from r1ray.control.evaluator import PART, Evaluator
+from r1ray.control.handout import ATTEMPTS
 from r1ray.errors import BudgetSpent
 from r1ray.evaluation.summary import mean_and_error, summarise
 from r1ray.types import Score

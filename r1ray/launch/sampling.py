@@ -1,0 +1,146 @@
+"""Composition root of sampling jobs (`r1ray sample`, `r1ray eval`): rollout and reward workers on Ray, no learner, no queue."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from r1ray.config.checks import Use
+from r1ray.config.load import LoadedConfig
+from r1ray.config.schema import Config
+from r1ray.control.calls import Remote
+from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.health import HealthLimits
+from r1ray.control.standing import Budget, StandingActors
+from r1ray.control.stop import Stop
+from r1ray.data.vocab import vocab_hash
+from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.signals import stop_on_signals
+from r1ray.launch.told import Told
+from r1ray.machine import this_machine
+from r1ray.metrics import MetricsWriter
+from r1ray.rewards.scorer import Scorer
+from r1ray.runfolder import RunFolder
+from r1ray.sampling.job import JobParts, SamplingJob, Wanted
+from r1ray.types import Sampling
+from r1ray.versions import installed_versions
+from r1ray.view import make_view
+
+
+def preflight(config: Config) -> None:
+    """What only the parts themselves can refuse: the cluster, the rewards. Raises ConfigError."""
+    check_reachable(config.ray.address)
+    sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
+    scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
+    try:
+        scorer.check()
+    finally:
+        scorer.close()
+
+
+def training_samples(config: Config) -> list[Wanted]:
+    """What `r1ray sample` wants: `rollout.group_size` samples of every prompt of `data.train`."""
+    rollout = config.rollout
+    sampling = Sampling(
+        temperature=rollout.temperature,
+        top_p=rollout.top_p,
+        max_new_tokens=rollout.max_new_tokens,
+        seed=config.run.seed,
+    )
+    return [Wanted(source=s.name, samples=rollout.group_size, sampling=sampling) for s in config.data.train]
+
+
+def run_sampling(
+    loaded: LoadedConfig,
+    folder: RunFolder,
+    samples: str = "samples",
+    *,
+    wanted: Sequence[Wanted] | None = None,
+    use: Use = "sample",
+) -> bool:
+    """Fill `samples`/ in `folder`, whose lock the caller holds; whether everything is there now. Raises R1RayError.
+
+    False: a signal asked to stop. `wanted` None: what `r1ray sample` wants.
+    """
+    config = loaded.config
+    cluster = Cluster(
+        config=config,
+        model_path=config.model.path,
+        vocab_hash=vocab_hash(Path(config.model.path)),
+        run_dir=str(folder.path),
+        run_id=folder.identity().run_id,
+    )
+    with make_view(total_steps=0) as view, MetricsWriter(folder.path, tensorboard=False) as writer:
+        machine, versions = asdict(this_machine()), installed_versions()
+        writer.event("started", pid=os.getpid(), machine=machine, versions=versions)
+        stop = Stop(config.deadlines.shutdown_s)
+        stop_on_signals(stop, view)
+        folder.clear_requests()  # of an earlier driver
+        view.phase("Ray", 0, 1)
+        cluster.connect(use)
+        view.phase("Ray", 1, 1)
+        stop_on_signals(stop, view)  # again: Ray has put handlers of its own in their place
+        told = Told(folder, view, kind=use, phase="sampling")
+        parts = JobParts(
+            fleet=_fleet(cluster, writer, use),
+            standing=_standing(cluster, writer),
+            folder=folder,
+            samples=folder.path / samples,
+            writer=writer,
+            stop=stop,
+            tell=told.report,
+        )
+        job = SamplingJob(config, training_samples(config) if wanted is None else wanted, parts)
+        return _run(job, told, writer)
+
+
+def _run(job: SamplingJob, told: Told, writer: MetricsWriter) -> bool:
+    state, message = "failed", ""
+    try:
+        finished = job.run()
+        state = "finished" if finished else "interrupted"
+        return finished
+    except KeyboardInterrupt:
+        writer.event("interrupted", reason="at once, by a second signal")
+        state, message = "interrupted", "at once"
+        raise
+    except BaseException as e:
+        writer.event("failed", error=type(e).__name__, message=str(e))
+        message = f"{type(e).__name__}: {e}"
+        raise
+    finally:
+        told.end(state, message)
+        ray.shutdown()
+
+
+def _limits(config: Config) -> HealthLimits:
+    deadlines = config.deadlines
+    return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
+
+
+def _standing(cluster: Cluster, writer: MetricsWriter) -> StandingActors:
+    budget = Budget(restarts=cluster.config.recovery.worker_restarts, key="recovery.worker_restarts")
+    return StandingActors([(budget, cluster.rewards())], limits=_limits(cluster.config), on_event=writer.event)
+
+
+def _fleet(cluster: Cluster, writer: MetricsWriter, use: Use) -> Fleet:
+    def spawn(name: str) -> tuple[Remote, Future[Any]]:
+        remote = cluster.rollout(name, use)
+        return remote, remote.call("start")
+
+    config = cluster.config
+    settings = FleetSettings(
+        workers=config.rollout.workers,
+        max_workers=config.rollout.max_workers,
+        restart_budget=config.recovery.worker_restarts,
+        limits=_limits(config),
+        drain_s=config.deadlines.shutdown_s,
+    )
+    # Nobody leases here, so nothing has to be handed back for a worker that dies.
+    return Fleet(settings, spawn=spawn, release=lambda name: None, on_event=writer.event)

@@ -1,0 +1,187 @@
+"""A sampling job: k samples of every prompt of some sources, scored, each part of the prompts one shard.
+
+    parts that have no shard --> rollout workers --> reward workers --> shard, whole or absent
+
+The shards are all the state there is: what has one is done, whatever died, and nothing else is.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r1ray.codec import unpack_scored
+from r1ray.config.schema import Config
+from r1ray.control.calls import Remote, pause
+from r1ray.control.fleet import Fleet
+from r1ray.control.handout import Handout
+from r1ray.control.outages import Outages
+from r1ray.control.standing import StandingActors
+from r1ray.control.stop import Interrupted, Stop
+from r1ray.errors import ConfigError, DiskFull
+from r1ray.evaluation.answers import canonical_answer
+from r1ray.metrics import MetricsWriter
+from r1ray.rewards.base import without_end_tokens
+from r1ray.runfolder import RunFolder
+from r1ray.sampling.store import Part, SampleRow, missing_parts, write_shard
+from r1ray.types import Sampling, ScoredGroup
+
+TICK_S = 0.02
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Samples that are wanted of one source."""
+
+    source: str
+    samples: int  # k, of each prompt
+    sampling: Sampling
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobParts:
+    """What the composition root builds for a job."""
+
+    fleet: Fleet
+    standing: StandingActors
+    folder: RunFolder
+    samples: Path  # where the shards go
+    writer: MetricsWriter
+    stop: Stop
+    tell: Callable[[str, int, int, dict[str, Any]], None]  # state, prompts done, of how many, figures
+
+
+class SamplingJob:
+    """`run` returns when every prompt has its samples, or the job was asked to stop."""
+
+    def __init__(self, config: Config, wanted: Sequence[Wanted], parts: JobParts) -> None:
+        self._config = config
+        self._wanted = {w.source: w for w in wanted}
+        self._parts = parts
+        self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=lambda reason: None)
+        self._running = 0
+        self._prompts = self._done = self._tokens = 0
+        self._began = time.monotonic()
+
+    def run(self) -> bool:
+        """Sample what is missing. True where everything is there, False where a stop was asked for. Raises R1RayError."""
+        self._tell("starting")
+        try:
+            sizes = self._sizes()
+            self._begin(sizes)
+            missing = missing_parts(self._parts.samples, self._all(sizes))
+            self._done = self._prompts - sum(part.stop - part.start for part in missing)
+            self._sample(Handout(missing, ask=self._ask, names=_name, at_once=self._at_once()))
+        except Interrupted as e:
+            self._parts.writer.event("interrupted", reason=str(e))
+            return False
+        seconds = time.monotonic() - self._began
+        self._parts.writer.event("sampled", tokens=self._tokens, seconds=seconds, tokens_per_s=self._tokens / seconds)
+        return True
+
+    def _sizes(self) -> dict[str, int]:
+        """Prompts by source, once a worker has counted them."""
+        while not (sizes := self._parts.fleet.evaluation_sizes()):
+            pause(TICK_S, self._tick)
+        return {name: sizes[name] for name in self._wanted}
+
+    def _begin(self, sizes: Mapping[str, int]) -> None:
+        self._prompts = sum(sizes.values())
+        if not self._prompts:
+            raise ConfigError("the sources have no prompt to sample: see the reasons in events.jsonl (worker_ready)")
+        self._parts.samples.mkdir(exist_ok=True)
+        self._parts.writer.event(
+            "sampling", prompts=sizes, samples={w.source: w.samples for w in self._wanted.values()}
+        )
+        self._began = time.monotonic()
+
+    def _all(self, sizes: Mapping[str, int]) -> list[Part]:
+        size = self._config.sampling.part_prompts
+        return [
+            Part(source=source, start=start, stop=min(start + size, prompts))
+            for source, prompts in sizes.items()
+            for start in range(0, prompts, size)
+        ]
+
+    def _at_once(self) -> int:
+        """Parts that keep an engine full while one of them ends; one in a deterministic run, so that it has no company."""
+        if self._config.run.deterministic:
+            return 1
+        return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.part_prompts)
+
+    def _sample(self, handout: Handout[Part]) -> None:
+        while handout.unfinished:
+            self._tick()
+            for part, groups in handout.tick(self._parts.fleet.alive(), hand_out=not self._parts.stop.requested):
+                self._keep(part, [unpack_scored(group) for group in groups])
+            self._running = handout.running
+            pause(TICK_S, self._tick)
+
+    def _keep(self, part: Part, groups: Sequence[ScoredGroup]) -> None:
+        rows = [row for group in groups for row in rows_of(group)]
+        self._outages.wait_out(f"writing {part.file_name}", lambda: self._write(part, rows), DiskFull)
+        self._parts.standing.succeeded()
+        self._done += part.stop - part.start
+        self._tokens += sum(row.tokens for row in rows)
+        self._tell("running")
+
+    def _write(self, part: Part, rows: Sequence[SampleRow]) -> None:
+        try:
+            write_shard(self._parts.samples, part, rows)
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(f"no room for {part.file_name}: free space on its disk") from e
+            raise
+
+    def _ask(self, worker: Remote, part: Part) -> Future[list[bytes]]:
+        wanted, deadline = self._wanted[part.source], self._config.deadlines.evaluation_s
+        return worker.call("evaluate", part.source, part.start, part.stop, wanted.sampling, wanted.samples, deadline)
+
+    def _tick(self) -> None:
+        self._parts.stop.check(unsaved=self._running > 0)
+        if (asked := self._parts.folder.read_scale_request().get("rollout")) is not None:
+            self._parts.fleet.scale(asked)
+        self._parts.fleet.tick()
+        self._parts.standing.tick()
+
+    def _tell(self, state: str) -> None:
+        seconds = max(1e-9, time.monotonic() - self._began)
+        self._parts.tell(state, self._done, self._prompts, {"tokens_per_s": self._tokens / seconds})
+
+
+def rows_of(group: ScoredGroup) -> list[SampleRow]:
+    """The samples of a prompt as they are stored."""
+    prompt = group.rollout.prompt
+    opened = bool(prompt.meta.get("opening"))
+    rows = []
+    for i, (completion, score) in enumerate(zip(group.rollout.completions, group.scores, strict=True)):
+        response = without_end_tokens(completion.text)
+        rows.append(
+            SampleRow(
+                source=prompt.task,
+                prompt_id=prompt.prompt_id,
+                index=prompt.index,
+                sample=i,
+                messages=prompt.messages,
+                answer=prompt.answer,
+                meta=prompt.meta,
+                response=response,
+                tokens=len(completion.token_ids),
+                finish_reason=completion.finish_reason,
+                reward=None if score.error else score.reward,
+                parts=score.parts,
+                error=score.error,
+                answer_text=canonical_answer(response, completion.finish_reason, opened=opened),
+            )
+        )
+    return rows
+
+
+def _name(part: Part) -> str:
+    return f"sampling {part.source} [{part.start}, {part.stop})"
