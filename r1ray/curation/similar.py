@@ -63,8 +63,10 @@ def signature(text: Shingles) -> Signature:
     least = np.full(SIGNATURE, np.iinfo(np.uint32).max, dtype=np.uint32)
     factors, terms = _functions()
     for start in range(0, text.size, _CHUNK):
-        hashes = text[start : start + _CHUNK, None] * factors + terms  # [chunk, SIGNATURE], modulo 2^64
-        least = np.minimum(least, (hashes >> np.uint64(32)).astype(np.uint32).min(axis=0))
+        hashes = np.multiply.outer(factors, text[start : start + _CHUNK])  # [SIGNATURE, chunk], modulo 2^64
+        hashes += terms[:, None]
+        hashes >>= np.uint64(32)
+        least = np.minimum(least, hashes.min(axis=1).astype(np.uint32))
     return least
 
 
