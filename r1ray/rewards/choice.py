@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from r1ray.errors import DataError
 from r1ray.rewards.answer import answers
@@ -27,17 +29,24 @@ class ChoiceVerifier(Reward):
 
     def __call__(self, sample: Sample) -> float:
         record = sample.answer if isinstance(sample.answer, dict) else {"answer": sample.answer}
-        choices = [_text(str(c)) for c in record.get("choices") or sample.meta.get("choices") or ()]
-        truth = _choice(str(record.get("answer", "")), choices)
+        choices = options(sample.answer, sample.meta)
+        truth = letter_of(str(record.get("answer", "")), choices)
         if truth is None:
             raise DataError(f"the answer on record, {sample.answer!r:.80}, is neither a letter nor an option")
         given = answers(sample.response, opened=self.opened, complete=sample.finish_reason == "stop")
-        return float(bool(given) and all(_choice(a, choices) == truth for a in given))
+        return float(bool(given) and all(letter_of(a, choices) == truth for a in given))
 
 
-def _choice(text: str, choices: list[str]) -> str | None:
+def options(answer: Any, meta: Mapping[str, Any]) -> list[str]:
+    """The texts of the options of a row; empty where it has none on record."""
+    record = answer if isinstance(answer, dict) else {}
+    return [str(c) for c in record.get("choices") or meta.get("choices") or ()]
+
+
+def letter_of(text: str, choices: Sequence[str]) -> str | None:
     """The letter of the option that the text names; None for no option, or for several."""
     text = unwrapped(text).strip("*_` ")
+    choices = [_text(c) for c in choices]
     said = _text(text)
     if said and choices.count(said) == 1:
         return chr(ord("A") + choices.index(said))
