@@ -55,6 +55,14 @@ class BudgetSpent(R1RayError):
     """Failures of one class used up their configured budget; the message says which and why."""
 
 
+class StageFailed(R1RayError):
+    """The process of a recipe's stage ended badly; `exit_code` is what it ended with."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class DataError(R1RayError):
     """One prompt or sample is at fault."""
 

@@ -34,9 +34,10 @@ class Complaints:
         return {str(k): v for k, v in value.items()}
 
     def typed(self, source: Source, key: str, value: Any, wanted: type) -> Any:
-        """`value`, noted where it is not of the type `wanted`."""
-        if not isinstance(value, wanted) or (wanted is int and (isinstance(value, bool) or value < 0)):
-            names = {str: "a text", int: "a whole number from 0", bool: "true or false"}
+        """`value`, noted where it is not of the type `wanted`; a number must be a whole one from 0."""
+        names = {str: "a text", int: "a whole number from 0", bool: "true or false"}
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+        if not (whole if wanted is int else isinstance(value, wanted)):
             self.problem(key, value, f"is not {names[wanted]}", f"give {names[wanted]}", source)
         return value
 

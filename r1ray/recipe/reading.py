@@ -3,8 +3,8 @@
     recipe.yaml -> overlay 1 -> overlay 2 ...            a later file wins
     common.extends -> common.config -> stage.extends -> stage.config      within one file
 
-Every file is checked as it is read, so that a problem names its key and the line that set it. An overlay changes values, replaces inputs
-and drops stages (`name: null`); it adds none.
+Every file is checked as it is read, so that a problem names its key and the line that set it. An overlay changes values,
+replaces inputs and drops stages (`name: null`); it adds none.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class _Reading(Complaints):
         if not isinstance(path := entry.get("path"), str) or not path:
             self.problem(key, value, "is no path", "a folder or file, or {kind: tiny, ...}", source)
             return
-        parameters = entry.get("parameters")
+        parameters: Any = entry.get("parameters")
         if parameters is not None and not fits(parameters, "number"):
             self.problem(f"{key}.parameters", parameters, "is not a number", "e.g. 1.5e9", source)
             return

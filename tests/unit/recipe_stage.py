@@ -1,0 +1,92 @@
+"""Stands in for `python -m r1ray` in tests of recipes: `python recipe_stage.py COMMAND ...` in the working directory of a test.
+
+Each command does three steps and notes each in `journal`. What it writes depends on what it read, as with real stages. The
+file `faults` says what goes wrong: "STAGE STEP kind" a line, each taken once; kind is kill, fail, stop, wait or late.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+STEPS = 3
+OUTPUTS = {"train": "final/w", "sft": "final/w", "sample": "dataset/part-0.parquet", "eval": "results.json"}
+
+
+def value(text: str, key: str) -> str:
+    """The value of the first line `key: value` of a YAML file."""
+    return next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.strip().startswith(f"{key}:"))
+
+
+def content(path: Path) -> str:
+    if path.is_dir():
+        return "".join(content(p) for p in sorted(path.iterdir()))
+    return path.read_text()
+
+
+def fault(stage: str, step: int) -> str:
+    """What is to go wrong here; it goes wrong once."""
+    file = Path("faults")
+    lines = file.read_text().splitlines() if file.exists() else []
+    for line in lines:
+        name, at, kind = line.split()
+        if (name, int(at)) == (stage, step):
+            file.write_text("\n".join(other for other in lines if other != line))
+            return kind
+    return ""
+
+
+def work(stage: str, folder: Path, output: Path, made: str, *, begin: int) -> None:
+    for step in range(begin, STEPS):
+        kind = fault(stage, step)
+        if kind == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif kind == "fail":
+            print(f"ConfigError: {stage} does not like step {step}", file=sys.stderr)
+            sys.exit(3)
+        elif kind == "stop":  # as a run does that was told to stop by somebody else
+            sys.exit(0)
+        elif kind == "wait":  # until a signal comes, as a run does that checkpoints and ends
+            signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            Path("waiting").write_text(str(os.getpid()))
+            while True:
+                time.sleep(60)
+        with Path("journal").open("a") as journal:
+            journal.write(f"{stage} {step}\n")
+        (folder / "steps").write_text(str(step + 1))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(made)
+    if fault(stage, STEPS) == "late":  # after its output, before the recipe has noted it
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(words: list[str]) -> None:
+    command = words[0]
+    if command == "tiny" or words[:2] == ["reward-model", "train"]:
+        output = Path(words[1] if command == "tiny" else words[words.index("--out") + 1])
+        if output.exists():
+            sys.exit("ConfigError: it is there already")
+        reads = [Path(words[2]), Path(words[words.index("--model") + 1])] if command == "reward-model" else []
+        made = f"{output.parent.name} {words[words.index('--seed') + 1]} <{''.join(content(p) for p in reads)}>"
+        work(output.parent.name, output.parent, output / "w", made, begin=0)
+        return
+    config = Path(next(w for w in words[1:] if w.endswith(".yaml"))).read_text()
+    folder = Path(words[words.index("--out") + 1] if "--out" in words else value(config, "dir"))
+    if "--resume" in words:
+        folder = Path(words[words.index("--resume") + 1])
+    elif (folder / "run.json").exists():
+        sys.exit("ConfigError: holds a run already")
+    (folder / "run.json").write_text("{}")
+    done = int((folder / "steps").read_text()) if (folder / "steps").exists() else 0
+    reads = [Path(line.split("path:", 1)[1].strip()) for line in config.splitlines() if "path:" in line]
+    there = "".join(content(p) for p in reads if p.exists())
+    made = f"{folder.name} {value(config, 'seed')} <{there}>"
+    work(folder.name, folder, folder / OUTPUTS[command], made, begin=done)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,94 @@
+"""A small recipe and a runner whose stages are scripted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from r1ray.recipe.reading import read_recipe
+from r1ray.recipe.runner import Runner, Selection
+from r1ray.recipe.screen import Screen
+from r1ray.recipe.tasks import make_tasks
+
+SCRIPT = Path(__file__).with_name("recipe_stage.py")
+PROGRAM = (sys.executable, "-I", str(SCRIPT))
+STAGES = ("base", "zero", "eval_zero", "cold", "tuned", "eval_tuned", "helpful")
+
+RECIPE = """
+name: small
+dir: out
+seed: 3
+inputs:
+  base: {kind: tiny}
+  pairs: pairs.jsonl
+common:
+  extends: [tiny]
+evaluation:
+  options: {benchmarks: [bus], k: 4}
+stages:
+  zero:
+    kind: rl
+    doc: Reasoning from nothing.
+    config:
+      model: {path: "@base"}
+      run: {steps: 3}
+  cold:
+    kind: sample
+    config:
+      model: {path: "@zero"}
+      data: {train: [{name: bus, path: bus, limit: 8}]}
+  tuned:
+    kind: sft
+    config:
+      model: {path: "@base"}
+      data:
+        train: [{name: cold, kind: parquet, path: "@cold"}]
+        evaluation: []
+  helpful:
+    kind: reward_model
+    options: {data: "@pairs", model: "@base", kind: pairwise}
+"""
+
+
+def write_recipe(text: str = RECIPE, name: str = "small.yaml") -> Path:
+    """The recipe in the working directory, and the file that it reads."""
+    Path("pairs.jsonl").write_text('{"prompt": "a"}\n')
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+def make_runner(path: Path, *overlays: str, console: Console | None = None) -> Runner:
+    recipe = read_recipe(path, overlays)
+    screen = Screen(console or Console(file=Path("screen").open("a"), width=120))
+    return Runner(recipe, make_tasks(recipe), screen, program=PROGRAM)
+
+
+def run(path: Path, *overlays: str, **selection: object) -> int:
+    """Run the recipe with scripted stages, as `r1ray recipe` would."""
+    return make_runner(path, *overlays).run(Selection(**selection))  # type: ignore[arg-type]
+
+
+def journal() -> list[str]:
+    """The steps that stages did, in order, since the last look."""
+    file = Path("journal")
+    lines = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return lines
+
+
+def stages_run() -> list[str]:
+    """The stages that did something since the last look, in order."""
+    return list(dict.fromkeys(line.split()[0] for line in journal()))
+
+
+def outputs() -> dict[str, str]:
+    """What every stage has written."""
+    names = ("model/w", "final/w", "dataset/part-0.parquet", "results.json")
+    return {
+        stage: next(p.read_text() for n in names if (p := Path("out") / stage / n).exists())
+        for stage in STAGES
+        if Path("out", stage).exists()
+    }
