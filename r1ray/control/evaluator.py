@@ -12,6 +12,7 @@ from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
 from r1ray.control.handout import Handout
+from r1ray.evaluation.answers import verifier_of
 from r1ray.evaluation.summary import summarise
 from r1ray.types import Sampling, ScoredGroup
 
@@ -44,7 +45,7 @@ class Evaluator:
         self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
     ) -> None:
         self._config = config.evaluation
-        self._has_sources = bool(config.data.evaluation)
+        self._verifiers = {s.name: verifier_of(config.rewards, s) for s in config.data.evaluation}
         self._max_new_tokens = config.evaluation.max_new_tokens or config.rollout.max_new_tokens
         self._deadline_s = config.deadlines.evaluation_s
         self._sizes = sizes
@@ -59,7 +60,7 @@ class Evaluator:
         """Evaluate the policy that is served now as that of `step`, unless that is under way."""
         if any(e.step == step for e in self._running):
             return
-        if self._has_sources:
+        if self._verifiers:
             self._running.append(Evaluation(step))
 
     def tick(self, serving: Mapping[str, Remote]) -> None:
@@ -100,7 +101,7 @@ class Evaluator:
             for part in in_order:
                 if part.source == source:
                     groups[part.greedy] += done[part]
-            row = {"step": step, "source": source, **summarise(groups[False], groups[True])}
+            row = {"step": step, "source": source, **summarise(groups[False], groups[True], self._verifiers[source])}
             self._on_row({**row, "seconds": seconds})
 
 

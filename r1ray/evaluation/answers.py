@@ -1,6 +1,6 @@
 """The final answer of a response in one canonical form, and which forms are the same answer: so that answers can be voted on.
 
-    response --canonical_answer--> text of a shard --ballot--> by what the verifier compares --merged--> classes of mathematics
+response --canonical_answer--> text of a shard --ballot--> by what the verifier compares --merged--> classes of mathematics
 """
 
 from __future__ import annotations

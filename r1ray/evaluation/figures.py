@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from r1ray.evaluation.answers import ballot, merged
 from r1ray.evaluation.estimators import consensus, ks, pass_at_k
 from r1ray.evaluation.summary import mean_and_error
+from r1ray.rewards.choice import options
 from r1ray.sampling.store import SampleRow
 
 ACCURACY = "accuracy"
@@ -21,12 +23,19 @@ def accuracy_of_parts(parts: dict[str, float]) -> float:
     return min(values) if values else 0.0
 
 
-def figures(rows: Iterable[SampleRow], *, votes: bool) -> dict[str, Any]:
+def figures(
+    rows: Iterable[SampleRow],
+    *,
+    votes: bool,
+    verifier: str = "exact",
+    same: Callable[[str, str], bool] | None = None,
+) -> dict[str, Any]:
     """All figures of the samples of one source, in order of their problems; errors are standard errors over problems.
 
     `accuracy` is pass@1, the mean over samples; `pass_at` and `pass_at_se` have the k of `estimators.ks`; `consensus` is
-    cons@n, where the answers of the benchmark can be voted on (`votes`). A sample that could not be judged is not right, and
-    is counted under `errors` by the kind of its error.
+    cons@n, where the answers of the benchmark can be voted on (`votes`): what `verifier` takes for the same answer is one, and
+    of mathematics what `same` finds equal. A sample that could not be judged is not right, and is counted under `errors` by
+    the kind of its error.
     """
     problems = [list(group) for _, group in groupby(rows, key=lambda row: row.index)]
     n = min(map(len, problems))
@@ -50,9 +59,17 @@ def figures(rows: Iterable[SampleRow], *, votes: bool) -> dict[str, Any]:
         "parts": _parts(samples),
     }
     if votes:
-        voted = [consensus([r.answer_text for r in p], right) for p, right in zip(problems, rights, strict=True)]
+        voted = [consensus(_ballots(p, r, verifier, same), r) for p, r in zip(problems, rights, strict=True)]
         told["consensus"], told["consensus_se"] = mean_and_error(voted)
     return told
+
+
+def _ballots(
+    problem: Sequence[SampleRow], right: Sequence[float], verifier: str, same: Callable[[str, str], bool] | None
+) -> list[str | None]:
+    choices = options(problem[0].answer, problem[0].meta)
+    found = [ballot(row.answer_text, verifier, choices) for row in problem]
+    return merged(found, right, same) if verifier == "math" else found
 
 
 def _pass(right: Sequence[float], k: int) -> float:
