@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pyarrow import parquet
+from typer.testing import CliRunner
 
+from r1ray.cli.sample import register
+from r1ray.config.checks import Use
 from r1ray.config.schema import Config, RewardConfig, SourceConfig
 from r1ray.config.stages import CurationConfig, GeneralConfig, RefineConfig
 from r1ray.curation import output
 from r1ray.curation.dataset import SAMPLES, check_inputs, is_sampled, make_dataset, mark_sampled
 from r1ray.errors import ConfigError, DiskFull, IntegrityError
+from r1ray.runfolder import FORMAT, Identity
 from r1ray.sampling.store import Part, write_shard
 from tests.unit.curation_support import prompts
 from tests.unit.endpoint_support import endpoint
@@ -106,3 +111,49 @@ def test_what_curation_reads_besides_is_checked_before_sampling(
         check_inputs(config(general=[GeneralConfig(name="chat", path=str(tmp_path / "chat.jsonl"))]))
     with pytest.raises(ConfigError, match="R1RAY_TEST_KEY"):
         check_inputs(config(refine=RefineConfig(url="http://127.0.0.1:1/v1", model="m", key_variable="R1RAY_TEST_KEY")))
+
+
+def begun(run_dir: Path, use: Use) -> None:
+    """A run folder of a command, with a configuration that samples the sums."""
+    source = {"name": "sums", "kind": "synthetic", "path": "arithmetic", "limit": 8}
+    written = {"run": {"dir": str(run_dir)}, "model": {"path": "nowhere"}, "data": {"train": [source]}}
+    written["rewards"] = [{"name": "accuracy", "params": {"verifier": "exact"}}]  # type: ignore[assignment]
+    written["rollout"] = {"num_gpus": 0.0, "engine": {"kv_cache_gib": 0.1, "enforce_eager": True}}
+    (run_dir / "config.yaml").write_text(json.dumps(written))
+    identity = Identity.new(vocab_hash="v", config_hash="c", model_hash="m", use=use)
+    (run_dir / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(identity)}))
+
+
+def command(*words: str | Path) -> Any:
+    app = typer.Typer()
+    register(app)
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_the_command_makes_the_dataset_anew_with_other_filters_and_keeps_them(run_dir: Path) -> None:
+    mark_sampled(run_dir)
+    begun(run_dir, "sample")
+    told = command("--only-curate", run_dir, "curation.per_prompt=1")
+    assert told.exit_code == 0, told.output
+    assert "Dataset: 8 of 16 samples (50%)" in told.output
+    assert "per_prompt: 1" in (run_dir / "config.yaml").read_text()
+    assert command("--only-curate", run_dir).exit_code == 0
+    assert parquet.read_table(run_dir / "dataset").num_rows == 8
+    assert "8 per_prompt, 8 quota" in str(command("--only-curate", run_dir, "curation.quotas={sums: 0}").exception)
+
+
+@pytest.mark.parametrize(
+    ("use", "words", "message"),
+    [
+        ("train", [], "is a run of `r1ray train`: resume it with that command"),
+        ("sample", ["rollout.group_size=3"], "the run was started with 16"),
+        ("sample", ["--resume", "x"], "give one of them"),
+        ("sample", [], "is not sampled to the end"),
+    ],
+)
+def test_the_command_refuses_what_is_no_run_to_curate(run_dir: Path, use: Use, words: list[str], message: str) -> None:
+    begun(run_dir, use)
+    refused = command("--only-curate", run_dir, *words).exception
+    assert isinstance(refused, ConfigError)
+    assert message in str(refused)
+    assert not (run_dir / "dataset").exists()
