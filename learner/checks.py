@@ -114,44 +114,15 @@ def _length_rules(config: Config) -> list[Rule]:
 
 
 def check_learner(config: Config) -> None:
-    """Raise ConfigError where `learner` or `model` ask for what DeepSpeed or the packing cannot do."""
-    learner, model, optimizer = config.learner, config.model, config.learner.optimizer
+    """Raise ConfigError where policy optimisation asks `learner` or `model` for what cannot be done."""
+    learner, optimizer = config.learner, config.learner.optimizer
     per_step, parts = learner.groups_per_step, learner.minibatches
     _refuse(
         [
-            _unknown("model.dtype", model.dtype, ("float32", "bfloat16")),
-            _unknown("model.attention", model.attention, ("auto", "packed", "flash_attention_2")),
-            _unknown("learner.optimizer.schedule", optimizer.schedule, SCHEDULES),
-            (learner.zero_stage not in range(4), f"learner.zero_stage={learner.zero_stage} must be 0, 1, 2 or 3"),
-            (
-                learner.zero_stage == 0 and model.dtype == "bfloat16",
-                "learner.zero_stage=0 keeps no float32 weights beside bfloat16 ones: set zero_stage=1, or model.dtype=float32",
-            ),
-            (
-                learner.offload_optimizer and learner.zero_stage == 0,
-                "learner.offload_optimizer needs learner.zero_stage >= 1",
-            ),
-            (
-                learner.offload_parameters and learner.zero_stage != 3,
-                "learner.offload_parameters needs learner.zero_stage=3",
-            ),
-            (
-                (learner.offload_optimizer or learner.offload_parameters) and not learner.num_gpus,
-                "learner.offload_* moves state from the GPU, but learner.num_gpus=0",
-            ),
+            *_engine_rules(config),
             (
                 parts < 1 or per_step % parts != 0,
                 f"learner.minibatches={parts} must divide learner.groups_per_step={per_step}",
-            ),
-            (
-                learner.micro_batch_tokens < model.max_length,
-                f"learner.micro_batch_tokens={learner.micro_batch_tokens} must hold one sequence: "
-                f"at least model.max_length={model.max_length}",
-            ),
-            (optimizer.lr <= 0, f"learner.optimizer.lr={optimizer.lr} must be positive"),
-            (
-                not 0 <= optimizer.min_lr_ratio <= 1,
-                f"learner.optimizer.min_lr_ratio={optimizer.min_lr_ratio} must lie in [0, 1]",
             ),
             (
                 not 0 <= optimizer.warmup_steps <= config.run.steps,
@@ -159,6 +130,47 @@ def check_learner(config: Config) -> None:
             ),
         ]
     )
+
+
+def check_engine(config: Config) -> None:
+    """Raise ConfigError where `learner` or `model` ask for what DeepSpeed or the packing cannot do, in any training."""
+    _refuse(_engine_rules(config))
+
+
+def _engine_rules(config: Config) -> list[Rule]:
+    learner, model, optimizer = config.learner, config.model, config.learner.optimizer
+    return [
+        _unknown("model.dtype", model.dtype, ("float32", "bfloat16")),
+        _unknown("model.attention", model.attention, ("auto", "packed", "flash_attention_2")),
+        _unknown("learner.optimizer.schedule", optimizer.schedule, SCHEDULES),
+        (learner.zero_stage not in range(4), f"learner.zero_stage={learner.zero_stage} must be 0, 1, 2 or 3"),
+        (
+            learner.zero_stage == 0 and model.dtype == "bfloat16",
+            "learner.zero_stage=0 keeps no float32 weights beside bfloat16 ones: set zero_stage=1, or model.dtype=float32",
+        ),
+        (
+            learner.offload_optimizer and learner.zero_stage == 0,
+            "learner.offload_optimizer needs learner.zero_stage >= 1",
+        ),
+        (
+            learner.offload_parameters and learner.zero_stage != 3,
+            "learner.offload_parameters needs learner.zero_stage=3",
+        ),
+        (
+            (learner.offload_optimizer or learner.offload_parameters) and not learner.num_gpus,
+            "learner.offload_* moves state from the GPU, but learner.num_gpus=0",
+        ),
+        (
+            learner.micro_batch_tokens < model.max_length,
+            f"learner.micro_batch_tokens={learner.micro_batch_tokens} must hold one sequence: "
+            f"at least model.max_length={model.max_length}",
+        ),
+        (optimizer.lr <= 0, f"learner.optimizer.lr={optimizer.lr} must be positive"),
+        (
+            not 0 <= optimizer.min_lr_ratio <= 1,
+            f"learner.optimizer.min_lr_ratio={optimizer.min_lr_ratio} must lie in [0, 1]",
+        ),
+    ]
 
 
 def _unknown(key: str, value: str, known: object) -> Rule:

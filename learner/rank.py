@@ -17,7 +17,7 @@ from torch import Tensor
 
 from learner import checkpoint
 from learner.assemble import Fetch
-from learner.checks import check_algorithm, check_learner
+from learner.checks import check_algorithm, check_engine, check_learner
 from learner.engine import Engine
 from learner.export import export_model
 from learner.group import init_process_group, named_failures
@@ -37,7 +37,7 @@ class TrainingRank(abc.ABC):
     """
 
     def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
-        check_learner(config)
+        check_engine(config)
         self._config = config
         self._rank = rank
         self._world_size = world_size
@@ -66,15 +66,7 @@ class TrainingRank(abc.ABC):
             timeout_s=config.deadlines.collective_s,
         )
         with named_failures("learner setup"):
-            self._folder = Path(config.model.path)
-            self._engine = Engine(
-                load_policy(config.model, self._folder),
-                model=config.model,
-                learner=config.learner,
-                device=device,
-                world_size=self._world_size,
-            )
-            prepared = self._prepare()
+            prepared = self._build(device)
         return {
             "rank": self._rank,
             "device": str(device),
@@ -82,6 +74,18 @@ class TrainingRank(abc.ABC):
             "seconds": time.perf_counter() - started,
             **prepared,
         }
+
+    def _build(self, device: torch.device) -> dict[str, Any]:
+        config = self._config
+        self._folder = Path(config.model.path)
+        self._engine = Engine(
+            load_policy(config.model, self._folder),
+            model=config.model,
+            learner=config.learner,
+            device=device,
+            world_size=self._world_size,
+        )
+        return self._prepare()
 
     @property
     def policy_version(self) -> int:
@@ -130,6 +134,7 @@ class LearnerRank(TrainingRank):
 
     def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
         check_algorithm(config)
+        check_learner(config)
         super().__init__(config=config, rank=rank, world_size=world_size)
 
     def _prepare(self) -> dict[str, Any]:

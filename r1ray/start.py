@@ -77,6 +77,11 @@ class Preparation:
             )
         return f"{self.loaded.to_yaml()}\n{self.plan().to_text()}"
 
+    def check(self) -> None:
+        """Raises ConfigError for what this machine or disk lacks, and for too little memory."""
+        refuse(check_surroundings(self.loaded.config, self.machine, self.use), self.loaded.provenance)
+        refuse(self.plan().problems, self.loaded.provenance)
+
     def folder(self, *, fresh: bool = False) -> RunFolder:
         """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
 
@@ -87,8 +92,7 @@ class Preparation:
         from r1ray.data.vocab import vocab_hash
 
         config = self.loaded.config
-        refuse(check_surroundings(config, self.machine, self.use), self.loaded.provenance)
-        refuse(self.plan().problems, self.loaded.provenance)
+        self.check()
         model = Path(config.model.path)
         vocabulary = vocab_hash(model)
         if self.existing is None:

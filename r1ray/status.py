@@ -103,7 +103,8 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _end(status: RunStatus) -> list[str]:
-    told, resume = status.told, f"continue with `r1ray train --resume {status.path}`"
+    told, command = status.told, RunFolder.open(status.path).identity().use
+    resume = f"continue with `r1ray {command} --resume {status.path}`"
     if status.state == "killed":
         who = f"process {told['pid']} on {told['host']}" if "pid" in told else "its process"
         was = told.get("state", "starting")

@@ -1,19 +1,22 @@
-"""Conversations as training examples, tokenised when they are asked for.
+"""Conversations as training examples, tokenised when they are first asked for.
 
     row --template--> prompt text --tokenizer--> prompt [P]
         `--response + end of text-------------> completion [C], which alone is learned
 
-The prompt is framed exactly as reinforcement learning and evaluation frame it. Rows stay in their files; what is held in
-memory is which of them are used, so that a million long conversations cost a few megabytes.
+The prompt is framed exactly as reinforcement learning and evaluation frame it. Rows stay in their files. What will be
+asked for again (more than one epoch, or an evaluation) is kept as int32 tokens, so that nothing is tokenised twice.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +61,8 @@ class Framing:
         """Raises DataError for a conversation that the template refuses."""
         text, response = self._texts(row)
         prompt = self._tokenizer.encode(text, add_special_tokens=self._data.template not in CHAT_TEMPLATES)
+        if not prompt:
+            raise DataError("the prompt has no token, so nothing predicts the response's first")
         completion = [*self._tokenizer.encode(response, add_special_tokens=False), self._eos]
         return Example(prompt=np.asarray(prompt, dtype=np.int32), completion=np.asarray(completion, dtype=np.int32))
 
@@ -72,15 +77,17 @@ class Framing:
     def _texts(self, row: Conversation) -> tuple[str, str]:
         text = render(self._data.template, row.prompt, self._tokenizer, self._data.system_prompt)
         response = row.response
-        if text.endswith(THINK_OPENING):  # the prompt has opened the thinking already
-            response = response.removeprefix("<think>").removeprefix("\n")
+        opened = response.lstrip()
+        if text.endswith(THINK_OPENING) and opened.startswith("<think>"):  # the prompt has opened the thinking already
+            response = opened.removeprefix("<think>").removeprefix("\n")
         return text, response
 
 
 class Examples:
-    """Some rows of some sources, numbered from 0."""
+    """Some rows of some sources, numbered from 0; with `keep`, each is tokenised once and kept."""
 
-    def __init__(self, stores: Sequence[tuple[SourceConfig, RowStore]], framing: Framing) -> None:
+    def __init__(self, stores: Sequence[tuple[SourceConfig, RowStore]], framing: Framing, *, keep: bool) -> None:
+        self._kept: dict[int, Example] | None = {} if keep else None
         self._stores = stores
         self._framing = framing
         self._source, self._row = array("i"), array("q")
@@ -95,9 +102,14 @@ class Examples:
 
     def __getitem__(self, i: int) -> Example:
         """Raises DataError where the file has changed since it was looked through."""
+        if self._kept is not None and i in self._kept:
+            return self._kept[i]
         config, store = self._stores[self._source[i]]
         number = self._row[i]
-        return self._framing.example(parse_conversation(store.raw(number), number, config.columns))
+        example = self._framing.example(parse_conversation(store.raw(number), number, config.columns))
+        if self._kept is not None:
+            self._kept[i] = example
+        return example
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,40 +119,71 @@ class SftData:
     train: Examples
     held_out: dict[str, Examples]  # by source; or one named HELD_OUT
     left_out: dict[str, int]  # conversations by reason
+    digest: str  # of every conversation that is used, and of which it is used for
+
+    def facts(self) -> dict[str, Any]:
+        """What a run folder keeps of them."""
+        return {
+            "digest": self.digest,
+            "conversations": len(self.train),
+            "held_out": {name: len(examples) for name, examples in self.held_out.items()},
+            "left_out": self.left_out,
+        }
+
+
+def total_steps(config: Config, conversations: int) -> int:
+    """Optimiser steps of a run: epochs x ceil(conversations / batch size). Raises ConfigError where warm-up is longer."""
+    steps = config.sft.epochs * math.ceil(conversations / config.sft.batch_size)
+    if config.learner.optimizer.warmup_steps > steps:
+        raise ConfigError(
+            f"learner.optimizer.warmup_steps={config.learner.optimizer.warmup_steps} is more than the run's {steps} steps "
+            f"({conversations} conversations, sft.batch_size={config.sft.batch_size}, sft.epochs={config.sft.epochs})"
+        )
+    return steps
 
 
 def read_data(config: Config, tokenizer: Tokenizer) -> SftData:
     """Look at every row once. Raises ConfigError for a source that is missing or malformed, and where nothing is left."""
     framing, left_out = Framing(config, tokenizer), Counter[str]()
     stores = [(source, _open(source)) for source in config.data.train]
-    train, back = Examples(stores, framing), Examples(stores, framing)
+    train, back = Examples(stores, framing, keep=config.sft.epochs > 1), Examples(stores, framing, keep=True)
+    hashed = hashlib.blake2b(digest_size=16)
     share = 0.0 if config.data.evaluation else config.sft.held_out
     for s, (source, store) in enumerate(stores):
         for number, row in _rows(source, store):
             if not framing.fits(row):
                 left_out["too_long"] += 1
-            elif _belongs_to_held_out(row, share):
-                back.add(s, number)
-            else:
-                train.add(s, number)
+                continue
+            examples = back if _belongs_to_held_out(row, share) else train
+            examples.add(s, number)
+            _hash_in(hashed, "train" if examples is train else HELD_OUT, row)
     if not len(train):
         counts = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or f"{len(back)} held out"
         raise ConfigError(f"data.train leaves no conversation to train on: {counts}")
     held_out = {HELD_OUT: back} if len(back) else {}
     for source in config.data.evaluation:
         store = _open(source)
-        examples = Examples([(source, store)], framing)
+        examples = Examples([(source, store)], framing, keep=True)
         for number, row in _rows(source, store):
             if framing.fits(row):
                 examples.add(0, number)
+                _hash_in(hashed, source.name, row)
             else:
                 left_out["too_long"] += 1
+        if not len(examples):
+            raise ConfigError(f"the evaluation source {source.name} has no conversation within model.max_length")
         held_out[source.name] = examples
-    return SftData(train=train, held_out=held_out, left_out=dict(left_out))
+    return SftData(train=train, held_out=held_out, left_out=dict(left_out), digest=hashed.hexdigest())
+
+
+def _hash_in(hashed: Any, use: str, row: Conversation) -> None:
+    text = json.dumps([use, [[m["role"], m["content"]] for m in row.prompt], row.response])
+    hashed.update(text.encode() + b"\n")
 
 
 def _open(source: SourceConfig) -> RowStore:
-    store = open_rows(source, fields=CONVERSATION_FIELDS)
+    subset, revision = source.params.get("subset"), source.params.get("revision")
+    store = open_rows(source, subset=subset, revision=revision, fields=CONVERSATION_FIELDS)
     if not len(store):
         raise ConfigError(f"the source {source.name} ({source.path}) has no row")
     return store

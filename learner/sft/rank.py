@@ -23,12 +23,7 @@ class SftRank(TrainingRank):
     def _prepare(self) -> dict[str, Any]:
         data = read_data(self._config, load_tokenizer(self._config.model.path, self._vocab_hash))
         self._trainer = SftTrainer(self._config, self._engine, data, rank=self._rank, world_size=self._world_size)
-        return {
-            "steps": self._trainer.steps,
-            "conversations": len(data.train),
-            "held_out": {name: len(examples) for name, examples in data.held_out.items()},
-            "left_out": data.left_out,
-        }
+        return {"steps": self._trainer.steps, "data": data.facts()}
 
     def train_step(self) -> dict[str, float]:
         """The next step; its metrics, the same on every rank."""

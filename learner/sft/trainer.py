@@ -19,7 +19,7 @@ from learner.batch import PackedTokens, pack_tokens
 from learner.engine import Engine
 from learner.packing import SequenceRef, divide
 from learner.schedules import learning_rate
-from learner.sft.data import Example, Examples, SftData
+from learner.sft.data import Example, Examples, SftData, total_steps
 from r1ray.config.schema import Config
 from r1ray.data.order import permute
 
@@ -39,8 +39,8 @@ class SftTrainer:
         self._data = data
         self._rank = rank
         self._world_size = world_size
-        self.steps_per_epoch = math.ceil(len(data.train) / config.sft.batch_size)
-        self.steps = self.steps_per_epoch * config.sft.epochs
+        self.steps = total_steps(config, len(data.train))
+        self.steps_per_epoch = self.steps // config.sft.epochs
 
     def places(self, step: int) -> list[int]:
         """The conversations of a step: each epoch goes through all of them once, in an order of its own."""
@@ -127,4 +127,4 @@ class SftTrainer:
 
 
 def _perplexity(loss: float) -> float:
-    return math.exp(loss) if loss < 700.0 else math.inf
+    return math.inf if loss > 700.0 else math.exp(loss)

@@ -25,7 +25,7 @@ def sft(
     ] = False,
 ) -> None:
     """Fine-tune on conversations: `r1ray sft CONFIG model.path=...`, or `r1ray sft --resume RUN`. See docs/sft.md."""
-    from r1ray.start import Preparation
+    from r1ray.start import EMBEDDED_FOLDER, Preparation
 
     overlays = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
@@ -37,9 +37,15 @@ def sft(
         typer.echo(preparation.describe())
         return
 
+    if preparation.takes_embedded_model and not resume:
+        from r1ray.cli.tiny import build_unless_current
+
+        build_unless_current(EMBEDDED_FOLDER)
+
     from r1ray.launch.sft import finetune, preflight
 
-    preflight(preparation.loaded.config)
+    preparation.check()
+    data = preflight(preparation.loaded.config)
     with preparation.folder(fresh=fresh) as folder:
-        code = finetune(preparation.loaded, folder, resume=resume is not None)
+        code = finetune(preparation.loaded, folder, data, resume=resume is not None)
     raise typer.Exit(code)

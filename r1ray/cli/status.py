@@ -42,7 +42,8 @@ def _table(found: RunStatus) -> Table:
     if "step" in told:
         eta = f", {duration(told['eta_s'])} left" if told.get("eta_s") is not None and found.driver else ""
         table.add_row("step", f"{told['step']} of {told['steps']}, after {duration(told['elapsed_s'])}{eta}")
-        table.add_row("policy", f"{told.get('policy_version', '–')}, synced {told.get('synced_version', '–')}")
+    if "policy_version" in told:
+        table.add_row("policy", f"{told['policy_version']}, synced {told.get('synced_version', '–')}")
     for worker in told.get("workers") or []:
         speed = f"{number(worker['tokens_per_s'])} tokens/s"
         table.add_row(worker["id"], f"{worker['state']}, policy {worker['version']}, {speed}")

@@ -188,6 +188,11 @@ def _conversations(config: Config) -> Iterator[Problem]:
                 yield problem(config, f"{key}.kind", "holds no conversations", "jsonl, parquet or hf")
             if source.path is None:
                 yield problem(config, f"{key}.path", "has no path", "give a file, folder or hub id")
+            known = ("subset", "revision") if source.kind == "hf" else ()
+            for name in sorted(set(source.params) - set(known)):
+                fix = f"one of {', '.join(known)}" if known else "leave it out"
+                message = "is no parameter of such a source of conversations"
+                yield Problem(key=f"{key}.params.{name}", value=source.params[name], message=message, fix=fix)
             if source.weight != 1.0:
                 message = "has no meaning here: every conversation is trained on once an epoch"
                 yield problem(config, f"{key}.weight", message, "1.0; a limit, or more epochs in a run of its own")

@@ -10,15 +10,15 @@ The order of the conversations is a function of seed and step, so a repeated ste
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from r1ray.config.schema import Config
 from r1ray.control.learners import LearnerGroup, LearnerLost
 from r1ray.control.outages import Outages
 from r1ray.control.stop import Interrupted, Stop
-from r1ray.errors import BudgetSpent, DiskFull, NumericError
-from r1ray.metrics import MetricsWriter
+from r1ray.errors import BudgetSpent, DiskFull, IntegrityError, NumericError
+from r1ray.metrics import MetricsWriter, read_evaluations
 from r1ray.runfolder import RunFolder
 
 Report = Callable[[str, int, int, dict[str, float]], None]
@@ -32,13 +32,16 @@ class Finetuning:
         self,
         config: Config,
         *,
+        data: Mapping[str, Any],
         learners: Callable[[Callable[[], None]], LearnerGroup],
         folder: RunFolder,
         writer: MetricsWriter,
         stop: Stop,
         report: Report,
     ) -> None:
+        """`data`: what the driver found in the sources (`SftData.facts`); the ranks must find the same."""
         self._config = config
+        self._data = dict(data)
         self._folder = folder
         self._writer = writer
         self._stop = stop
@@ -48,7 +51,6 @@ class Finetuning:
         self.step = 0
         self.steps = 0  # known once the ranks have read the data
         self._saved: int | None = None
-        self._evaluated: int | None = None
         self._deaths = 0  # without a checkpoint in between
         self._skipped = 0  # steps in a row
         self._last: dict[str, float] = {}
@@ -89,6 +91,11 @@ class Finetuning:
     def _begin(self) -> None:
         infos = self._group.start()
         self.steps = infos[0]["steps"]
+        if any(info["data"] != self._data for info in infos):
+            raise IntegrityError(
+                f"a learner rank reads other conversations than the driver ({[info['data'] for info in infos]}, not "
+                f"{self._data}): the files changed, or are not the same on every machine"
+            )
         newest = self._call("load_latest", str(self._folder.checkpoints), what="load the last checkpoint")[0]
         for warning in newest["warnings"]:
             self._writer.event("checkpoint_skipped", message=warning)
@@ -96,10 +103,9 @@ class Finetuning:
         self.step = self._saved or 0
         self._call("discard_checkpoints", str(self._folder.checkpoints), self.step, what="remove newer checkpoints")
         self._writer.rewind(self.step)
-        told = {key: infos[0][key] for key in ("steps", "conversations", "held_out", "left_out")}
-        self._writer.event("learner_started", policy_version=self.step, **told)
+        self._writer.event("learner_started", policy_version=self.step, steps=self.steps, **self._data)
         self._skipped = 0
-        if self.step == 0:
+        if self._is_evaluated_at(self.step):
             self._evaluate()
 
     def _train_one(self) -> None:
@@ -111,11 +117,16 @@ class Finetuning:
         self.step += 1
         self._tell("running")
         self._judge(metrics["train/skipped"])
-        every = self._config.sft.evaluate_every_steps
-        if self.step % self._config.checkpoint.every_steps == 0 and self.step < self.steps:
+        if self.step == self.steps:
+            return
+        if self.step % self._config.checkpoint.every_steps == 0:
             self._save()
-        if every and self.step % every == 0 and self.step < self.steps:
+        if self._is_evaluated_at(self.step):
             self._evaluate()
+
+    def _is_evaluated_at(self, step: int) -> bool:
+        every = self._config.sft.evaluate_every_steps
+        return step in (0, self.steps) or (every > 0 and step % every == 0)
 
     def _judge(self, skipped: float) -> None:
         self._skipped = self._skipped + 1 if skipped else 0
@@ -126,17 +137,20 @@ class Finetuning:
         if self._skipped >= limit:
             raise NumericError(
                 f"loss or gradients of steps {self.step - limit} to {self.step - 1} were not finite "
-                f"(recovery.nan_steps={limit}): lower learner.optimizer.lr, or look at these conversations; "
-                f"the last whole checkpoint is of step {self._saved}"
+                f"(recovery.nan_steps={limit}): look at these conversations, or begin anew with --fresh and a lower "
+                f"learner.optimizer.lr; a resume goes on from step {self._saved or 0}"
             )
 
     def _evaluate(self) -> None:
+        """Evaluate the policy, unless that was done and recorded before a restart."""
+        recorded = {row["source"] for row in read_evaluations(self._folder.path) if row["step"] == self.step}
+        if recorded >= set(self._data["held_out"]):
+            return
         self._tell("evaluating")
         deadline = self._config.deadlines.evaluation_s
         what = f"evaluate policy {self.step} (deadlines.evaluation_s)"
         for row in self._group.call("evaluate", deadline_s=deadline, what=what)[0]:
             self._writer.evaluation({"step": self.step, **row})
-        self._evaluated = self.step
 
     def _save(self) -> None:
         if self._saved == self.step:
@@ -151,8 +165,7 @@ class Finetuning:
     def _finish(self) -> None:
         self._tell("finishing")
         self._save()
-        if self._evaluated != self.step:
-            self._evaluate()
+        self._evaluate()
         if self._config.checkpoint.export_final:
             self._call("export", str(self._folder.final), what="export the final model")
 

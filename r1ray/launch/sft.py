@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import ray
 
-from learner.checks import check_learner
+from learner.checks import check_engine
+from learner.sft.data import read_data, total_steps
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.finetuning import Finetuning
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
+from r1ray.data.tokenizer import load_tokenizer
 from r1ray.data.vocab import vocab_hash
+from r1ray.errors import IntegrityError
+from r1ray.files import read_json, write_atomic
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.told import Told
@@ -26,16 +33,26 @@ from r1ray.view import View, make_view
 
 PHASE = "supervised fine-tuning"
 
+DATA = "data.json"
+"""Of the run folder: what was found in the sources when the run began."""
 
-def preflight(config: Config) -> None:
-    """What only the parts themselves can refuse. Raises ConfigError."""
+
+def preflight(config: Config) -> dict[str, Any]:
+    """Refuse what only the parts themselves can: the cluster, the learner, every conversation. Raises ConfigError.
+
+    Returns what was found in the sources, see `SftData.facts`.
+    """
     check_reachable(config.ray.address)
-    check_learner(config)
+    check_engine(config)
+    data = read_data(config, load_tokenizer(config.model.path))
+    total_steps(config, len(data.train))
+    return data.facts()
 
 
-def finetune(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
-    """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError."""
+def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *, resume: bool) -> int:
+    """Train in `folder`, whose lock the caller holds, on what `preflight` found. Returns the exit code; raises R1RayError."""
     config = loaded.config
+    _refuse_other_data(folder, data)
     cluster = Cluster(
         config=config,
         model_path=config.model.path,
@@ -56,16 +73,31 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
         cluster.connect("sft")
         view.phase("Ray", 1, 1)
         stop_on_signals(stop, view)  # again: Ray has put handlers of its own in their place
-        _run(cluster, folder, writer, view, stop)
+        _run(cluster, folder, data, writer, view, stop)
     return 0
 
 
-def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View, stop: Stop) -> None:
+def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
+    """The order of the conversations is a function of their number: with others, a resume would be another run."""
+    path = folder.path / DATA
+    if not path.exists():
+        write_atomic(path, json.dumps(data, indent=1).encode())
+    elif (begun := read_json(path)) != data:
+        raise IntegrityError(
+            f"the conversations are not those that the run in {folder.path} was begun with ({data}, then {begun}): "
+            "give the same files, or begin a new run"
+        )
+
+
+def _run(
+    cluster: Cluster, folder: RunFolder, data: Mapping[str, Any], writer: MetricsWriter, view: View, stop: Stop
+) -> None:
     config, told = cluster.config, Told(folder, view, kind="sft", phase=PHASE)
     state, message = "failed", ""
     try:
         training = Finetuning(
             config,
+            data=data,
             learners=lambda tick: LearnerGroup(config, spawn=cluster.sft, tick=tick),
             folder=folder,
             writer=writer,
@@ -84,8 +116,10 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
     finally:
         told.end(state, message)
         ray.shutdown()
+        last = ""
         if "sft/loss" in told.figures:
             loss, accuracy = told.figures["sft/loss"], told.figures["sft/token_accuracy"]
-            view.line(f"{state}: step {told.done} of {told.total}, loss {loss:.3f}, token accuracy {accuracy:.3f}")
+            last = f", loss {loss:.3f}, token accuracy {accuracy:.3f}"
+        view.line(f"{state}: step {told.done} of {told.total}{last}")
     if state == "finished":
         writer.event(state)
