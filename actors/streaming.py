@@ -79,7 +79,7 @@ class StreamingEngine:
             "model": str(model),
             "max_model_len": self._max_length,
             "max_num_seqs": 1,
-            "dtype": _dtype(model, machine),
+            "dtype": stored_dtype(model, machine),
             "distributed_executor_backend": "uni",
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
@@ -93,7 +93,7 @@ class StreamingEngine:
         return arguments
 
 
-def _dtype(model: Path, machine: Machine) -> str:
+def stored_dtype(model: Path, machine: Machine) -> str:
     """The type that the weights are stored in, where this machine computes in it. vLLM's own choice halves float32."""
     config = read_json(model / "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")

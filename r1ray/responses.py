@@ -75,6 +75,42 @@ def pieces(text: str) -> list[Piece]:
     return [(kind, part) for kind, part in stripped if part]
 
 
+class Apart:
+    """Thinking and answer as two texts that grow, without the tags and without the white space around each.
+
+    Worked example: fed `"<think>7+5</think>\\n<ans"`, `"wer>12</answer>"` it gives `("7+5", "")`, then `("", "12")`.
+    """
+
+    def __init__(self, *, thinking: bool = False) -> None:
+        """`thinking`: the prompt has opened the thinking already."""
+        self._splitter = Splitter(thinking=thinking)
+        self._begun = {"thinking": False, "answer": False}
+        self._space = {"thinking": "", "answer": ""}  # held back: it may be the end
+
+    def feed(self, text: str) -> tuple[str, str]:
+        """What `text` adds to the thinking and to the answer, as far as it is certain."""
+        return self._add(self._splitter.feed(text))
+
+    def end(self) -> tuple[str, str]:
+        """What was held back."""
+        return self._add(self._splitter.end())
+
+    def _add(self, parts: list[Piece]) -> tuple[str, str]:
+        new = {"thinking": "", "answer": ""}
+        for kind, part in parts:
+            side = "thinking" if kind == "thinking" else "answer"
+            if not self._begun[side]:
+                part = part.lstrip()
+                self._begun[side] = bool(part)
+            body = part.rstrip()
+            if body:
+                new[side] += self._space[side] + body
+                self._space[side] = part[len(body) :]
+            else:
+                self._space[side] += part
+        return new["thinking"], new["answer"]
+
+
 class ReflectiveWords:
     """Counts whole words and phrases, whatever their case."""
 

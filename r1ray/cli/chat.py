@@ -17,13 +17,14 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[Path, typer.Argument(help="Model folder, or a run folder: then its final model.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder or recipe folder: then its final model.")],
     temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy. R1's own advice is 0.6.")] = 0.6,
     top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the nucleus.")] = 0.95,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 2048,
     max_length: Annotated[int, typer.Option(min=2, help="Longest conversation, in tokens.")] = 4096,
     template: Annotated[
-        str | None, typer.Option(help="As data.template. Default: the tokenizer's own, else plain.")
+        str | None,
+        typer.Option(help="As data.template. Default: that of the training, else the tokenizer's, else plain."),
     ] = None,
 ) -> None:
     """Talk to a model: thinking dim, answer plain. Ctrl-C ends a response, Ctrl-D the conversation."""
@@ -32,12 +33,12 @@ def chat(
     from actors.streaming import StreamingEngine
     from r1ray.chat import Chat, converse
     from r1ray.machine import this_machine
-    from r1ray.runfolder import RunFolder
+    from r1ray.policyfolder import find_policy
     from r1ray.types import Sampling
 
-    folder = RunFolder(model)
+    policy = find_policy(model).ready()
     with console.status("loading the model"):
-        path = folder.final if folder.run_json.exists() else model
-        engine = StreamingEngine(path, this_machine(), max_length=max_length)
+        engine = StreamingEngine(policy.model, this_machine(), max_length=max_length)
     sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    converse(Chat(engine, console, sampling, template=template), console, lambda: console.input("[bold cyan]> [/]"))
+    chat = Chat(engine, console, sampling, template=template or policy.template)
+    converse(chat, console, lambda: console.input("[bold cyan]> [/]"))

@@ -1,0 +1,83 @@
+"""`r1ray serve`: an OpenAI-compatible server with thinking and answer apart."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1ray.cli._output import console
+
+SHUTDOWN_S = 30.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add `serve`."""
+    app.command()(serve)
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="Model folder, run folder or recipe folder: then its final model.")],
+    extra: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Further options of `vllm serve`, after --.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. Others reach the server only at another than this.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="What clients call the model. Default: its folder's name.")] = None,
+    max_length: Annotated[int, typer.Option(min=2, help="Longest conversation with its answer, in tokens.")] = 32768,
+    parallel: Annotated[int, typer.Option(min=1, help="Responses that are made at once.")] = 16,
+    template: Annotated[
+        str | None,
+        typer.Option(help="As data.template. Default: that of the training, else the tokenizer's, else plain."),
+    ] = None,
+    start_s: Annotated[float, typer.Option(min=1.0, help="Seconds in which the server must be ready.")] = 1200.0,
+) -> None:
+    """Serve a model as an OpenAI-compatible API: chat completions have `reasoning` and `content` apart. Ctrl-C ends it.
+
+    Clients need a key where the environment variable VLLM_API_KEY has one.
+    """
+    import tempfile
+
+    from actors.serving import Served, server_command
+    from r1ray.data.chat_template import chat_template, opens_thinking
+    from r1ray.data.tokenizer import load_tokenizer
+    from r1ray.machine import this_machine
+    from r1ray.modelfolder import read_shape
+    from r1ray.policyfolder import find_policy
+    from r1ray.serving import Address
+    from r1ray.serving import serve as run_server
+
+    policy = find_policy(model).ready()
+    address = Address(host=host, port=port)
+    address.check()
+    read_shape(policy.model)
+    tokenizer = load_tokenizer(str(policy.model))
+    template = template or policy.template or ("plain" if tokenizer.chat_template is None else "tokenizer")
+    if address.open_to_others and not os.environ.get("VLLM_API_KEY"):
+        console.print(f"[yellow]Anybody who reaches {host} can use this server: set VLLM_API_KEY to ask for a key.[/]")
+    with tempfile.TemporaryDirectory(prefix="r1ray-serve-") as scratch:
+        jinja = Path(scratch) / "chat_template.jinja"
+        jinja.write_text(chat_template(template, tokenizer), encoding="utf-8")
+        served = Served(
+            model=policy.model,
+            name=name or policy.stage or model.resolve().name,
+            address=address,
+            chat_template=jinja,
+            thinking_opened=opens_thinking(template, tokenizer),
+            max_length=max_length,
+            parallel=parallel,
+            extra=extra or (),
+        )
+        log = Path(scratch) / "server.log"
+        command, environment = server_command(served, this_machine())
+        console.print(f"Starting the server of {policy.model} (template {template}); its log: {log}", soft_wrap=True)
+
+        def ready() -> None:
+            console.print(f"Ready: {address.url}/v1, model {served.name}. Ctrl-C ends the server.", soft_wrap=True)
+
+        run_server(command, environment, address, log, start_s=start_s, shutdown_s=SHUTDOWN_S, on_ready=ready)
+    console.print("The server has ended.")

@@ -1,0 +1,59 @@
+"""The templates of `data.template` as Jinja, for tools that know chats only: vLLM's server, transformers.
+
+A model answers as in training only where its prompt has the form of the training.
+"""
+
+from __future__ import annotations
+
+import json
+
+from r1ray.data.templates import R1_ZERO_FRAME, THINK_OPENING, render
+from r1ray.data.tokenizer import Tokenizer
+from r1ray.errors import ConfigError
+
+_TITLES = "{% if m.role == 'user' %}User: {% elif m.role == 'assistant' %}Assistant: {% endif %}"
+
+_PLAIN = (
+    "{% for m in messages %}" + _TITLES + "{{ m.content + '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
+)
+
+_R1_ZERO = (
+    "{% macro turn(m) %}" + _TITLES + "{{ m.content }}"
+    "{% if not m.content.rstrip().endswith(('.', '?', '!')) %}{{ '.' }}{% endif %}{% endmacro %}"
+    "{% if messages[0].role != 'system' %}{{ FRAME + ' ' }}{% endif %}"
+    "{% for m in messages %}{{ turn(m) }}{% if not loop.last %}{{ ' ' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ ' Assistant:' }}{% endif %}"
+)
+
+
+def chat_template(template: str, tokenizer: Tokenizer) -> str:
+    """The Jinja text that frames chats as `data.template` = `template` does, ending where the answer begins.
+
+    What the tokenizer puts before every text, such as a token for its beginning, stands in it where `template` leaves it to
+    the tokenizer. Raises ConfigError for a template that has no chat form, and for one that the tokenizer lacks.
+    """
+    if template == "plain":
+        return _opening(tokenizer) + _PLAIN
+    if template == "r1_zero":
+        return _opening(tokenizer) + _R1_ZERO.replace("FRAME", json.dumps(R1_ZERO_FRAME))
+    if template not in ("tokenizer", "r1"):
+        raise ConfigError(f"data.template = {template} has no chat form: choose tokenizer, r1, r1_zero or plain")
+    probe = render("tokenizer", "?", tokenizer)  # raises ConfigError where there is none
+    own = tokenizer.chat_template
+    text = str(own["default"] if isinstance(own, dict) else own)
+    if template == "tokenizer" or probe.endswith(THINK_OPENING):
+        return text
+    ending = "\n" if probe.endswith("<think>") else THINK_OPENING
+    return text.removesuffix("\n") + "{% if add_generation_prompt %}{{ " + json.dumps(ending) + " }}{% endif %}"
+
+
+def opens_thinking(template: str, tokenizer: Tokenizer) -> bool:
+    """Whether a prompt in this template ends inside the thinking."""
+    return render(template, "?", tokenizer).rstrip().endswith("<think>")
+
+
+def _opening(tokenizer: Tokenizer) -> str:
+    ids = tokenizer.encode("", add_special_tokens=True)
+    text = tokenizer.decode(ids)
+    return "{{ " + json.dumps(text) + " }}" if text else ""
