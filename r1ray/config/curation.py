@@ -15,6 +15,7 @@ TOTAL = "reward"
 """The `part` that stands for the weighted sum of all rewards."""
 GENERAL_KINDS = ("jsonl", "parquet", "hf")
 STYLES = ("r1_zero", "think")
+SPLITS = ("train", "heldout")
 
 
 def sampled_whole(config: Config) -> Iterator[Problem]:
@@ -23,6 +24,8 @@ def sampled_whole(config: Config) -> Iterator[Problem]:
         key = f"data.train.{i}"
         if source.kind == "synthetic" and source.limit is None:
             yield problem(config, f"{key}.limit", "a synthetic task has no end", "how many problems, e.g. 1000")
+        if source.kind == "synthetic" and source.split not in SPLITS:
+            yield problem(config, f"{key}.split", "is none of a synthetic task", f"one of {', '.join(SPLITS)}")
         if source.weight != 1.0:
             message = "has no meaning here: every prompt is sampled once"
             yield problem(config, f"{key}.weight", message, "1.0; a limit, or curation.quotas")

@@ -11,6 +11,7 @@ from r1ray.data.framing import FramedRow, Framer
 from r1ray.data.synthetic import SyntheticRows
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError
+from r1ray.tasks.base import Split
 from r1ray.types import PromptTask
 
 
@@ -62,10 +63,14 @@ def evaluation_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokeni
 
 
 def sampling_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenizer, seed: int) -> Problems:
-    """The prompts of a source that samples are wanted of; filtered as for training. Raises ConfigError like PromptSource."""
+    """The prompts of a source that samples are wanted of; filtered as for training. Raises ConfigError like PromptSource.
+
+    A synthetic task gives those of the source's `split`.
+    """
     framer = Framer(data, tokenizer)
     if source.kind == "synthetic":
-        return Problems(source.name, SyntheticRows(source, "train", framer, seed))
+        split: Split = "heldout" if source.split == "heldout" else "train"
+        return Problems(source.name, SyntheticRows(source, split, framer, seed))
     return Problems(source.name, FileRows(source, framer, evaluation=data.evaluation if data.decontaminate else ()))
 
 

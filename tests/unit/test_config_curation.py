@@ -35,6 +35,7 @@ def test_a_whole_section_is_taken() -> None:
     ("overrides", "key", "reason"),
     [
         (["data.train.0.limit=null"], "data.train.0.limit", "has no end"),
+        (["data.train.0.split=test"], "data.train.0.split", "none of a synthetic task"),
         (["data.train.0.weight=2"], "data.train.0.weight", "sampled once"),
         (["rollout.max_new_tokens=200"], "model.max_length", "at least 264"),
         (["curation.correct.0.part=judge"], "curation.correct.0.part", "not measured on bus"),

@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import DataConfig, SourceConfig
-from r1ray.data.problems import evaluation_prompts
+from r1ray.data.problems import evaluation_prompts, sampling_prompts
 from r1ray.data.source import PromptSource
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.types import PromptTask, RolloutGroup, Sampling
@@ -219,6 +219,17 @@ def test_evaluation_takes_the_heldout_split_in_order() -> None:
     assert [t.index for t in held] == list(range(50))
     train = prompts(synthetic())
     assert {t.prompt_id for t in held}.isdisjoint(ids(train, range(500)))
+
+
+def test_a_sampling_job_takes_the_split_that_its_source_names() -> None:
+    data = DataConfig(template="plain")
+    held, train = (
+        [t.prompt_id for t in sampling_prompts(synthetic(limit=50, split=split), data, ByteTokenizer(), 0)]
+        for split in ("heldout", "train")
+    )
+    assert held == [t.prompt_id for t in evaluation_prompts(synthetic(limit=50), data, ByteTokenizer(), 0)]
+    assert len(train) == 50
+    assert set(held).isdisjoint(train)
 
 
 def test_a_benchmark_is_not_shortened(tmp_path: Path) -> None:
