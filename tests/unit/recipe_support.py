@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
 from r1ray.recipe.reading import read_recipe
+from r1ray.recipe.records import Recipe
 from r1ray.recipe.runner import Runner, Selection
 from r1ray.recipe.screen import Screen
-from r1ray.recipe.tasks import make_tasks
+from r1ray.recipe.tasks import Task, make_tasks
 
 SCRIPT = Path(__file__).with_name("recipe_stage.py")
 PROGRAM = (sys.executable, "-I", str(SCRIPT))
@@ -60,15 +62,19 @@ def write_recipe(text: str = RECIPE, name: str = "small.yaml") -> Path:
     return path
 
 
-def make_runner(path: Path, *overlays: str, console: Console | None = None) -> Runner:
-    recipe = read_recipe(path, overlays)
-    screen = Screen(console or Console(file=Path("screen").open("a"), width=120))
-    return Runner(recipe, make_tasks(recipe), screen, program=PROGRAM)
-
-
 def run(path: Path, *overlays: str, **selection: object) -> int:
-    """Run the recipe with scripted stages, as `r1ray recipe` would."""
-    return make_runner(path, *overlays).run(Selection(**selection))  # type: ignore[arg-type]
+    """Run the recipe with scripted stages, as `r1ray recipe` would; what it shows goes to the file `screen`."""
+    recipe, tasks = _read(path, overlays, (path.read_text(), *(Path(o).read_text() for o in overlays)))
+    with Path("screen").open("a") as file:
+        runner = Runner(recipe, tasks, Screen(Console(file=file, width=120)), program=PROGRAM)
+        return runner.run(Selection(**selection))  # type: ignore[arg-type]
+
+
+@functools.cache
+def _read(path: Path, overlays: tuple[str, ...], texts: tuple[str, ...]) -> tuple[Recipe, tuple[Task, ...]]:
+    """Reading configurations takes longest, so it is done once for each content, `texts`."""
+    recipe = read_recipe(path, overlays)
+    return recipe, make_tasks(recipe)
 
 
 def journal() -> list[str]:

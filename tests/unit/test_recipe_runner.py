@@ -1,0 +1,316 @@
+"""Running a recipe: what is skipped, continued, set aside and refused, and that nothing is lost whatever dies."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from r1ray.errors import ConfigError, StageFailed
+from r1ray.recipe.lineage import code_versions
+from r1ray.runfolder import RunFolder
+from tests.unit.recipe_support import (
+    RECIPE,
+    STAGES,
+    journal,
+    outputs,
+    run,
+    stages_run,
+    write_recipe,
+)
+
+ALL = list(STAGES)
+DEADLINE_S = 30.0
+VERSIONS = code_versions()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it asks git, seven times a recipe
+
+
+def faults(*lines: str) -> None:
+    Path("faults").write_text("\n".join(lines))
+
+
+def overlay(text: str, name: str = "overlay.yaml") -> str:
+    Path(name).write_text(text)
+    return name
+
+
+# --- skipping and running again
+
+
+def test_stages_run_in_order_and_are_skipped_when_done() -> None:
+    path = write_recipe()
+    assert run(path) == 0
+    assert stages_run() == ALL
+    before = outputs()
+    assert run(path) == 0
+    assert stages_run() == []
+    assert outputs() == before
+
+
+def test_a_changed_value_runs_the_stage_and_what_reads_from_it_again() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    path.write_text(RECIPE.replace("limit: 8", "limit: 9"))
+    assert run(path) == 0
+    # The sample is the same, as the script pays no heed to the limit, so what reads it has nothing to do.
+    assert stages_run() == ["cold"]
+    assert Path("out/cold.1/lineage.json").exists()
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
+    assert run(path) == 0
+    assert stages_run() == ["zero", "eval_zero", "cold", "tuned", "eval_tuned"]
+
+
+def test_what_only_says_how_fast_and_where_leaves_a_finished_stage_finished() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3}\n      checkpoint: {every_steps: 7}"))
+    assert run(path) == 0
+    assert stages_run() == []
+
+
+def test_changed_data_and_changed_outputs_are_noticed() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    Path("pairs.jsonl").write_text('{"prompt": "b"}\n')
+    run(path)
+    assert stages_run() == ["helpful"]
+    Path("out/zero/final/w").write_text("somebody else's")
+    run(path)
+    assert stages_run() == ["zero"]  # it makes the same again, so nothing follows
+    Path("out/eval_zero/results.json").unlink()
+    run(path)
+    assert stages_run() == ["eval_zero"]
+
+
+def test_lineage_says_how_the_output_came_to_be() -> None:
+    run(write_recipe())
+    lineage = json.loads(Path("out/tuned/lineage.json").read_text())
+    assert lineage["recipe"] == "small"
+    assert lineage["kind"] == "sft"
+    assert lineage["seed"] == 3
+    assert lineage["command"] == ["sft", "out/stages/tuned.yaml"]
+    assert lineage["config"]["data"]["train"][0]["path"] == "out/cold/dataset"
+    cold = json.loads(Path("out/cold/lineage.json").read_text())
+    assert lineage["inputs"]["@cold"] == {"path": "out/cold/dataset", "digest": cold["output"]["digest"]}
+    assert lineage["code"]["r1ray"]
+    assert lineage["code"]["python"]
+    assert 0 < lineage["seconds"] <= lineage["ended"] - lineage["began"] + 0.01
+    record = json.loads(Path("out/recipe.json").read_text())
+    assert [s["name"] for s in record["stages"]] == ALL
+    assert {s["state"] for s in record["stages"]} == {"done"}
+    assert record["stages"][1]["doc"] == "Reasoning from nothing."
+
+
+# --- only, from, resume, fresh
+
+
+def test_only_runs_one_stage_whose_inputs_are_done() -> None:
+    path = write_recipe()
+    with pytest.raises(ConfigError, match=r"stage zero: reads @base, which is not done"):
+        run(path, only="zero")
+    assert not Path("out").exists()
+    run(path, only="base")
+    run(path, only="zero")
+    assert stages_run() == ["base", "zero"]
+
+
+def test_from_runs_a_stage_and_its_readers_anew_and_goes_on_after_a_failure() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    faults("tuned 1 fail")
+    with pytest.raises(StageFailed):
+        run(path, since="cold")
+    assert stages_run() == ["cold", "tuned"]
+    assert run(path) == 0
+    assert stages_run() == ["tuned", "eval_tuned"]
+    assert Path("out/eval_tuned.1").exists()
+    with pytest.raises(ConfigError, match=r"no stage clod .*cold"):
+        run(path, since="clod")
+
+
+def test_resume_wants_something_to_resume_and_fresh_keeps_it() -> None:
+    path = write_recipe()
+    with pytest.raises(ConfigError, match="holds no recipe"):
+        run(path, resume=True)
+    assert not Path("out").exists()
+    run(path)
+    assert run(path, resume=True) == 0
+    journal()
+    assert run(path, fresh=True) == 0
+    assert stages_run() == ALL
+    assert Path("out.1/recipe.json").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone() -> None:
+    path = write_recipe()
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("x")
+    for fresh in (False, True):
+        with pytest.raises(ConfigError, match="something else than a recipe"):
+            run(path, fresh=fresh)
+    assert [p.name for p in Path("out").iterdir()] == ["thesis.tex"]
+
+
+def test_a_missing_input_is_refused_before_anything_is_written() -> None:
+    path = write_recipe()
+    Path("pairs.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"stage helpful: pairs\.jsonl is not there"):
+        run(path)
+    assert not Path("out").exists()
+
+
+def test_one_recipe_at_a_time() -> None:
+    path = write_recipe()
+    run(path)
+    with RunFolder(Path("out")) as other:
+        other.lock()
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            run(path)
+
+
+# --- deaths
+
+
+def test_a_failing_stage_ends_the_recipe_with_its_error_and_log() -> None:
+    path = write_recipe()
+    faults("cold 1 fail")
+    with pytest.raises(
+        StageFailed, match=r"cold ended with exit code 3: ConfigError: cold does not like step 1"
+    ) as told:
+        run(path)
+    assert told.value.exit_code == 3
+    assert "out/logs/cold.log" in str(told.value)
+    states = {s["name"]: s["state"] for s in json.loads(Path("out/recipe.json").read_text())["stages"]}
+    assert (states["zero"], states["cold"], states["tuned"]) == ("done", "failed", "to do")
+
+
+def test_a_stage_that_ends_well_without_its_output_is_not_done() -> None:
+    path = write_recipe()
+    faults("zero 1 stop")
+    with pytest.raises(StageFailed, match="stopped before its end"):
+        run(path)
+    assert not Path("out/zero/lineage.json").exists()
+    assert run(path) == 0
+
+
+def test_a_killed_stage_goes_on_inside_and_one_that_cannot_begins_anew() -> None:
+    path = write_recipe()
+    faults("base 1 kill", "zero 2 kill", "helpful 3 late")
+    for at in ("base", "zero", "helpful"):
+        with pytest.raises(StageFailed, match=f"{at} was ended by signal 9") as told:
+            run(path)
+        assert told.value.exit_code == 137
+    assert run(path) == 0
+    steps = journal()
+    assert [s for s in steps if s.startswith("base")] == ["base 0", "base 0", "base 1", "base 2"]
+    assert [s for s in steps if s.startswith("zero")] == ["zero 0", "zero 1", "zero 2"]
+    assert Path("out/base.1").exists()
+    assert Path("out/helpful.1/model/w").exists()
+    lineage = json.loads(Path("out/zero/lineage.json").read_text())
+    assert lineage["attempts"] == 2
+
+
+def test_a_killed_stage_whose_input_has_changed_is_set_aside() -> None:
+    path = write_recipe()
+    faults("zero 2 kill")
+    with pytest.raises(StageFailed):
+        run(path)
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 4}"))
+    journal()
+    assert run(path) == 0
+    assert journal()[:3] == ["zero 0", "zero 1", "zero 2"]
+    assert Path("out/zero.1/steps").read_text() == "2"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_dies_every_step_is_done_once_and_the_outputs_are_those_of_a_quiet_run(seed: int) -> None:
+    path = write_recipe()
+    assert run(path) == 0
+    quiet = outputs()
+    journal()
+    chance = random.Random(seed)
+    deaths = {(chance.choice(ALL), chance.randrange(3)) for _ in range(6)}
+    faults(*(f"{stage} {step} {'late' if step == 3 else 'kill'}" for stage, step in deaths))
+    code = None
+    for attempt in range(len(deaths) + 1):
+        with contextlib.suppress(StageFailed):
+            code = run(path, fresh=attempt == 0)
+    assert code == 0
+    assert outputs() == quiet
+    steps = journal()
+    resuming = [s for s in STAGES if s not in ("base", "helpful")]  # the others begin anew
+    for stage in resuming:
+        assert sorted(s for s in steps if s.split()[0] == stage) == [f"{stage} {i}" for i in range(3)]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_reaches_the_stage_and_the_recipe_says_how_to_go_on(signum: int, code: int) -> None:
+    path = write_recipe()
+    faults("zero 1 wait")
+
+    def press() -> None:
+        wait_for(Path("waiting"))
+        os.kill(os.getpid(), signum)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    assert run(path) == code
+    thread.join()
+    assert "Continue with `r1ray recipe small.yaml`" in Path("screen").read_text()
+    assert run(path) == 0
+    assert [s for s in journal() if s.startswith("zero")] == ["zero 0", "zero 1", "zero 2"]
+
+
+def test_a_killed_recipe_leaves_its_stage_which_is_told_of_and_then_goes_on() -> None:
+    path = write_recipe()
+    faults("zero 1 wait")
+    words = [
+        sys.executable,
+        "-c",
+        "import sys; from tests.unit.recipe_support import *; run(Path(sys.argv[1]))",
+        str(path),
+    ]
+    recipe = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
+    wait_for(Path("waiting"))
+    pid = int(Path("waiting").read_text())
+    recipe.kill()
+    recipe.wait()
+    try:
+        with pytest.raises(ConfigError, match=f"zero is still being run by process {pid}"):
+            run(path)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + DEADLINE_S
+    while True:  # until the system has taken note of the death
+        try:
+            assert run(path) == 0
+            break
+        except ConfigError:
+            assert time.monotonic() < deadline
+    assert [s for s in journal() if s.startswith("zero")] == ["zero 0", "zero 1", "zero 2"]
+
+
+def wait_for(path: Path) -> None:
+    """Until the file is there and has something in it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not (path.exists() and path.read_text()):
+        assert time.monotonic() < deadline, f"{path} did not come"
+        os.sched_yield()
