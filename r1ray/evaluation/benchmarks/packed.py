@@ -1,0 +1,57 @@
+"""The private tests of LiveCodeBench: JSON, or JSON as one text in a pickle, compressed, in base 64.
+
+Unpickling a file from elsewhere can run anything. Here the pickle is only taken apart into its instructions, and none of them is
+carried out: what is more than one text is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import pickletools
+import zlib
+from typing import Any
+
+from r1ray.errors import DataError
+
+MAX_BYTES = 1 << 28
+"""Of the tests of one problem, unpacked."""
+_TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
+_AROUND = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
+
+
+def unpacked(packed: str) -> list[dict[str, Any]]:
+    """The tests: [{"input", "output", "testtype"}, ...]. Raises DataError for anything else."""
+    try:
+        tests = json.loads(packed if packed.lstrip()[:1] == "[" else _text(_inflated(packed)))
+    except (ValueError, RecursionError) as e:
+        raise DataError(f"the private tests cannot be read: {e}") from e
+    if not isinstance(tests, list) or not all(isinstance(t, dict) and {"input", "output"} <= set(t) for t in tests):
+        raise DataError("the private tests are no list of {input, output}")
+    return tests
+
+
+def _inflated(packed: str) -> bytes:
+    try:
+        stream = zlib.decompressobj()
+        data = stream.decompress(base64.b64decode(packed, validate=True), MAX_BYTES)
+    except (binascii.Error, zlib.error) as e:
+        raise DataError(f"the private tests are neither JSON nor compressed: {e}") from e
+    if not stream.eof:
+        raise DataError(f"the private tests are cut off, or more than {MAX_BYTES >> 20} MiB")
+    return data
+
+
+def _text(pickled: bytes) -> str:
+    texts = []
+    for instruction, argument, _ in pickletools.genops(pickled):
+        if instruction.name in _TEXTS:
+            texts.append(argument)
+        elif instruction.name not in _AROUND:
+            raise DataError(
+                f"the private tests hold the pickle instruction {instruction.name}: only a text may be there"
+            )
+    if len(texts) != 1:
+        raise DataError(f"the private tests hold {len(texts)} texts instead of one")
+    return str(texts[0])
