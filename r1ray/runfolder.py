@@ -193,7 +193,7 @@ class RunFolder:
             raise IntegrityError(f"{self.run_json} lacks or has unknown fields: {e}") from e
 
     def _refuse_foreign(self) -> None:
-        ours = {"lock", "config.yaml", "logs", "checkpoints", "control"}
+        ours = {"lock", "config.yaml", "logs", "checkpoints", "control", "problems"}
         if self.path.is_dir() and not self.run_json.exists():
             foreign = sorted(p.name for p in self.path.iterdir() if p.name not in ours and not p.name.endswith(".tmp"))
             if foreign:

@@ -14,6 +14,7 @@ from r1ray.rewards.answer import answers, boxed
 from r1ray.rewards.base import Call, Reward, Sample
 from r1ray.rewards.choice import ChoiceVerifier
 from r1ray.rewards.code import CodeVerifier
+from r1ray.rewards.instructions import InstructionsVerifier
 from r1ray.rewards.numbers import plain, same, unwrapped
 from r1ray.tasks import get_task
 from r1ray.tasks.base import SyntheticTask
@@ -110,6 +111,7 @@ VERIFIERS: dict[str, type[Reward]] = {
     "numeric": NumericVerifier,
     "task": TaskVerifier,
     "code": CodeVerifier,
+    "instructions": InstructionsVerifier,
 }
 """The values of the parameter `verifier` of accuracy and cosine_length."""
 

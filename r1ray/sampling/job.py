@@ -75,7 +75,7 @@ class SamplingJob:
         try:
             sizes = self._sizes()
             self._begin(sizes)
-            missing = missing_parts(self._parts.samples, self._all(sizes))
+            missing = missing_parts(self._parts.samples, parts_of(sizes, self._config.sampling.part_prompts))
             self._done = self._prompts - sum(part.stop - part.start for part in missing)
             self._sample(Handout(missing, ask=self._ask, names=_name, at_once=self._at_once()))
         except Interrupted as e:
@@ -100,14 +100,6 @@ class SamplingJob:
             "sampling", prompts=sizes, samples={w.source: w.samples for w in self._wanted.values()}
         )
         self._began = time.monotonic()
-
-    def _all(self, sizes: Mapping[str, int]) -> list[Part]:
-        size = self._config.sampling.part_prompts
-        return [
-            Part(source=source, start=start, stop=min(start + size, prompts))
-            for source, prompts in sizes.items()
-            for start in range(0, prompts, size)
-        ]
 
     def _at_once(self) -> int:
         """Parts that keep an engine full while one of them ends; one in a deterministic run, so that it has no company."""
@@ -153,6 +145,15 @@ class SamplingJob:
     def _tell(self, state: str) -> None:
         seconds = max(1e-9, time.monotonic() - self._began)
         self._parts.tell(state, self._done, self._prompts, {"tokens_per_s": self._tokens / seconds})
+
+
+def parts_of(sizes: Mapping[str, int], size: int) -> list[Part]:
+    """The parts of sources with so many prompts, `size` prompts each."""
+    return [
+        Part(source=source, start=start, stop=min(start + size, prompts))
+        for source, prompts in sizes.items()
+        for start in range(0, prompts, size)
+    ]
 
 
 def rows_of(group: ScoredGroup) -> list[SampleRow]:

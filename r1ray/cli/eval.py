@@ -1,0 +1,111 @@
+"""`r1ray eval`: a model on benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from r1ray.cli._output import console
+from r1ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from r1ray.evaluation.plan import EvaluationPlan
+
+
+def register(app: typer.Typer) -> None:
+    """Add `eval`."""
+    app.command(name="eval")(evaluate)
+
+
+def evaluate(
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL CONFIG|KEY=VALUE", help="Model or run folder, then overlays and keys."),
+    ] = None,
+    benchmarks: Annotated[str, typer.Option(help="Names with commas between: gsm8k,aime24,bus:n=4-7.")] = "",
+    k: Annotated[
+        int | None, typer.Option("-k", "--k", min=1, help="Samples a problem; else each benchmark's own.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of the samples.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Of the samples.")] = 0.95,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="A completion is cut here.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Problems of each benchmark.")] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=PLACE", help="File, folder or hub id of a benchmark's problems.")
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="DATA", help="Training data, for the decontamination report.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; runs/eval-MODEL unless given.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the evaluation in this folder.")] = None,
+) -> None:
+    """Evaluate: `r1ray eval runs/tiny --benchmarks bus:n=4-7 -k 4`. pass@1, pass@k, cons@k; every sample is kept."""
+    from r1ray.evaluation.plan import Request, make_plan, resumed_plan
+    from r1ray.machine import this_machine
+    from r1ray.policyfolder import find_policy
+
+    words = [item for item in items or [] if "=" not in item]
+    overrides = [item for item in items or [] if "=" in item]
+    if resume is not None:
+        plan, folder = resumed_plan(resume, words, overrides, this_machine()), resume
+    else:
+        if not words:
+            raise ConfigError("give a model or run folder: r1ray eval MODEL --benchmarks ...")
+        model = find_policy(Path(words[0])).ready().model
+        folder = out or Path("runs") / f"eval-{Path(words[0]).name}"
+        request = Request(
+            benchmarks=tuple(filter(None, benchmarks.split(","))),
+            k=k,
+            temperature=temperature,
+            top_p=top_p,
+            max_new_tokens=max_new_tokens,
+            limit=limit,
+            data=_pairs(data or []),
+            against=tuple(against or []),
+        )
+        plan = make_plan(model, folder, request, words[1:], overrides, this_machine())
+    _run(plan, folder)
+
+
+def _pairs(items: list[str]) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        name, equals, place = item.partition("=")
+        if not (name and equals and place):
+            raise ConfigError(f"--data {item}: write NAME=PLACE, e.g. gsm8k=data/gsm8k/test.jsonl")
+        pairs[name] = place
+    return pairs
+
+
+def _run(plan: EvaluationPlan, folder: Path) -> None:
+    from rich.markdown import Markdown
+
+    from r1ray.evaluation.record import RECORD, SAMPLES, check_same, to_markdown, write_record, write_results
+    from r1ray.launch.sampling import preflight, run_sampling
+    from r1ray.machine import this_machine
+    from r1ray.runfolder import RunFolder
+    from r1ray.sampling.job import parts_of
+    from r1ray.sampling.store import missing_parts
+    from r1ray.start import Preparation
+
+    begun = (folder / "run.json").exists()
+    if begun:
+        check_same(folder, plan.record)
+    preflight(plan.loaded.config)
+    for made in plan.prepared:
+        made.write(folder)
+    existing = RunFolder.open(folder) if begun else None
+    preparation = Preparation(loaded=plan.loaded, machine=this_machine(), use="eval", existing=existing)
+    with preparation.folder() as run:
+        if not (folder / RECORD).exists():
+            write_record(folder, plan.record)
+        sizes = {made.name: made.problems for made in plan.prepared}
+        parts = parts_of(sizes, plan.loaded.config.sampling.part_prompts)
+        sampled = not missing_parts(folder / SAMPLES, parts)
+        if not sampled and not run_sampling(plan.loaded, run, SAMPLES, wanted=plan.wanted, use="eval"):
+            console.print(f"Stopped. Continue with `r1ray eval --resume {folder}`.")
+            return
+        results = write_results(folder, plan.record, plan.prepared)
+    console.print(Markdown(to_markdown(results)))
