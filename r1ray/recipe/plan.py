@@ -38,7 +38,7 @@ def plan(recipe: Recipe, tasks: tuple[Task, ...]) -> RenderableType:
             _size(task.output),
             _cost(cost),
             _tokens(cost),
-            task.stage.published,
+            Text(task.stage.published),
         )
     lines = [f"{recipe.name}: {recipe.doc}" if recipe.doc else recipe.name, f"in {recipe.dir}", ""]
     return Group(*[Text(line) for line in lines], table, Text(), Text(_total(found)), Text(ASSUMPTIONS, style="dim"))

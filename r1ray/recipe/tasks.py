@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -133,13 +134,15 @@ def _config(recipe: Recipe, stage: Stage, folder: Path) -> Config:
 def _reads(stage: Stage, config: Config | None, references: References) -> tuple[Read, ...]:
     """Everything that the stage reads, each once. Raises ConfigError for a reference that cannot be."""
     found: dict[str, Read] = {}
-    for text, wanted, hub in _paths(stage, config):
+    stated = list(_paths(stage, config))
+    for text, wanted, hub in stated:
         if text not in found:
             path, producer = references.look_up(text, stage.name, wanted)
             found[text] = Read(reference=text, path=path, stage=producer, hub=hub and not text.startswith("@"))
     everything = [asdict(config) if config else {}, dict(stage.options)]
-    if strange := sorted({r for r in references.within(everything) if r not in found}):
-        raise ConfigError(f"{', '.join(strange)}: stands where no model and no data are read")
+    strange = Counter(references.within(everything)) - Counter(text for text, _, _ in stated)
+    if strange:
+        raise ConfigError(f"{', '.join(sorted(strange))}: stands where no model and no data are read")
     return tuple(found.values())
 
 
