@@ -35,10 +35,17 @@ class Policy:
     @property
     def template(self) -> str | None:
         """`data.template` of the run's training; None for a model folder of unknown training."""
+        return self.setting("data", "template")
+
+    def setting(self, section: str, key: str) -> str | None:
+        """A value of the run's configuration; None where it has none or there is no run."""
         if self.run is None:
             return None
-        config = yaml.safe_load(RunFolder(self.run).config.read_text(encoding="utf-8")) or {}
-        return str((config.get("data") or {}).get("template", "")) or None
+        config = yaml.safe_load(RunFolder(self.run).config.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ConfigError(f"{self.run}/config.yaml holds no configuration: put back what the run was started with")
+        value = (config.get(section) or {}).get(key)
+        return None if value is None else str(value)
 
     def ready(self) -> Policy:
         """Itself. Raises ConfigError where the run has not written its final model yet."""

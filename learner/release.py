@@ -1,0 +1,124 @@
+"""A policy as a folder to hand on: weights in the type asked for, tokenizer files as they are, nothing else of the run.
+
+Tensor by tensor, so that a model larger than the memory can be converted.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from learner.checkpoint import find_latest
+from learner.files import write_aside
+from learner.shards import read_shards, write_shards
+from r1ray.errors import ConfigError, IntegrityError
+from r1ray.files import read_json
+
+CARRIED = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "*.tiktoken",
+    "LICENSE*",
+    "NOTICE*",
+)
+"""Files of a model folder that belong to the model; README.md is written anew."""
+
+SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
+"""Advice of R1's model card, put into generation_config.json, where vLLM and transformers take their defaults from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """Where weights are, and the folder that has the configuration and tokenizer to them."""
+
+    folder: Path  # a model folder, or a checkpoint of the learner
+    model: Path  # configuration and tokenizer
+    checkpoint: bool
+    dtype: str  # as stored, or as the run computed
+
+    @property
+    def name(self) -> str:
+        """For the model card."""
+        return f"checkpoint {self.folder.name}" if self.checkpoint else "final weights"
+
+
+def find_weights(model: Path, *, checkpoints: Path | None, base: str | None, dtype: str | None) -> Weights:
+    """The weights of `model` where they are there, else of the newest whole checkpoint in `checkpoints`.
+
+    `base` and `dtype` are the run's `model.path` and `model.dtype`, which a checkpoint needs. Raises ConfigError where
+    there is neither.
+    """
+    if (model / "config.json").exists():
+        config = read_json(model / "config.json")
+        stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+        return Weights(folder=model, model=model, checkpoint=False, dtype=stored)
+    found = find_latest(checkpoints) if checkpoints is not None and checkpoints.is_dir() else None
+    if found is None or found.path is None or base is None:
+        raise ConfigError(f"there is no model in {model}, and no checkpoint to make one of: let the run go on")
+    if not (Path(base) / "config.json").exists():
+        raise ConfigError(
+            f"the run's model.path = {base} is gone, and with it the configuration and tokenizer that "
+            f"{found.path} needs: put it back, or let the run write its final model"
+        )
+    return Weights(folder=found.path, model=Path(base), checkpoint=True, dtype=dtype or "float32")
+
+
+def write_release(
+    weights: Weights, target: Path, *, dtype: str, chat_template: str | None, card: Callable[[Path], str]
+) -> None:
+    """Write the model folder `target`, whole or not at all.
+
+    `dtype`: of torch, by name. `chat_template` takes the place of the tokenizer's own. `card` gives README.md and is called
+    with the folder when everything else is in it. Raises IntegrityError where there are no weights; DiskFull.
+    """
+    with write_aside(target) as folder:
+        for path in sorted(weights.model.iterdir()):
+            if path.is_file() and any(path.match(pattern) for pattern in CARRIED):
+                shutil.copyfile(path, folder / path.name)
+        index = write_shards(folder, "model", _converted(weights, getattr(torch, dtype)))
+        if not index:
+            raise IntegrityError(f"{weights.folder} holds no weights")
+        _write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
+        config = {k: v for k, v in read_json(folder / "config.json").items() if k != "torch_dtype"}
+        _write_json(folder / "config.json", {**config, "dtype": dtype})
+        generation = folder / "generation_config.json"
+        _write_json(generation, {**(read_json(generation) if generation.exists() else {}), **SAMPLING})
+        if chat_template is not None:
+            (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+        (folder / "README.md").write_text(card(folder), encoding="utf-8")
+
+
+def _converted(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    for name, tensor in _stored(weights):
+        yield name, tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _stored(weights: Weights) -> Iterator[tuple[str, Tensor]]:
+    from safetensors import safe_open
+
+    if weights.checkpoint:
+        for key, tensor in read_shards(weights.folder, "state"):
+            kind, _, name = key.partition("/")
+            if kind == "weight":
+                yield name, tensor
+        return
+    for path in sorted(weights.folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                yield name, file.get_tensor(name)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
