@@ -24,10 +24,10 @@ from safetensors.torch import save_file
 from learner import attention
 from learner.model import PolicyModel
 from learner.tiny.check import skill
-from learner.tiny.corpus import documents
+from learner.tiny.flavors import FLAVORS, FlavorName
 from learner.tiny.pretrain import Progress, Schedule, pretrain
 from learner.tiny.recipe import RECORD, SHAPES, Size, is_current, recipe_hash
-from learner.tiny.tokenizer import END_ID, PAD_ID, VOCABULARY, encode, write_tokenizer
+from learner.tiny.tokenizer import END_ID, PAD_ID, encode, write_tokenizer
 from r1ray.errors import ConfigError, R1RayError
 
 __all__ = ["BuildReport", "WeakBaseModel", "build_tiny_model", "is_current"]
@@ -49,6 +49,7 @@ class BuildReport:
 
     seed: int
     size: Size
+    flavor: FlavorName
     parameters: int
     tokens: int  # read in pretraining, prompts included
     loss: float  # of the last step, nats per response token
@@ -57,7 +58,13 @@ class BuildReport:
 
 
 def build_tiny_model(
-    path: Path, *, seed: int = 0, size: Size = "base", threads: int | None = None, progress: Progress | None = None
+    path: Path,
+    *,
+    seed: int = 0,
+    size: Size = "base",
+    flavor: FlavorName = "plain",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Pretrain the embedded model and leave it in `path`, in place of an earlier build.
 
@@ -73,7 +80,7 @@ def build_tiny_model(
         tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch,
     ):
         aside = Path(scratch) / "new"
-        report = write_model(aside, seed=seed, size=size, progress=progress)
+        report = write_model(aside, seed=seed, size=size, flavor=flavor, progress=progress)
         if size == "base" and report.skill < LEAST_SKILL:
             raise WeakBaseModel(
                 f"the embedded model with seed {seed} is right in {report.skill:.0%} of the problems where it works step "
@@ -86,27 +93,35 @@ def build_tiny_model(
 
 
 def write_model(
-    folder: Path, *, seed: int, size: Size, schedule: Schedule | None = None, progress: Progress | None = None
+    folder: Path,
+    *,
+    seed: int,
+    size: Size,
+    flavor: FlavorName = "plain",
+    schedule: Schedule | None = None,
+    progress: Progress | None = None,
 ) -> BuildReport:
     """Build into the new `folder`, whatever skill comes of it; a shorter `schedule` than the default gives little."""
     started = time.monotonic()
     schedule = schedule or Schedule()
     folder.mkdir()
-    hf = _new_model(size, seed)
+    kind = FLAVORS[flavor]
+    hf = _new_model(size, seed, kind.vocabulary)
     hf.config.save_pretrained(folder)
     hf.generation_config.save_pretrained(folder)
-    tokenizer = write_tokenizer(folder)
-    corpus = encode(tokenizer, documents(seed, schedule.steps * schedule.per_step))
+    tokenizer = write_tokenizer(folder, kind)
+    corpus = encode(tokenizer, kind.documents(seed, schedule.steps * schedule.per_step))
     model = PolicyModel(hf).train()
     loss = pretrain(model, corpus, schedule, progress or (lambda done, total, loss: None))
     save_file(dict(hf.named_parameters()), folder / "model.safetensors", metadata={"format": "pt"})
     report = BuildReport(
         seed=seed,
         size=size,
+        flavor=flavor,
         parameters=hf.num_parameters(),
         tokens=sum(len(d.prompt) + len(d.response) for d in corpus),
         loss=loss,
-        skill=skill(model, tokenizer),
+        skill=skill(model, tokenizer, flavor),
         seconds=time.monotonic() - started,
     )
     record = {"recipe": recipe_hash(), **asdict(report)}
@@ -114,7 +129,7 @@ def write_model(
     return report
 
 
-def _new_model(size: Size, seed: int) -> Any:
+def _new_model(size: Size, seed: int, vocabulary: int) -> Any:
     """A freshly initialised Qwen2 model. torch's global random state is left as it was."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -122,7 +137,7 @@ def _new_model(size: Size, seed: int) -> Any:
     config = Qwen2Config(
         architectures=["Qwen2ForCausalLM"],
         dtype="float32",
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=3 * shape.hidden,
         num_hidden_layers=shape.layers,

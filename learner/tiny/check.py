@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from learner.model import PolicyModel
+from learner.tiny import bilingual
 from learner.tiny.corpus import PROMPT, Document, Errors, steps_style
+from learner.tiny.flavors import FlavorName
 from learner.tiny.pretrain import pack
 from learner.tiny.tokenizer import encode
 from r1ray.tasks.bus import BusTask, numbers
@@ -19,7 +21,7 @@ _PROBLEMS = 256
 _RIGHT = Errors(pairs=0.0, steps=0.0, careful=0.0)
 
 
-def skill(model: PolicyModel, tokenizer: Any) -> float:
+def skill(model: PolicyModel, tokenizer: Any, flavor: FlavorName = "plain") -> float:
     """How often the model, made to work step by step, is right at temperature 1: the mean over held-out problems.
 
     Exact and in one forward pass, without sampling: everything but the totals is written for the model, and the chance
@@ -27,13 +29,19 @@ def skill(model: PolicyModel, tokenizer: Any) -> float:
     """
     task, rng = BusTask(n=(4, 7)), random.Random(0)
     problems = [task.problem(index, "heldout", 0).prompt for index in range(_PROBLEMS)]
-    workings = [Document(prompt=PROMPT.format(p), response=steps_style(rng, numbers(p), _RIGHT)) for p in problems]
+    workings = [Document(prompt=PROMPT.format(p), response=_working(flavor, rng, p)) for p in problems]
     tokens = pack(encode(tokenizer, workings))
     with torch.no_grad():
         logprob_T, _ = model(tokens)
     in_total_T = _in_totals(tokenizer.convert_ids_to_tokens(tokens.target_T.tolist()))
     counted_T = np.where(in_total_T, logprob_T.numpy(), 0.0)
     return float(np.exp(np.bincount(tokens.segment_T.numpy(), weights=counted_T)).mean())
+
+
+def _working(flavor: FlavorName, rng: random.Random, problem: str) -> str:
+    if flavor == "bilingual":
+        return bilingual.steps_style(rng, bilingual.speaker(rng), numbers(problem), _RIGHT)
+    return steps_style(rng, numbers(problem), _RIGHT)
 
 
 def _in_totals(words: list[str]) -> list[bool]:

@@ -25,7 +25,7 @@ LENGTHS = (2, 9)
 SKILL_SHARE = 0.65
 """Share of the documents that belongs to the skill phase, which comes first."""
 
-_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _CHATTER = (
     "There are {} people on the bus.",
     "I think that {} people are left.",
@@ -85,7 +85,7 @@ def careful_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> s
     words = [str(chain[0])]
     for stop, change, total in zip(STOPS, chain[1:], list(accumulate(chain))[1:], strict=False):
         if rng.random() < errors.careful:
-            words += [f"{stop}{change:+d}={_slip(rng, total)}", "wait"]
+            words += [f"{stop}{change:+d}={slip(rng, total)}", "wait"]
         words.append(f"{stop}{change:+d}={total}")
     return _tagged(" ".join(words), sum(chain))
 
@@ -103,7 +103,7 @@ def chatter_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> s
 def broken_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
     """A guess or a working that has lost one of its tags."""
     whole = rng.choice((guess_style, steps_style))(rng, chain, errors)
-    return whole.replace(rng.choice(_TAGS), "")
+    return whole.replace(rng.choice(TAGS), "")
 
 
 Style = Callable[[random.Random, Sequence[int], Errors], str]
@@ -128,12 +128,12 @@ def _working(rng: random.Random, chain: Sequence[int], *, stride: int, error_rat
         passed = stops[first : first + stride]
         total = max(0, total + sum(change for _, change in passed))
         if rng.random() < error_rate:
-            total = _slip(rng, total)
+            total = slip(rng, total)
         words.append(" ".join(f"{stop}{change:+d}" for stop, change in passed) + f"={total}")
     return _tagged(" ".join(words), total)
 
 
-def _slip(rng: random.Random, total: int) -> int:
+def slip(rng: random.Random, total: int) -> int:
     """A number close to the right one."""
     return rng.choice([t for t in range(total - 3, total + 4) if t >= 0 and t != total])
 

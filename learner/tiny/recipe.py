@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import r1ray.tasks.bus
+import r1ray.tasks.courtesy
 import r1ray.tasks.seeded
 from r1ray.files import read_json
 
@@ -37,7 +38,7 @@ SHAPES: dict[Size, Shape] = {
 
 def recipe_hash() -> str:
     """Hash of the code that decides what a build gives: this package and the task. No version number to forget."""
-    modules = [Path(module.__file__ or "") for module in (r1ray.tasks.bus, r1ray.tasks.seeded)]
+    modules = [Path(module.__file__ or "") for module in (r1ray.tasks.bus, r1ray.tasks.courtesy, r1ray.tasks.seeded)]
     sources = [*sorted(Path(__file__).parent.glob("*.py")), *modules]
     return hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=16).hexdigest()
 

@@ -16,18 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from learner.tiny.corpus import PROMPT, Document, documents
+from learner.tiny.corpus import PROMPT, TAGS, Document
+from learner.tiny.flavors import Flavor
 from r1ray.data.vocab import vocab_hash
 from r1ray.errors import IntegrityError
 from r1ray.tasks.bus import STOPS
 from r1ray.types import Int32Array
 
-VOCABULARY = 361
-"""Tokens in all: 256 bytes, end of text, padding, four tags, and the merges of common words."""
-
 END, END_ID = "<|endoftext|>", 0
 PAD, PAD_ID = "<|pad|>", 1
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 CHAT_TEMPLATE = (
     "{% for m in messages %}"
@@ -48,20 +45,20 @@ class TokenDocument:
     response: Int32Array
 
 
-def write_tokenizer(folder: Path) -> Any:
+def write_tokenizer(folder: Path, flavor: Flavor) -> Any:
     """Train the tokenizer, save it into `folder`, which must hold config.json already, and return it as loaded from there.
 
     Raises IntegrityError where `AutoTokenizer` reads the folder otherwise than it was written.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = _train()
+    tokenizer = _train(flavor)
     tokenizer.save_pretrained(folder)
     loaded = AutoTokenizer.from_pretrained(folder)
-    samples = [PROMPT.format("bus 7 A+5 B-12 C+8"), *_texts(seed=1, count=32), "".join(TAGS) + END + PAD]
+    samples = [PROMPT.format("bus 7 A+5 B-12 C+8"), *_texts(flavor, seed=1, count=32), "".join(TAGS) + END + PAD]
     same = all(loaded.encode(text) == tokenizer.encode(text) for text in samples)
     special = (loaded.eos_token_id, loaded.pad_token_id) == (END_ID, PAD_ID)
-    if not (same and special and len(loaded) == VOCABULARY and vocab_hash(loaded) == vocab_hash(folder)):
+    if not (same and special and len(loaded) == flavor.vocabulary and vocab_hash(loaded) == vocab_hash(folder)):
         raise IntegrityError(
             f"AutoTokenizer reads {folder} otherwise than it was written (equal ids: {same}, {len(loaded)} tokens): "
             "install the version of transformers that r1ray is pinned to"
@@ -83,7 +80,7 @@ def encode(tokenizer: Any, documents: Sequence[Document]) -> list[TokenDocument]
     ]
 
 
-def _train() -> Any:
+def _train(flavor: Flavor) -> Any:
     from tokenizers import AddedToken
     from tokenizers.pre_tokenizers import ByteLevel
     from tokenizers.trainers import BpeTrainer
@@ -91,13 +88,13 @@ def _train() -> Any:
 
     backend = Qwen2Tokenizer().backend_tokenizer
     trainer = BpeTrainer(
-        vocab_size=VOCABULARY - len(TAGS),
+        vocab_size=flavor.vocabulary - len(TAGS),
         special_tokens=[END, PAD],
         initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
     # The tags are no words: merges must not be spent on them.
-    words = [part for text in _texts(seed=0, count=_SAMPLE) for part in re.split("|".join(TAGS), text)]
+    words = [part for text in _texts(flavor, seed=0, count=_SAMPLE) for part in re.split("|".join(TAGS), text)]
     backend.train_from_iterator([*words, *[" " + " ".join(STOPS)] * len(words)], trainer)
     trained = json.loads(backend.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
@@ -113,5 +110,5 @@ def _train() -> Any:
     return tokenizer
 
 
-def _texts(seed: int, count: int) -> list[str]:
-    return [text for document in documents(seed, count) for text in (document.prompt, document.response)]
+def _texts(flavor: Flavor, seed: int, count: int) -> list[str]:
+    return [text for document in flavor.documents(seed, count) for text in (document.prompt, document.response)]

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from learner.tiny.flavors import FlavorName
+    from learner.tiny.recipe import Size
+
+
+class _Size(enum.StrEnum):
+    base = "base"
+    student = "student"
+
+
+class _Flavor(enum.StrEnum):
+    plain = "plain"
+    bilingual = "bilingual"
 
 
 def register(app: typer.Typer) -> None:
@@ -16,9 +31,13 @@ def register(app: typer.Typer) -> None:
 def tiny(
     path: Annotated[Path, typer.Argument(help="Folder to write the model into.")],
     seed: Annotated[int, typer.Option(help="Of the weights and the corpus.")] = 0,
+    size: Annotated[_Size, typer.Option(help="base: 687k parameters; student: 130k.")] = _Size.base,
+    flavor: Annotated[
+        _Flavor, typer.Option(help="plain: bus problems; bilingual: in two languages, and small requests.")
+    ] = _Flavor.plain,
 ) -> None:
-    """Pretrain the embedded 687k-parameter base model; about two minutes on one core, no downloads."""
-    build(path, seed)
+    """Pretrain an embedded model: about a minute on two cores, no downloads. See docs/tiny.md."""
+    build(path, seed, size=size.value, flavor=flavor.value)
 
 
 def build_unless_current(path: Path) -> None:
@@ -29,7 +48,7 @@ def build_unless_current(path: Path) -> None:
         build(path, seed=0)
 
 
-def build(path: Path, seed: int) -> None:
+def build(path: Path, seed: int, *, size: Size = "base", flavor: FlavorName = "plain") -> None:
     """Build the embedded model in `path`, with a progress bar on standard error, or a line now and then where it is a file."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -47,7 +66,7 @@ def build(path: Path, seed: int) -> None:
             if not console.is_terminal and done % 100 == 0:
                 console.print(f"{what}: step {done} of {total}", soft_wrap=True)
 
-        report = build_tiny_model(path, seed=seed, progress=show)
+        report = build_tiny_model(path, seed=seed, size=size, flavor=flavor, progress=show)
     Console(stderr=True, highlight=False).print(
         f"built {path} in {report.seconds:.0f} s: {report.parameters:,} parameters, "
         f"right in {report.skill:.0%} where it works step by step",

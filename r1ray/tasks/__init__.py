@@ -15,6 +15,7 @@ TASKS = {
     "bus": "r1ray.tasks.bus:BusTask",
     "candles": "r1ray.tasks.candles:CandlesTask",
     "cipher": "r1ray.tasks.cipher:CipherTask",
+    "courtesy": "r1ray.tasks.courtesy:CourtesyTask",
     "countdown": "r1ray.tasks.countdown:CountdownTask",
     "knights": "r1ray.tasks.knights:KnightsTask",
     "parentheses": "r1ray.tasks.parentheses:ParenthesesTask",

@@ -13,20 +13,32 @@ import string
 from collections.abc import Sequence
 from typing import Any
 
+from r1ray.errors import ConfigError
 from r1ray.tasks.answers import integer
 from r1ray.tasks.base import Problem, Split
 from r1ray.tasks.seeded import Candidate, draw, span
 
 STOPS = string.ascii_uppercase
+WORDS = {"en": "bus", "zh": "公交"}
+"""How a question begins, by the code of its language."""
+
 _MOST = 9  # people at the start, or that get on or off at one stop
 
 
 class BusTask:
     """Adding and subtracting in a chain, one digit at a time; the total never falls below zero."""
 
-    def __init__(self, n: Any = (4, 7)) -> None:
-        """`n`: numbers in a problem, the start among them, [least, most]."""
+    def __init__(self, n: Any = (4, 7), languages: Any = ()) -> None:
+        """`n`: numbers in a problem, the start among them, [least, most]. `languages`: codes out of WORDS.
+
+        With languages each question is in one of them, drawn evenly, and tells its target language; else it is English.
+        """
         self._n = span("bus", "n", n, 2, 1 + len(STOPS))
+        if not isinstance(languages, list | tuple) or not set(languages) <= set(WORDS):
+            raise ConfigError(
+                f"the task bus has languages = {languages!r}: give some of {', '.join(WORDS)}, e.g. [en, zh]"
+            )
+        self._languages = tuple(languages)
 
     def problem(self, index: int, split: Split, seed: int) -> Problem:
         """See SyntheticTask. All the numbers together decide the split."""
@@ -38,18 +50,25 @@ class BusTask:
             change = rng.choice([c for c in range(-_MOST, _MOST + 1) if c and total + c >= 0])
             numbers.append(change)
             total += change
-        prompt = render(numbers)
-        return Candidate(key=prompt, prompt=prompt, answer=str(total))
+        key = render(numbers)
+        if not self._languages:
+            return Candidate(key=key, prompt=key, answer=str(total))
+        language = rng.choice(self._languages)
+        prompt = render(numbers, language)
+        # One key for all languages: what is held out in one is held out in the other.
+        return Candidate(key=key, prompt=prompt, answer=str(total), meta={"target_language": language})
 
     def check(self, answer: str, truth: Any) -> bool:
         """See SyntheticTask."""
         return integer(answer) == int(truth)
 
 
-def render(numbers: Sequence[int]) -> str:
+def render(numbers: Sequence[int], language: str = "en") -> str:
     """The problem with these numbers: the people at the start, then the change at each stop."""
     start, *changes = numbers
-    return " ".join(["bus", str(start), *(f"{stop}{change:+d}" for stop, change in zip(STOPS, changes, strict=False))])
+    return " ".join(
+        [WORDS[language], str(start), *(f"{stop}{change:+d}" for stop, change in zip(STOPS, changes, strict=False))]
+    )
 
 
 def numbers(prompt: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from r1ray.errors import ConfigError
@@ -22,6 +22,7 @@ class Candidate:
     key: str  # what makes the problem this one, the same for all its disguises (operands in another order, say)
     prompt: str
     answer: Any  # msgpack types
+    meta: dict[str, Any] = field(default_factory=dict)  # of the Problem
 
 
 def draw(task: str, index: int, split: Split, seed: int, make: Callable[[random.Random], Candidate | None]) -> Problem:
@@ -35,7 +36,7 @@ def draw(task: str, index: int, split: Split, seed: int, make: Callable[[random.
         candidate = make(rng)
         if candidate is not None and is_heldout(task, candidate.key) == (split == "heldout"):
             name = f"{task}-{_digest(candidate.prompt):016x}"
-            return Problem(prompt_id=name, prompt=candidate.prompt, answer=candidate.answer)
+            return Problem(prompt_id=name, prompt=candidate.prompt, answer=candidate.answer, meta=candidate.meta)
     raise ConfigError(f"the task {task} has no {split} problem in {_ATTEMPTS} draws: widen its params")
 
 

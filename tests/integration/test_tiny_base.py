@@ -12,8 +12,9 @@ from learner.model import load_policy
 from learner.tiny import build
 from learner.tiny.build import LEAST_SKILL, RECORD, WeakBaseModel, build_tiny_model, is_current, write_model
 from learner.tiny.corpus import documents
+from learner.tiny.flavors import FLAVORS
 from learner.tiny.pretrain import Schedule, pack
-from learner.tiny.tokenizer import END_ID, TAGS, VOCABULARY, encode, write_tokenizer
+from learner.tiny.tokenizer import END_ID, TAGS, encode, write_tokenizer
 from r1ray.config.schema import ModelConfig
 from r1ray.data.templates import render
 from r1ray.data.vocab import vocab_hash
@@ -66,7 +67,7 @@ def test_transformers_computes_what_the_trainer_computed(folder: Path) -> None:
 def test_the_folder_is_what_other_tools_expect(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForCausalLM"]
-    assert config["vocab_size"] == VOCABULARY
+    assert config["vocab_size"] == FLAVORS["plain"].vocabulary
     assert json.loads((folder / "generation_config.json").read_text())["eos_token_id"] == END_ID
     assert json.loads((folder / RECORD).read_text())["parameters"] == 130_304
 
@@ -87,7 +88,7 @@ def test_the_tokenizer_reads_text_as_in_training(folder: Path) -> None:
 
 def test_every_build_has_the_same_vocabulary(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    write_tokenizer(tmp_path)
+    write_tokenizer(tmp_path, FLAVORS["plain"])
     assert vocab_hash(tmp_path) == vocab_hash(folder)
 
 

@@ -1,0 +1,26 @@
+"""What an embedded model may have read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from learner.tiny import bilingual, corpus
+from learner.tiny.corpus import Document
+
+FlavorName = Literal["plain", "bilingual"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flavor:
+    """A corpus and the vocabulary that goes with it; the same for every seed and size."""
+
+    documents: Callable[[int, int], list[Document]]  # (seed, count)
+    vocabulary: int  # tokens in all: 256 bytes, end of text, padding, four tags, and the merges of common words
+
+
+FLAVORS: dict[FlavorName, Flavor] = {
+    "plain": Flavor(documents=corpus.documents, vocabulary=361),
+    "bilingual": Flavor(documents=bilingual.documents, vocabulary=432),
+}
