@@ -91,7 +91,7 @@ def _generated(task: Task) -> int | None:
         prompts = expect.rows or (None if None in limits else sum(limit or 0 for limit in limits))
     else:
         prompts, longest = expect.rows, task.options.get("max_new_tokens", longest)
-        samples = task.options.get("k")
+        samples = task.options.get("k", 1)  # without it each benchmark has its own, and `rows` counts samples
     if prompts is None or samples is None:
         return None
     return int(prompts * samples * (expect.tokens or longest * MEAN_SHARE))

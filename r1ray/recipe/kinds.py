@@ -58,7 +58,13 @@ _REWARD_MODEL_OPTIONS: dict[str, Value] = {
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind(name="tiny", command=("tiny",), options={}, output="model", gives="model"),
+        Kind(
+            name="tiny",
+            command=("tiny",),
+            options={"size": "text", "flavor": "text"},
+            output="model",
+            gives="model",
+        ),
         Kind(
             name="rl",
             command=("train",),

@@ -10,10 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from r1ray.formatting import duration, number
+from r1ray.formatting import duration
 from r1ray.recipe.cost import ASSUMPTIONS, Cost, costs
 from r1ray.recipe.records import Recipe
-from r1ray.recipe.standing import Standing, assess_all
+from r1ray.recipe.standing import Standing, assess_all, missing
 from r1ray.recipe.tasks import Task
 
 STYLES = {"done": "green", "stale": "yellow", "begun": "yellow", "to do": "cyan"}
@@ -41,7 +41,12 @@ def plan(recipe: Recipe, tasks: tuple[Task, ...]) -> RenderableType:
             Text(task.stage.published),
         )
     lines = [f"{recipe.name}: {recipe.doc}" if recipe.doc else recipe.name, f"in {recipe.dir}", ""]
-    return Group(*[Text(line) for line in lines], table, Text(), Text(_total(found)), Text(ASSUMPTIONS, style="dim"))
+    below = [_total(found)]
+    lacking = {str(r.path) for task in tasks if standings[task.name].lacks for r in missing(task)}
+    if lacking:
+        below.append(f"Not there, and needed first: {', '.join(sorted(lacking))}")
+    texts = [Text(line) for line in lines]
+    return Group(*texts, table, Text(), *[Text(line) for line in below], Text(ASSUMPTIONS, style="dim"))
 
 
 def as_json(recipe: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
@@ -71,7 +76,8 @@ def as_json(recipe: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
 
 def _state(standing: Standing) -> Text:
     names = {"begun": "killed inside"}
-    why = f" ({standing.why})" if standing.why else ""
+    told = "inputs are not there" if standing.lacks else standing.why
+    why = f" ({told})" if told else ""
     return Text(names.get(standing.state, standing.state) + why, style=STYLES[standing.state])
 
 
@@ -87,7 +93,14 @@ def _hours(hours: float) -> str:
 
 def _tokens(cost: Cost) -> str:
     words = [(cost.generated, "gen"), (cost.trained, "train")]
-    return " ".join(f"{number(float(count))} {what}" for count, what in words if count is not None)
+    return "\n".join(f"{_short(count)} {what}" for count, what in words if count is not None)
+
+
+def _short(count: float) -> str:
+    for unit, size in (("T", 1e12), ("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
 
 
 def _size(output: Path) -> str:

@@ -28,8 +28,9 @@ STAGE = ("kind", "doc", "extends", "config", "options", "evaluate", "expect", "p
 EVALUATION_KEYS = ("inputs", "extends", "config", "options", "expect")
 INPUT = ("path", "parameters")
 EXPECT = tuple(f.name for f in fields(Expect))
-RUNNERS_KEYS = ("run.dir", "run.name", "checkpoint.export_final", "model.path")
-"""Keys that the runner sets; the last one in evaluations only."""
+RUNNERS_KEYS = ("run.dir", "run.name", "checkpoint.export_final")
+EVALUATIONS_KEYS = (*RUNNERS_KEYS, "model.path", "data.template", "data.system_prompt")
+"""Keys that the runner sets, in any stage and in evaluations."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("logs", "stages", "lock", "recipe", "report")
@@ -213,9 +214,18 @@ class _Reading(Complaints):
             if not fits(value, "number") or value <= 0:
                 self.problem(f"{key}.expect.{name}", value, "is no number above 0", "how many, or leave it out", source)
         draft.expect.update(expect)
-        draft.layers += self._layers(source, key, content, None)
+        draft.layers += self._layers(
+            source, key, content, None, EVALUATIONS_KEYS if kind.use == "eval" else RUNNERS_KEYS
+        )
 
-    def _layers(self, source: Source, key: str, content: dict[str, Any], allowed: Sequence[str] | None) -> list[Source]:
+    def _layers(
+        self,
+        source: Source,
+        key: str,
+        content: dict[str, Any],
+        allowed: Sequence[str] | None,
+        runners: Sequence[str] = RUNNERS_KEYS,
+    ) -> list[Source]:
         """`extends` and `config` of `content` as sources of a configuration, their lines those of the recipe file."""
         if allowed is not None:
             self.known(source, key, content, allowed)
@@ -227,10 +237,10 @@ class _Reading(Complaints):
         for name in extends:
             layers += read_in_order([name])[1:]  # without base.yaml, which begins every stage
         config = self.map(source, f"{key}.config", content.get("config"))
-        for runners in RUNNERS_KEYS[: 4 if key == "evaluation" else 3]:
-            section, _, leaf = runners.partition(".")
+        for own in runners:
+            section, _, leaf = own.partition(".")
             if isinstance(inner := config.get(section), dict) and leaf in inner:
-                self.problem(f"{key}.config.{runners}", inner[leaf], "is the recipe's to set", "leave it out", source)
+                self.problem(f"{key}.config.{own}", inner[leaf], "is the recipe's to set", "leave it out", source)
         if config:
             prefix = f"{key}.config."
             lines = {k.removeprefix(prefix): n for k, n in source.lines.items() if k.startswith(prefix)}

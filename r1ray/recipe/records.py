@@ -26,7 +26,10 @@ class Input:
 class Expect:
     """What is expected of a stage before it has run; only the estimate of its cost uses it."""
 
-    rows: int | None = None  # prompts of a sampling or evaluation, conversations of an SFT, pairs of a reward model
+    rows: int | None = (
+        None  # prompts of a sampling, conversations of an SFT, rows of preferences; problems of an evaluation
+    )
+    # (its samples, where no `k` is given)
     tokens: int | None = None  # of a completion or conversation, on average
     seconds: float | None = None  # wall time where it was measured
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from r1ray.recipe.digests import digest, read_digest
 from r1ray.recipe.lineage import Begun, Lineage
-from r1ray.recipe.tasks import Task
+from r1ray.recipe.tasks import Read, Task
 
 State = Literal["done", "stale", "begun", "to do"]
 
@@ -56,6 +56,11 @@ def assess(task: Task, waits_for: str | None = None) -> Standing:
     return Standing(state="stale" if why else "begun", why=why, inputs=inputs, begun=begun)
 
 
+def missing(task: Task) -> list[Read]:
+    """What the stage reads from outside and is not there."""
+    return [read for read in task.reads if read.stage is None and not read.hub and not read.path.exists()]
+
+
 def waiting(task: Task, pending: Mapping[str, bool]) -> str | None:
     """The first stage that `task` reads and that is to be run; `pending` says so by name."""
     return next((r.stage for r in task.reads if r.stage is not None and pending.get(r.stage)), None)
@@ -66,9 +71,9 @@ def assess_all(tasks: tuple[Task, ...]) -> dict[str, Standing]:
     found: dict[str, Standing] = {}
     for task in tasks:
         pending = {name: standing.state != "done" for name, standing in found.items()}
-        lacking = [read for read in task.reads if read.stage is None and not read.hub and not read.path.exists()]
-        if lacking:
-            why = f"{', '.join(str(read.path) for read in lacking)} is not there"
+        if lacking := missing(task):
+            paths = [str(read.path) for read in lacking]
+            why = f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} not there"
             found[task.name] = Standing(state="to do", why=why, lacks=True)
         else:
             found[task.name] = assess(task, waiting(task, pending))

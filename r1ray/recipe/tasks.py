@@ -15,6 +15,7 @@ from r1ray.config.load import load_sources
 from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
 from r1ray.errors import ConfigError
+from r1ray.evaluation.benchmarks.registry import find
 from r1ray.recipe.graph import References
 from r1ray.recipe.kinds import KINDS, Kind, flags
 from r1ray.recipe.records import Recipe, Stage
@@ -84,7 +85,7 @@ def make_tasks(recipe: Recipe) -> tuple[Task, ...]:
     wrong: list[str] = []
     for stage in recipe.stages:
         try:
-            made.append(_task(recipe, stage, references))
+            made.append(_task(recipe, stage, references, {task.name: task.config for task in made}))
         except ConfigError as e:
             wrong.append(f"stage {stage.name}: {e}")
     if wrong:
@@ -92,10 +93,12 @@ def make_tasks(recipe: Recipe) -> tuple[Task, ...]:
     return tuple(made)
 
 
-def _task(recipe: Recipe, stage: Stage, references: References) -> Task:
+def _task(recipe: Recipe, stage: Stage, references: References, before: Mapping[str, Config | None]) -> Task:
     kind = KINDS[stage.kind]
     folder = recipe.dir / stage.name
-    config = _config(recipe, stage, folder) if kind.use else None
+    for benchmark in stage.options["benchmarks"] if stage.kind == "eval" else []:
+        find(benchmark)  # now rather than after days of training
+    config = _config(recipe, stage, folder, before) if kind.use else None
     plain = asdict(config) if config else {}
     reads = _reads(stage, config, references)
     resolved = references.resolved(plain)
@@ -118,12 +121,16 @@ def _task(recipe: Recipe, stage: Stage, references: References) -> Task:
     )
 
 
-def _config(recipe: Recipe, stage: Stage, folder: Path) -> Config:
+def _config(recipe: Recipe, stage: Stage, folder: Path, before: Mapping[str, Config | None]) -> Config:
     """The checked configuration of the stage. Raises ConfigError as `load_config` does."""
     own: dict[str, Any] = {"run": {"dir": str(folder), "name": f"{recipe.name}/{stage.name}"}}
     own["checkpoint"] = {"export_final": True}
     if stage.kind == "eval":
-        own["model"] = {"path": stage.options["model"]}
+        model = stage.options["model"]
+        own["model"] = {"path": model}
+        if (trained := before.get(model[1:])) is not None:
+            # A policy is asked in the frame that it was trained in.
+            own["data"] = {"template": trained.data.template, "system_prompt": trained.data.system_prompt}
     first = Source(name=recipe.files[0], content={"run": {"seed": recipe.seed}}, lines={})
     last = Source(name="the recipe", content=own, lines={})
     use = KINDS[stage.kind].use

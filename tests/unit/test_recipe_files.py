@@ -193,7 +193,8 @@ def test_the_plan_tells_of_inputs_that_are_not_there_and_of_published_costs() ->
     write_recipe(RECIPE.replace("kind: reward_model", "kind: reward_model\n    published: 5 hours [x]"))
     Path("pairs.jsonl").unlink()
     text = shown()
-    assert "pairs.jsonl is not there" in text
+    assert "to do (inputs are not there)" in text
+    assert "Not there, and needed first: pairs.jsonl" in text
     assert "5 hours [x]" in text
 
 
