@@ -169,7 +169,7 @@ def find(spec: str) -> Benchmark:
 
 
 def _params(spec: str, text: str) -> dict[str, Any]:
-    """`n=4-7;kind=x` as parameters of a task: numbers, spans of numbers, text."""
+    """`n=4-7;kind=x;languages=en+zh` as parameters of a task: numbers, spans of numbers, text, lists of texts."""
     params: dict[str, Any] = {}
     for item in filter(None, text.split(";")):
         key, equals, value = item.partition("=")
@@ -181,5 +181,5 @@ def _params(spec: str, text: str) -> dict[str, Any]:
         elif dash and low.isdigit() and high.isdigit():
             params[key] = [int(low), int(high)]
         else:
-            params[key] = value
+            params[key] = value.split("+") if "+" in value else value
     return params
