@@ -145,7 +145,11 @@ class RolloutActor:
             print(f"removed shared memory of processes that are gone: {', '.join(removed)}", flush=True)
         config, seed = self._config, self._config.run.seed
         tokenizer = load_tokenizer(self._model_path, self._vocab_hash)
-        prompts = PromptSource(config.data.train, config.data, tokenizer, seed) if self._use == "train" else None
+        prompts = (
+            PromptSource(config.data.train, config.data, tokenizer, seed, config.learner.groups_per_step)
+            if self._use == "train"
+            else None
+        )
         sources, read = (config.data.evaluation, evaluation_prompts)
         if self._use == "sample":
             sources, read = (config.data.train, sampling_prompts)

@@ -25,6 +25,7 @@ from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError, WeightSyncError
 from r1ray.ledger.records import Lease
+from r1ray.lengths import completion_limit
 from r1ray.machine import memory_in_use
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
@@ -208,7 +209,8 @@ class RolloutWorker:
             return None
         r, run = self._config.rollout, self._config.run
         seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
-        sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=r.max_new_tokens, seed=seed)
+        longest = completion_limit(self._config, lease.index)
+        sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=longest, seed=seed)
         return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, r.group_size, None)
 
     def _engine_loop(self) -> None:

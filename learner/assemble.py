@@ -14,6 +14,7 @@ from learner.packing import SequenceRef
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
+from r1ray.lengths import completion_limit
 from r1ray.types import BatchManifest, Completion, GroupSummary, ScoredGroup
 
 Fetch = Callable[[list[str]], list[bytes]]
@@ -29,7 +30,7 @@ def batch_advantages(manifest: BatchManifest, config: Config) -> list[FloatArray
         if a.overlong_buffer_tokens:
             rewards_G = rewards_G + soft_overlong_penalty(
                 np.array(group.completion_tokens),
-                max_new_tokens=config.rollout.max_new_tokens,
+                max_new_tokens=completion_limit(config, group.index),
                 buffer_tokens=a.overlong_buffer_tokens,
                 penalty=a.overlong_penalty,
             )
@@ -41,7 +42,7 @@ def is_trained(group: GroupSummary, completion: int, config: Config) -> bool:
     """Whether a completion enters the loss. Decided by its length alone, so that every rank knows all denominators."""
     if not config.algorithm.mask_truncated:
         return True
-    limit = min(config.rollout.max_new_tokens, config.model.max_length - group.prompt_tokens)
+    limit = min(completion_limit(config, group.index), config.model.max_length - group.prompt_tokens)
     return group.completion_tokens[completion] < limit
 
 

@@ -20,6 +20,7 @@ from learner.importance import CORRECTIONS
 from learner.losses import LOSSES, Aggregation, LossInput, kl_k3, token_weights
 from learner.tally import Tally
 from r1ray.config.schema import Config
+from r1ray.lengths import longest_completion
 
 MEANS = (
     "train/loss", "train/entropy", "train/kl", "train/clip_fraction", "train/ratio_mean", "train/correction",
@@ -41,7 +42,7 @@ class PolicyObjective:
 
     def __init__(self, config: Config) -> None:
         self._algorithm = config.algorithm
-        self._max_new_tokens = config.rollout.max_new_tokens
+        self._max_new_tokens = longest_completion(config)
         self._policy_loss = LOSSES[config.algorithm.loss]
         self._correction = CORRECTIONS[config.algorithm.is_correction]
 

@@ -12,6 +12,7 @@ from r1ray.config import values
 from r1ray.config.curation import curation, sampled_whole
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
+from r1ray.lengths import longest_completion
 
 Check = Callable[[Config], Iterator[Problem]]
 
@@ -52,9 +53,9 @@ def check(config: Config, use: Use = "train") -> list[Problem]:
 
 def _lengths(config: Config) -> Iterator[Problem]:
     prompt, room = config.data.max_prompt_tokens, config.model.max_length
-    longest = prompt + config.rollout.max_new_tokens
+    longest = prompt + longest_completion(config)
     if longest > room:
-        message = f"is shorter than data.max_prompt_tokens + rollout.max_new_tokens = {longest}"
+        message = f"is shorter than data.max_prompt_tokens + the longest rollout.max_new_tokens = {longest}"
         yield problem(config, "model.max_length", message, f"at least {longest}, or shorten one of the two")
     if prompt + (config.evaluation.max_new_tokens or 0) > room:
         message = f"does not fit into model.max_length = {room} beside data.max_prompt_tokens = {prompt}"
@@ -62,8 +63,13 @@ def _lengths(config: Config) -> Iterator[Problem]:
     if config.learner.micro_batch_tokens < longest:
         message = "cannot hold one longest sequence (data.max_prompt_tokens + rollout.max_new_tokens)"
         yield problem(config, "learner.micro_batch_tokens", message, f"at least {longest}")
-    if config.algorithm.overlong_buffer_tokens >= config.rollout.max_new_tokens:
-        fix = f"below rollout.max_new_tokens = {config.rollout.max_new_tokens}"
+    steps = [entry.from_step for entry in config.rollout.length_schedule]
+    if steps != sorted(set(steps)):
+        fix = "each later step once, e.g. [{from_step: 8200, max_new_tokens: 65536}]"
+        yield problem(config, "rollout.length_schedule", "is not in the order of its steps", fix)
+    shortest = min([config.rollout.max_new_tokens, *(e.max_new_tokens for e in config.rollout.length_schedule)])
+    if config.algorithm.overlong_buffer_tokens >= shortest:
+        fix = f"below rollout.max_new_tokens = {shortest}"
         yield problem(config, "algorithm.overlong_buffer_tokens", "covers the whole completion", fix)
 
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from r1ray.config.checks import Use
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 
@@ -34,6 +35,11 @@ ALTERABLE = (
 )
 """Keys and sections that a resume may change: they say how fast and where a run goes, not what it learns or samples."""
 
+ALTERABLE_IN: dict[Use, tuple[str, ...]] = {
+    "sft": ("learner.ranks", "learner.zero_stage", "learner.micro_batch_tokens"),
+}
+"""Use -> what its resumes may change besides: how the conversations of a step, which stay the same, are divided."""
+
 
 def flatten(config: Config) -> dict[str, Any]:
     """Dotted key -> value of every leaf; lists and free maps are leaves."""
@@ -57,22 +63,23 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 
-def may_change(key: str) -> bool:
-    """Whether a resume may change `key`."""
-    return any(key == allowed or key.startswith(f"{allowed}.") for allowed in ALTERABLE)
+def may_change(key: str, use: Use = "train") -> bool:
+    """Whether a resume of that command may change `key`."""
+    allowed = (*ALTERABLE, *ALTERABLE_IN.get(use, ()))
+    return any(key == name or key.startswith(f"{name}.") for name in allowed)
 
 
-def config_hash(config: Config) -> str:
+def config_hash(config: Config, use: Use = "train") -> str:
     """Fingerprint of all that may not change on a resume: 16 hex digits."""
-    fixed = {key: value for key, value in flatten(config).items() if not may_change(key)}
+    fixed = {key: value for key, value in flatten(config).items() if not may_change(key, use)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def refuse_another_run(stored: Config, wanted: Config, provenance: Provenance) -> None:
+def refuse_another_run(stored: Config, wanted: Config, provenance: Provenance, use: Use = "train") -> None:
     """Raise ConfigError that names every key in which `wanted` would make the resumed run another one."""
     problems = [
         Problem(key=key, value=new, message=f"the run was started with {old!r}", fix="leave it, or start a new run")
         for key, (old, new) in changes(stored, wanted).items()
-        if not may_change(key)
+        if not may_change(key, use)
     ]
     refuse(problems, provenance)

@@ -41,6 +41,7 @@ class SourceConfig:
     params: dict[str, Any] = field(default_factory=dict)  # of the synthetic task, or of the loader
     limit: int | None = None  # take the first N rows
     rewards: list[str] | None = None  # names out of `rewards`; null: all of them
+    from_step: int = 0  # joins the mixture at this training step
 
 
 @dataclass
@@ -83,6 +84,12 @@ class EngineConfig:
 
 
 @dataclass
+class LengthConfig:
+    from_step: int = 0
+    max_new_tokens: int = 2048
+
+
+@dataclass
 class RolloutConfig:
     workers: int = 1
     max_workers: int = 8  # ceiling of `r1ray scale`
@@ -92,6 +99,7 @@ class RolloutConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 2048
+    length_schedule: list[LengthConfig] = field(default_factory=list)  # longer, or shorter, from a step on
     groups_in_engine: int = 32  # groups that one worker keeps in its engine at once
     engine: EngineConfig = field(default_factory=EngineConfig)
 

@@ -156,6 +156,14 @@ def ranges(config: Config) -> Iterator[Problem]:
         yield problem(config, "learner.optimizer.betas", "is out of range", "each from 0 to below 1")
 
 
+def lengths(config: Config) -> Iterator[Problem]:
+    """Entries of the length schedule that cannot be."""
+    for i, entry in enumerate(config.rollout.length_schedule):
+        if entry.from_step < 0 or entry.max_new_tokens < 1:
+            key = f"rollout.length_schedule.{i}.{'from_step' if entry.from_step < 0 else 'max_new_tokens'}"
+            yield problem(config, key, "is out of range", "a step from 0 on, and at least 1 token")
+
+
 def names(config: Config) -> Iterator[Problem]:
     """Names and paths that are empty."""
     for key in ("run.name", "run.dir", "model.path"):
@@ -180,6 +188,8 @@ def sources(config: Config) -> Iterator[Problem]:
     """No training prompts, or a source that cannot be."""
     if not config.data.train:
         yield problem(config, "data.train", "no source of training prompts", "name one, as conf/tiny.yaml does")
+    elif all(source.from_step for source in config.data.train):
+        yield problem(config, "data.train.0.from_step", "no source begins with step 0", "0 for one of them")
     rewarded = [r.name for r in config.rewards]
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         seen: set[str] = set()
@@ -201,6 +211,8 @@ def _source(config: Config, key: str, source: SourceConfig, rewarded: list[str])
         yield problem(config, f"{key}.path", "has no path", f"give {what}")
     if not (math.isfinite(source.weight) and source.weight > 0):
         yield problem(config, f"{key}.weight", "is out of range", "above 0")
+    if source.from_step < 0:
+        yield problem(config, f"{key}.from_step", "is before the first step", "0: from the beginning")
     if source.limit is not None and source.limit < 1:
         yield problem(config, f"{key}.limit", "leaves no prompt", "at least 1, or null for all")
     if source.rewards is not None and (not source.rewards or not set(source.rewards) <= set(rewarded)):
@@ -208,5 +220,5 @@ def _source(config: Config, key: str, source: SourceConfig, rewarded: list[str])
         yield problem(config, f"{key}.rewards", "are not among `rewards`, or none", fix)
 
 
-GENERAL = (choices, ranges, names)
+GENERAL = (choices, ranges, lengths, names)
 """What holds for every command."""

@@ -14,6 +14,7 @@ from r1ray.control.calls import Remote
 from r1ray.control.handout import Handout
 from r1ray.evaluation.answers import verifier_of
 from r1ray.evaluation.summary import summarise
+from r1ray.lengths import longest_completion
 from r1ray.types import Sampling, ScoredGroup
 
 PART = 128
@@ -46,7 +47,7 @@ class Evaluator:
     ) -> None:
         self._config = config.evaluation
         self._verifiers = {s.name: verifier_of(config.rewards, s) for s in config.data.evaluation}
-        self._max_new_tokens = config.evaluation.max_new_tokens or config.rollout.max_new_tokens
+        self._max_new_tokens = config.evaluation.max_new_tokens or longest_completion(config)
         self._deadline_s = config.deadlines.evaluation_s
         self._sizes = sizes
         self._on_row = on_row

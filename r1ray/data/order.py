@@ -6,8 +6,10 @@ of that library still finds the same prompt at the same index.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -68,3 +70,38 @@ class Interleave:
         block, slot = divmod(index, len(self._block))
         source, k = self._block[slot]
         return source, block * self._counts[source] + k
+
+    def counts(self, length: int) -> list[int]:
+        """How many of the indices below `length` fall to each source."""
+        blocks, rest = divmod(length, len(self._block))
+        begun = Counter(source for source, _ in self._block[:rest])
+        return [blocks * count + begun[source] for source, count in enumerate(self._counts)]
+
+
+class Mixture:
+    """Sources that join one after another: an Interleave of those that are there, anew wherever one joins.
+
+    Example: weights 1 and 1, the second from index 4 on: 0 1 2 3 are of the first, then they take turns; the first goes on
+    at its position 4, the second begins at 0.
+    """
+
+    def __init__(self, weights: Sequence[float], begins: Sequence[int]) -> None:
+        """`begins[i]` is the index from which source i takes part; at least one takes part from 0 on."""
+        assert min(begins) == 0, "the configuration's checks refuse a mixture that begins with nothing"
+        self._starts = sorted(set(begins))
+        self._phases: list[tuple[list[int], list[int], Interleave]] = []  # sources, positions before it, their order
+        passed = [0] * len(weights)
+        for i, start in enumerate(self._starts):
+            sources = [s for s, begin in enumerate(begins) if begin <= start]
+            order = Interleave([weights[s] for s in sources])
+            self._phases.append((sources, [passed[s] for s in sources], order))
+            if i + 1 < len(self._starts):
+                for source, count in zip(sources, order.counts(self._starts[i + 1] - start), strict=True):
+                    passed[source] += count
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """The source that `index` falls to, and the position in that source's own order."""
+        phase = bisect.bisect_right(self._starts, index) - 1
+        sources, passed, order = self._phases[phase]
+        place, position = order.locate(index - self._starts[phase])
+        return sources[place], passed[place] + position

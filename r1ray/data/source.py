@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from r1ray.config.schema import DataConfig, SourceConfig
 from r1ray.data.files import FileRows
 from r1ray.data.framing import Framer
-from r1ray.data.order import Interleave, permute
+from r1ray.data.order import Mixture, permute
 from r1ray.data.problems import prompt_task
 from r1ray.data.synthetic import SyntheticRows
 from r1ray.data.tokenizer import Tokenizer
@@ -29,15 +29,25 @@ class PromptSource:
     and 2 (epoch 1), and so on.
     """
 
-    def __init__(self, sources: Sequence[SourceConfig], data: DataConfig, tokenizer: Tokenizer, seed: int) -> None:
-        """Opens and filters the sources. Raises ConfigError for one that is missing, malformed or left empty."""
+    def __init__(
+        self,
+        sources: Sequence[SourceConfig],
+        data: DataConfig,
+        tokenizer: Tokenizer,
+        seed: int,
+        prompts_per_step: int = 1,
+    ) -> None:
+        """Opens and filters the sources. `prompts_per_step` is what `from_step` of a source counts in.
+
+        Raises ConfigError for a source that is missing, malformed or left empty.
+        """
         framer = Framer(data, tokenizer)
         self._streams = [_Stream(source, data, framer, seed) for source in sources]
-        self._interleave = Interleave([s.weight for s in sources])
+        self._mixture = Mixture([s.weight for s in sources], [s.from_step * prompts_per_step for s in sources])
 
     def task_at(self, index: int) -> PromptTask:
         """The prompt at `index` (from 0, without end)."""
-        stream, position = self._interleave.locate(index)
+        stream, position = self._mixture.locate(index)
         return self._streams[stream].task_at(index, position)
 
     @property

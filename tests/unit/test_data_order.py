@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1ray.data.order import Interleave, permute
+from r1ray.data.order import Interleave, Mixture, permute
 
 
 @given(length=st.integers(1, 300), key=st.text(max_size=8))
@@ -59,3 +59,20 @@ def test_a_mixture_is_even_all_along() -> None:
 def test_a_tiny_share_is_never_nothing() -> None:
     interleave = Interleave([1, 1e-9])
     assert {interleave.locate(i)[0] for i in range(10_001)} == {0, 1}
+
+
+def test_a_source_that_joins_later_changes_nothing_before_it_and_starts_at_its_beginning() -> None:
+    mixture, before = Mixture([2.0, 1.0, 3.0], [0, 0, 30]), Mixture([2.0, 1.0], [0, 0])
+    assert [mixture.locate(i) for i in range(30)] == [before.locate(i) for i in range(30)]
+    found = [mixture.locate(i) for i in range(6000)]
+    for source in range(3):  # each goes through its own order without a gap or a repetition
+        positions = [position for s, position in found if s == source]
+        assert positions == list(range(len(positions)))
+    later = [source for source, _ in found[30:]]
+    shares = [later.count(source) / len(later) for source in range(3)]
+    assert shares == pytest.approx([2 / 6, 1 / 6, 3 / 6], abs=0.01)
+
+
+def test_a_mixture_of_sources_that_are_there_from_the_start_is_their_interleave() -> None:
+    mixture, order = Mixture([1.0, 4.0], [0, 0]), Interleave([1.0, 4.0])
+    assert [mixture.locate(i) for i in range(500)] == [order.locate(i) for i in range(500)]
