@@ -61,7 +61,7 @@ class Preparation:
         stored = load_config([str(folder.config.resolve())], use=use)
         here = f"run.dir={path}"
         loaded = load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use)
-        refuse_another_run(stored.config, loaded.config, loaded.provenance)
+        refuse_another_run(stored.config, loaded.config, loaded.provenance, use)
         return cls(loaded=_resolved(loaded), machine=this_machine(), use=use, existing=folder)
 
     def plan(self) -> Plan:
@@ -99,7 +99,10 @@ class Preparation:
             if fresh:
                 RunFolder.set_aside(Path(config.run.dir))
             identity = Identity.new(
-                vocab_hash=vocabulary, config_hash=config_hash(config), model_hash=model_hash(model), use=self.use
+                vocab_hash=vocabulary,
+                config_hash=config_hash(config, self.use),
+                model_hash=model_hash(model),
+                use=self.use,
             )
             return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
         return _reopen(self.existing, self.loaded, vocabulary, self.use)

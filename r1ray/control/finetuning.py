@@ -47,10 +47,11 @@ class Finetuning:
         self._stop = stop
         self._report = report
         self._group = learners(self._tick)
-        self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=lambda reason: None)
+        self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=self._paused)
         self.step = 0
         self.steps = 0  # known once the ranks have read the data
         self._saved: int | None = None
+        self._working = False
         self._deaths = 0  # without a checkpoint in between
         self._skipped = 0  # steps in a row
         self._last: dict[str, float] = {}
@@ -86,7 +87,7 @@ class Finetuning:
 
     def _tick(self) -> None:
         """Called at least four times a second whatever is waited for. Raises Interrupted."""
-        self._stop.check(unsaved=bool(self._group.ranks) and self.step != (self._saved or 0))
+        self._stop.check(unsaved=bool(self._group.ranks) and (self._working or self.step != (self._saved or 0)))
 
     def _begin(self) -> None:
         infos = self._group.start()
@@ -112,7 +113,11 @@ class Finetuning:
         deadline = self._config.deadlines.step_s
         began = time.monotonic()
         what = f"train step {self.step} (deadlines.step_s)"
-        metrics: dict[str, float] = self._group.call("train_step", deadline_s=deadline, what=what)[0]
+        self._working = True  # a stop waits for the step, which is worth saving
+        try:
+            metrics: dict[str, float] = self._group.call("train_step", deadline_s=deadline, what=what)[0]
+        finally:
+            self._working = False
         self._last = self._writer.step(self.step, {**metrics, "time/step_s": time.monotonic() - began})
         self.step += 1
         self._tell("running")
@@ -178,6 +183,13 @@ class Finetuning:
                 f"the learner was lost {self._deaths} times without a checkpoint in between "
                 f"(recovery.learner_restarts={budget}); the last time: {error}"
             ) from error
+
+    def _paused(self, reason: str | None) -> None:
+        if reason is None:
+            self._writer.event("resumed")
+        else:
+            self._writer.event("paused", reason=reason)
+            self._tell("paused")
 
     def _tell(self, state: str) -> None:
         self._report(state, self.step, self.steps, self._last)

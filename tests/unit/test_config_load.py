@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from r1ray.config.identity import ALTERABLE, changes, config_hash, flatten, may_change, refuse_another_run
+from r1ray.config.identity import ALTERABLE, ALTERABLE_IN, changes, config_hash, flatten, may_change, refuse_another_run
 from r1ray.config.load import LoadedConfig, all_keys, describe, load_config
 from r1ray.config.problems import Provenance
 from r1ray.config.schema import Config
@@ -221,6 +221,14 @@ class TestIdentity:
         assert not may_change("rollout.engine.dtype")
         keys = list(flatten(tiny().config))
         assert [a for a in ALTERABLE if not any(k == a or k.startswith(f"{a}.") for k in keys)] == []
+
+    def test_how_a_step_is_divided_may_change_in_supervised_fine_tuning_alone(self) -> None:
+        changed = tiny("learner.ranks=2").config
+        assert config_hash(changed, "sft") == config_hash(tiny().config, "sft")
+        assert config_hash(changed) != config_hash(tiny().config)
+        refuse_another_run(tiny().config, changed, Provenance(), "sft")
+        keys = set(flatten(changed))
+        assert all(set(allowed) <= keys for allowed in ALTERABLE_IN.values())
 
     def test_another_run_is_refused_by_key(self) -> None:
         wanted = tiny("algorithm.clip_low=0.1", "run.steps=3")
