@@ -26,8 +26,10 @@ def plan(recipe: Recipe, tasks: tuple[Task, ...]) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("stage", "kind", "reads", "state"):
         table.add_column(title, overflow="fold")
-    for title in ("output", "cost", "tokens", "published"):
-        table.add_column(title, justify="right" if title != "published" else "left", overflow="fold")
+    for title in ("output", "cost", "tokens"):
+        table.add_column(title, justify="right", overflow="fold")
+    if published := len(recipe.files) == 1:  # of the paper's size, which an overlay leaves
+        table.add_column("published", overflow="fold")
     for task in tasks:
         standing, cost = standings[task.name], found[task.name]
         table.add_row(
@@ -38,7 +40,7 @@ def plan(recipe: Recipe, tasks: tuple[Task, ...]) -> RenderableType:
             _size(task.output),
             _cost(cost),
             _tokens(cost),
-            Text(task.stage.published),
+            *([Text(task.stage.published)] if published else []),
         )
     lines = [f"{recipe.name}: {recipe.doc}" if recipe.doc else recipe.name, f"in {recipe.dir}", ""]
     below = [_total(found)]
