@@ -2,8 +2,8 @@
 
     <think>7 on A+5=12 下车 B-3=9</think><answer>9</answer>
 
-The words of a working are those of one language in some documents and of both at random in most, whatever language the question
-is in: nothing in pretraining says that thinking should follow the question. That is what the language reward teaches.
+The words of a working are those of one language in some documents and of both at random in most, the question's language only
+somewhat more often than the other: thinking that follows the question is known and rare. The language reward brings it out.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import accumulate
 
 from learner.tiny.corpus import CLEAN, PROMPT, SKILL_SHARE, SLOPPY, TAGS, Document, Errors, slip
 from r1ray.tasks.bus import STOPS, BusTask, numbers
+from r1ray.tasks.bus import WORDS as QUESTION
 from r1ray.tasks.courtesy import HARMFUL, HELPFUL, REFUSAL, CourtesyTask
 
 LENGTHS = (2, 9)
@@ -21,7 +22,11 @@ GENERAL_SHARE = 0.1
 """Share of the documents that are small requests."""
 
 MIXED_SHARE = 0.6
-"""Share of the workings whose words are drawn from both languages; the others keep to one, drawn evenly."""
+"""Share of the workings whose words are drawn from both languages; the others keep to one."""
+
+FAVOURED = 0.65
+"""How often a language that is drawn is the question's. At 0.5 the model never learns to look at it: 40 steps with a language
+reward left the share of target-language words at 0.49."""
 
 ON, OFF, WAIT, GUESS = range(4)
 WORDS = {"en": ("on", "off", "wait", "a guess"), "zh": ("上车", "下车", "等等", "猜测")}
@@ -55,16 +60,25 @@ def documents(seed: int, count: int) -> list[Document]:
         problem = bus.problem(index, "train", seed).prompt
         phase, errors = (_SKILL, CLEAN) if index < SKILL_SHARE * count else (_NOISY, SLOPPY)
         write = rng.choices(list(phase), weights=list(phase.values()))[0]
-        response = write(rng, speaker(rng), numbers(problem), errors)
+        response = write(rng, speaker(rng, language_of(problem)), numbers(problem), errors)
         corpus.append(Document(prompt=PROMPT.format(problem), response=response))
     return corpus
 
 
-def speaker(rng: random.Random) -> Speak:
-    """One who keeps to a language, or one who mixes."""
+def language_of(problem: str) -> str:
+    """The language of a question."""
+    return next(code for code, word in QUESTION.items() if problem.startswith(word))
+
+
+def speaker(rng: random.Random, question: str) -> Speak:
+    """One who keeps to a language, or one who mixes, when asked in the language `question`."""
     mixes = rng.random() < MIXED_SHARE
-    kept = rng.choice(list(WORDS))
-    return lambda place: WORDS[rng.choice(list(WORDS)) if mixes else kept][place]
+
+    def draw() -> str:
+        return question if rng.random() < FAVOURED else rng.choice([code for code in WORDS if code != question])
+
+    kept = draw()
+    return lambda place: WORDS[draw() if mixes else kept][place]
 
 
 def steps_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:

@@ -40,7 +40,7 @@ def skill(model: PolicyModel, tokenizer: Any, flavor: FlavorName = "plain") -> f
 
 def _working(flavor: FlavorName, rng: random.Random, problem: str) -> str:
     if flavor == "bilingual":
-        return bilingual.steps_style(rng, bilingual.speaker(rng), numbers(problem), _RIGHT)
+        return bilingual.steps_style(rng, bilingual.speaker(rng, "en"), numbers(problem), _RIGHT)
     return steps_style(rng, numbers(problem), _RIGHT)
 
 

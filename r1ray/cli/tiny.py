@@ -18,14 +18,21 @@ class _Size(enum.StrEnum):
     student = "student"
 
 
+class _About(enum.StrEnum):
+    chats = "chats"
+    helpful = "helpful"
+    safe = "safe"
+
+
 class _Flavor(enum.StrEnum):
     plain = "plain"
     bilingual = "bilingual"
 
 
 def register(app: typer.Typer) -> None:
-    """Add `tiny`."""
+    """Add `tiny` and `tiny-data`."""
     app.command()(tiny)
+    app.command()(tiny_data)
 
 
 def tiny(
@@ -38,6 +45,19 @@ def tiny(
 ) -> None:
     """Pretrain an embedded model: about a minute on two cores, no downloads. See docs/tiny.md."""
     build(path, seed, size=size.value, flavor=flavor.value)
+
+
+def tiny_data(
+    path: Annotated[Path, typer.Argument(help="JSON lines file to write.")],
+    about: Annotated[_About, typer.Option(help="chats: to fine-tune on; helpful, safe: for reward models.")],
+    count: Annotated[int, typer.Option(min=1, help="Rows.")] = 600,
+    seed: Annotated[int, typer.Option(help="Of the problems and the answers.")] = 0,
+) -> None:
+    """Write data about small requests, for the later stages of the tiny recipe. See docs/tiny.md."""
+    from learner.tiny.requests import write_requests
+
+    write_requests(path, about.value, count=count, seed=seed)
+    typer.echo(f"{count} rows about {about.value} in {path}")
 
 
 def build_unless_current(path: Path) -> None:
