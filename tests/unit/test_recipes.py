@@ -1,0 +1,117 @@
+"""The recipes that come with r1ray: every configuration of every size is one that its command takes."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+
+from r1ray.config.load import load_config
+from r1ray.config.sources import CONF_DIR
+from r1ray.recipe.cost import costs
+from r1ray.recipe.kinds import KINDS
+from r1ray.recipe.reading import read_recipe
+from r1ray.recipe.standing import assess_all
+from r1ray.recipe.tasks import Task, make_tasks
+
+RECIPES = CONF_DIR / "recipes"
+SIZES = [(name, size) for name in ("r1", "r1_zero", "distill") for size in ("paper", "small", "tiny")]
+
+
+def tasks(name: str, size: str) -> tuple[Task, ...]:
+    return make_tasks(read_recipe(RECIPES / f"{name}.yaml", overlays(name, size)))
+
+
+@functools.cache
+def paper() -> tuple[Task, ...]:
+    return tasks("r1", "paper")
+
+
+def overlays(name: str, size: str) -> list[str]:
+    return [] if size == "paper" else [f"recipes/{name}.{size}"]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_every_stage_is_one_that_its_command_takes(
+    name: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = read_recipe(RECIPES / f"{name}.yaml", overlays(name, size))
+    made = make_tasks(recipe)
+    for task in made:
+        if task.config is None:
+            continue
+        file = tmp_path / f"{task.name}.yaml"
+        file.write_text(task.config_yaml, encoding="utf-8")
+        use = KINDS[task.stage.kind].use
+        assert use is not None
+        again = load_config([str(file)], use=use)  # what the stage's own process will read
+        assert again.config.run.dir == str(recipe.dir / task.name)
+        assert "@" not in task.config_yaml
+    standings = assess_all(made)
+    found = costs(recipe, made, standings)
+    assert all(cost.seconds is not None or cost.gpu_hours is not None for cost in found.values())
+    assert all(task.stage.doc or task.kind.name == "tiny" for task in made)
+
+
+def test_every_file_of_the_recipes_belongs_to_one() -> None:
+    named = {f"{name}.yaml" if size == "paper" else f"{name}.{size}.yaml" for name, size in SIZES}
+    assert {p.name for p in RECIPES.glob("*.yaml")} == named
+    text = "".join(p.read_text() for p in RECIPES.rglob("*.yaml"))
+    for part in (RECIPES / "parts").glob("*.yaml"):
+        assert re.search(rf"parts/{part.stem}\b|\[{part.name}\]", text), f"nothing uses {part}"
+
+
+def test_the_stages_of_r1_are_those_of_the_paper() -> None:
+    names = [task.name for task in tasks("r1", "paper") if task.kind.name != "eval"]
+    assert names == [
+        "r1_zero", "cold_start", "cold_start_sft", "reasoning_rl", "rejection", "sft", "helpful_model", "safety_model",
+        "rl_all", "distill", "student_rl",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stage", "key", "value"),
+    [
+        ("r1_zero", "learner.optimizer.lr", 3e-6),
+        ("r1_zero", "algorithm.kl_coefficient", 0.001),
+        ("r1_zero", "rollout.group_size", 16),
+        ("r1_zero", "rollout.temperature", 1.0),
+        ("reasoning_rl", "algorithm.clip_high", 10.0),
+        ("reasoning_rl", "rollout.max_new_tokens", 32768),
+        ("rl_all", "rollout.temperature", 0.7),
+        ("rl_all", "algorithm.clip_high", 10.0),
+        ("sft", "learner.optimizer.lr", 5e-5),
+        ("sft", "learner.optimizer.min_lr_ratio", 0.1),
+        ("sft", "sft.batch_size", 128),
+        ("sft", "model.max_length", 32768),
+        ("distill", "sft.batch_size", 64),
+        ("distill", "learner.optimizer.lr", 6e-5),
+    ],
+)
+def test_the_papers_figures_are_in_force(stage: str, key: str, value: float) -> None:
+    value_there: object = next(task.config for task in paper() if task.name == stage)
+    for part in key.split("."):
+        value_there = getattr(value_there, part)
+    assert value_there == value
+
+
+def test_a_step_of_the_paper_is_a_minibatch_here() -> None:
+    config = next(task.config for task in paper() if task.name == "r1_zero")
+    assert config is not None
+    learner, questions = config.learner, 32
+    assert learner.groups_per_step // learner.minibatches == questions
+    assert learner.groups_per_step * config.rollout.group_size == 8192
+    assert config.run.steps * learner.minibatches == 10_400
+    assert (config.algorithm.reference_refresh_steps or 0) * learner.minibatches == 400
+
+
+def test_a_distilled_base_has_the_papers_learning_rate() -> None:
+    rates = {
+        t.name: t.config.learner.optimizer.lr for t in tasks("distill", "paper") if t.config and t.kind.name == "sft"
+    }
+    assert rates == {
+        "qwen_math_1_5b": 1e-4, "qwen_math_7b": 8e-5, "qwen_14b": 7e-5, "qwen_32b": 6e-5, "llama_8b": 5e-5, "llama_70b": 2e-5,
+    }  # fmt: skip
