@@ -11,8 +11,8 @@ import pytest
 from r1ray.config.load import load_config
 from r1ray.config.sources import CONF_DIR
 from r1ray.recipe.cost import costs
-from r1ray.recipe.kinds import KINDS
 from r1ray.recipe.reading import read_recipe
+from r1ray.recipe.records import Recipe
 from r1ray.recipe.standing import assess_all
 from r1ray.recipe.tasks import Task, make_tasks
 
@@ -20,40 +20,38 @@ RECIPES = CONF_DIR / "recipes"
 SIZES = [(name, size) for name in ("r1", "r1_zero", "distill") for size in ("paper", "small", "tiny")]
 
 
-def tasks(name: str, size: str) -> tuple[Task, ...]:
-    return make_tasks(read_recipe(RECIPES / f"{name}.yaml", overlays(name, size)))
-
-
 @functools.cache
-def paper() -> tuple[Task, ...]:
-    return tasks("r1", "paper")
+def read(name: str, size: str) -> tuple[Recipe, tuple[Task, ...]]:
+    recipe = read_recipe(RECIPES / f"{name}.yaml", [] if size == "paper" else [f"recipes/{name}.{size}"])
+    return recipe, make_tasks(recipe)
 
 
-def overlays(name: str, size: str) -> list[str]:
-    return [] if size == "paper" else [f"recipes/{name}.{size}"]
+def tasks(name: str, size: str) -> tuple[Task, ...]:
+    return read(name, size)[1]
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
-def test_every_stage_is_one_that_its_command_takes(
+def test_every_stage_is_one_that_its_command_takes_and_has_a_cost(
     name: str, size: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    recipe = read_recipe(RECIPES / f"{name}.yaml", overlays(name, size))
-    made = make_tasks(recipe)
-    for task in made:
-        if task.config is None:
+    recipe, made = read(name, size)  # refuses a configuration that its command would refuse
+    assert all("@" not in task.config_yaml for task in made)
+    found = costs(recipe, made, assess_all(made))
+    assert all(cost.seconds is not None or cost.gpu_hours is not None for cost in found.values())
+    assert all(task.stage.doc or task.kind.name == "tiny" for task in made)
+
+
+def test_what_a_stage_is_given_reads_as_what_was_checked(tmp_path: Path) -> None:
+    for task in tasks("r1", "tiny"):
+        if task.config is None or task.kind.use is None:
             continue
         file = tmp_path / f"{task.name}.yaml"
         file.write_text(task.config_yaml, encoding="utf-8")
-        use = KINDS[task.stage.kind].use
-        assert use is not None
-        again = load_config([str(file)], use=use)  # what the stage's own process will read
-        assert again.config.run.dir == str(recipe.dir / task.name)
-        assert "@" not in task.config_yaml
-    standings = assess_all(made)
-    found = costs(recipe, made, standings)
-    assert all(cost.seconds is not None or cost.gpu_hours is not None for cost in found.values())
-    assert all(task.stage.doc or task.kind.name == "tiny" for task in made)
+        again = load_config([str(file)], use=task.kind.use).config
+        assert again.run == task.config.run
+        assert again.learner == task.config.learner
+        assert again.rollout == task.config.rollout
 
 
 def test_every_file_of_the_recipes_belongs_to_one() -> None:
@@ -92,14 +90,14 @@ def test_the_stages_of_r1_are_those_of_the_paper() -> None:
     ],
 )
 def test_the_papers_figures_are_in_force(stage: str, key: str, value: float) -> None:
-    value_there: object = next(task.config for task in paper() if task.name == stage)
+    value_there: object = next(task.config for task in tasks("r1", "paper") if task.name == stage)
     for part in key.split("."):
         value_there = getattr(value_there, part)
     assert value_there == value
 
 
 def test_a_step_of_the_paper_is_a_minibatch_here() -> None:
-    config = next(task.config for task in paper() if task.name == "r1_zero")
+    config = next(task.config for task in tasks("r1", "paper") if task.name == "r1_zero")
     assert config is not None
     learner, questions = config.learner, 32
     assert learner.groups_per_step // learner.minibatches == questions
