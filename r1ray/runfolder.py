@@ -135,7 +135,7 @@ class RunFolder:
         folder = cls(path)
         if path.exists() and not path.is_dir():
             raise ConfigError(f"run.dir = {path} is a file; give a folder")
-        folder._refuse_foreign()
+        folder.refuse_foreign()
         path.mkdir(parents=True, exist_ok=True)
         folder.lock()
         try:
@@ -192,8 +192,9 @@ class RunFolder:
         except TypeError as e:
             raise IntegrityError(f"{self.run_json} lacks or has unknown fields: {e}") from e
 
-    def _refuse_foreign(self) -> None:
-        ours = {"lock", "config.yaml", "logs", "checkpoints", "control", "problems"}
+    def refuse_foreign(self) -> None:
+        """Raise ConfigError where a new run would begin among files of something else."""
+        ours = {"lock", "config.yaml", "logs", "checkpoints", "control", "problems", "evaluation.json"}
         if self.path.is_dir() and not self.run_json.exists():
             foreign = sorted(p.name for p in self.path.iterdir() if p.name not in ours and not p.name.endswith(".tmp"))
             if foreign:

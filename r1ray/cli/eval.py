@@ -90,13 +90,14 @@ def _run(plan: EvaluationPlan, folder: Path) -> None:
     from r1ray.sampling.store import missing_parts
     from r1ray.start import Preparation
 
-    begun = (folder / "run.json").exists()
-    if begun:
-        check_same(folder, plan.record)
+    existing = RunFolder.open(folder) if (folder / "run.json").exists() else None
+    if existing is not None:
+        check_same(existing, plan.record, plan.loaded)
+    else:
+        RunFolder(folder).refuse_foreign()
     preflight(plan.loaded.config)
     for made in plan.prepared:
         made.write(folder)
-    existing = RunFolder.open(folder) if begun else None
     preparation = Preparation(loaded=plan.loaded, machine=this_machine(), use="eval", existing=existing)
     with preparation.folder() as run:
         if not (folder / RECORD).exists():

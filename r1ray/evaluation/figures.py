@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from r1ray.evaluation.answers import ballot, merged
+from r1ray.evaluation.answers import VOTED, ballot, merged
 from r1ray.evaluation.estimators import consensus, ks, pass_at_k
 from r1ray.evaluation.summary import mean_and_error
 from r1ray.rewards.choice import options
@@ -24,17 +24,13 @@ def accuracy_of_parts(parts: dict[str, float]) -> float:
 
 
 def figures(
-    rows: Iterable[SampleRow],
-    *,
-    votes: bool,
-    verifier: str = "exact",
-    same: Callable[[str, str], bool] | None = None,
+    rows: Iterable[SampleRow], *, verifier: str, same: Callable[[str, str], bool] | None = None
 ) -> dict[str, Any]:
     """All figures of the samples of one source, in order of their problems; errors are standard errors over problems.
 
     `accuracy` is pass@1, the mean over samples; `pass_at` and `pass_at_se` have the k of `estimators.ks`; `consensus` is
-    cons@n, where the answers of the benchmark can be voted on (`votes`): what `verifier` takes for the same answer is one, and
-    of mathematics what `same` finds equal. A sample that could not be judged is not right, and is counted under `errors` by
+    cons@n, where answers that `verifier` judges can agree: what it takes for the same answer is one, and of mathematics what
+    `same` finds equal. A sample that could not be judged is not right, and is counted under `errors` by
     the kind of its error.
     """
     problems = [list(group) for _, group in groupby(rows, key=lambda row: row.index)]
@@ -58,7 +54,7 @@ def figures(
         "errors": dict(Counter(row.error.partition(":")[0] for row in samples if row.error)),
         "parts": _parts(samples),
     }
-    if votes:
+    if verifier in VOTED:
         voted = [consensus(_ballots(p, r, verifier, same), r) for p, r in zip(problems, rights, strict=True)]
         told["consensus"], told["consensus_se"] = mean_and_error(voted)
     return told

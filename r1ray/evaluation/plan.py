@@ -54,6 +54,8 @@ def make_plan(
     """The plan of a new evaluation. Raises ConfigError for whatever cannot be."""
     if not request.benchmarks:
         raise ConfigError("--benchmarks: name at least one, e.g. gsm8k or bus")
+    if not 0 < request.top_p <= 1:
+        raise ConfigError(f"--top-p {request.top_p:g} is out of range: above 0 and at most 1")
     found = [find(spec) for spec in dict.fromkeys(request.benchmarks)]
     if strange := sorted(set(request.data) - {b.name for b in found}):
         raise ConfigError(f"--data {strange[0]}: it is not among --benchmarks")
@@ -62,6 +64,8 @@ def make_plan(
     last = Source(name="r1ray eval", content={"model": {"path": str(model)}, "run": {"dir": str(out)}}, lines={})
     loaded = load_sources([*layers, last], overrides, "eval")
     config = _with_sources(loaded.config, prepared, out)
+    if (config.run.dir, config.model.path) != (str(out), str(model)):
+        raise ConfigError("run.dir and model.path are --out and MODEL here: leave these keys out")
     longest = request.max_new_tokens or min(32_768, config.model.max_length - config.data.max_prompt_tokens)
     config = replace(config, rollout=replace(config.rollout, max_new_tokens=longest))
     refuse(check(config, "eval"), loaded.provenance)

@@ -10,19 +10,24 @@ results.md        the same for people
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from r1ray.config.schema import SourceConfig
+from r1ray.config.identity import refuse_another_run
+from r1ray.config.load import LoadedConfig, load_config
+from r1ray.config.schema import Config, SourceConfig
 from r1ray.data.conversations import CONVERSATION_FIELDS, parse_conversation
 from r1ray.data.grams import Grams
 from r1ray.data.stores import open_rows
 from r1ray.errors import ConfigError, DataError
 from r1ray.evaluation.benchmarks.prepare import Prepared
+from r1ray.evaluation.equality import Equality
 from r1ray.evaluation.figures import figures
 from r1ray.evaluation.published import published
 from r1ray.files import read_json, write_atomic
+from r1ray.runfolder import RunFolder
 from r1ray.sampling.store import Part, SampleRow, read_shard
 from r1ray.types import Message
 
@@ -36,38 +41,59 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_atomic(folder / RECORD, json.dumps(record, indent=1).encode())
 
 
-def check_same(folder: Path, record: Mapping[str, Any]) -> None:
-    """Raise ConfigError where the evaluation in `folder` is of something else than `record`."""
-    before = read_json(folder / RECORD)
+def check_same(folder: RunFolder, record: Mapping[str, Any], loaded: LoadedConfig) -> None:
+    """Raise ConfigError where the run in `folder` is no evaluation, or one of something else than `record` and `loaded`."""
+    if (use := folder.identity().use) != "eval":
+        raise ConfigError(f"{folder.path} is a run of `r1ray {use}`: give another --out")
+    stored = load_config([str(folder.config.resolve())], use="eval").config
+    refuse_another_run(_besides(stored), _besides(loaded.config), loaded.provenance)
+    if not (folder.path / RECORD).exists():
+        return  # killed before it had one, and before anything was sampled
+    before = read_json(folder.path / RECORD)
     differing = sorted(key for key in {*before, *record} if before.get(key) != record.get(key))
     if differing:
         key = differing[0]
         raise ConfigError(
-            f"{folder} holds an evaluation with {key} = {json.dumps(before.get(key))[:200]}, this one has "
+            f"{folder.path} holds an evaluation with {key} = {json.dumps(before.get(key))[:200]}, this one has "
             f"{json.dumps(record.get(key))[:200]}: give another --out"
         )
 
 
+def _besides(config: Config) -> Config:
+    """The configuration besides the benchmarks, which are compared by their digests."""
+    return replace(config, data=replace(config.data, evaluation=[]))
+
+
 def write_results(folder: Path, record: Mapping[str, Any], prepared: Sequence[Prepared]) -> dict[str, Any]:
     """The figures of all samples, as results.json has them; written with results.md."""
-    rows = []
-    for made in prepared:
-        asked = record["benchmarks"][made.name]
-        rows.append(
+    with Equality() as same:
+        rows = [
             {
                 "benchmark": made.name,
                 "problems_digest": made.digest,
                 "origin": made.origin,
-                **figures(_samples(folder, made.name), votes=made.benchmark.votes),
-                "contaminated": record["contaminated"].get(made.name),
-                "sampling": asked["sampling"],
+                **figures(_samples(folder, made.name), verifier=made.benchmark.verifier, same=same),
+                "contaminated": _count(record["contaminated"].get(made.name)),
+                "sampling": record["benchmarks"][made.name]["sampling"],
                 "published": published(made.name),
             }
-        )
-    results = {"model": record["model"], "model_hash": record["model_hash"], "seed": record["seed"], "rows": rows}
+            for made in prepared
+        ]
+    results = {
+        "model": record["model"],
+        "model_hash": record["model_hash"],
+        "seed": record["seed"],
+        "rows": rows,
+        "against": record["request"]["against"],
+        "overlap": record["contaminated"],
+    }
     write_atomic(folder / RESULTS, json.dumps(results, indent=1).encode())
     write_atomic(folder / "results.md", to_markdown(results).encode())
     return results
+
+
+def _count(ids: Sequence[str] | None) -> int | None:
+    return None if ids is None else len(ids)
 
 
 def _samples(folder: Path, source: str) -> list[SampleRow]:
@@ -98,6 +124,13 @@ def to_markdown(results: Mapping[str, Any]) -> str:
             f"{errors:,}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if results["against"]:
+        lines += ["", f"10-grams in common with {', '.join(results['against'])}:", ""]
+        lines += [
+            f"- {name}: {len(ids):,} problems"
+            + (f" ({', '.join(ids[:10])}{', ...' if len(ids) > 10 else ''})" if ids else "")
+            for name, ids in results["overlap"].items()
+        ]
     told = [(row["benchmark"], p) for row in results["rows"] for p in row["published"]]
     if told:
         lines += ["", "Published, not measured here (v1: arXiv 2501.12948v1, N: s41586-025-09422-z):", ""]
@@ -112,49 +145,61 @@ def _with_error(value: float, error: float) -> str:
     return f"{value:.1%} ± {error:.1%}"
 
 
-def contamination(prepared: Sequence[Prepared], against: Sequence[str]) -> dict[str, int]:
-    """Benchmark -> problems that share a 10-gram with a prompt of the training data in `against` (JSONL or Parquet).
+class _Overlap:
+    """The questions of a benchmark, and the grams of those training prompts that have anything in common with them."""
 
-    Synthetic tasks keep their splits apart by themselves and are left out. Raises ConfigError for data that cannot be read.
+    def __init__(self, rows: bytes) -> None:
+        problems = [json.loads(line) for line in rows.splitlines()]
+        self._questions = {str(row["id"]): _user(row["question"]) for row in problems}
+        self._all, self._met = Grams(), Grams()
+        self._all.add_all(self._questions.values())
+
+    def meet(self, prompt: tuple[Message, ...]) -> None:
+        if self._all.shares(prompt):
+            self._met.add_all([prompt])
+
+    def shared(self) -> list[str]:
+        return [name for name, question in self._questions.items() if self._met.shares(question)]
+
+
+def contamination(prepared: Sequence[Prepared], against: Sequence[str]) -> dict[str, list[str]]:
+    """Benchmark -> ids of its problems that share a 10-gram with a prompt of the training data in `against` (JSONL or Parquet).
+
+    What a benchmark puts around its questions does not count. The training data streams by once; of it only what overlaps is
+    kept. Synthetic tasks keep their splits apart by themselves and are left out. Raises ConfigError for data that cannot be read.
     """
-    counts = {}
-    for made in prepared:
-        if made.rows is None or not against:
-            continue
-        problems = [_asked(json.loads(line)) for line in made.rows.decode().splitlines()]
-        everything = Grams()
-        everything.add_all(problems)
-        found = Grams()  # of the training prompts that have anything in common with the benchmark
-        for path in against:
-            found.add_all(prompt for prompt in _training_prompts(path) if everything.shares(prompt))
-        counts[made.name] = sum(found.shares(problem) for problem in problems)
-    return counts
+    if not against:
+        return {}
+    overlaps = {made.name: _Overlap(made.rows) for made in prepared if made.rows is not None}
+    for place in against:
+        for prompt in _training_prompts(place):
+            for overlap in overlaps.values():
+                overlap.meet(prompt)
+    return {name: overlap.shared() for name, overlap in overlaps.items()}
 
 
-def _asked(row: Mapping[str, Any]) -> tuple[Message, ...]:
-    return ({"role": "user", "content": str(row["prompt"])},)
+def _user(text: str) -> tuple[Message, ...]:
+    return ({"role": "user", "content": text},)
 
 
-def _training_prompts(given: str) -> list[tuple[Message, ...]]:
+def _training_prompts(given: str) -> Iterator[tuple[Message, ...]]:
     path = Path(given)
     jsonl = path.suffix == ".jsonl" or (path.is_dir() and bool(list(path.glob("*.jsonl"))))
     source = SourceConfig(name=given, kind="jsonl" if jsonl else "parquet", path=given, split="")
     store = open_rows(source, fields=(*CONVERSATION_FIELDS, "question"))
-    prompts = []
     for number in range(len(store)):
         raw = store.raw(number)
         try:
             if isinstance(raw, dict) and "messages" not in raw and "prompt" not in raw and "question" in raw:
-                prompts.append(_asked({"prompt": raw["question"]}))
+                yield _user(str(raw["question"]))
             else:
-                prompts.append(_prompt_of(raw, number))
+                yield _prompt_of(raw, number)
         except DataError as e:
             raise ConfigError(f"--against {store.place(number)}: {e}") from e
-    return prompts
 
 
 def _prompt_of(raw: Any, number: int) -> tuple[Message, ...]:
     """What was asked, of a conversation or of a prompt without a response."""
     if isinstance(raw, dict) and isinstance(raw.get("prompt"), str):
-        return _asked(raw)
+        return _user(raw["prompt"])
     return parse_conversation(raw, number, {}).prompt

@@ -32,6 +32,8 @@ from r1ray.types import Sampling
 from r1ray.versions import installed_versions
 from r1ray.view import make_view
 
+UNDER_WAY = "the prompts under way"
+
 
 def preflight(config: Config) -> None:
     """What only the parts themselves can refuse: the cluster, the rewards. Raises ConfigError."""
@@ -80,13 +82,13 @@ def run_sampling(
         machine, versions = asdict(this_machine()), installed_versions()
         writer.event("started", pid=os.getpid(), machine=machine, versions=versions)
         stop = Stop(config.deadlines.shutdown_s)
-        stop_on_signals(stop, view)
+        stop_on_signals(stop, view, UNDER_WAY)
         folder.clear_requests()  # of an earlier driver
         view.phase("Ray", 0, 1)
         cluster.connect(use)
         view.phase("Ray", 1, 1)
-        stop_on_signals(stop, view)  # again: Ray has put handlers of its own in their place
-        told = Told(folder, view, kind=use, phase="sampling")
+        stop_on_signals(stop, view, UNDER_WAY)  # again: Ray has put handlers of its own in their place
+        told = Told(folder, view, kind=use, phase="sampling", unit="prompts")
         parts = JobParts(
             fleet=_fleet(cluster, writer, use),
             standing=_standing(cluster, writer),

@@ -9,14 +9,14 @@ from r1ray.control.stop import Stop
 from r1ray.view import View
 
 
-def stop_on_signals(stop: Stop, view: View) -> None:
-    """The first SIGINT or SIGTERM ends the run after what is under way, the second at once."""
+def stop_on_signals(stop: Stop, view: View, after: str = "this step, with a checkpoint") -> None:
+    """The first SIGINT or SIGTERM ends the run after what is under way, the second at once. `after`: that, for people."""
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
         stop.request(signal.Signals(signum).name)
         for either in (signal.SIGINT, signal.SIGTERM):
             signal.signal(either, signal.default_int_handler)
-        view.line("Stopping after this step, with a checkpoint; once more to stop at once.")
+        view.line(f"Stopping after {after}; once more to stop at once.")
 
     for either in (signal.SIGINT, signal.SIGTERM):
         signal.signal(either, on_signal)

@@ -10,23 +10,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from r1ray.files import write_atomic
+from r1ray.formatting import duration, number
 from r1ray.metrics import jsonable
 from r1ray.runfolder import RunFolder
 from r1ray.view import View
 
 STATUS_EVERY_S = 1.0
+LINE_EVERY_S = 30.0
 
 
 class Told:
-    """`kind` is the command, `phase` what it is doing, for people."""
+    """`kind` is the command, `phase` what it is doing, for people; `unit` is what is counted."""
 
-    def __init__(self, folder: RunFolder, view: View, *, kind: str, phase: str) -> None:
+    def __init__(self, folder: RunFolder, view: View, *, kind: str, phase: str, unit: str = "steps") -> None:
         self._folder = folder
         self._view = view
         self._kind = kind
         self._phase = phase
+        self._unit = unit
         self._written = float("-inf")
-        self._began = time.monotonic()
+        self._began = self._line = time.monotonic()
+        self._first: tuple[int, float] | None = None  # what was done when the counting began, and when
         self.done = self.total = 0
         self.figures: Mapping[str, Any] = {}
 
@@ -34,13 +38,33 @@ class Told:
         """`done` of `total` steps or prompts; `figures` of the last of them."""
         self.done, self.total, self.figures = done, total, figures
         if total:
+            self._first = self._first or (done, time.monotonic())
             self._view.phase(self._phase, done, total)
+            if done < total and time.monotonic() - self._line > LINE_EVERY_S:
+                self._line = time.monotonic()
+                self._view.line(self._text())
         if state != "running" or time.monotonic() - self._written > STATUS_EVERY_S:
             self._write(state, "")
 
     def end(self, state: str, message: str) -> None:
         """The last word."""
         self._write(state, message)
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds that the rest takes at the pace so far; None before there is one."""
+        if self._first is None or self.done == self._first[0]:
+            return None
+        done, since = self._first
+        return (time.monotonic() - since) / (self.done - done) * (self.total - self.done)
+
+    def _text(self) -> str:
+        parts = [f"{self._phase}: {self.done:,} of {self.total:,} {self._unit}"]
+        if (rate := self.figures.get("tokens_per_s")) is not None:
+            parts.append(f"{number(rate)} tokens/s")
+        if (eta := self.eta_s) is not None:
+            parts.append(f"{duration(eta)} left")
+        return ", ".join(parts)
 
     def _write(self, state: str, message: str) -> None:
         self._written = time.monotonic()
@@ -52,6 +76,7 @@ class Told:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "elapsed_s": time.monotonic() - self._began,
+            "eta_s": self.eta_s,
             "step": self.done,
             "steps": self.total,
             "metrics": dict(self.figures),

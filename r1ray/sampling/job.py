@@ -77,6 +77,7 @@ class SamplingJob:
             self._begin(sizes)
             missing = missing_parts(self._parts.samples, parts_of(sizes, self._config.sampling.part_prompts))
             self._done = self._prompts - sum(part.stop - part.start for part in missing)
+            self._tell("running")
             self._sample(Handout(missing, ask=self._ask, names=_name, at_once=self._at_once()))
         except Interrupted as e:
             self._parts.writer.event("interrupted", reason=str(e))

@@ -114,7 +114,7 @@ def test_figures_of_a_benchmark_by_hand() -> None:
             for i, (right, answer) in enumerate([(0.0, "3"), (0.0, "3"), (0.0, "4"), (None, "1")])
         ),
     ]
-    told = figures(rows, votes=True)
+    told = figures(rows, verifier="exact")
     assert (told["problems"], told["samples"]) == (2, 4)
     assert told["accuracy"] == 0.25  # problems 0.5 and 0
     assert told["accuracy_se"] == pytest.approx(math.sqrt(2 * 0.25**2 / 2))
@@ -123,7 +123,7 @@ def test_figures_of_a_benchmark_by_hand() -> None:
     assert (told["length"], told["answered"]) == (11.5, 7 / 8)
     assert told["errors"] == {"VerifierTimeout": 1}
     assert told["parts"] == {"accuracy": 2 / 7, "format": 1.0}
-    assert figures(rows, votes=False)["consensus"] is None
+    assert figures(rows, verifier="code")["consensus"] is None
 
 
 @pytest.mark.parametrize(

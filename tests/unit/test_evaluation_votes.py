@@ -93,8 +93,8 @@ def row(sample: int, value: float, answer: str) -> SampleRow:
 
 def test_the_vote_of_a_benchmark_follows_its_verifier() -> None:
     rows = [row(0, 1.0, "x+1"), row(1, 1.0, "1+x"), row(2, 0.0, "y"), row(3, 0.0, "y"), row(4, 1.0, "1 + x")]
-    assert figures(rows, votes=True, verifier="exact")["consensus"] == 0.0
-    assert figures(rows, votes=True, verifier="math")["consensus"] == 1.0
+    assert figures(rows, verifier="exact")["consensus"] == 0.0
+    assert figures(rows, verifier="math")["consensus"] == 1.0
 
 
 def test_the_verifier_of_a_source_is_that_of_its_accuracy() -> None:

@@ -22,6 +22,7 @@ class Benchmark:
     name: str
     source: SourceConfig  # where the problems are, unless `--data` says otherwise
     columns: tuple[str, ...] = ()  # of a row as it is published; empty: a synthetic task, which makes its own
+    question: str = ""  # the column with what is asked, without what is put around it
     row: Callable[[Mapping[str, Any], int], Row] | None = (
         None  # from a published row and its number to ours; None: synthetic
     )
@@ -29,5 +30,4 @@ class Benchmark:
     verifier: str = "math"
     verifier_params: dict[str, Any] = field(default_factory=dict)
     k: int = 1  # samples of a problem
-    votes: bool = True  # whether its answers can be voted on
     doc: str = ""

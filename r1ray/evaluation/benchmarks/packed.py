@@ -1,4 +1,4 @@
-"""The private tests of LiveCodeBench: JSON, or JSON as one text in a pickle, compressed, in base 64.
+"""The tests of LiveCodeBench: JSON, or, the private ones, JSON as one text in a pickle, compressed, in base 64.
 
 Unpickling a file from elsewhere can run anything. Here the pickle is only taken apart into its instructions, and none of them is
 carried out: what is more than one text is refused.
@@ -26,9 +26,9 @@ def unpacked(packed: str) -> list[dict[str, Any]]:
     try:
         tests = json.loads(packed if packed.lstrip()[:1] == "[" else _text(_inflated(packed)))
     except (ValueError, RecursionError) as e:
-        raise DataError(f"the private tests cannot be read: {e}") from e
+        raise DataError(f"the tests cannot be read: {e}") from e
     if not isinstance(tests, list) or not all(isinstance(t, dict) and {"input", "output"} <= set(t) for t in tests):
-        raise DataError("the private tests are no list of {input, output}")
+        raise DataError("the tests are no list of {input, output}")
     return tests
 
 
@@ -37,9 +37,9 @@ def _inflated(packed: str) -> bytes:
         stream = zlib.decompressobj()
         data = stream.decompress(base64.b64decode(packed, validate=True), MAX_BYTES)
     except (binascii.Error, zlib.error) as e:
-        raise DataError(f"the private tests are neither JSON nor compressed: {e}") from e
+        raise DataError(f"the tests are neither JSON nor compressed: {e}") from e
     if not stream.eof:
-        raise DataError(f"the private tests are cut off, or more than {MAX_BYTES >> 20} MiB")
+        raise DataError(f"the tests are cut off, or more than {MAX_BYTES >> 20} MiB")
     return data
 
 
@@ -49,9 +49,7 @@ def _text(pickled: bytes) -> str:
         if instruction.name in _TEXTS:
             texts.append(argument)
         elif instruction.name not in _AROUND:
-            raise DataError(
-                f"the private tests hold the pickle instruction {instruction.name}: only a text may be there"
-            )
+            raise DataError(f"the tests hold the pickle instruction {instruction.name}: only a text may be there")
     if len(texts) != 1:
-        raise DataError(f"the private tests hold {len(texts)} texts instead of one")
+        raise DataError(f"the tests hold {len(texts)} texts instead of one")
     return str(texts[0])

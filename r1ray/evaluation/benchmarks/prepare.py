@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ class Prepared:
             write_atomic(self.file(folder), self.rows)
 
     def source(self, folder: Path) -> SourceConfig:
-        """The source of the problems, judged by the reward `reward_name` and those that all share."""
+        """The source of the problems, judged by `reward` and those that all share."""
         if self.rows is None:
             return replace(self.benchmark.source, limit=self.problems)
         return SourceConfig(name=self.name, kind="jsonl", path=str(self.file(folder)), split="test")
@@ -109,14 +109,9 @@ def _row(benchmark: Benchmark, store: RowStore, number: int) -> dict[str, Any]:
         missing = [name for name in benchmark.columns if name not in raw]
         if missing:
             raise DataError(f"the column {missing[0]!r} is missing; the row has {sorted(map(str, raw))!r:.200}")
-        return benchmark.row(raw, number)
+        return {**benchmark.row(raw, number), "question": str(raw[benchmark.question])}
     except (DataError, TypeError, ValueError, KeyError) as e:
         raise ConfigError(f"the benchmark {benchmark.name} cannot be read at {store.place(number)}: {e}") from e
-
-
-def digests(prepared: Sequence[Prepared]) -> dict[str, str]:
-    """Benchmark -> digest of its problems."""
-    return {p.name: p.digest for p in prepared}
 
 
 def _digest(data: bytes) -> str:
