@@ -66,6 +66,22 @@ KINDS: dict[str, Kind] = {
             gives="model",
         ),
         Kind(
+            name="tiny_data",
+            command=("tiny-data",),
+            options={"about": "text", "count": "whole"},
+            needed=("about",),
+            output="data.jsonl",
+            gives="data",
+        ),
+        Kind(
+            name="tiny_data",
+            command=("tiny-data",),
+            options={"about": "text", "count": "whole"},
+            needed=("about",),
+            output="data.jsonl",
+            gives="data",
+        ),
+        Kind(
             name="rl",
             command=("train",),
             use="train",

@@ -61,7 +61,7 @@ class Task:
     def command(self, *, resume: bool) -> list[str]:
         """The words after `r1ray` that begin the stage, or continue it inside where its kind can."""
         words = [*self.kind.command]
-        if self.kind.name == "tiny":
+        if self.kind.name in ("tiny", "tiny_data"):
             return [*words, str(self.output), *flags(self.options), "--seed", str(self.seed)]
         if self.kind.name == "reward_model":
             rest = [*flags(self.options, "data"), "--out", str(self.output), "--seed", str(self.seed)]
