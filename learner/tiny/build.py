@@ -103,9 +103,9 @@ def write_model(
 ) -> BuildReport:
     """Build into the new `folder`, whatever skill comes of it; a shorter `schedule` than the default gives little."""
     started = time.monotonic()
-    schedule = schedule or Schedule()
-    folder.mkdir()
     kind = FLAVORS[flavor]
+    schedule = schedule or Schedule(steps=kind.steps)
+    folder.mkdir()
     hf = _new_model(size, seed, kind.vocabulary)
     hf.config.save_pretrained(folder)
     hf.generation_config.save_pretrained(folder)

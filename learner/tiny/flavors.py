@@ -17,10 +17,11 @@ class Flavor:
     """A corpus and the vocabulary that goes with it; the same for every seed and size."""
 
     documents: Callable[[int, int], list[Document]]  # (seed, count)
+    steps: int  # of pretraining
     vocabulary: int  # tokens in all: 256 bytes, end of text, padding, four tags, and the merges of common words
 
 
 FLAVORS: dict[FlavorName, Flavor] = {
-    "plain": Flavor(documents=corpus.documents, vocabulary=361),
-    "bilingual": Flavor(documents=bilingual.documents, vocabulary=432),
+    "plain": Flavor(documents=corpus.documents, steps=550, vocabulary=361),
+    "bilingual": Flavor(documents=bilingual.documents, steps=700, vocabulary=432),
 }

@@ -25,7 +25,7 @@ Progress = Callable[[int, int, float], None]
 class Schedule:
     """How long to train and how fast. The learning rate follows the steps, never the clock: builds are reproducible."""
 
-    steps: int = 550
+    steps: int
     per_step: int = 32  # documents
     lr: float = 6e-3
     warmup_steps: int = 30

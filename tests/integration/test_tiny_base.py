@@ -103,14 +103,14 @@ def test_a_splitter_that_transformers_replaces_is_seen_in_the_hash(folder: Path,
 
 
 def test_a_weak_model_is_refused_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "Schedule", lambda: Schedule(steps=2, per_step=2, warmup_steps=1))
+    monkeypatch.setattr(build, "Schedule", lambda **_: Schedule(steps=2, per_step=2, warmup_steps=1))
     with pytest.raises(WeakBaseModel, match="another seed"):
         build_tiny_model(tmp_path / "tiny")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_build_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "Schedule", lambda: Schedule(steps=2, per_step=2, warmup_steps=1))
+    monkeypatch.setattr(build, "Schedule", lambda **_: Schedule(steps=2, per_step=2, warmup_steps=1))
     path = tmp_path / "tiny"
     path.mkdir()
     (path / "somebodys.safetensors").write_text("precious")
