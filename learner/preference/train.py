@@ -1,23 +1,24 @@
-"""Training of a reward model on one device: rows in, a model folder and a report out."""
+"""A rank of reward-model training: rows in, a model folder and a report out. One process each, any ZeRO stage."""
 
 from __future__ import annotations
 
 import json
 import math
 import shutil
-import socket
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from learner.engine import Engine
 from learner.export import WEIGHTS
 from learner.files import write_aside
-from learner.group import init_process_group
+from learner.group import init_process_group, named_failures
+from learner.packing import SequenceRef, divide
 from learner.preference.model import PackedExamples, load_base, pack_examples, pairwise_loss, pointwise_loss
 from learner.preference.report import measure
 from learner.preference.rows import Example, hold_out, read_examples
@@ -28,7 +29,7 @@ from r1ray.errors import ConfigError, NumericError
 from r1ray.rewards.conversation import Part
 from r1ray.rewards.preference import REPORT, Kind
 
-_COLLECTIVE_S = 600.0
+COLLECTIVE_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class Settings:
     held_out: float = 0.05  # share of the prompts
     dtype: str = "float32"
     seed: int = 0
+    ranks: int = 1
+    zero_stage: int = 0
 
     def __post_init__(self) -> None:
         rows = 2 if self.kind == "pairwise" else 1
@@ -54,107 +57,142 @@ class Settings:
             )
         if min(self.epochs, self.batch_size, self.max_length) < 1 or not (0 < self.held_out < 1 and self.lr > 0):
             raise ConfigError("epochs, batch_size, max_length and lr must be positive, held_out between 0 and 1")
+        if self.ranks < 1 or self.zero_stage not in range(4):
+            raise ConfigError(f"ranks = {self.ranks} must be positive, zero_stage = {self.zero_stage} 0 to 3")
 
 
-def train_reward_model(
-    data: Path, *, base: Path, out: Path, settings: Settings, progress: Callable[[int, int, float], None]
-) -> dict[str, Any]:
-    """Train the model of the folder `base` on `data` and write it to `out` with its report, which is returned.
-
-    `progress` gets (steps done, of how many, mean loss). Raises ConfigError for data or a model that cannot be used, and
-    NumericError where a gradient is not finite; nothing is written then.
-    """
-    tokenizer = load_tokenizer(str(base))
-    examples, too_long = read_examples(
-        data, tokenizer, kind=settings.kind, judge=settings.judge, max_length=settings.max_length
-    )
-    train, held_out = hold_out(examples, settings.held_out, settings.seed)
-    pad = getattr(tokenizer, "pad_token_id", None)
-    model = ModelConfig(path=str(base), dtype=settings.dtype, max_length=settings.max_length)
-    module = load_base(model, tokenizer.eos_token_id if pad is None else pad, settings.seed)
-    device = init_process_group(rank=0, world_size=1, address="127.0.0.1", port=_free_port(), timeout_s=_COLLECTIVE_S)
-    learner = LearnerConfig(zero_stage=0, optimizer=OptimizerConfig(lr=settings.lr))
-    engine = Engine(module.to(device), model=model, learner=learner, device=device, world_size=1)
-    try:
-        steps = _train(engine, train, settings, learner.optimizer, progress)
-        report = {
-            "kind": settings.kind,
-            "judge": settings.judge,
-            "trained_rows": len(train),
-            "too_long": too_long,
-            "steps": steps,
-            "held_out": measure(settings.kind, held_out, _scores(engine, held_out, settings)),
-        }
-        _write(engine.module.hf, base, out, report)
-    finally:
-        engine.close()
-    return report
+_STAND_IN = Example(prompt="", sequences=((0,), (0,)), lengths=(1, 1), safe=False)
+"""Keeps a rank in the collectives of a micro-batch that it has nothing for."""
 
 
-def _train(
-    engine: Engine,
-    examples: Sequence[Example],
-    settings: Settings,
-    optimizer: OptimizerConfig,
-    progress: Callable[[int, int, float], None],
-) -> int:
-    per_epoch = math.ceil(len(examples) / settings.batch_size)
-    steps = per_epoch * settings.epochs
-    for step in range(steps):
-        epoch, place = divmod(step, per_epoch)
-        order = np.random.default_rng([settings.seed, epoch]).permutation(len(examples))
+class RewardModelRank:
+    """Rank `rank` of `settings.ranks`. After `setup`, all methods are collectives: every rank calls them, in the same order."""
+
+    def __init__(self, *, data: Path, base: Path, settings: Settings, rank: int) -> None:
+        self._data = data
+        self._base = base
+        self._settings = settings
+        self._rank = rank
+        self._step = 0
+
+    def setup(self, address: str, port: int) -> dict[str, int]:
+        """Read the rows, join the other ranks at `address:port` and load the model; says how many steps there are.
+
+        Raises ConfigError for rows or a model that cannot be used, InfrastructureError where the ranks do not meet.
+        """
+        settings = self._settings
+        tokenizer = load_tokenizer(str(self._base))
+        examples, self._too_long = read_examples(
+            self._data, tokenizer, kind=settings.kind, judge=settings.judge, max_length=settings.max_length
+        )
+        self._train, self._held_out = hold_out(examples, settings.held_out, settings.seed)
+        self._per_epoch = math.ceil(len(self._train) / settings.batch_size)
+        self._steps = self._per_epoch * settings.epochs
+        pad = getattr(tokenizer, "pad_token_id", None)
+        model = ModelConfig(path=str(self._base), dtype=settings.dtype, max_length=settings.max_length)
+        module = load_base(model, tokenizer.eos_token_id if pad is None else pad, settings.seed)
+        self._learner = LearnerConfig(
+            ranks=settings.ranks, zero_stage=settings.zero_stage, optimizer=OptimizerConfig(lr=settings.lr)
+        )
+        device = init_process_group(
+            rank=self._rank, world_size=settings.ranks, address=address, port=port, timeout_s=COLLECTIVE_S
+        )
+        with named_failures("setup of the reward model"):
+            self._engine = Engine(
+                module.to(device), model=model, learner=self._learner, device=device, world_size=settings.ranks
+            )
+        return {"steps": self._steps}
+
+    def train_step(self) -> float:
+        """The next step; its mean loss, the same on every rank. Raises NumericError where a gradient is not finite."""
+        settings, step = self._settings, self._step
+        epoch, place = divmod(step, self._per_epoch)
+        order = np.random.default_rng([settings.seed, epoch]).permutation(len(self._train))
         chosen = order[place * settings.batch_size : (place + 1) * settings.batch_size]
-        batch = [examples[i] for i in chosen]
-        losses: list[float] = []
+        batch = [self._train[i] for i in chosen]
+        mine = torch.zeros(1, dtype=torch.float64, device=self._engine.device)
 
-        def share(model: Any, packed: PackedExamples, rows: int = len(batch), losses: list[float] = losses) -> Tensor:
-            loss = _loss(settings.kind, model(packed), packed) / rows
-            losses.append(float(loss.detach()))
+        def share(model: Any, part: tuple[list[int], PackedExamples]) -> Tensor:
+            indices, packed = part
+            loss = _loss(settings.kind, model(packed), packed) * (len(indices) > 0) / len(batch)
+            mine.add_(loss.detach())
             return loss
 
-        packed = [pack_examples(part, engine.device) for part in _parts(batch, settings.micro_batch_tokens)]
-        report = engine.step(packed, share, lr=learning_rate(step, steps, optimizer))
-        if not report.applied:
-            raise NumericError(f"step {step} of {steps} has a gradient that is not finite: lower --lr, or use float32")
-        progress(step + 1, steps, sum(losses))
-    return steps
+        with named_failures(f"step {step} of the reward model"):
+            lr = learning_rate(step, self._steps, self._learner.optimizer)
+            report = self._engine.step(self._parts(batch), share, lr=lr)
+            if not report.applied:
+                message = f"step {step} of {self._steps} has a gradient that is not finite: lower --lr, or use float32"
+                raise NumericError(message)
+            self._step += 1
+            return float(self._engine.all_reduce(mine, "sum"))
+
+    def report(self) -> dict[str, Any]:
+        """What was done, and the figures of the held-out rows; the same on every rank."""
+        kind = self._settings.kind
+        return {
+            "kind": kind,
+            "judge": self._settings.judge,
+            "trained_rows": len(self._train),
+            "too_long": self._too_long,
+            "steps": self._step,
+            "held_out": measure(kind, self._held_out, self._scores(self._held_out)),
+        }
+
+    def write(self, out: Path, report: dict[str, Any]) -> None:
+        """The model as transformers writes it; the tokenizer's files byte by byte, as saving one may change how it splits."""
+        weights: dict[str, Tensor] = {}
+        for (
+            name,
+            tensor,
+        ) in self._engine.full_parameters():  # to the end on every rank, though only the first keeps them
+            if self._rank == 0:
+                weights[name.removeprefix("hf.")] = tensor.detach().to(device="cpu", copy=True)
+        if self._rank == 0:
+            _write(self._engine.module.hf, weights, self._base, out, report)
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self._engine.close()
+
+    def _scores(self, examples: Sequence[Example]) -> list[float]:
+        """Of every sequence, in the order of the examples."""
+        width = len(examples[0].sequences)
+        scores = torch.zeros(len(examples), width, dtype=torch.float64, device=self._engine.device)
+        with named_failures("scoring the held-out rows"):
+            for indices, packed in self._parts(examples):
+                found = self._engine.forward_only(packed)
+                if indices:
+                    scores[indices] = found.reshape(-1, width).double()
+            found_by_all: list[float] = self._engine.all_reduce(scores, "sum").flatten().tolist()
+        return found_by_all
+
+    def _parts(self, examples: Sequence[Example]) -> list[tuple[list[int], PackedExamples]]:
+        """This rank's share, in as many micro-batches as every rank has: (which examples, packed); or no example, a stand-in."""
+        refs = [SequenceRef(group=i, completion=0, tokens=example.tokens) for i, example in enumerate(examples)]
+        made = []
+        for part in divide(refs, self._settings.ranks, self._settings.micro_batch_tokens)[self._rank]:
+            indices = [ref.group for ref in part]
+            made.append(
+                (indices, pack_examples([examples[i] for i in indices] or [self._stand_in], self._engine.device))
+            )
+        return made
+
+    @property
+    def _stand_in(self) -> Example:
+        return _STAND_IN if self._settings.kind == "pairwise" else replace(_STAND_IN, sequences=((0,),), lengths=(1,))
 
 
 def _loss(kind: Kind, score_S: Tensor, packed: PackedExamples) -> Tensor:
     return pairwise_loss(score_S) if kind == "pairwise" else pointwise_loss(score_S, packed.labels)
 
 
-def _parts(examples: Sequence[Example], tokens: int) -> Iterator[list[Example]]:
-    """Whole examples in order, as many at once as `tokens` hold."""
-    part: list[Example] = []
-    for example in examples:
-        if part and sum(e.tokens for e in part) + example.tokens > tokens:
-            yield part
-            part = []
-        part.append(example)
-    yield part
-
-
-def _scores(engine: Engine, examples: Sequence[Example], settings: Settings) -> list[float]:
-    scores: list[float] = []
-    for part in _parts(examples, settings.micro_batch_tokens):
-        scores += engine.forward_only(pack_examples(part, engine.device)).tolist()
-    return scores
-
-
-def _write(hf: Any, base: Path, out: Path, report: dict[str, Any]) -> None:
-    """The model as transformers writes it; the tokenizer's files byte by byte, as saving one may change how it splits."""
+def _write(hf: Any, weights: dict[str, Tensor], base: Path, out: Path, report: dict[str, Any]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with write_aside(out) as folder:
-        hf.save_pretrained(folder)
+        hf.save_pretrained(folder, state_dict=weights)
         for path in base.iterdir():
             kept = path.is_file() and not (folder / path.name).exists()
             if kept and not any(path.match(pattern) for pattern in WEIGHTS):
                 shutil.copyfile(path, folder / path.name)
         (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -46,6 +46,9 @@ def train(
     micro_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass.")] = 16384,
     held_out: Annotated[float, typer.Option(help="Share of the prompts that the report is about.")] = 0.05,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    ranks: Annotated[int, typer.Option(min=1, help="Processes that train together, one device each.")] = 1,
+    zero_stage: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage: what is divided over the ranks.")] = 0,
+    num_gpus: Annotated[float | None, typer.Option(min=0, help="Of each rank; 1 where there are GPUs.")] = None,
     seed: Annotated[int, typer.Option(help="Of the new head, the order and what is held out.")] = 0,
 ) -> None:
     """Train a reward model and print its report: held-out accuracy, and how much of the score is length."""
@@ -62,7 +65,9 @@ def train(
     from rich.console import Console
     from rich.progress import Progress
 
-    from learner.preference.train import Settings, train_reward_model
+    from learner.preference.train import Settings
+    from r1ray.launch.reward_model import train_reward_model
+    from r1ray.machine import this_machine
 
     settings = Settings(
         kind=kind.value,
@@ -75,7 +80,10 @@ def train(
         held_out=held_out,
         dtype=dtype,
         seed=seed,
+        ranks=ranks,
+        zero_stage=zero_stage,
     )
+    gpus = float(this_machine().gpus > 0) if num_gpus is None else num_gpus
     # DeepSpeed logs to standard output, which is the report's.
     with contextlib.redirect_stdout(sys.stderr), Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("training")
@@ -83,5 +91,5 @@ def train(
         def show(done: int, total: int, loss: float) -> None:
             bar.update(task, completed=done, total=total, description=f"training (loss {loss:.3f})")
 
-        report = train_reward_model(data, base=model, out=out, settings=settings, progress=show)
+        report = train_reward_model(data, base=model, out=out, settings=settings, num_gpus=gpus, progress=show)
     print_json(report)

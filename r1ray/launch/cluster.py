@@ -19,11 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE, QUEUE, reward_names
+from learner.preference.train import Settings
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.schema import Config
 from r1ray.control.calls import Place
 from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
-from r1ray.launch.processes import LearnerProcess, SftProcess, dump_stack
+from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 
@@ -179,6 +180,12 @@ class Cluster:
         actor = self._actor(SftProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
         name = f"learner-{rank}"
         return RayRemote(name, actor.remote(self._log(name), self.config, rank, self.vocab_hash))
+
+    def reward_model(self, rank: int, data: Path, base: Path, settings: Settings) -> RayRemote:
+        c = self.config.learner
+        actor = self._actor(RewardModelProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        name = f"learner-{rank}"
+        return RayRemote(name, actor.remote(self._log(name), data, base, settings, rank))
 
     def _transport(self) -> str:
         if self.config.sync.transport != "auto":

@@ -16,6 +16,8 @@ import ray
 from actors.processes import Logged
 from actors.remote import QUEUE, Asker, place
 from learner.actor import LearnerActor
+from learner.preference.actor import RewardModelActor
+from learner.preference.train import Settings
 from learner.sft.rank import SftActor
 from r1ray.config.schema import Config
 
@@ -70,6 +72,20 @@ class _PlacedSft(SftActor):
 
 
 class SftProcess(Logged, _PlacedSft): ...
+
+
+class _PlacedRewardModel(RewardModelActor):
+    """A RewardModelActor that says where it is."""
+
+    def __init__(self, data: Path, base: Path, settings: Settings, rank: int) -> None:
+        address = ray.util.get_node_ip_address()
+        super().__init__(data=data, base=base, settings=settings, rank=rank, address=address)
+
+    def setup(self, address: str, port: int) -> dict[str, Any]:
+        return {**super().setup(address, port), "place": place()}
+
+
+class RewardModelProcess(Logged, _PlacedRewardModel): ...
 
 
 def dump_stack(pid: int) -> str:

@@ -3,10 +3,13 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+from tests.integration.learner_support import run_ranks
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
 def write_rows(file, kind: str) -> None:
@@ -41,6 +44,54 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path)
     _, served = load_reward_model(tmp_path / "base", "cpu", "float32")
     assert scores_of(served, rows) == pytest.approx(packed, rel=1e-4, abs=1e-5)
     assert max(packed) - min(packed) > 0.01
+
+
+def three_steps(rank: int, world_size: int, port: int, folder: str, kind: str, stage: int) -> object:
+    import os
+
+    from learner.preference.train import RewardModelRank, Settings
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    settings = Settings(
+        kind=kind,
+        judge="response",
+        batch_size=6,
+        lr=1e-3,
+        max_length=64,
+        micro_batch_tokens=160,
+        held_out=0.25,
+        ranks=world_size,
+        zero_stage=stage,
+    )
+    made = RewardModelRank(data=Path(folder) / "data.jsonl", base=Path(folder) / "base", settings=settings, rank=rank)
+    assert made.setup("127.0.0.1", port)["steps"] >= 3
+    losses = [made.train_step() for _ in range(3)]
+    report = made.report()
+    made.write(Path(folder) / f"out-{world_size}-{stage}", report)
+    made.close()
+    return {"losses": losses, "report": report}
+
+
+@pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
+def test_any_number_of_ranks_and_any_stage_train_the_same_model(tmp_path, kind):
+    from safetensors.torch import load_file
+
+    from tests.integration.models import random_model, write_model
+
+    write_model(random_model(0), tmp_path / "base")
+    write_rows(tmp_path / "data.jsonl", kind)
+    (one,) = run_ranks(three_steps, 1, str(tmp_path), kind, 0)
+    expected = load_file(tmp_path / "out-1-0" / "model.safetensors")
+    for stage in (0, 3):
+        answers = run_ranks(three_steps, 2, str(tmp_path), kind, stage)
+        assert answers[0] == answers[1]
+        assert answers[0]["losses"] == pytest.approx(one["losses"], abs=1e-5)
+        found = load_file(tmp_path / f"out-2-{stage}" / "model.safetensors")
+        assert found.keys() == expected.keys()
+        # Adam's first steps are as large for a gradient of rounding errors as for any other: the mean is what must agree.
+        assert all(float((found[name] - expected[name]).abs().mean()) < 1e-4 for name in expected)
+        measured = answers[0]["report"]["held_out"]
+        assert measured["accuracy"] == pytest.approx(one["report"]["held_out"]["accuracy"])
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])

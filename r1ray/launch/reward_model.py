@@ -1,0 +1,55 @@
+"""Composition root of `r1ray reward-model train`: ranks on Ray, one device each."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from learner.preference.train import Settings
+from r1ray.config.schema import Config
+from r1ray.control.learners import LearnerGroup
+from r1ray.launch.cluster import Cluster
+
+
+def train_reward_model(
+    data: Path,
+    *,
+    base: Path,
+    out: Path,
+    settings: Settings,
+    num_gpus: float,
+    progress: Callable[[int, int, float], None],
+) -> dict[str, Any]:
+    """Train the model of the folder `base` on `data` and write it to `out` with its report, which is returned.
+
+    `num_gpus` is of each rank; `progress` gets (steps done, of how many, mean loss). Raises ConfigError for data or a model
+    that cannot be used, NumericError where a gradient is not finite, and LearnerLost where a rank dies; nothing is written then.
+    """
+    config = Config()
+    config.learner.ranks, config.learner.num_gpus = settings.ranks, num_gpus
+    deadlines = config.deadlines
+    data, base, out = data.absolute(), base.absolute(), out.absolute()
+    with tempfile.TemporaryDirectory(prefix="r1ray-reward-model-") as logs:
+        cluster = Cluster(config=config, model_path=str(base), vocab_hash="", run_dir=logs, run_id="")
+        group = LearnerGroup(
+            config, spawn=lambda rank: cluster.reward_model(rank, data, base, settings), tick=lambda: None
+        )
+        try:
+            cluster.connect("sft")
+            steps = group.start()[0]["steps"]
+            for step in range(steps):
+                what = f"train step {step} (deadlines.step_s)"
+                progress(step + 1, steps, group.call("train_step", deadline_s=deadlines.step_s, what=what)[0])
+            report: dict[str, Any] = group.call(
+                "report", deadline_s=deadlines.evaluation_s, what="score the held-out rows (deadlines.evaluation_s)"
+            )[0]
+            what = "write the model (deadlines.checkpoint_s)"
+            group.call("write", str(out), report, deadline_s=deadlines.checkpoint_s, what=what)
+        finally:
+            group.kill()
+            ray.shutdown()
+    return report
