@@ -120,4 +120,8 @@ class ReflectiveWords:
         self._pattern = re.compile(rf"(?<!\w)(?:{body})(?!\w)", re.IGNORECASE)
 
     def count(self, text: str) -> int:
-        return len(self._pattern.findall(text)) if self.words else 0
+        return len(self.spans(text))
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where they stand: [start, end) of each."""
+        return [found.span() for found in self._pattern.finditer(text)] if self.words else []

@@ -163,6 +163,7 @@ def _evaluate(w: MetricsWriter, step: int, progress: float) -> None:
                 "samples": 4,
                 "accuracy": low + (high - low) * progress,
                 "accuracy_se": 0.02,
+                "consensus": min(1.0, low + (high + 0.06 - low) * progress),
                 "greedy_accuracy": min(1.0, 0.05 + 1.1 * (high - low) * 1.2 * progress),
                 "format": 0.69 + 0.3 * progress,
                 "length": 17 + 14 * progress,

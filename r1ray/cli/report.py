@@ -1,4 +1,4 @@
-"""`r1ray report`: the page of a run, or its figures as JSON."""
+"""`r1ray report`: the page of a run or of a recipe, or a run's figures as JSON."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ def report(
         list[str] | None, typer.Option("--word", help="Count this reflective word; may be given several times.")
     ] = None,
 ) -> None:
-    """Write RUN/report.html: accuracy, length, rewards, speed, responses to read, in one self-contained page."""
+    """Write RUN/report.html: accuracy, length, rewards, speed, responses to read, in one self-contained page.
+
+    RUN may be the folder of a recipe: then the page has the figures of all of its stages.
+    """
     from r1ray.report.build import build_report
     from r1ray.report.figures import figures
+    from r1ray.report.recipe_record import is_recipe, recipe_figures
     from r1ray.responses import REFLECTIVE_WORDS
 
     if as_json:
-        print_json(figures(run))
+        print_json(recipe_figures(run) if is_recipe(run) else figures(run))
     else:
         typer.echo(build_report(run, words=words or REFLECTIVE_WORDS))

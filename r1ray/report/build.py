@@ -1,14 +1,11 @@
-"""One run folder in, one self-contained HTML page out: nothing in it is fetched, and nothing a model wrote can run.
+"""One run or recipe folder in, one self-contained HTML page out: nothing in it is fetched, and nothing a model wrote can run.
 
 page = header, held-out accuracy, four sections of small charts, responses, table of figures, facts, events
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Sequence
-from importlib.resources import files
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from r1ray.files import write_atomic
@@ -16,23 +13,47 @@ from r1ray.formatting import number, share
 from r1ray.report import sections
 from r1ray.report.charts import ChartBook
 from r1ray.report.figures import table
-from r1ray.report.markup import Markup, join, node, trusted
-from r1ray.report.panels import ANSWERS, SECTIONS, Section, accuracy_chart, chart, evaluated_chart, reflection_chart
+from r1ray.report.markup import Markup, join, node
+from r1ray.report.page import page
+from r1ray.report.panels import (
+    ANSWERS,
+    FINETUNING,
+    SECTIONS,
+    Section,
+    accuracy_chart,
+    chart,
+    evaluated_chart,
+    reflection_chart,
+)
+from r1ray.report.recipe_page import render_recipe
+from r1ray.report.recipe_record import is_recipe, load_recipe
 from r1ray.report.record import RunRecord, load_record
 from r1ray.report.story import header, name_of
 from r1ray.report.svg import Chart
 from r1ray.responses import REFLECTIVE_WORDS, ReflectiveWords
 from r1ray.runfolder import RunFolder
 
+HELD_OUT: dict[str, tuple[tuple[str, str, str, Callable[[float], str]], ...]] = {
+    ANSWERS.title: (
+        ("format", "Held-out format", "share in the asked form", share),
+        ("length", "Held-out length", "tokens, mean", number),
+    ),
+    FINETUNING.title: (
+        ("loss", "Held-out loss", "nats a token", number),
+        ("token_accuracy", "Held-out token accuracy", "share of tokens that are the most likely", share),
+    ),
+}
+"""Columns of the evaluations that are drawn in a section."""
 
-def build_report(run_dir: Path, *, words: Sequence[str] = REFLECTIVE_WORDS) -> Path:
-    """Write `report.html` into the run folder, whatever the state of the run, and return its path.
 
-    `words` are the reflective words that are counted. Raises ConfigError where `run_dir` is not a run folder.
+def build_report(folder: Path, *, words: Sequence[str] = REFLECTIVE_WORDS) -> Path:
+    """Write `report.html` into a run folder or a recipe folder, whatever its state, and return its path.
+
+    `words` are the reflective words that are counted. Raises ConfigError where `folder` is neither.
     """
-    page = render(load_record(run_dir), words)
-    path = RunFolder(run_dir).report
-    write_atomic(path, page.encode("utf-8", "replace"))  # a lone surrogate, which UTF-8 lacks, becomes a question mark
+    text = render_recipe(load_recipe(folder), words) if is_recipe(folder) else render(load_record(folder), words)
+    path = RunFolder(folder).report
+    write_atomic(path, text.encode("utf-8", "replace"))  # a lone surrogate, which UTF-8 lacks, becomes a question mark
     return path
 
 
@@ -49,20 +70,7 @@ def render(run: RunRecord, words: Sequence[str] = REFLECTIVE_WORDS) -> str:
     if run.metrics or run.evaluations:
         body.append(sections.table_of_figures(figures))
     body += [sections.facts(run), sections.events(run)]
-    style, script = (_asset(name) for name in ("style.css", "script.js"))
-    # The policy names this very script, so a text that slipped through the escaping could still not run.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    head = node(
-        "head",
-        node("meta", charset="utf-8"),
-        node("meta", http_equiv="Content-Security-Policy", content=policy),
-        node("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        node("title", f"{name_of(run)}: r1ray run report"),
-        node("style", style),
-    )
-    content = node("body", *body, book.data(), node("script", script))
-    return "<!doctype html>\n" + node("html", head, content, lang="en") + "\n"
+    return page(f"{name_of(run)}: r1ray run report", body, book)
 
 
 def _charts(run: RunRecord, book: ChartBook, words: ReflectiveWords) -> list[Markup | None]:
@@ -74,18 +82,17 @@ def _charts(run: RunRecord, book: ChartBook, words: ReflectiveWords) -> list[Mar
             return None
         return made
 
-    accuracy = keep(accuracy_chart(run), "Held-out accuracy")
-    out: list[Markup | None] = [book.large(accuracy) if accuracy else None]
-    for section in SECTIONS:
+    out: list[Markup | None] = []
+    if run.identity.use == "train":
+        accuracy = keep(accuracy_chart(run), "Held-out accuracy")
+        out.append(book.large(accuracy) if accuracy else None)
+    for section in SECTIONS[run.identity.use]:
         charts = [keep(chart(panel, run), panel.title) for panel in section.panels]
+        charts += [
+            keep(evaluated_chart(run, key, title=title, note=note, show=show), title)
+            for key, title, note, show in HELD_OUT.get(section.title, ())
+        ]
         if section is ANSWERS:
-            charts += [
-                keep(evaluated_chart(run, key, title=title, note=note, show=show), title)
-                for key, title, note, show in (
-                    ("format", "Held-out format", "share in the asked form", share),
-                    ("length", "Held-out length", "tokens, mean", number),
-                )
-            ]
             charts.append(keep(reflection_chart(run, words), "Reflective words"))
         out.append(_section(section, [book.small(c) for c in charts if c], left_out))
         left_out = []
@@ -96,7 +103,3 @@ def _section(section: Section, drawings: list[Markup], left_out: list[str]) -> M
     note = node("p", f"Left out: {'; '.join(left_out)}.", class_="left-out") if left_out else None
     grid = node("div", join(drawings), class_="grid") if drawings else None
     return node("section", node("h2", section.title), node("p", section.lead, class_="sub"), grid, note)
-
-
-def _asset(name: str) -> Markup:
-    return trusted(files("r1ray.report").joinpath(name).read_text(encoding="utf-8"))

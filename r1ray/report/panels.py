@@ -5,13 +5,13 @@ A panel without data is left out, and the page says which and why in one line.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from r1ray.formatting import number, share
 from r1ray.report.record import RunRecord
+from r1ray.report.reflection import shares
 from r1ray.report.svg import Chart, Series
 from r1ray.responses import ReflectiveWords
 
@@ -163,7 +163,30 @@ TIME = Section(
     ),
 )
 
-SECTIONS = (ANSWERS, OPTIMISATION, OFF_POLICY, TIME)
+FINETUNING = Section(
+    title="The conversations",
+    lead="How well the model continues the conversations that it is trained on: their responses only.",
+    panels=(
+        Panel(title="Loss", note="negative log-likelihood, nats a token", keys=(("sft/loss", "training"),)),
+        Panel(title="Perplexity", note="e to the loss", keys=(("sft/perplexity", "training"),)),
+        Panel(
+            title="Token accuracy",
+            note="share of tokens that are the most likely",
+            keys=(("sft/token_accuracy", "training"),),
+            show=share,
+            top=1.0,
+        ),
+    ),
+)
+
+_STEPS_OF_SFT = Section(
+    title=OPTIMISATION.title,
+    lead="Whether learning is healthy.",
+    panels=tuple(p for p in OPTIMISATION.panels if p.title in ("Gradient norm", "Learning rate", "Skipped steps")),
+)
+
+SECTIONS = {"train": (ANSWERS, OPTIMISATION, OFF_POLICY, TIME), "sft": (FINETUNING, _STEPS_OF_SFT)}
+"""By the command that a run is of."""
 
 
 def chart(panel: Panel, run: RunRecord) -> Chart | str:
@@ -236,18 +259,10 @@ def evaluated_chart(run: RunRecord, key: str, *, title: str, note: str, show: Ca
 
 def reflection_chart(run: RunRecord, words: ReflectiveWords) -> Chart | str:
     """Share of the kept responses that reconsider, in bins of at least twenty responses."""
-    rows = run.transcripts
-    bins = max(1, min(20, len(rows) // 20))
-    edges = [i * len(rows) // bins for i in range(bins + 1)]
-    points = []
-    for a, b in itertools.pairwise(edges):
-        part = rows[a:b]
-        if part:
-            hits = sum(words.count(row["text"]) > 0 for row in part)
-            points.append((sum(row["step"] for row in part) / len(part), hits / len(part)))
+    points = shares(run.transcripts, words)
     if not points:
         return "no responses were kept"
     if not any(y for _, y in points):
         return f"none of the kept responses says {', '.join(words.words)}"
-    line = Series(name="reconsider", points=tuple(points), colour=1, marked=True)
+    line = Series(name="reconsider", points=points, colour=1, marked=True)
     return Chart(title="Reflective words", note="share of kept responses with one", series=(line,), show=share)

@@ -30,8 +30,9 @@ function point(step) {
   for (const { figure, series, values, drawings } of panels) {
     const read = series.map((points) => nearest(points, step));
     read.forEach(([, value], i) => { values[i].textContent = value; });
-    // Evaluations are far apart: name the step that the value is of, not the one pointed at.
-    figure.querySelector(".at").textContent = `, step ${Math.round(read[0][0]).toLocaleString("en")}`;
+    // Evaluations are far apart: name the step that the value is of, not the one pointed at. Lines may begin late.
+    const [at] = read.reduce((a, b) => Math.abs(b[0] - step) < Math.abs(a[0] - step) ? b : a);
+    figure.querySelector(".at").textContent = `, step ${Math.round(at).toLocaleString("en")}`;
     drawings.forEach((svg) => place(svg, step));
   }
 }
@@ -57,13 +58,19 @@ for (const { drawings } of panels) {
   }
 }
 
-// Copy the table of figures. Pages opened from disk may have no clipboard of their own: then a selection is copied.
-const cells = () => [...document.querySelectorAll(".numbers tr")].map((row) => [...row.children].map((c) => c.textContent));
+// Copy a table. Pages opened from disk may have no clipboard of their own: then a selection is copied.
+const cells = (row) => [...row.children].map((c) => c.textContent.replace(/\s+/g, " ").trim());
+function rows(block) {
+  const head = block.querySelector("thead tr");
+  const body = [...block.querySelectorAll("table[data-copy] tbody tr")].map(cells);
+  return { head: head ? cells(head) : ["figure", "value"], body };
+}
+const markdown = (row) => `| ${row.map((c) => c.replace(/\|/g, "\\|")).join(" | ")} |`;
+const csv = (row) => row.map((c) => /[",\n]/.test(c) ? `"${c.replace(/"/g, '""')}"` : c).join(",");
 const formats = {
-  markdown: () => ["| figure | value |", "| --- | ---: |"]
-    .concat(cells().map((row) => `| ${row.map((c) => c.replace(/\|/g, "\\|")).join(" | ")} |`)).join("\n"),
-  csv: () => ["figure,value"]
-    .concat(cells().map((row) => row.map((c) => `"${c.replace(/"/g, '""')}"`).join(","))).join("\n"),
+  markdown: ({ head, body }) =>
+    [markdown(head), markdown(head.map((_, i) => i ? "---:" : "---")), ...body.map(markdown)].join("\n"),
+  csv: ({ head, body }) => [head, ...body].map(csv).join("\n"),
 };
 
 async function copy(text) {
@@ -80,7 +87,7 @@ async function copy(text) {
 for (const button of document.querySelectorAll("button[data-format]")) {
   const label = button.textContent;
   button.addEventListener("click", () => {
-    copy(formats[button.dataset.format]() + "\n").then(
+    copy(formats[button.dataset.format](rows(button.closest(".copyable"))) + "\n").then(
       () => { button.textContent = "Copied"; },
       (error) => { button.textContent = `Not copied: ${error.message}`; },
     ).finally(() => setTimeout(() => { button.textContent = label; }, 1600));

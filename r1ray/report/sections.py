@@ -14,6 +14,7 @@ from r1ray.metrics import Row
 from r1ray.report.figures import Figure
 from r1ray.report.markup import Markup, escape, join, node
 from r1ray.report.record import RunRecord
+from r1ray.report.tables import copyable
 from r1ray.responses import pieces
 
 SAMPLED_STEPS = 5
@@ -78,13 +79,8 @@ def table_of_figures(figures: Sequence[Figure]) -> Markup:
     """Every figure that the run has, in two columns, with buttons that copy them."""
     rows = [node("tr", node("th", f.label, scope="row"), node("td", f.text)) for f in figures if f.value is not None]
     half = (len(rows) + 1) // 2
-    tables = [node("table", *part, class_="numbers") for part in (rows[:half], rows[half:]) if part]
-    buttons = [
-        node("button", f"Copy as {label}", type="button", data_format=key)
-        for key, label in (("markdown", "Markdown"), ("csv", "CSV"))
-    ]
-    bar = node("div", *buttons, class_="bar")
-    return node("section", node("h2", "Figures"), bar, node("div", *tables, class_="columns"))
+    tables = [node("table", *part, class_="numbers", data_copy=True) for part in (rows[:half], rows[half:]) if part]
+    return node("section", node("h2", "Figures"), copyable(node("div", *tables, class_="columns")))
 
 
 def facts(run: RunRecord) -> Markup:

@@ -37,6 +37,8 @@ def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
         return ["No training step was finished yet, so there is nothing to plot."]
     value = {key: figure.value for key, figure in figures.items()}
     steps = f"{run.steps:,} training step{'s' if run.steps != 1 else ''}"
+    if run.identity.use == "sft":
+        return _finetuned(run, steps)
     out = []
     start, end = value["heldout_accuracy_start"], value["heldout_accuracy"]
     if isinstance(start, float | int) and isinstance(end, float | int) and value["heldout_step"]:
@@ -57,6 +59,18 @@ def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
     if isinstance(seconds, float):
         out.append(f"Training took {duration(seconds)} after the first step.")
     return out
+
+
+def _finetuned(run: RunRecord, steps: str) -> list[str]:
+    rows = run.evaluated(run.sources[0]) if run.sources else []
+    if len(rows) < 2:
+        return [f"{steps} of supervised fine-tuning so far."]
+    first, last = rows[0], rows[-1]
+    hits = f"{share(first['token_accuracy'])} to {share(last['token_accuracy'])}"
+    return [
+        f"Held-out loss on {run.sources[0]} went from {number(first['loss'])} to {number(last['loss'])} nats a token in {steps} "
+        f"of supervised fine-tuning, and the share of its tokens that are the most likely from {hits}."
+    ]
 
 
 _TILES = (

@@ -53,6 +53,7 @@ class Chart:
     show: Callable[[float], str]  # how a value reads
     top: float | None = None  # the highest value of the y axis, where it is known
     zero: bool = True  # the y axis includes zero
+    marks: tuple[float, ...] = ()  # steps at which something else begins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ def draw(chart: Chart, frame: Frame) -> Markup:
         base = value == 0 or value == low
         parts.append(_line(frame.left, y, frame.width - frame.right, y, "base" if base else "grid"))
         parts.append(node("text", label, x=0, y=_f(y + 4), class_="tick"))
+    parts += [_line(frame.x(x), frame.upper, frame.x(x), frame.height - frame.lower, "mark") for x in chart.marks]
     parts += _x_axis(frame)
     for series in chart.series:
         parts += _draw_series(series, frame, low, high)

@@ -68,11 +68,12 @@ class Language(Reward):
             raise ConfigError(f"language: target = {self.target!r} is unknown; there are {', '.join(NAMES.values())}")
 
     def __call__(self, sample: Sample) -> float:
-        counts = count_words(chain_of_thought(sample.response, opened=self.opened), target := self._target(sample))
+        counts = count_words(chain_of_thought(sample.response, opened=self.opened), target := self.target_of(sample))
         total = sum(counts.values())
         return counts.get(target, 0.0) / total if total else 0.0
 
-    def _target(self, sample: Sample) -> str:
+    def target_of(self, sample: Sample) -> str:
+        """The code of the target language. Raises DataError where nothing tells it."""
         named = self.target or sample.meta.get("target_language")
         if named is None:
             asked = "\n".join(m["content"] for m in sample.messages if m["role"] == "user")

@@ -12,7 +12,7 @@ from r1ray.metrics import MetricsWriter
 from r1ray.report.build import build_report
 from tests.synthetic_run import write_run
 
-VOID = {"meta", "line", "path", "circle", "polygon", "br"}
+VOID = {"meta", "line", "path", "circle", "polygon", "rect", "br"}
 
 
 class Page(HTMLParser):

@@ -1,0 +1,178 @@
+"""A recipe folder, read once: everything that its report is made of. Stages that have not run yet are there without figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from r1ray.files import read_json
+from r1ray.metrics import Row
+from r1ray.policyfolder import POLICY_KINDS, RECIPE, ancestors, main_policy
+from r1ray.report.record import RunRecord, load_record
+from r1ray.sampling.store import SampleRow, read_shard
+
+EVALUATION = "eval_"
+"""Begins the name of the stage that evaluates another stage or an input."""
+
+MOST_SAMPLES = 2000
+"""Samples of a stage whose text is looked at: enough for shares to a percent, and a page is made in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRecord:
+    """One stage. Producer: `load_recipe`. Consumers: the sections of the recipe's report."""
+
+    name: str
+    kind: str
+    doc: str
+    state: str
+    inputs: tuple[str, ...]  # names of stages and inputs, and paths
+    seconds: float | None  # wall time, None before the end
+    published: str  # what it cost elsewhere, with its source
+    lineage: Row  # empty before the end
+    run: RunRecord | None  # of rl and sft stages that have begun
+    results: tuple[Row, ...]  # of an evaluation: a row a benchmark
+    mix: Row  # report.json of a sample stage
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        return self.state == "done"
+
+    def samples(self) -> Iterator[SampleRow]:
+        """What it sampled; of many samples the first ones of every shard, so that all sources are there."""
+        shards = sorted((self.folder / "samples").glob("*.parquet"))
+        for shard in shards:
+            yield from islice(read_shard(shard), math.ceil(MOST_SAMPLES / len(shards)))
+
+    @property
+    def tokens(self) -> float | None:
+        """Tokens that it sampled or trained on, as far as its records say; None where they say nothing."""
+        if self.kind == "rl" and self.run is not None:
+            size = (self.run.setting("learner.groups_per_step") or 0) * (self.run.setting("rollout.group_size") or 0)
+            return size * math.fsum(row.get("length/mean", 0.0) for row in self.run.metrics) or None
+        if self.kind == "sft" and self.run is not None:
+            return math.fsum(row.get("batch/tokens", 0.0) for row in self.run.metrics) or None
+        if self.kind == "sample":
+            return _sampled_tokens(self.folder / "samples")
+        if self.results:
+            return math.fsum(row["length"] * row["problems"] * row["samples"] for row in self.results)
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeRecord:
+    """What stands in one recipe folder."""
+
+    name: str
+    doc: str
+    folder: Path
+    seed: int | None
+    files: tuple[str, ...]  # the recipe and its overlays
+    stages: tuple[StageRecord, ...]  # in their order
+    main: str | None  # the policy that the recipe came to
+    line: frozenset[str]  # names of the main policy and all that went into it; of everything where there is none
+
+    def stage(self, name: str) -> StageRecord | None:
+        """The stage called `name`; None where there is none."""
+        return next((stage for stage in self.stages if stage.name == name), None)
+
+    def results(self, policy: str) -> tuple[Row, ...]:
+        """The figures of a policy or an input, a row a benchmark; none where it was not evaluated."""
+        found = self.stage(EVALUATION + policy)
+        return found.results if found is not None else ()
+
+    def evaluated(self) -> list[str]:
+        """Names of the policies and inputs that were evaluated, in order; what the recipe began from first."""
+        names = [s.name.removeprefix(EVALUATION) for s in self.stages if s.name.startswith(EVALUATION) and s.results]
+        known = [stage.name for stage in self.stages]
+        return sorted(names, key=lambda name: known.index(name) if name in known else -1)
+
+    def main_line(self, kind: str) -> list[StageRecord]:
+        """The stages of a kind that the main policy stands on, itself included."""
+        return [stage for stage in self.stages if stage.kind == kind and stage.name in self.line]
+
+    def students(self) -> list[StageRecord]:
+        """Trained policies beside the main line."""
+        return [s for s in self.stages if s.kind in POLICY_KINDS and s.name not in self.line]
+
+    @property
+    def benchmark(self) -> str | None:
+        """The first benchmark: the one that sentences speak of."""
+        return next((str(row["benchmark"]) for stage in self.stages for row in stage.results), None)
+
+    def figure(self, policy: str | None, key: str) -> float | None:
+        """A figure of a policy on the first benchmark, e.g. accuracy or parts/format; None where it has none."""
+        row = next((r for r in self.results(policy or "") if r["benchmark"] == self.benchmark), None)
+        first, _, rest = key.partition("/")
+        value: Any = None if row is None else row.get(first)
+        if rest:
+            value = value.get(rest) if isinstance(value, dict) else None
+        return None if value is None else float(value)
+
+
+def is_recipe(folder: Path) -> bool:
+    """Whether a recipe was run in `folder`."""
+    return (folder / RECIPE).exists()
+
+
+def load_recipe(folder: Path) -> RecipeRecord:
+    """Read a recipe folder, finished or not. Raises IntegrityError for records that are damaged."""
+    raw = read_json(folder / RECIPE)
+    by_name: dict[str, Row] = {str(stage["name"]): stage for stage in raw["stages"]}
+    main = main_policy(by_name)
+    return RecipeRecord(
+        name=str(raw["name"]),
+        doc=str(raw.get("doc") or ""),
+        folder=folder,
+        seed=raw.get("seed"),
+        files=tuple(Path(file).name for file in raw.get("files", ())),
+        stages=tuple(_stage(folder / name, stage) for name, stage in by_name.items()),
+        main=main,
+        line=frozenset(by_name) if main is None else frozenset(ancestors(main, by_name) | {main}),
+    )
+
+
+def _stage(folder: Path, raw: Row) -> StageRecord:
+    kind = str(raw["kind"])
+    begun = kind in POLICY_KINDS and (folder / "run.json").exists()
+    return StageRecord(
+        name=str(raw["name"]),
+        kind=kind,
+        doc=str(raw.get("doc") or ""),
+        state=str(raw["state"]),
+        inputs=tuple(str(name).removeprefix("@") for name in raw["inputs"]),
+        seconds=raw.get("seconds"),
+        published=str(raw.get("published") or ""),
+        lineage=_if_there(folder / "lineage.json"),
+        run=load_record(folder) if begun else None,
+        results=tuple(_if_there(folder / "results.json").get("rows", ())) if kind == "eval" else (),
+        mix=_if_there(folder / "report.json") if kind == "sample" else {},
+        folder=folder,
+    )
+
+
+def _sampled_tokens(folder: Path) -> float | None:
+    """Of all samples; of their files only this column is read. None where there are none."""
+    from pyarrow import compute, parquet
+
+    columns = [parquet.read_table(shard, columns=["tokens"])["tokens"] for shard in folder.glob("*.parquet")]
+    return math.fsum(compute.sum(column).as_py() or 0 for column in columns) or None
+
+
+def _if_there(path: Path) -> Row:
+    return read_json(path) if path.exists() else {}
+
+
+def recipe_figures(folder: Path) -> dict[str, Any]:
+    """What `r1ray report --json` prints of a recipe: by stage state and wall time, by policy and benchmark the figures."""
+    recipe = load_recipe(folder)
+    return {
+        "main": recipe.main,
+        "stages": {s.name: {"kind": s.kind, "state": s.state, "seconds": s.seconds} for s in recipe.stages},
+        "policies": {name: {row["benchmark"]: row for row in recipe.results(name)} for name in recipe.evaluated()},
+    }

@@ -1,0 +1,153 @@
+"""What a recipe's policies do: turns, language, benchmarks, students, and what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from r1ray.formatting import number, share
+from r1ray.metrics import Row
+from r1ray.modelcard import with_error
+from r1ray.report.markup import Markup, join, node
+from r1ray.report.recipe_charts import Leg
+from r1ray.report.recipe_record import RecipeRecord, StageRecord
+from r1ray.report.reflection import RULE, Turn, turns
+from r1ray.report.tables import meter, section, table, wall_time
+from r1ray.report.wording import PURE, Wording
+from r1ray.responses import ReflectiveWords
+
+TURNS = 4
+AROUND = 700
+"""Characters of a response that are shown on each side of the word."""
+
+
+def turned(found: Sequence[Leg], words: ReflectiveWords) -> Markup | None:
+    """The first training responses in which a reflective word turns the answer right."""
+    blocks: list[Markup] = []
+    for leg in found:
+        if len(blocks) < TURNS:
+            kept = turns(leg.run.transcripts, words, TURNS - len(blocks))
+            blocks += [_turned(leg, row, made) for row, made in kept]
+    lead = f"Counted are: {', '.join(words.words)}. {RULE}"
+    if not blocks:
+        none = node("p", "No kept response has such a turn.", class_="note-below")
+        return section("Where it reconsiders", lead, none) if found else None
+    return section("Where it reconsiders", lead, *blocks)
+
+
+def _turned(leg: Leg, row: Row, made: Turn) -> Markup:
+    text = row["text"]
+    start, end = max(0, made.start - AROUND), min(len(text), made.end + AROUND)
+    left, right = (
+        ("… " if start else "") + text[start : made.start],
+        text[made.end : end] + (" …" if end < len(text) else ""),
+    )
+    shown = join([left, node("mark", text[made.start : made.end]), right])
+    question = row["prompt"] if len(row["prompt"]) <= AROUND else row["prompt"][:AROUND] + " …"
+    body = node(
+        "div",
+        node("div", question, class_="mono prompt"),
+        node("div", shown, class_="mono plain"),
+        node("div", node("b", f"from {made.before} to {made.after}"), f"  ·  {row['tokens']} tokens", class_="score"),
+        class_="sample",
+    )
+    return node("div", node("h3", leg.name, node("br"), f"step {row['step']:,}"), body, class_="step")
+
+
+def language(found: Mapping[str, Wording]) -> Markup | None:
+    """Language mixing by stage."""
+    rows = [
+        [name, meter(w.target), share(w.mixed), share(w.reflective), share(w.turned), number(w.samples)]
+        for name, w in found.items()
+        if w.samples
+    ]
+    if not rows:
+        return None
+    lead = (
+        "Share of the words of the thinking that are in the language of the question, counted as the reward does "
+        f"(formulas and code do not count); a response below {share(PURE)} is mixed. From the evaluations' samples."
+    )
+    head = ("policy", "words in the target language", "mixed responses", "with a reflective word", "turned right by it")
+    return section("Language and reflection, stage by stage", lead, table((*head, "samples looked at"), rows))
+
+
+def benchmarks(recipe: RecipeRecord, found: Mapping[str, Wording]) -> Markup | None:
+    """Every evaluated policy on every benchmark."""
+    rows = []
+    several = len({row["benchmark"] for stage in recipe.stages for row in stage.results}) > 1
+    for policy in recipe.evaluated():
+        for row in recipe.results(policy):
+            cells = [
+                policy,
+                str(row["benchmark"]),
+                with_error(row["accuracy"], row["accuracy_se"]),
+                with_error(row.get("consensus"), row.get("consensus_se")),
+                share(row["parts"].get("format")),
+                share(found[policy].by_source.get(str(row["benchmark"])) if policy in found else None),
+                number(row["length"]),
+                share(row["truncated"]),
+                f"{number(row['problems'])} × {row['samples']}",
+            ]
+            rows.append(cells if several else [cells[0], *cells[2:]])
+    if not rows:
+        return None
+    head = [
+        "policy",
+        "benchmark",
+        "accuracy",
+        "consensus",
+        "format",
+        "language",
+        "length, tokens",
+        "truncated",
+        "problems",
+    ]
+    if not several:
+        del head[1]
+    what = "" if several else f" on {recipe.benchmark}"
+    lead = (
+        f"Each policy{what}: accuracy is the mean over samples (pass@1) with its standard error over problems, consensus the "
+        "majority vote over the samples of a problem."
+    )
+    return section("Benchmarks, stage by stage", lead, table(head, rows, texts=2 if several else 1))
+
+
+def students(recipe: RecipeRecord) -> Markup | None:
+    """Students that learned from the samples of a larger model beside students trained by reinforcement learning."""
+    rows = []
+    for stage in recipe.students():
+        if recipe.results(stage.name):
+            made = "reinforcement learning" if stage.kind == "rl" else "distilled"
+            rows.append(
+                [stage.name, made, _beginning(recipe, stage), *_figures(recipe, stage.name), wall_time(stage.seconds)]
+            )
+    if not rows:
+        return None
+    lead = f"The same small models, taught by the samples of the large one or by their own trial and error; {recipe.benchmark}."
+    head = ("student", "how", "made from", "accuracy", "consensus", "length, tokens", "wall time")
+    return section("Distillation against reinforcement learning", lead, table(head, rows, texts=3))
+
+
+def _figures(recipe: RecipeRecord, policy: str) -> list[str]:
+    def with_its_error(key: str) -> str:
+        return with_error(recipe.figure(policy, key), recipe.figure(policy, f"{key}_se"))
+
+    return [with_its_error("accuracy"), with_its_error("consensus"), number(recipe.figure(policy, "length"))]
+
+
+def _beginning(recipe: RecipeRecord, stage: StageRecord) -> str:
+    return ", ".join(name.rsplit("/", 1)[-1] for name in stage.inputs)
+
+
+def published(recipe: RecipeRecord) -> Markup | None:
+    """What others measured on the benchmarks of this recipe, marked as such."""
+    told = {str(row["benchmark"]): row.get("published") or [] for stage in recipe.stages for row in stage.results}
+    rows = [
+        [f"{p['model']} (published)", name, share(p["accuracy"]), share(p.get("consensus")), str(p["source"])]
+        for name, each in told.items()
+        for p in each
+    ]
+    if not rows:
+        return None
+    lead = "Not measured here. v1: arXiv 2501.12948v1; N: the Nature version, s41586-025-09422-z."
+    head = ("model", "benchmark", "accuracy", "consensus of 64", "source")
+    return section("Published figures", lead, table(head, rows, texts=2))

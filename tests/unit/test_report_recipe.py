@@ -1,0 +1,270 @@
+"""The page of a recipe: all of its parts, out of whole and young folders, safe and of bounded size."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from typer.testing import CliRunner
+
+from r1ray.cli import build_app
+from r1ray.errors import IntegrityError
+from r1ray.report.build import build_report
+from r1ray.report.recipe_record import MOST_SAMPLES, load_recipe
+from r1ray.report.reflection import turn, turns
+from r1ray.report.tables import meter
+from r1ray.report.wording import wording
+from r1ray.responses import ReflectiveWords
+from r1ray.sampling.store import Part, SampleRow, write_shard
+from tests.synthetic_recipe import write_recipe
+from tests.unit.test_report_page import HOSTILE, Page, page_of
+
+WORDS = ReflectiveWords()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_recipe(tmp_path_factory.mktemp("recipe") / "r1")
+
+
+def rows_of(page: Page, first: str) -> list[str]:
+    """The figures of a table's row, by its first cell; of the first table that has it."""
+    text = page.source.split(f'<th scope="row">{first}</th>', 1)[1].split("</tr>", 1)[0]
+    return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", text)]
+
+
+def read(folder) -> Page:
+    page = page_of(folder)
+    page.source = (folder / "report.html").read_text(encoding="utf-8")
+    return page
+
+
+def test_the_page_has_the_papers_figures(folder):
+    page = read(folder)
+    assert page.texts["h2"] == [
+        "Over the training steps",
+        "Where it reconsiders",
+        "Language and reflection, stage by stage",
+        "Benchmarks, stage by stage",
+        "Distillation against reinforcement learning",
+        "Published figures",
+        "Data: cold_start",
+        "Data: rejection",
+        "Cost, stage by stage",
+        "Lineage",
+    ]
+    charts = page.texts["h3"]
+    for wanted in ("Held-out accuracy", "Response length", "Reflective words", "Right format"):
+        assert wanted in charts
+    legend = " ".join(page.texts["span"])
+    for wanted in ("r1_zero", "r1_zero, consensus", "reasoning_rl", "rl_all"):
+        assert wanted in legend
+    assert "student_rl" not in legend  # its steps are not of this model
+
+
+def test_the_header_says_what_it_came_to(folder):
+    recipe = load_recipe(folder)
+    text = " ".join(read(folder).texts["p"])
+    assert recipe.main == "rl_all"
+    accuracy = recipe.figure("rl_all", "accuracy")
+    assert accuracy is not None
+    assert f"rl_all solves {100 * accuracy:.0f}%" in text
+    assert re.search(r"Words of the thinking in the language of the question: 6\d% after r1_zero, 9\d% now\.", text)
+    assert re.search(r"A distilled student reaches \d+% against \d+% of the same student", text)
+
+
+def test_stages_share_one_axis_of_steps(folder):
+    page = read(folder)
+    data = json.loads(page.texts["script"][0])
+    assert data["last"] == 40 + 24 + 24
+    lines = data["panels"][0]  # accuracy, two a stage
+    assert [(line[0][0], line[-1][0]) for line in lines[::2]] == [(0, 40), (40, 64), (64, 88)]
+    assert page.source.count('class="mark"') >= 2
+
+
+def test_every_policy_has_its_row_with_errors(folder):
+    page = read(folder)
+    shown = rows_of(after(page, "Benchmarks, stage by stage"), "rl_all")
+    assert shown[0] == "bus"
+    assert re.fullmatch(r"\d+\.\d ± \d+\.\d %", shown[1])
+    assert re.fullmatch(r"\d+\.\d ± \d+\.\d %", shown[2])
+    assert shown[3] == "100%"
+    assert shown[4].startswith("9")  # language
+
+
+def after(page: Page, title: str) -> Page:
+    """The page from the section `title` on."""
+    rest = Page("")
+    rest.source = page.source.split(f"<h2>{title}</h2>", 1)[1]
+    return rest
+
+
+def test_language_is_counted_in_the_samples(folder):
+    before, now = (rows_of(read(folder), name) for name in ("r1_zero", "rl_all"))
+    assert 50 < int(before[0].rstrip("%")) < 70
+    assert int(now[0].rstrip("%")) > 95
+    assert int(before[1].rstrip("%")) > 90  # mixed responses
+    assert before[4] == "192"
+
+
+def test_students_stand_beside_each_other(folder):
+    page = after(read(folder), "Distillation against reinforcement learning")
+    assert rows_of(page, "distill")[:2] == ["distilled", "student_base, rejection"]
+    assert rows_of(page, "student_rl")[:2] == ["reinforcement learning", "student_base"]
+
+
+def test_what_was_published_is_marked(folder):
+    page = read(folder)
+    assert rows_of(page, "DeepSeek-R1 (published)")[1:] == ["80%", "–", "v1"]
+    data = after(page, "Data: rejection")
+    assert rows_of(data, "math (published)")[3:5] == ["395,285", "49%"]
+    assert rows_of(data, "bus")[:5] == ["512", "2,048", "1,760", "1,048", "84%"]
+    assert "(published)" not in page.source.split("<h2>Data: cold_start</h2>")[1].split("<h2>")[0]
+
+
+def test_cost_adds_up(folder):
+    page = after(read(folder), "Cost, stage by stage")
+    assert rows_of(page, "r1_zero")[:3] == ["rl", "done", "3m 30s"]
+    assert rows_of(page, "evaluations")[1] == "8 of 8 done"
+    assert rows_of(page, "cold_start_sft")[4] == "38,000"
+    assert rows_of(page, "all")[2:4] == ["19m 03s", "100%"]
+
+
+def test_tables_can_be_copied(folder):
+    page = read(folder)
+    buttons = [a["data-format"] for tag, a in page.elements if tag == "button"]
+    tables = [a for tag, a in page.elements if tag == "table" and "data-copy" in a]
+    assert buttons == ["markdown", "csv"] * len(tables)
+    assert page.count("table") == len(tables)
+
+
+def test_a_young_recipe_has_a_sensible_page(tmp_path):
+    page = read(write_recipe(tmp_path / "none", done=0))
+    assert "No policy of this recipe is trained and evaluated yet." in " ".join(page.texts["p"])
+    assert page.texts["h2"] == ["Cost, stage by stage", "Lineage"]
+    page = read(write_recipe(tmp_path / "two", done=2, problems=8))
+    assert "r1_zero solves" in " ".join(page.texts["p"])
+    assert "Distillation against reinforcement learning" not in page.texts["h2"]
+    assert rows_of(after(page, "Cost, stage by stage"), "rl_all")[:3] == ["rl", "to do", "–"]
+
+
+def test_what_a_recipe_or_a_model_says_is_text(tmp_path):
+    folder = write_recipe(tmp_path / "r1", done=2, problems=8)
+    record = json.loads((folder / "recipe.json").read_text())
+    record["doc"] = record["stages"][0]["doc"] = record["name"] = HOSTILE
+    (folder / "recipe.json").write_text(json.dumps(record))
+    path = folder / "r1_zero" / "transcripts.jsonl"
+    said = json.loads(path.read_text().splitlines()[0])
+    said["text"] = f"<think>it is 3 {HOSTILE} wait it is 4</think><answer>4</answer>"
+    said |= {"prompt": HOSTILE, "parts": {"accuracy": 1.0}, "prompt_id": "hostile"}
+    path.write_text(json.dumps(said) + "\n" + path.read_text())
+    page = read(folder)
+    assert page.count("script") == 2
+    assert page.count("img") == 0
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert page.texts["mark"][0] == "wait"
+    assert not re.search(r"https?://|@import|url\(|\bsrc=\"", page.source)
+
+
+def test_large_samples_are_cut(tmp_path):
+    folder = write_recipe(tmp_path / "r1", done=2, problems=8)
+    row = next(iter(load_recipe(folder).stage("eval_r1_zero").samples()))
+    shard = [SampleRow(**{**{k: getattr(row, k) for k in SampleRow.__slots__}, "sample": k}) for k in range(3000)]
+    write_shard(folder / "eval_r1_zero" / "samples", Part(source="bus", start=8, stop=9), shard)
+    seen = list(load_recipe(folder).stage("eval_r1_zero").samples())
+    assert len(seen) <= MOST_SAMPLES
+    assert {s.source for s in seen} == {"bus", "bus-long"}
+
+    path = folder / "r1_zero" / "transcripts.jsonl"
+    said = json.loads(path.read_text().splitlines()[0])
+    said["text"] = "<think>" + "so " * 100_000 + "it is 3 wait it is 4" + " so" * 100_000 + "</think><answer>4</answer>"
+    said |= {"parts": {"accuracy": 1.0}, "prompt_id": "endless"}
+    path.write_text(json.dumps(said) + "\n" + path.read_text())
+    page = read(folder)
+    assert page.texts["mark"]
+    assert len(page.source) < 200_000
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    folder = write_recipe(tmp_path / "r1", done=2, problems=8)
+    (folder / "eval_r1_zero" / "results.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"results\.json"):
+        build_report(folder)
+
+
+def test_figures_as_json(folder):
+    result = CliRunner().invoke(build_app(), ["report", str(folder), "--json"])
+    found = json.loads(result.stdout)
+    assert found["main"] == "rl_all"
+    assert found["stages"]["distill"] == {"kind": "sft", "state": "done", "seconds": 27.0}
+    assert found["policies"]["distill"]["bus"]["problems"] == 24
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("<think>7+5=11, wait, 7+5=12</think><answer>12</answer>", ("11", "12")),
+        ("<think>7 A+5: 11, wait, let me check. 7+5=12\nB-3: 9</think><answer>9</answer>", ("11", "12")),
+        ("<think>That gives 1,000. However, it is 1,001</think> so \\boxed{1001}", ("1000", "1001")),
+        ("<think>it is 12. wait, 12 it is</think><answer>12</answer>", None),  # confirms
+        ("<think>it is 11. wait, 11 it is</think><answer>12</answer>", None),  # the word changes nothing
+        ("<think>12, wait, 13, no: 12</think><answer>12</answer>", None),  # it was right before
+        ("<think>7+5=12</think><answer>12</answer>", None),
+        ("<think>11 awaits 12</think><answer>12</answer>", None),
+        ("", None),
+    ],
+)
+def test_a_turn_is_from_another_number_to_a_right_answer(text, wanted):
+    found = turn(text, True, WORDS)
+    assert (None if found is None else (found.before, found.after)) == wanted
+    assert turn(text, False, WORDS) is None
+
+
+def test_the_first_turns_are_shown_one_of_a_prompt():
+    text = "<think>11 wait 12</think><answer>12</answer>"
+    rows = [
+        {"step": i, "text": text, "prompt_id": prompt, "parts": {"accuracy/bus": right}}
+        for i, (prompt, right) in enumerate([("a", 0.0), ("a", 1.0), ("a", 1.0), ("b", 1.0), ("c", 1.0)])
+    ]
+    assert [row["step"] for row, _ in turns(rows, WORDS, 2)] == [1, 3]
+
+
+def test_wording_by_hand():
+    def sample(thinking: str, language: str | None, question: str = "12 + 5") -> SampleRow:
+        return SampleRow(
+            source="bus",
+            prompt_id="p",
+            index=0,
+            sample=0,
+            messages=({"role": "user", "content": question},),
+            answer="17",
+            meta={"target_language": language} if language else {},
+            response=f"<think>{thinking}</think><answer>17</answer>",
+            tokens=1,
+            finish_reason="stop",
+            reward=1.0,
+            parts={"accuracy": 1.0},
+            error=None,
+            answer_text="17",
+        )
+
+    rows = [
+        sample("the people are on the bus", "en"),
+        sample("the people 上车上车上车上车上车", "en"),  # two words of five
+        sample("12+5=16 wait 12+5=17", "en"),
+        sample("12+5=17", "en"),  # no words
+        sample("they go", None),  # a question without words has no language
+    ]
+    found = wording(rows, WORDS)
+    assert found.samples == 5
+    assert found.target == pytest.approx((1 + 2 / (2 + 10 * 0.6) + 1) / 3)
+    assert found.mixed == pytest.approx(1 / 3)
+    assert (found.reflective, found.turned) == (0.2, 0.2)
+    empty = wording([], WORDS)
+    assert (empty.samples, empty.target, empty.reflective) == (0, None, None)
+
+
+def test_a_meter_stays_in_its_box():
+    assert 'width="100.0"' in meter(1.2)
+    assert meter(None) == "–"
