@@ -74,14 +74,6 @@ KINDS: dict[str, Kind] = {
             gives="data",
         ),
         Kind(
-            name="tiny_data",
-            command=("tiny-data",),
-            options={"about": "text", "count": "whole"},
-            needed=("about",),
-            output="data.jsonl",
-            gives="data",
-        ),
-        Kind(
             name="rl",
             command=("train",),
             use="train",
