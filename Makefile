@@ -1,6 +1,7 @@
 # make            what there is
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
+# make recipe     all stages of R1 with the embedded models, and their report; started again it goes on
 # make test       everything that CI runs
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
 
@@ -27,7 +28,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install run test unit lint chaos chaos-short gpu-check clean
+.PHONY: help install run recipe test unit lint chaos chaos-short gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -55,6 +56,11 @@ comma := ,
 run: install
 	$(BIN)/r1ray train conf/tiny.yaml --fresh run.seed=$(SEED) run.steps=$(STEPS)
 	$(BIN)/r1ray verify runs/tiny
+
+# Started again it goes on where it was; finished stages are skipped.
+recipe: install
+	$(BIN)/r1ray recipe conf/recipes/r1.yaml --model-overlay conf/recipes/r1.tiny.yaml
+	$(BIN)/r1ray report runs/r1-tiny
 
 # The sandbox for code that models write; its tests say so where it is missing.
 .venv/sandbox: | install
