@@ -37,7 +37,9 @@ def _sentences(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[str]:
     if recipe.main is None or accuracy is None:
         return ["No policy of this recipe is trained and evaluated yet."]
     error = recipe.figure(recipe.main, "accuracy_se")
-    text = f"{recipe.main} solves {share(accuracy)}{f' (± {share(error)})' if error else ''} of {recipe.benchmark}"
+    text = (
+        f"{recipe.main} solves {share(accuracy)}{f' (± {share(error)})' if error else ''} of {_short(recipe.benchmark)}"
+    )
     first = first_policy(recipe)
     before = recipe.figure(first, "accuracy")
     out = [f"{text}, {first} {share(before)}." if before is not None else f"{text}."]
@@ -54,15 +56,19 @@ def _sentences(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[str]:
     return out
 
 
+def _short(benchmark: str | None) -> str:
+    """Without its parameters."""
+    return (benchmark or "").partition(":")[0]
+
+
 def _before_and_after(recipe: RecipeRecord, found: Mapping[str, Wording]) -> tuple[str, float, float] | None:
     """The first reinforcement learning and what it mixed, and what the main policy still mixes."""
     first = next((stage.name for stage in recipe.main_line("rl")), None)
     if first is None or recipe.main is None or first == recipe.main:
         return None
     before, after = found.get(first), found.get(recipe.main)
-    if before is None or after is None or before.target is None or after.target is None:
-        return None
-    return first, before.target, after.target
+    worst, now = (None if w is None else w.by_source.get(recipe.benchmark or "") for w in (before, after))
+    return None if worst is None or now is None else (first, worst, now)
 
 
 def _best(recipe: RecipeRecord, kind: str) -> StageRecord | None:
@@ -75,7 +81,7 @@ def _tiles(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[Markup]:
     first = first_policy(recipe)
     tiles: list[tuple[str, str, str | None]] = []
     for key, label in (
-        ("accuracy", f"Accuracy, {recipe.benchmark}"),
+        ("accuracy", f"Accuracy, {_short(recipe.benchmark)}"),
         ("consensus", "Majority vote"),
         ("parts/format", "Right format"),
     ):
