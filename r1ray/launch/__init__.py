@@ -10,11 +10,8 @@ driver (this process): Controller, Fleet, WeightSync, Evaluator
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import ray
 
@@ -23,17 +20,16 @@ from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
 from r1ray.control.controller import Controller, Parts
-from r1ray.control.fleet import Fleet, FleetSettings
-from r1ray.control.health import HealthLimits
+from r1ray.control.fleet import Fleet
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
 from r1ray.control.stalls import Stalls
-from r1ray.control.standing import Budget, StandingActors
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
+from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.machine import this_machine
@@ -126,7 +122,7 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
             queue=queue,
             learners=lambda tick: LearnerGroup(config, spawn=cluster.learner, tick=tick),
             fleet=fleet,
-            standing=_standing(cluster, queue, writer),
+            standing=standing_actors(cluster, writer.event, queue=queue),
             stalls=stalls,
             progress=progress,
             stop=stop,
@@ -150,36 +146,9 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
         writer.event(state)
 
 
-def _limits(config: Config) -> HealthLimits:
-    deadlines = config.deadlines
-    return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
-
-
-def _standing(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> StandingActors:
-    recovery = cluster.config.recovery
-    kinds: list[tuple[Budget, Sequence[Remote]]] = [
-        (Budget(restarts=recovery.queue_restarts, key="recovery.queue_restarts"), [queue]),
-        (Budget(restarts=recovery.worker_restarts, key="recovery.worker_restarts"), cluster.rewards()),
-    ]
-    return StandingActors(kinds, limits=_limits(cluster.config), on_event=writer.event)
-
-
 def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
-    def spawn(name: str) -> tuple[Remote, Future[Any]]:
-        remote = cluster.rollout(name)
-        return remote, remote.call("start")
-
-    config = cluster.config
-    settings = FleetSettings(
-        workers=config.rollout.workers,
-        max_workers=config.rollout.max_workers,
-        restart_budget=config.recovery.worker_restarts,
-        limits=_limits(config),
-        drain_s=config.deadlines.shutdown_s,
-    )
-
     def release(name: str) -> None:
         # Not waited for: the lease's own deadline stands behind it.
         queue.call("release_worker", name)
 
-    return Fleet(settings, spawn=spawn, release=release, on_event=writer.event)
+    return rollout_fleet(cluster, "train", release=release, on_event=writer.event)

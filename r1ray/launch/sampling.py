@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import ray
 
 from r1ray.config.checks import Use
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
-from r1ray.control.calls import Remote
-from r1ray.control.fleet import Fleet, FleetSettings
-from r1ray.control.health import HealthLimits
-from r1ray.control.standing import Budget, StandingActors
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
+from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.launch.told import Told
 from r1ray.machine import this_machine
 from r1ray.metrics import MetricsWriter
@@ -90,8 +85,9 @@ def run_sampling(
         stop_on_signals(stop, view, UNDER_WAY)  # again: Ray has put handlers of its own in their place
         told = Told(folder, view, kind=use, phase="sampling", unit="prompts")
         parts = JobParts(
-            fleet=_fleet(cluster, writer, use),
-            standing=_standing(cluster, writer),
+            # Nobody leases here, so nothing has to be handed back for a worker that dies.
+            fleet=rollout_fleet(cluster, use, release=lambda name: None, on_event=writer.event),
+            standing=standing_actors(cluster, writer.event),
             folder=folder,
             samples=folder.path / samples,
             writer=writer,
@@ -119,30 +115,3 @@ def _run(job: SamplingJob, told: Told, writer: MetricsWriter) -> bool:
     finally:
         told.end(state, message)
         ray.shutdown()
-
-
-def _limits(config: Config) -> HealthLimits:
-    deadlines = config.deadlines
-    return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
-
-
-def _standing(cluster: Cluster, writer: MetricsWriter) -> StandingActors:
-    budget = Budget(restarts=cluster.config.recovery.worker_restarts, key="recovery.worker_restarts")
-    return StandingActors([(budget, cluster.rewards())], limits=_limits(cluster.config), on_event=writer.event)
-
-
-def _fleet(cluster: Cluster, writer: MetricsWriter, use: Use) -> Fleet:
-    def spawn(name: str) -> tuple[Remote, Future[Any]]:
-        remote = cluster.rollout(name, use)
-        return remote, remote.call("start")
-
-    config = cluster.config
-    settings = FleetSettings(
-        workers=config.rollout.workers,
-        max_workers=config.rollout.max_workers,
-        restart_budget=config.recovery.worker_restarts,
-        limits=_limits(config),
-        drain_s=config.deadlines.shutdown_s,
-    )
-    # Nobody leases here, so nothing has to be handed back for a worker that dies.
-    return Fleet(settings, spawn=spawn, release=lambda name: None, on_event=writer.event)

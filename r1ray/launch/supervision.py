@@ -1,0 +1,52 @@
+"""The supervision that every kind of run with rollout workers has, out of the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from r1ray.config.checks import Use
+from r1ray.config.schema import Config
+from r1ray.control.calls import Remote
+from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.health import HealthLimits
+from r1ray.control.standing import Budget, StandingActors
+from r1ray.launch.cluster import Cluster
+
+OnEvent = Callable[..., None]
+
+
+def health_limits(config: Config) -> HealthLimits:
+    """How long a process may be silent."""
+    deadlines = config.deadlines
+    return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
+
+
+def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None = None) -> StandingActors:
+    """The reward workers, and the queue where there is one."""
+    recovery = cluster.config.recovery
+    kinds: list[tuple[Budget, Sequence[Remote]]] = []
+    if queue is not None:
+        kinds.append((Budget(restarts=recovery.queue_restarts, key="recovery.queue_restarts"), [queue]))
+    budget = Budget(restarts=recovery.worker_restarts, key="recovery.worker_restarts")
+    kinds.append((budget, cluster.rewards()))
+    return StandingActors(kinds, limits=health_limits(cluster.config), on_event=on_event)
+
+
+def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str], None], on_event: OnEvent) -> Fleet:
+    """The rollout workers; `release(name)` hands back what a lost one had leased."""
+
+    def spawn(name: str) -> tuple[Remote, Future[Any]]:
+        remote = cluster.rollout(name, use)
+        return remote, remote.call("start")
+
+    config = cluster.config
+    settings = FleetSettings(
+        workers=config.rollout.workers,
+        max_workers=config.rollout.max_workers,
+        restart_budget=config.recovery.worker_restarts,
+        limits=health_limits(config),
+        drain_s=config.deadlines.shutdown_s,
+    )
+    return Fleet(settings, spawn=spawn, release=release, on_event=on_event)
