@@ -77,7 +77,7 @@ def as_json(recipe: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
 
 
 def _state(standing: Standing) -> Text:
-    names = {"begun": "killed inside"}
+    names = {"begun": "stale" if standing.why else "killed inside"}
     told = "inputs are not there" if standing.lacks else standing.why
     why = f" ({told})" if told else ""
     return Text(names.get(standing.state, standing.state) + why, style=STYLES[standing.state])

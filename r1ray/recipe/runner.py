@@ -13,7 +13,7 @@ from r1ray.files import write_atomic
 from r1ray.recipe import folder, record
 from r1ray.recipe.child import Child, Signals, started
 from r1ray.recipe.digests import digest
-from r1ray.recipe.lineage import Begun, Lineage, code_versions, now
+from r1ray.recipe.lineage import LINEAGE, Begun, Lineage, code_versions, now
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.screen import Screen, last_line
 from r1ray.recipe.standing import Standing, assess, assess_all
@@ -104,10 +104,11 @@ class Runner:
                 continue
             if signals.code is None:
                 if standing.state == "stale" or (standing.state == "begun" and not task.kind.resumes):
-                    if standing.why:
-                        self._screen.line(f"{'':>8}{task.name}: {standing.why}")
+                    self._tell(task, standing.why)
                     self._set_aside(task)
                     standing = assess(task)
+                elif standing.state == "begun":
+                    self._tell(task, standing.why)
                 self._states[task.name] = "running"
                 self._record()
                 self._stage(task, standing, place, signals)
@@ -121,6 +122,7 @@ class Runner:
     def _stage(self, task: Task, standing: Standing, place: str, signals: Signals) -> None:
         """Run one stage to its end and write its lineage. Raises StageFailed."""
         resume = standing.state == "begun" and (task.folder / "run.json").exists()
+        (task.folder / LINEAGE).unlink(missing_ok=True)
         begun = folder.prepare(task, standing)
         words = task.command(resume=resume)
         self._screen.stage(place, task.name, "resumes" if resume else "runs", None, f"log: {task.log}")
@@ -202,6 +204,10 @@ class Runner:
             self._screen.line(f"{'':>8}{task.name}: what was there is kept as {aside}")
         if begun is not None:
             begun.forget(task)
+
+    def _tell(self, task: Task, why: str) -> None:
+        if why:
+            self._screen.line(f"{'':>8}{task.name}: {why}")
 
     def _again(self) -> str:
         first, *overlays = self._recipe.files

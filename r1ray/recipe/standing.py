@@ -45,6 +45,11 @@ def assess(task: Task, waits_for: str | None = None) -> Standing:
             {reference: entry["digest"] for reference, entry in lineage.inputs.items()}, inputs
         )
         why = why or _output_changed(task, lineage)
+        digests = {reference: entry["digest"] for reference, entry in lineage.inputs.items()}
+        if why and _same_samples(task, lineage.meaning, digests, inputs):
+            attempts = begun.attempts if begun else []
+            again = Begun(meaning=task.meaning, inputs=inputs, attempts=attempts)
+            return Standing(state="begun", why=f"{why}; its samples stay", inputs=inputs, begun=again)
         state: State = "stale" if why else "done"
         return Standing(state=state, why=why, inputs=inputs, lineage=lineage, begun=begun)
     if begun is None:
@@ -53,6 +58,9 @@ def assess(task: Task, waits_for: str | None = None) -> Standing:
     if not task.folder.exists():
         return Standing(state="to do", inputs=inputs)
     why = _changed(begun.meaning, task.meaning) or _inputs_changed(begun.inputs, inputs)
+    if why and _same_samples(task, begun.meaning, begun.inputs, inputs):
+        begun, why = Begun(meaning=task.meaning, inputs=inputs, attempts=begun.attempts), f"{why}; its samples stay"
+        return Standing(state="begun", why=why, inputs=inputs, begun=begun)
     return Standing(state="stale" if why else "begun", why=why, inputs=inputs, begun=begun)
 
 
@@ -78,6 +86,22 @@ def assess_all(tasks: tuple[Task, ...]) -> dict[str, Standing]:
         else:
             found[task.name] = assess(task, waiting(task, pending))
     return found
+
+
+def _same_samples(
+    task: Task, meaning: Mapping[str, Any], digests: Mapping[str, str], inputs: Mapping[str, str]
+) -> bool:
+    """Whether only the curation differs, so that the samples which are there need not be taken again."""
+    if task.kind.name != "sample" or not task.folder.exists():
+        return False
+
+    def of_sampling(config: Mapping[str, Any]) -> dict[str, Any]:
+        plain: dict[str, Any] = json.loads(json.dumps(config))
+        return {key: value for key, value in plain.items() if not key.startswith("curation.")}
+
+    early = [read.reference for read in task.reads if not read.late]
+    same = all(digests.get(reference) == inputs[reference] for reference in early)
+    return same and of_sampling(meaning["config"]) == of_sampling(task.meaning["config"])
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ class Read:
     path: Path
     stage: str | None  # whose output it is; None: from outside
     hub: bool = False  # a name on the Hugging Face hub, where it is no path here
+    late: bool = False  # read when all samples are there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +143,14 @@ def _reads(stage: Stage, config: Config | None, references: References) -> tuple
     """Everything that the stage reads, each once. Raises ConfigError for a reference that cannot be."""
     found: dict[str, Read] = {}
     stated = list(_paths(stage, config))
+    general = [text for text, _, _ in _late_paths(stage, config)]
+    stated += _late_paths(stage, config)
     for text, wanted, hub in stated:
         if text not in found:
             path, producer = references.look_up(text, stage.name, wanted)
-            found[text] = Read(reference=text, path=path, stage=producer, hub=hub and not text.startswith("@"))
+            late = text in general and not any(t == text for t, _, _ in stated[: len(stated) - len(general)])
+            here = hub and not text.startswith("@")
+            found[text] = Read(reference=text, path=path, stage=producer, hub=here, late=late)
     everything = [asdict(config) if config else {}, dict(stage.options)]
     strange = Counter(references.within(everything)) - Counter(text for text, _, _ in stated)
     if strange:
@@ -171,8 +176,13 @@ def _paths(stage: Stage, config: Config | None) -> Iterator[tuple[str, str, bool
     for reward in config.rewards if "rewards" in uses else []:
         if isinstance(path := reward.params.get("path"), str):
             yield path, "model", False
-    for general in config.curation.general if "curation" in uses else []:
-        yield general.path, "data", general.kind == "hf"
+
+
+def _late_paths(stage: Stage, config: Config | None) -> list[tuple[str, str, bool]]:
+    """The same of what is read only when all samples are there."""
+    if config is None or "curation" not in KINDS[stage.kind].sections:
+        return []
+    return [(general.path, "data", general.kind == "hf") for general in config.curation.general]
 
 
 def _meaning(config: Config, kind: Kind) -> dict[str, Any]:

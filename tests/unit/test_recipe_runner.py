@@ -75,6 +75,26 @@ def test_a_changed_value_runs_the_stage_and_what_reads_from_it_again() -> None:
     assert stages_run() == ["zero", "eval_zero", "cold", "tuned", "eval_tuned"]
 
 
+def test_another_curation_keeps_the_samples() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    path.write_text(RECIPE.replace("limit: 8}]}", "limit: 8}]}\n      curation: {per_prompt: 2}"))
+    assert run(path) == 0
+    assert "cold: curation.per_prompt changed; its samples stay" in Path("screen").read_text()
+    assert stages_run() == []  # the script had done all its steps
+    assert not Path("out/cold.1").exists()
+    lineage = json.loads(Path("out/cold/lineage.json").read_text())
+    assert lineage["meaning"]["config"]["curation.per_prompt"] == 2
+    assert lineage["attempts"] == 2
+    assert run(path) == 0
+    path.write_text(
+        RECIPE.replace("limit: 8}]}", "limit: 8}]}\n      curation: {per_prompt: 2}\n      rollout: {top_p: 0.9}")
+    )
+    run(path)
+    assert stages_run() == ["cold"]
+
+
 def test_what_only_says_how_fast_and_where_leaves_a_finished_stage_finished() -> None:
     path = write_recipe()
     run(path)
