@@ -12,8 +12,11 @@ from typing import Literal
 Kind = Literal["thinking", "answer", "plain"]
 Piece = tuple[Kind, str]
 
-REFLECTIVE_WORDS = ("wait", "let me check", "however", "hmm", "actually", "alternatively", "on second thought")
-"""Words that the R1 paper and its reproductions count as signs of self-correction."""
+REFLECTIVE_WORDS = (
+    *("wait", "let me check", "however", "hmm", "actually", "alternatively", "on second thought"),
+    *("等等", "等一下", "不对", "让我检查", "再想想"),
+)
+"""Words that the R1 paper and its reproductions count as signs of self-correction, and their likes in Chinese."""
 
 _NEXT: dict[Kind, dict[str, Kind]] = {
     "plain": {"<think>": "thinking", "<answer>": "answer"},
@@ -112,12 +115,12 @@ class Apart:
 
 
 class ReflectiveWords:
-    """Counts whole words and phrases, whatever their case."""
+    """Counts whole words and phrases, whatever their case; in scripts without spaces, wherever they stand."""
 
     def __init__(self, words: Sequence[str] = REFLECTIVE_WORDS) -> None:
         self.words = tuple(words)
-        body = "|".join(re.escape(word).replace(r"\ ", r"\s+") for word in sorted(words, key=len, reverse=True))
-        self._pattern = re.compile(rf"(?<!\w)(?:{body})(?!\w)", re.IGNORECASE)
+        body = "|".join(map(_pattern, sorted(words, key=len, reverse=True)))
+        self._pattern = re.compile(body, re.IGNORECASE)
 
     def count(self, text: str) -> int:
         return len(self.spans(text))
@@ -125,3 +128,8 @@ class ReflectiveWords:
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where they stand: [start, end) of each."""
         return [found.span() for found in self._pattern.finditer(text)] if self.words else []
+
+
+def _pattern(word: str) -> str:
+    body = re.escape(word).replace(r"\ ", r"\s+")
+    return rf"(?<!\w){body}(?!\w)" if word.isascii() else body

@@ -28,7 +28,7 @@ def render_recipe(recipe: RecipeRecord, words: Sequence[str] = REFLECTIVE_WORDS)
     body: list[Markup | None] = [
         header(recipe, found),
         over_steps(over, book, counted),
-        sections.turned(over, counted),
+        sections.turned(over, found, counted),
         sections.language(found),
         sections.benchmarks(recipe, found),
         sections.students(recipe),

@@ -123,10 +123,18 @@ def lineage(recipe: RecipeRecord) -> Markup:
 
 
 def _facts(recipe: RecipeRecord) -> str:
-    codes = dict.fromkeys(", ".join(f"{k} {v}" for k, v in s.lineage.get("code", {}).items()) for s in recipe.stages)
-    versions = "; ".join(code for code in codes if code)
-    told = [f"Recipe: {', '.join(recipe.files) or recipe.name}, seed {recipe.seed}."]
-    return " ".join([*told, f"Versions: {versions}." if versions else ""]).strip()
+    """Versions that all stages share once, others with all of their values."""
+    values: dict[str, dict[str, None]] = {}
+    for stage in recipe.stages:
+        for name, value in stage.lineage.get("code", {}).items():
+            values.setdefault(name, {})[_commit(value) if name == "commit" else str(value)] = None
+    versions = ", ".join(f"{name} {' and '.join(each)}" for name, each in values.items())
+    told = f"Recipe: {', '.join(recipe.files) or recipe.name}, seed {recipe.seed}."
+    return f"{told} Versions: {versions}." if versions else told
+
+
+def _commit(value: str) -> str:
+    return value[:10] + ("+" if value.endswith("+") else "")
 
 
 def _config(stage: StageRecord) -> Markup:

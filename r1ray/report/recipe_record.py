@@ -75,7 +75,7 @@ class RecipeRecord:
     files: tuple[str, ...]  # the recipe and its overlays
     stages: tuple[StageRecord, ...]  # in their order
     main: str | None  # the policy that the recipe came to
-    line: frozenset[str]  # names of the main policy and all that went into it; of everything where there is none
+    line: frozenset[str]  # the main policy, all that went into it, and what is being made of it; everything without one
 
     def stage(self, name: str) -> StageRecord | None:
         """The stage called `name`; None where there is none."""
@@ -133,8 +133,13 @@ def load_recipe(folder: Path) -> RecipeRecord:
         files=tuple(Path(file).name for file in raw.get("files", ())),
         stages=tuple(_stage(folder / name, stage) for name, stage in by_name.items()),
         main=main,
-        line=frozenset(by_name) if main is None else frozenset(ancestors(main, by_name) | {main}),
+        line=frozenset(by_name) if main is None else frozenset(_line(main, by_name)),
     )
+
+
+def _line(main: str, stages: dict[str, Row]) -> set[str]:
+    later = {name for name, s in stages.items() if s["state"] != "done" and main in ancestors(name, stages)}
+    return ancestors(main, stages) | {main} | later
 
 
 def _stage(folder: Path, raw: Row) -> StageRecord:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from r1ray.formatting import number, share
-from r1ray.metrics import Row
 from r1ray.modelcard import with_error
 from r1ray.report.markup import Markup, join, node
 from r1ray.report.recipe_charts import Leg
@@ -20,37 +19,37 @@ AROUND = 700
 """Characters of a response that are shown on each side of the word."""
 
 
-def turned(found: Sequence[Leg], words: ReflectiveWords) -> Markup | None:
-    """The first training responses in which a reflective word turns the answer right."""
+def turned(over: Sequence[Leg], found: Mapping[str, Wording], words: ReflectiveWords) -> Markup | None:
+    """The first responses in which a reflective word turns the answer right: of training, then of the evaluations."""
     blocks: list[Markup] = []
-    for leg in found:
-        if len(blocks) < TURNS:
-            kept = turns(leg.run.transcripts, words, TURNS - len(blocks))
-            blocks += [_turned(leg, row, made) for row, made in kept]
+    for leg in over:
+        for row, made in turns(leg.run.transcripts, words, TURNS - len(blocks)):
+            blocks.append(_turned(leg.name, f"step {row['step']:,}", row["prompt"], row["text"], row["tokens"], made))
+    for name, wording in found.items():
+        for sample, made in wording.turns[: TURNS - len(blocks)]:
+            question = sample.messages[-1]["content"]
+            blocks.append(_turned(name, "evaluation", question, sample.response, sample.tokens, made))
     lead = f"Counted are: {', '.join(words.words)}. {RULE}"
     if not blocks:
-        none = node("p", "No kept response has such a turn.", class_="note-below")
-        return section("Where it reconsiders", lead, none) if found else None
+        none = node("p", "No response that was looked at has such a turn.", class_="note-below")
+        return section("Where it reconsiders", lead, none) if over else None
     return section("Where it reconsiders", lead, *blocks)
 
 
-def _turned(leg: Leg, row: Row, made: Turn) -> Markup:
-    text = row["text"]
+def _turned(name: str, place: str, prompt: str, text: str, tokens: int, made: Turn) -> Markup:
     start, end = max(0, made.start - AROUND), min(len(text), made.end + AROUND)
-    left, right = (
-        ("… " if start else "") + text[start : made.start],
-        text[made.end : end] + (" …" if end < len(text) else ""),
-    )
+    left = ("… " if start else "") + text[start : made.start]
+    right = text[made.end : end] + (" …" if end < len(text) else "")
     shown = join([left, node("mark", text[made.start : made.end]), right])
-    question = row["prompt"] if len(row["prompt"]) <= AROUND else row["prompt"][:AROUND] + " …"
+    question = prompt if len(prompt) <= AROUND else prompt[:AROUND] + " …"
     body = node(
         "div",
         node("div", question, class_="mono prompt"),
         node("div", shown, class_="mono plain"),
-        node("div", node("b", f"from {made.before} to {made.after}"), f"  ·  {row['tokens']} tokens", class_="score"),
+        node("div", node("b", f"from {made.before} to {made.after}"), f"  ·  {tokens} tokens", class_="score"),
         class_="sample",
     )
-    return node("div", node("h3", leg.name, node("br"), f"step {row['step']:,}"), body, class_="step")
+    return node("div", node("h3", name, node("br"), place), body, class_="step")
 
 
 def language(found: Mapping[str, Wording]) -> Markup | None:

@@ -20,7 +20,7 @@ Point = tuple[float, float]
 
 RULE = (
     "Found by a rule: before a reflective word stands a number that is not the answer, right after it another one, "
-    "and the final answer is right. Not picked: the first of the training responses that were kept."
+    "and the final answer is right. Not picked: the first of the training responses that were kept, then of the evaluations."
 )
 
 _DIGITS = r"-?\d[\d,]*(?:\.\d+)?(?!\w)"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from r1ray.errors import DataError
-from r1ray.report.reflection import turn
+from r1ray.report.reflection import Turn, turn
 from r1ray.responses import ReflectiveWords
 from r1ray.rewards.answer import chain_of_thought
 from r1ray.rewards.base import Sample
@@ -17,6 +17,9 @@ from r1ray.types import part_of_kind
 
 PURE = 0.9
 """A chain of thought with a smaller share of words in its target language counts as mixed."""
+
+KEPT = 4
+"""Turns that are kept of a stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +32,22 @@ class Wording:
     mixed: float | None  # of those samples
     reflective: float | None  # samples with a reflective word
     turned: float | None  # samples in which such a word turns the answer right, by `reflection.RULE`
+    turns: tuple[tuple[SampleRow, Turn], ...]  # the first of them, one of a prompt
 
 
 def wording(samples: Iterable[SampleRow], words: ReflectiveWords) -> Wording:
     """Look through the samples of one stage. Language is counted as the reward `language` does."""
     by_source: dict[str, list[float]] = {}
     seen = reflective = turned = 0
+    turns: dict[str, tuple[SampleRow, Turn]] = {}
     for row in samples:
         seen += 1
         reflective += words.count(row.response) > 0
-        turned += turn(row.response, (part_of_kind(row.parts, "accuracy") or 0.0) >= 1.0, words) is not None
+        made = turn(row.response, (part_of_kind(row.parts, "accuracy") or 0.0) >= 1.0, words)
+        if made is not None:
+            turned += 1
+            if len(turns) < KEPT:
+                turns.setdefault(row.prompt_id, (row, made))
         if (found := _target_share(row)) is not None:
             by_source.setdefault(row.source, []).append(found)
     shares = [share for each in by_source.values() for share in each]
@@ -49,6 +58,7 @@ def wording(samples: Iterable[SampleRow], words: ReflectiveWords) -> Wording:
         mixed=sum(s < PURE for s in shares) / len(shares) if shares else None,
         reflective=reflective / seen if seen else None,
         turned=turned / seen if seen else None,
+        turns=tuple(turns.values()),
     )
 
 

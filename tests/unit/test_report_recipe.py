@@ -268,3 +268,24 @@ def test_wording_by_hand():
 def test_a_meter_stays_in_its_box():
     assert 'width="100.0"' in meter(1.2)
     assert meter(None) == "–"
+
+
+def test_what_is_being_made_of_the_newest_policy_is_drawn_with_it(tmp_path):
+    folder = write_recipe(tmp_path / "r1", done=4, problems=8)  # up to the supervised stage
+    assert load_recipe(folder).main == "cold_start_sft"
+    under_way = write_recipe(tmp_path / "other", done=5, problems=8)
+    (under_way / "reasoning_rl").rename(folder / "reasoning_rl")
+    (folder / "reasoning_rl" / "lineage.json").unlink()
+    legend = " ".join(read(folder).texts["span"])
+    assert "reasoning_rl" in legend
+    assert "student_rl" not in legend
+
+
+def test_versions_that_stages_share_are_told_once(tmp_path):
+    folder = write_recipe(tmp_path / "r1", done=2, problems=8)
+    path = folder / "r1_zero" / "lineage.json"
+    record = json.loads(path.read_text())
+    record["code"] |= {"torch": "2.14.0", "commit": "0123456789abcdef0123456789abcdef01234567+"}
+    path.write_text(json.dumps(record))
+    text = " ".join(read(folder).texts["p"])
+    assert "Versions: r1ray 0.1.0, python 3.11.2, torch 2.13.0 and 2.14.0, commit 0123456789+." in text

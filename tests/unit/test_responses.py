@@ -69,3 +69,10 @@ def test_reflective_words_are_whole_words_in_any_case():
     assert words.count("awaits nothing") == 0
     assert ReflectiveWords(["aha!"]).count("Aha! aha") == 1
     assert ReflectiveWords([]).count("wait") == 0
+
+
+def test_words_of_scripts_without_spaces_are_found_wherever_they_stand():
+    words = ReflectiveWords()
+    assert words.count("上车 A+5=11等等上车 A+5=12") == 1
+    assert words.count("wait等一下 waiting") == 1  # to `wait` the signs beside it belong to the same word
+    assert words.spans("hmm, no") == [(0, 3)]
