@@ -40,8 +40,6 @@ def lease(
     attempts = [(int(q["prompt_index"]), int(q["attempt"]) + 1) for q in queued]
     first = cursor(db)
     end = first + room - len(attempts)
-    if settings.index_limit is not None:
-        end = min(end, settings.index_limit)
     attempts += [(index, 1) for index in range(first, end)]
     leases = [
         Lease(group_id=f"{index}-{attempt}", index=index, attempt=attempt, deadline=now + settings.lease_timeout_s)

@@ -110,7 +110,7 @@ class Ledger:
     def lease(self, worker_id: str, version: int, max_groups: int) -> list[Lease]:
         """Up to `max_groups` prompt indices for a worker that serves policy `version`; queued ones go before new ones.
 
-        Empty where `LedgerSettings.capacity` allows no more, or where `index_limit` is reached.
+        Empty where `LedgerSettings.capacity` allows no more.
         """
         with self._transaction() as db:
             return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups)

@@ -23,7 +23,6 @@ class LedgerSettings:
     stale_policy: Literal["reissue", "drop"] = "reissue"  # what becomes of the prompt of a group that got too old
     dynamic_sampling: bool = False  # drop groups whose rewards are all equal
     keep_payload_steps: int | None = None  # None: all
-    index_limit: int | None = None  # lease only indices below; None: the prompts never end
 
     def __post_init__(self) -> None:
         lowest: tuple[tuple[str, float | None, float], ...] = (
@@ -31,7 +30,6 @@ class LedgerSettings:
             ("max_staleness", self.max_staleness, 0),
             ("max_attempts", self.max_attempts, 1),
             ("keep_payload_steps", self.keep_payload_steps, 0),
-            ("index_limit", self.index_limit, 1),
         )
         for name, value, least in lowest:
             if value is not None and value < least:
@@ -107,12 +105,6 @@ class LedgerStatus:
     def admitted(self) -> int:
         """Groups that count against the staleness bound: in flight, scored, taken or trained."""
         return self.leased + self.scored + self.taken + self.trained
-
-    @property
-    def exhausted(self) -> bool:
-        """Nothing is under way and no prompt is left: a batch that is not whole now never will be."""
-        limit = self.settings.index_limit
-        return limit is not None and self.cursor >= limit and self.queued == self.leased == 0
 
     def capacity(self, version: int) -> int:
         """Groups that a worker which serves `version` may still lease."""

@@ -140,7 +140,9 @@ def write_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def read_settings(db: sqlite3.Connection) -> LedgerSettings:
-    return LedgerSettings(**json.loads(read_meta(db, "settings")))
+    settings = json.loads(read_meta(db, "settings"))
+    settings.pop("index_limit", None)  # older ledgers have it, always null
+    return LedgerSettings(**settings)
 
 
 @contextmanager

@@ -101,17 +101,6 @@ def test_releasing_a_worker_spares_the_leases_of_others(make: Make) -> None:
     assert ledger.status().leased == 1
 
 
-def test_an_index_limit_ends_the_prompts(make: Make) -> None:
-    ledger = make(index_limit=3)
-    assert ids(ledger.lease("w0", 5, 10)) == ["0-1", "1-1", "2-1"]
-    assert not ledger.status().exhausted
-    ledger.release_worker("w0")
-    assert not ledger.status().exhausted
-    for lease in ledger.lease("w0", 5, 10):
-        ledger.put(payload(lease.group_id))
-    assert ledger.status().exhausted
-
-
 # -- puts and failures
 
 

@@ -208,7 +208,6 @@ def test_a_reader_finds_groups_while_the_run_goes_on(make: Make, folder: Path) -
         ({"max_staleness": -1}, "max_staleness is -1"),
         ({"max_attempts": 0}, "max_attempts is 0"),
         ({"keep_payload_steps": -1}, "keep_payload_steps is -1"),
-        ({"index_limit": 0}, "index_limit is 0"),
         ({"lease_timeout_s": 0.0}, "lease_timeout_s is 0.0"),
         ({"stale_policy": "keep"}, "stale is 'keep'"),
     ],
