@@ -130,6 +130,10 @@ class ReflectiveWords:
         return [found.span() for found in self._pattern.finditer(text)] if self.words else []
 
 
+_LETTER = "[0-9A-Za-zÀ-ɏ_]"
+"""A word of the Latin script ends where a sign of another one follows: models that mix languages put no space between."""
+
+
 def _pattern(word: str) -> str:
     body = re.escape(word).replace(r"\ ", r"\s+")
-    return rf"(?<!\w){body}(?!\w)" if word.isascii() else body
+    return rf"(?<!{_LETTER}){body}(?!{_LETTER})" if word.isascii() else body
