@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,6 +19,8 @@ class RewardWorker:
         sources: Mapping[str, list[str] | None] = {
             s.name: s.rewards for s in (*config.data.train, *config.data.evaluation)
         }
+        if config.reward_worker.num_gpus == 0:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides only what it has given to others
         from r1ray.rewards.scorer import Scorer
 
         self._scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)

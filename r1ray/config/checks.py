@@ -227,10 +227,18 @@ _TRAIN: tuple[Check, ...] = (
     _evaluation,
 )
 
+_REWARDED: tuple[Check, ...] = (
+    *values.GENERAL,
+    values.rewards,
+    values.sources,
+    values.shared_names,
+    values.programs,
+)
+
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
-    "train": ((*values.GENERAL, values.rewards, values.sources), _TRAIN),
+    "train": (_REWARDED, _TRAIN),
     "sft": ((*values.GENERAL, _conversations), (_longest_conversation, _learner)),
-    "sample": ((*values.GENERAL, values.rewards, values.sources), (_engine, sampled_whole, curation)),
+    "sample": (_REWARDED, (_engine, sampled_whole, curation)),
     "eval": (values.GENERAL, (_engine,)),
 }
 """Use -> what each value may be by itself, and what values may be together."""

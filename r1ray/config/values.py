@@ -203,6 +203,30 @@ def sources(config: Config) -> Iterator[Problem]:
                 yield problem(config, f"{key}.limit", "a synthetic task has no end", "how many problems, e.g. 256")
 
 
+def shared_names(config: Config) -> Iterator[Problem]:
+    """Sources of training and evaluation that share a name: rewards go by the name, so they must be the same."""
+    trained = {source.name: source for source in config.data.train}
+    for i, source in enumerate(config.data.evaluation):
+        other = trained.get(source.name)
+        if other is not None and other.rewards != source.rewards:
+            message = f"is a training source too, which has the rewards {other.rewards}"
+            yield problem(config, f"data.evaluation.{i}.name", message, "another name, or the same rewards")
+
+
+def programs(config: Config) -> Iterator[Problem]:
+    """The synthetic task that asks for a program, judged by a verifier of short answers."""
+    verifiers = {r.name: r.params.get("verifier") for r in config.rewards if r.name.partition("/")[0] == "accuracy"}
+    for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+        for i, source in enumerate(entries):
+            if source.kind != "synthetic" or source.path != "transpose":
+                continue
+            used = [v for name, v in verifiers.items() if source.rewards is None or name in source.rewards]
+            if any(v != "code" for v in used):
+                message = "asks for a program, which only the verifier `code` runs"
+                fix = "{name: accuracy, params: {verifier: code}}, named in the source's rewards"
+                yield problem(config, f"data.{section}.{i}.path", message, fix)
+
+
 def _source(config: Config, key: str, source: SourceConfig, rewarded: list[str]) -> Iterator[Problem]:
     if source.kind not in SOURCE_KINDS:
         yield problem(config, f"{key}.kind", "is not one of the choices", f"one of {', '.join(SOURCE_KINDS)}")

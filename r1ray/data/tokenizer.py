@@ -40,7 +40,36 @@ def load_tokenizer(model_path: str, expected_vocab_hash: str | None = None) -> T
         raise ConfigError(f"no tokenizer can be loaded from model.path = {model_path!r}: {e}") from e
     if expected_vocab_hash is not None:
         _check_vocabulary(Path(model_path), expected_vocab_hash)
+    _check_loaded(Path(model_path), tokenizer)
     return cast(Tokenizer, tokenizer)
+
+
+PROBES = (
+    "User: bus 7 A+5 B-12\nAssistant: <think>7+5=12, wait: x_1 = 3.14%</think> <answer>\\boxed{1,234}</answer>",
+    "def f(x):\n    return {'a': [x**2, -x]}  # don't\t!\r\n\n",
+    "公交 上车 12 人。Ünïcödé Привет 🙂 'll 've  two  spaces ",
+)
+"""Texts on which two ways of cutting words are hardly ever the same."""
+
+
+def _check_loaded(folder: Path, tokenizer: Any) -> None:
+    """transformers puts its own way of cutting words in the place of a folder's for some model types (qwen2 is one).
+
+    Raises IntegrityError where what was loaded cuts text otherwise than the folder's tokenizer.json says.
+    """
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        return
+    from tokenizers import Tokenizer as Backend
+
+    written = Backend.from_file(str(file))
+    for probe in PROBES:
+        ids = tokenizer.encode(probe, add_special_tokens=False)
+        if list(ids) != written.encode(probe, add_special_tokens=False).ids:
+            raise IntegrityError(
+                f"transformers loads the tokenizer of {folder} otherwise than its tokenizer.json says, so vLLM and other tools "
+                "would too: save it with the way of cutting words of its model type, as learner/tiny/tokenizer.py does"
+            )
 
 
 def _check_vocabulary(folder: Path, expected: str) -> None:

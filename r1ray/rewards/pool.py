@@ -30,11 +30,11 @@ _MOST_READY = 16
 """Processes that are forked before they are asked for, at most."""
 _SLOW_S = 0.02
 """Seconds, by the clock, that a verification may keep its place."""
-_HEAVY_S = 0.05
+_HEAVY_S = 0.02
 """Seconds of processor time after which its priority is lowered; not by the clock, or it would starve where others are busy."""
 _START_S = 120.0
 _FORK_S = 10.0
-_NICE = 10
+_NICE = 19
 
 
 class Pool:

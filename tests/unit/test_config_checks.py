@@ -98,6 +98,12 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (["data.train.0.rewards=[speed]"], "data.train.0.rewards", "some of accuracy, format"),
         (["data.train.0.rewards=[]"], "data.train.0.rewards", "null for all"),
         (["data.evaluation.0.limit=null"], "data.evaluation.0.limit", "has no end"),
+        (
+            ["data.evaluation.0.name=bus", "data.evaluation.0.rewards=[format]"],
+            "data.evaluation.0.name",
+            "a training source",
+        ),
+        (["data.train.0.path=transpose", "data.train.0.params={}"], "data.train.0.path", "verifier `code`"),
         (["data.evaluation.1.name=bus_4_7"], "data.evaluation.1.name", "names two sources"),
         (["model.max_length=100"], "model.max_length", "at least 174"),
         (["evaluation.max_new_tokens=150"], "evaluation.max_new_tokens", "at most 128"),
