@@ -80,8 +80,6 @@ def _pairs(items: list[str]) -> dict[str, str]:
 
 
 def _run(plan: EvaluationPlan, folder: Path) -> None:
-    from rich.markdown import Markdown
-
     from r1ray.evaluation.record import RECORD, SAMPLES, check_same, to_markdown, write_record, write_results
     from r1ray.launch.sampling import preflight, run_sampling
     from r1ray.machine import this_machine
@@ -109,4 +107,4 @@ def _run(plan: EvaluationPlan, folder: Path) -> None:
             console.print(f"Stopped. Continue with `r1ray eval --resume {folder}`.")
             return
         results = write_results(folder, plan.record, plan.prepared)
-    console.print(Markdown(to_markdown(results)))
+    typer.echo(to_markdown(results))
