@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from learner.checkpoint import discard_newer, find_latest, prune
+from learner.checkpoint import discard_newer, prune
 from learner.publish import Sent, WeightPublisher
 from learner.rank import LearnerRank, TrainingRank
+from r1ray.checkpoints import find_latest
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
 from r1ray.transport.channel import Rendezvous

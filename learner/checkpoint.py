@@ -13,16 +13,14 @@ unpickling anything, which DeepSpeed's own format would need. The price: rank 0 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.files import ASIDE, write_aside
+from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprint, step_of
 from r1ray.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
@@ -30,18 +28,6 @@ if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
 
     from learner.engine import Engine
     from learner.reference import ReferencePolicy
-
-FORMAT = 1
-MANIFEST = "manifest.json"
-_NAME = re.compile(r"step_(\d+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """The newest whole checkpoint of a folder, and what had to be passed over."""
-
-    path: Path | None
-    warnings: tuple[str, ...]  # one for each newer checkpoint that is not whole: its name and what is wrong with it
 
 
 def save(
@@ -85,8 +71,8 @@ def _write(
         for stem, stream in streams.items():
             write_shards(aside, stem, stream)
         save_file({"rng": rng}, aside / "rng.safetensors")
-        (aside / "trainer.json").write_text(json.dumps(trainer, indent=1))
-        files = {path.name: _fingerprint(path) for path in sorted(aside.iterdir())}
+        (aside / TRAINER).write_text(json.dumps(trainer, indent=1))
+        files = {path.name: fingerprint(path) for path in sorted(aside.iterdir())}
         (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
 
 
@@ -103,7 +89,7 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> 
     wrong = defect(folder)
     if wrong:
         raise IntegrityError(f"checkpoint {folder} is not whole: {wrong}")
-    trainer = json.loads((folder / "trainer.json").read_text())
+    trainer = json.loads((folder / TRAINER).read_text())
     if reference is not None and trainer["reference_version"] is None:
         raise ConfigError(
             f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0, as when it was written"
@@ -112,40 +98,6 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> 
     if reference is not None:
         reference.load_state(read_shards(folder, "reference"), version=trainer["reference_version"])
     return trainer["policy_version"], load_file(folder / "rng.safetensors")["rng"]
-
-
-def defect(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None where every file has the size and hash that its manifest says."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        known, files = manifest["format"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        return f"{MANIFEST} cannot be read: {e!r}"
-    if known != FORMAT:
-        return f"it has format {known}, this code reads {FORMAT}"
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["size"] or _fingerprint(path) != expected:
-            return f"{name} is not what the manifest says"
-    return None
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def find_latest(folder: Path) -> Found:
-    """The newest whole checkpoint below `folder`; those that are not whole are passed over with a warning each."""
-    warnings: list[str] = []
-    for _, path in reversed(_checkpoints(folder)):
-        wrong = defect(path)
-        if wrong is None:
-            return Found(path=path, warnings=tuple(warnings))
-        warnings.append(f"checkpoint {path.name} skipped: {wrong}")
-    return Found(path=None, warnings=tuple(warnings))
 
 
 def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
@@ -157,8 +109,8 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
     newest = find_latest(folder).path
     if newest is None:
         return []
-    checkpoints = _checkpoints(folder)
-    step_of_newest = _step(newest)
+    checkpoints = all_in(folder)
+    step_of_newest = step_of(newest)
     older = [(step, path) for step, path in checkpoints if step < step_of_newest]
     kept = older[len(older) - max(0, keep - 1) :]
     doomed = [path for step, path in older if (step, path) not in kept and not (keep_every and step % keep_every == 0)]
@@ -170,18 +122,7 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
 
 def discard_newer(folder: Path, policy_version: int) -> list[str]:
     """Remove the checkpoints, whole or not, of policies newer than `policy_version`; returns their names."""
-    doomed = [path for step, path in _checkpoints(folder) if step > policy_version]
+    doomed = [path for step, path in all_in(folder) if step > policy_version]
     for path in reversed(doomed):  # the newest first: what a crash here leaves behind is still in order
         shutil.rmtree(path)
     return [path.name for path in doomed]
-
-
-def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """(step, folder), oldest first."""
-    if not folder.is_dir():
-        return []
-    return sorted((_step(p), p) for p in folder.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix("step_"))

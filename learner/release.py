@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from learner.checkpoint import find_latest
 from learner.files import write_aside
 from learner.shards import read_shards, write_shards
+from r1ray.checkpoints import find_latest
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.files import read_json
 
@@ -37,6 +37,8 @@ CARRIED = (
 
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
 """Advice of R1's model card, put into generation_config.json, where vLLM and transformers take their defaults from."""
+
+READABLE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,8 @@ def write_release(
         if chat_template is not None:
             (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         (folder / "README.md").write_text(card(folder), encoding="utf-8")
+        for path in folder.iterdir():
+            path.chmod(READABLE)  # safetensors keeps its files to their owner
 
 
 def _converted(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

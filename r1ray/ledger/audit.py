@@ -5,7 +5,6 @@ Trusts nothing that the ledger promises of itself: the checks read plain rows, w
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from r1ray.checkpoints import find_latest, step_of
 from r1ray.codec import unpack_scored
 from r1ray.errors import WireError
 from r1ray.ledger.records import LedgerSettings
@@ -51,7 +51,10 @@ class AuditReport:
     """The result of an audit."""
 
     run_id: str
-    checkpoints: tuple[int, ...]  # policy versions of the whole checkpoints that were reckoned with
+    checkpoints: tuple[
+        int, ...
+    ]  # policy versions of the whole checkpoints that were reckoned with: the newest is enough
+    torn: tuple[str, ...]  # newer checkpoints that are not whole, and what is wrong with each
     live_policy_version: int | None
     rows: tuple[AuditRow, ...]
     violations: tuple[Violation, ...]
@@ -68,7 +71,8 @@ class AuditReport:
 def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_version: int | None = None) -> AuditReport:
     """Check the ledger at `path` (the file, or its run folder). Reads only; the run may go on, or have been killed.
 
-    `checkpoints`: policy versions of the whole checkpoints; None: those in `checkpoints/` beside the ledger.
+    `checkpoints`: policy versions of the whole checkpoints; None: the newest in `checkpoints/` beside the ledger of which every
+    file is what its manifest says, all of them read for that.
     `live_policy_version`: of a learner that runs now.
     Raises IntegrityError where the file is no ledger or cannot be read at all.
     """
@@ -79,23 +83,25 @@ def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_vers
             settings, run_id = read_settings(db), read_meta(db, "run_id")
             rows = tuple(_count(db))
             violations = [v for check in _STRUCTURE for v in check(db, settings)]
-            # After the rows are read: a run that goes on may commit meanwhile, but never unmakes its newest checkpoint.
-            known = tuple(sorted(_discover(file.parent) if checkpoints is None else checkpoints))
-            violations += _unaccounted(db, max((*known, live_policy_version or 0)))
+            trained = [row[0] for row in db.execute("SELECT DISTINCT step FROM groups WHERE state = 'trained'")]
+        # After the rows are read: a run that goes on may commit meanwhile, but never unmakes its newest checkpoint.
+        known, torn = _whole(file.parent) if checkpoints is None else (tuple(sorted(checkpoints)), ())
+        violations += _unaccounted(trained, max((*known, live_policy_version or 0)), torn)
         violations += _payloads(db, file)
     return AuditReport(
         run_id=run_id,
         checkpoints=known,
+        torn=torn,
         live_policy_version=live_policy_version,
         rows=rows,
         violations=tuple(violations),
     )
 
 
-def _discover(run_dir: Path) -> list[int]:
-    """Checkpoints are renamed into place when they are whole, so the name is enough."""
-    names = (re.fullmatch(r"step_(\d{6,})", p.name) for p in run_dir.glob("checkpoints/*") if p.is_dir())
-    return [int(name[1]) for name in names if name]
+def _whole(run_dir: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The policy of the newest whole checkpoint, as a tuple of at most one; what is wrong with those after it."""
+    found = find_latest(run_dir / "checkpoints")
+    return () if found.path is None else (step_of(found.path),), found.warnings
 
 
 def _count(db: sqlite3.Connection) -> Iterator[AuditRow]:
@@ -221,14 +227,10 @@ _STRUCTURE: tuple[Callable[[sqlite3.Connection, LedgerSettings], Iterator[Violat
 )
 
 
-def _unaccounted(db: sqlite3.Connection, newest_policy: int) -> Iterator[Violation]:
-    yield from _of_query(
-        db,
-        "unaccounted",
-        f"steps count as trained, but no whole checkpoint and no live learner is beyond policy {newest_policy}",
-        "SELECT DISTINCT step FROM groups WHERE state = 'trained' AND step >= ? ORDER BY step",
-        (newest_policy,),
-    )
+def _unaccounted(trained: Sequence[int], newest_policy: int, torn: Sequence[str]) -> Iterator[Violation]:
+    if steps := sorted(step for step in trained if step >= newest_policy):
+        what = f"steps count as trained, but no whole checkpoint and no live learner is beyond policy {newest_policy}"
+        yield _violation("unaccounted", steps, "; ".join((what, *torn)))
 
 
 def _payloads(db: sqlite3.Connection, file: Path) -> Iterator[Violation]:

@@ -129,7 +129,7 @@ def test_ranks_agree_on_metrics_and_weights(run: dict[str, Any]) -> None:
 def test_checkpoint_is_refused_when_a_byte_changes(model: Path, run: dict[str, Any], tmp_path: Path) -> None:
     import shutil
 
-    from learner.checkpoint import find_latest
+    from r1ray.checkpoints import find_latest
 
     torn = tmp_path / "step_000003"
     shutil.copytree(run["folder"] / "step_000003", torn)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.ledger import Ledger, LedgerReader, audit
-from tests.unit.ledger_support import RUN, payload, rules
+from tests.unit.ledger_support import RUN, payload, rules, write_checkpoint
 
 STEPS, EVERY = 4, 2
 Say = Callable[[str, object], None]
@@ -51,7 +51,7 @@ def drive(folder: Path, say: Say, arm: Arm) -> None:
                     say("put", groups[-1])
             say("take", [step, [g.group_id for g in manifest.groups]])
             if (step + 1) % EVERY == 0:
-                (folder / "checkpoints" / f"step_{step + 1:06d}").mkdir()
+                write_checkpoint(folder, step + 1)
                 ledger.commit(step + 1, f"step_{step + 1:06d}")
                 say("commit", step + 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprint
 from r1ray.codec import pack_scored
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
@@ -92,6 +94,16 @@ def payload(
         Score(reward=r, parts={"accuracy": r}, error=error if i == 0 else None) for i, r in enumerate(rewards)
     )
     return pack_scored(ScoredGroup(rollout=rollout, scores=scores))
+
+
+def write_checkpoint(run_dir: Path, policy_version: int) -> None:
+    """The smallest whole checkpoint of a policy."""
+    aside = run_dir / "checkpoints" / "aside"
+    aside.mkdir(parents=True)
+    (aside / TRAINER).write_text(json.dumps({"policy_version": policy_version}))
+    files = {TRAINER: fingerprint(aside / TRAINER)}
+    (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}))
+    aside.rename(aside.with_name(f"step_{policy_version:06d}"))
 
 
 def ids(found: Iterable[Any]) -> list[str]:

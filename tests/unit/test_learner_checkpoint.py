@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from learner import checkpoint
-from learner.checkpoint import defect, find_latest, prune
+from learner.checkpoint import prune
 from learner.export import export_model
 from learner.files import ASIDE, write_aside
 from learner.shards import read_shards, write_shards
+from r1ray.checkpoints import Found, defect, find_latest
 from r1ray.errors import DiskFull, IntegrityError
 
 
@@ -77,7 +78,7 @@ def test_a_failed_write_leaves_nothing_and_still_reads_to_the_end(tmp_path, monk
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("learner.checkpoint._fingerprint", full)
+    monkeypatch.setattr("learner.checkpoint.fingerprint", full)
     with pytest.raises(DiskFull, match="no room for"):
         save(tmp_path, 1, engine)
     assert engine.read_to_the_end
@@ -166,7 +167,7 @@ def tear_other_format(path):
 )
 def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, tear, why):
     older, newer = save(tmp_path, 5), save(tmp_path, 10)
-    assert find_latest(tmp_path) == checkpoint.Found(path=newer, warnings=())
+    assert find_latest(tmp_path) == Found(path=newer, warnings=())
     tear(newer)
     found = find_latest(tmp_path)
     assert found.path == older
@@ -179,8 +180,8 @@ def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, t
 
 def test_a_folder_without_checkpoints_has_none(tmp_path):
     (tmp_path / "other").mkdir()
-    assert find_latest(tmp_path) == checkpoint.Found(path=None, warnings=())
-    assert find_latest(tmp_path / "absent") == checkpoint.Found(path=None, warnings=())
+    assert find_latest(tmp_path) == Found(path=None, warnings=())
+    assert find_latest(tmp_path / "absent") == Found(path=None, warnings=())
 
 
 # -- pruning --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from r1ray.errors import IntegrityError
 from r1ray.ledger import AuditReport, audit
-from tests.unit.ledger_support import fast_folder, new_ledger, payload, train
+from tests.unit.ledger_support import fast_folder, new_ledger, payload, train, write_checkpoint
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger.fail("11-1", "EngineDied", infrastructure=True)
     ledger.lease("w1", 4, 1)
     ledger.close()
-    (folder / "checkpoints" / "step_000003").mkdir(parents=True)
+    write_checkpoint(folder, 3)
     (folder / "checkpoints" / "step_000004.tmp").mkdir()
     return folder
 
@@ -133,6 +133,23 @@ def test_checkpoints_and_a_live_learner_account_for_trained_steps(run_dir: Path)
     assert audit(run_dir, [2], live_policy_version=3).ok
     shutil.rmtree(run_dir / "checkpoints")
     assert not audit(run_dir / "ledger.sqlite").ok
+
+
+def test_a_checkpoint_accounts_for_nothing_by_its_name_alone(run_dir: Path) -> None:
+    (run_dir / "checkpoints" / "step_000009").mkdir()
+    report = audit(run_dir)
+    assert (report.ok, report.checkpoints) == (True, (3,))
+    assert "step_000009 skipped: manifest.json cannot be read" in report.torn[0]
+    (run_dir / "checkpoints" / "step_000003" / "trainer.json").write_text("{}")
+    report = audit(run_dir)
+    assert found(report) == {("unaccounted", ("0", "1", "2"))}
+    assert "step_000003 skipped: trainer.json is not what the manifest says" in report.violations[0].message
+
+
+def test_a_checkpoint_under_the_name_of_another_is_none(run_dir: Path) -> None:
+    (run_dir / "checkpoints" / "step_000003").rename(run_dir / "checkpoints" / "step_000004")
+    assert audit(run_dir).torn == ("checkpoint step_000004 skipped: it is of policy 3",)
+    assert not audit(run_dir).ok
 
 
 def test_removed_payloads_are_no_violation(folder: Path) -> None:
