@@ -184,10 +184,19 @@ def _stages(folder: Path, last: str) -> str:
         seconds = record.get("seconds")
         took = "–" if seconds is None else duration(seconds)
         rows.append([name, str(stages[name]["kind"]), reads, str(record.get("seed", "–")), f"`{made}`", took])
-        codes.append(tuple(sorted(record.get("code", {}).items())))
+        codes.append(record.get("code", {}))
     table = markdown_table(("stage", "kind", "from", "seed", "output", "wall time"), rows)
-    told = "; ".join(", ".join(f"{k} {v}" for k, v in code) for code in dict.fromkeys(codes) if code)
-    return f"{table}\n\nVersions: {told or 'not recorded'}."
+    return f"{table}\n\nVersions: {versions(codes) or 'not recorded'}."
+
+
+def versions(codes: Iterable[Mapping[str, str]]) -> str:
+    """What stages ran on: a version that all share once, others with all of their values; commits shortened."""
+    values: dict[str, dict[str, None]] = {}
+    for code in codes:
+        for name, value in code.items():
+            short = value[:10] + ("+" if value.endswith("+") else "") if name == "commit" else value
+            values.setdefault(name, {})[short] = None
+    return ", ".join(f"{name} {' and '.join(each)}" for name, each in values.items())
 
 
 def _short(digest: str | None) -> str:

@@ -58,7 +58,10 @@ def serve(
     tokenizer = load_tokenizer(str(policy.model))
     template = template or policy.template or ("plain" if tokenizer.chat_template is None else "tokenizer")
     if address.open_to_others and not os.environ.get("VLLM_API_KEY"):
-        console.print(f"[yellow]Anybody who reaches {host} can use this server: set VLLM_API_KEY to ask for a key.[/]")
+        console.print(
+            f"[yellow]Anybody who reaches {host} can use this server: set VLLM_API_KEY to ask for a key.[/]",
+            soft_wrap=True,
+        )
     with tempfile.TemporaryDirectory(prefix="r1ray-serve-") as scratch:
         jinja = Path(scratch) / "chat_template.jinja"
         jinja.write_text(chat_template(template, tokenizer), encoding="utf-8")

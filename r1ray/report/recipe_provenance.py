@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import yaml
 
 from r1ray.formatting import number, share
+from r1ray.modelcard import versions
 from r1ray.report.markup import Markup, node
 from r1ray.report.recipe_record import EVALUATION, RecipeRecord, StageRecord
 from r1ray.report.tables import section, table, wall_time
@@ -123,18 +124,9 @@ def lineage(recipe: RecipeRecord) -> Markup:
 
 
 def _facts(recipe: RecipeRecord) -> str:
-    """Versions that all stages share once, others with all of their values."""
-    values: dict[str, dict[str, None]] = {}
-    for stage in recipe.stages:
-        for name, value in stage.lineage.get("code", {}).items():
-            values.setdefault(name, {})[_commit(value) if name == "commit" else str(value)] = None
-    versions = ", ".join(f"{name} {' and '.join(each)}" for name, each in values.items())
+    ran_on = versions(stage.lineage.get("code", {}) for stage in recipe.stages)
     told = f"Recipe: {', '.join(recipe.files) or recipe.name}, seed {recipe.seed}."
-    return f"{told} Versions: {versions}." if versions else told
-
-
-def _commit(value: str) -> str:
-    return value[:10] + ("+" if value.endswith("+") else "")
+    return f"{told} Versions: {ran_on}." if ran_on else told
 
 
 def _config(stage: StageRecord) -> Markup:
