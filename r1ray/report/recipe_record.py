@@ -20,6 +20,8 @@ EVALUATION = "eval_"
 
 MOST_SAMPLES = 2000
 """Samples of a stage whose text is looked at: enough for shares to a percent, and a page is made in seconds."""
+MOST_CHARACTERS = 5_000_000
+"""The same of their text, for models that think long; at least one sample of a shard is looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,12 @@ class StageRecord:
         """What it sampled; of many samples the first ones of every shard, so that all sources are there."""
         shards = sorted((self.folder / "samples").glob("*.parquet"))
         for shard in shards:
-            yield from islice(read_shard(shard), math.ceil(MOST_SAMPLES / len(shards)))
+            left = MOST_CHARACTERS / len(shards)
+            for row in islice(read_shard(shard), math.ceil(MOST_SAMPLES / len(shards))):
+                yield row
+                left -= len(row.response)
+                if left <= 0:
+                    break
 
     @property
     def tokens(self) -> float | None:

@@ -46,7 +46,7 @@ def turn(text: str, right: bool, words: ReflectiveWords) -> Turn | None:
 
     Worked example: in `<think>7+5=11, wait, 7+5=12</think><answer>12</answer>` it is from 11 to 12 at `wait`.
     """
-    if not right:
+    if not right or not words.count(text):
         return None
     thinking = chain_of_thought(text)
     offset = text.find(thinking) if thinking else -1

@@ -176,6 +176,13 @@ def test_large_samples_are_cut(tmp_path):
     assert len(seen) <= MOST_SAMPLES
     assert {s.source for s in seen} == {"bus", "bus-long"}
 
+    fields = {k: getattr(row, k) for k in SampleRow.__slots__}
+    long = [SampleRow(**{**fields, "sample": k, "response": "so " * 500_000}) for k in range(8)]
+    write_shard(folder / "eval_r1_zero" / "samples", Part(source="bus", start=8, stop=9), long)
+    assert (
+        sum(len(s.response) > 1000 for s in load_recipe(folder).stage("eval_r1_zero").samples()) == 2
+    )  # of three shards
+
     path = folder / "r1_zero" / "transcripts.jsonl"
     said = json.loads(path.read_text().splitlines()[0])
     said["text"] = "<think>" + "so " * 100_000 + "it is 3 wait it is 4" + " so" * 100_000 + "</think><answer>4</answer>"
