@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from r1ray.errors import ConfigError
 from r1ray.files import write_atomic
 from r1ray.formatting import number, share
 from r1ray.report import sections
@@ -49,9 +50,16 @@ HELD_OUT: dict[str, tuple[tuple[str, str, str, Callable[[float], str]], ...]] = 
 def build_report(folder: Path, *, words: Sequence[str] = REFLECTIVE_WORDS) -> Path:
     """Write `report.html` into a run folder or a recipe folder, whatever its state, and return its path.
 
-    `words` are the reflective words that are counted. Raises ConfigError where `folder` is neither.
+    `words` are the reflective words that are counted. Raises ConfigError where `folder` is neither, or has a report already.
     """
-    text = render_recipe(load_recipe(folder), words) if is_recipe(folder) else render(load_record(folder), words)
+    if is_recipe(folder):
+        text = render_recipe(load_recipe(folder), words)
+    else:
+        run = load_record(folder)
+        if run.identity.use not in SECTIONS:
+            told = {"eval": "results.md", "sample": "report.md"}.get(run.identity.use, "another file")
+            raise ConfigError(f"{folder} is a run of `r1ray {run.identity.use}`, whose report is {told} in it")
+        text = render(run, words)
     path = RunFolder(folder).report
     write_atomic(path, text.encode("utf-8", "replace"))  # a lone surrogate, which UTF-8 lacks, becomes a question mark
     return path

@@ -63,6 +63,8 @@ def _heldout(run: RunRecord) -> list[Figure]:
         ("heldout_consensus", "consensus", "Held-out accuracy, majority vote", share),
         ("heldout_format", "format", "Held-out format", share),
         ("heldout_length", "length", "Held-out response length, tokens", number),
+        ("heldout_loss", "loss", "Held-out loss, nats a token", number),
+        ("heldout_token_accuracy", "token_accuracy", "Held-out tokens that are the most likely", share),
     ):
         out.append(Figure(key=f"{key}_start", label=f"{label}: start", show=show, value=start.get(name)))
         out.append(Figure(key=key, label=f"{label}: end", show=show, value=end.get(name)))
@@ -98,7 +100,7 @@ def _speed(run: RunRecord) -> list[Figure]:
             "completion_tokens_per_second",
             "Completion tokens trained a second",
             number,
-            tokens / seconds if seconds else None,
+            tokens / seconds if seconds and tokens else None,
         ),
         ("rollout_tokens_per_second", "Rollout tokens a second: median", number, _median(run, "rollout/tokens_per_s")),
         ("learner_tokens_per_second", "Learner tokens a second: median", number, _median(run, "learner/tokens_per_s")),

@@ -108,6 +108,8 @@ def facts(run: RunRecord) -> Markup:
 
 
 def _algorithm(run: RunRecord) -> str | None:
+    if run.identity.use == "sft":
+        return f"supervised fine-tuning, {run.setting('sft.batch_size')} conversations a step"
     loss = run.setting("algorithm.loss")
     groups, size = run.setting("learner.groups_per_step"), run.setting("rollout.group_size")
     shape = f"{groups} prompts of {size} responses a step" if groups and size else None

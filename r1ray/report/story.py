@@ -77,6 +77,8 @@ _TILES = (
     ("heldout_accuracy", "Held-out accuracy, sampled"),
     ("heldout_greedy_accuracy", "Held-out accuracy, greedy"),
     ("heldout_format", "Held-out format"),
+    ("heldout_token_accuracy", "Held-out tokens right"),
+    ("heldout_loss", "Held-out loss, nats a token"),
     ("length_end", "Response length, tokens"),
     ("completion_tokens_per_second", "Completion tokens trained a second"),
     ("seconds_to_first_step", "Start to first step"),

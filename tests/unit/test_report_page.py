@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from r1ray.errors import ConfigError
 from r1ray.metrics import MetricsWriter
 from r1ray.report.build import build_report
 from tests.synthetic_run import write_run
@@ -187,3 +188,36 @@ def test_scores_of_reward_models_have_a_chart_of_their_own(tmp_path):
     at = titles.index("Reward models")
     assert [series[-1] for series in data["panels"][int(charts[at])]] == [[4.0, "12.5"]]
     assert len(data["panels"][int(charts[titles.index("Reward parts")])]) == 2  # accuracy and format only
+
+
+def of_command(run_dir, use):
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps({**record, "use": use}))
+
+
+def test_a_supervised_run_has_its_own_charts(tmp_path):
+    write_run(tmp_path, steps=0, evaluate_every=0)
+    of_command(tmp_path, "sft")
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step in range(3):
+            if step in (0, 2):
+                loss = 2.0 - step / 2
+                w.evaluation({"step": step, "source": "chats", "loss": loss, "token_accuracy": 0.5 + step / 10})
+            w.step(step, {"sft/loss": 2.0 - step / 2, "sft/token_accuracy": 0.5 + step / 10, "train/lr": 1e-4 * step})
+    page = page_of(tmp_path)
+    text = " ".join(page.texts["p"])
+    assert "Held-out loss on chats went from 2 to 1 nats a token in 3 training steps" in text
+    assert "from 50% to 70%" in text
+    charts = page.texts["h3"]
+    assert {"Loss", "Token accuracy", "Held-out loss", "Held-out token accuracy", "Learning rate"} <= set(charts)
+    assert {"Held-out tokens right", "Held-out loss, nats a token"} <= set(page.texts["dt"])
+    assert "Completion tokens trained a second" not in page.texts["th"]
+    assert not {"Held-out accuracy", "Reward", "Staleness", "Reflective words"} & set(charts)
+
+
+@pytest.mark.parametrize(("use", "told"), [("eval", r"results\.md"), ("sample", r"report\.md")])
+def test_what_has_a_report_of_its_own_says_which(tmp_path, use, told):
+    write_run(tmp_path, steps=1)
+    of_command(tmp_path, use)
+    with pytest.raises(ConfigError, match=told):
+        build_report(tmp_path)
