@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from r1ray.control.calls import Remote
-from r1ray.errors import BudgetSpent, InfrastructureError
+from r1ray.errors import BudgetSpent, InfrastructureError, ProcessDied
 
 P = TypeVar("P")
 ATTEMPTS = 5
@@ -26,6 +26,7 @@ class _Call(Generic[P]):
 class Handout(Generic[P]):
     """`ask(worker, part)` begins a part there; its future gives the packed groups. `names(part)` is for messages.
 
+    A worker whose process died under a call gets no other: each has a name of its own, and the fleet may hear of it later.
     At most `at_once` parts are with a worker at a time (None: all): what a worker that dies costs, and how soon one that
     joins has work.
     """
@@ -43,6 +44,7 @@ class Handout(Generic[P]):
         self._names = names
         self._at_once = at_once
         self._turn = 0
+        self._dead: set[str] = set()
 
     @property
     def unfinished(self) -> int:
@@ -70,7 +72,8 @@ class Handout(Generic[P]):
         return done
 
     def _give(self, serving: Mapping[str, Remote]) -> None:
-        room = dict.fromkeys(sorted(serving), self._at_once if self._at_once is not None else len(self._open))
+        names = sorted(set(serving) - self._dead)
+        room = dict.fromkeys(names, self._at_once if self._at_once is not None else len(self._open))
         for call in self._open:
             if call.running is not None and call.worker in room:
                 room[call.worker] -= 1
@@ -95,6 +98,8 @@ class Handout(Generic[P]):
             return running.result()
         if not isinstance(error, InfrastructureError):
             raise error
+        if isinstance(error, ProcessDied):
+            self._dead.add(call.worker)
         if call.tries >= ATTEMPTS:
             raise BudgetSpent(
                 f"{self._names(call.part)} failed {call.tries} times, last on {call.worker}: {error}"

@@ -98,13 +98,26 @@ def test_a_part_goes_to_another_worker_where_one_died() -> None:
 
 def test_a_part_that_fails_everywhere_ends_the_run() -> None:
     subject, _ = evaluator({"heldout": 1})
+    subject.start(0)
+    for i in range(ATTEMPTS):
+        a = worker(f"a{i}")
+        a.dead = True
+        subject.tick({a.name: a})
+    with pytest.raises(BudgetSpent, match=f"failed {ATTEMPTS} times, last on a{ATTEMPTS - 1}"):
+        subject.tick({a.name: a})
+
+
+def test_a_dead_worker_is_not_asked_again_before_the_fleet_knows() -> None:
+    subject, rows = evaluator({"heldout": 1})
     a = worker("a")
     a.dead = True
     subject.start(0)
-    for _ in range(ATTEMPTS):
+    for _ in range(3 * ATTEMPTS):
         subject.tick({"a": a})
-    with pytest.raises(BudgetSpent, match=f"failed {ATTEMPTS} times, last on a"):
-        subject.tick({"a": a})
+    assert rows == []
+    for _ in range(2):
+        subject.tick({"a": a, "b": worker("b")})
+    assert len(rows) == 1
 
 
 def test_an_error_of_the_program_is_not_retried() -> None:
