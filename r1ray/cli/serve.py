@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -40,6 +40,30 @@ def serve(
 
     Clients need a key where the environment variable VLLM_API_KEY has one.
     """
+    from r1ray.policyfolder import find_policy
+    from r1ray.serving import Address
+
+    address = Address(host=host, port=port)
+    address.check()
+    policy = find_policy(model).ready()
+    if address.open_to_others and not os.environ.get("VLLM_API_KEY"):
+        warning = f"Anybody who reaches {host} can use this server: set VLLM_API_KEY to ask for a key."
+        console.print(f"[yellow]{warning}[/]", soft_wrap=True)
+    _run(
+        policy.model,
+        template or policy.template,
+        start_s,
+        name=name or policy.stage or model.resolve().name,
+        address=address,
+        max_length=max_length,
+        parallel=parallel,
+        extra=extra or (),
+    )
+    console.print("The server has ended.")
+
+
+def _run(model: Path, template: str | None, start_s: float, **served: Any) -> None:
+    """Start the server and wait for its end. `served`: the rest of `actors.serving.Served`."""
     import tempfile
 
     from actors.serving import Served, server_command
@@ -47,40 +71,20 @@ def serve(
     from r1ray.data.tokenizer import load_tokenizer
     from r1ray.machine import this_machine
     from r1ray.modelfolder import read_shape
-    from r1ray.policyfolder import find_policy
-    from r1ray.serving import Address
     from r1ray.serving import serve as run_server
 
-    policy = find_policy(model).ready()
-    address = Address(host=host, port=port)
-    address.check()
-    read_shape(policy.model)
-    tokenizer = load_tokenizer(str(policy.model))
-    template = template or policy.template or ("plain" if tokenizer.chat_template is None else "tokenizer")
-    if address.open_to_others and not os.environ.get("VLLM_API_KEY"):
-        console.print(
-            f"[yellow]Anybody who reaches {host} can use this server: set VLLM_API_KEY to ask for a key.[/]",
-            soft_wrap=True,
-        )
+    read_shape(model)
+    tokenizer = load_tokenizer(str(model))
+    template = template or ("plain" if tokenizer.chat_template is None else "tokenizer")
+    opened = opens_thinking(template, tokenizer)
     with tempfile.TemporaryDirectory(prefix="r1ray-serve-") as scratch:
-        jinja = Path(scratch) / "chat_template.jinja"
+        jinja, log = Path(scratch) / "chat_template.jinja", Path(scratch) / "server.log"
         jinja.write_text(chat_template(template, tokenizer), encoding="utf-8")
-        served = Served(
-            model=policy.model,
-            name=name or policy.stage or model.resolve().name,
-            address=address,
-            chat_template=jinja,
-            thinking_opened=opens_thinking(template, tokenizer),
-            max_length=max_length,
-            parallel=parallel,
-            extra=extra or (),
-        )
-        log = Path(scratch) / "server.log"
-        command, environment = server_command(served, this_machine())
-        console.print(f"Starting the server of {policy.model} (template {template}); its log: {log}", soft_wrap=True)
+        whole = Served(model=model, chat_template=jinja, thinking_opened=opened, **served)
+        command, environment = server_command(whole, this_machine())
+        console.print(f"Starting the server of {model} (template {template}); its log: {log}", soft_wrap=True)
 
         def ready() -> None:
-            console.print(f"Ready: {address.url}/v1, model {served.name}. Ctrl-C ends the server.", soft_wrap=True)
+            console.print(f"Ready: {whole.address.url}/v1, model {whole.name}. Ctrl-C ends the server.", soft_wrap=True)
 
-        run_server(command, environment, address, log, start_s=start_s, shutdown_s=SHUTDOWN_S, on_ready=ready)
-    console.print("The server has ended.")
+        run_server(command, environment, whole.address, log, start_s=start_s, shutdown_s=SHUTDOWN_S, on_ready=ready)
