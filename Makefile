@@ -3,6 +3,7 @@
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make recipe     all stages of R1 with the embedded models, and their report; started again it goes on
 # make test       everything that CI runs
+# make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
 
 SHELL := /bin/bash
@@ -28,7 +29,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install run recipe test unit lint chaos chaos-short gpu-check clean
+.PHONY: help install run recipe test unit lint chaos chaos-short bench-verifiers gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -86,6 +87,9 @@ chaos: install
 
 chaos-short: install
 	$(BIN)/python -m pytest tests/integration/test_kill_every_kind.py tests/integration/test_kill_resume_exact.py
+
+bench-verifiers: install .venv/sandbox
+	timeout 180 $(BIN)/python -m benchmarks.verifiers --write
 
 gpu-check: install
 	@if command -v nvidia-smi >/dev/null && nvidia-smi -L; then $(BIN)/python -m pytest -m gpu -rs; \

@@ -1,6 +1,6 @@
 """How fast verifiers judge, and what hostile samples cost the others.
 
-    python benchmarks/verifiers.py [--write]
+    python -m benchmarks.verifiers [--write]        (make bench-verifiers)
 
 Prints plain answers a second, symbolic comparisons a second, short sandboxed programs a second, calls of functions under
 test a second, and the delay that hostile answers cause to easy ones. `--write` keeps them in benchmarks/results/verifiers.json.

@@ -18,7 +18,7 @@ Verdict = Literal["ok", "warning", "wrong"]
 MUST_BE_ABSENT = ("torchvision", "torchaudio", "torchcodec")
 LEAST_MEMORY_GIB = 6
 LEAST_SHARED_GIB = 0.25
-SANDBOX_TRY = ["bwrap", "--unshare-all", "--ro-bind", "/", "/", "true"]
+SANDBOX_TRY = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--ro-bind", "/", "/", "true"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,9 @@ def _sandbox() -> Finding:
         )
     done = subprocess.run(SANDBOX_TRY, capture_output=True, text=True, timeout=30, check=False)
     if done.returncode != 0:
-        fix = "allow user namespaces; until then no code of a model can be judged"
+        old = "Unknown option" in done.stderr  # --disable-userns came with 0.8
+        fix = "install bubblewrap 0.8 or newer" if old else "allow user namespaces"
+        fix += "; until then no code of a model can be judged"
         return Finding(what="bubblewrap", verdict="warning", detail=f"does not start: {done.stderr.strip()}", fix=fix)
     return Finding(what="bubblewrap", verdict="ok", detail="works")
 

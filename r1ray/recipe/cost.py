@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1ray.errors import ConfigError
+from r1ray.lengths import longest_completion
 from r1ray.modelfolder import read_shape
 from r1ray.recipe.lineage import LINEAGE, Lineage
 from r1ray.recipe.records import Recipe
@@ -82,7 +83,7 @@ def _generated(task: Task) -> int | None:
     config, expect = task.config, task.stage.expect
     if config is None or task.kind.name not in ("rl", "sample", "eval"):
         return None
-    longest: int = config.rollout.max_new_tokens
+    longest: int = longest_completion(config)
     samples: int | None = config.rollout.group_size
     if task.kind.name == "rl":
         prompts: int | None = config.run.steps * config.learner.groups_per_step

@@ -40,7 +40,7 @@ class Budget:
         """Count a call. Raises VerifierError where `allowed` have been made; None: any number is."""
         with self._lock:
             if allowed is not None and self._spent >= allowed:
-                raise VerifierError(f"the judge's budget of {allowed} calls is spent: raise max_calls")
+                raise VerifierError(f"the judge's budget of {allowed} calls is spent: raise max_calls_per_worker")
             self._spent += 1
 
 
@@ -60,7 +60,7 @@ class JudgeReward(Reward):
     highest: float = 10.0
     timeout_s: float = 60.0  # of one judgement, repetitions included
     retries: int = 2  # after a failed connection, an overloaded (429) or a failing (5xx) server
-    max_calls: int | None = None  # of one reward worker; null: not limited
+    max_calls_per_worker: int | None = None  # of one reward worker since it started; null: not limited
     max_tokens: int = 512  # of the judge's reply
     key_variable: str | None = None  # environment variable that holds the endpoint's key
     budget: Budget
@@ -101,5 +101,5 @@ class JudgeReward(Reward):
             retries=self.retries,
             max_tokens=self.max_tokens,
             key_variable=self.key_variable,
-            spend=lambda: self.budget.spend(self.max_calls),
+            spend=lambda: self.budget.spend(self.max_calls_per_worker),
         )

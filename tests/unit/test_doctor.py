@@ -76,3 +76,6 @@ def test_the_sandbox_must_be_there_and_start(monkeypatch: pytest.MonkeyPatch) ->
     refused = subprocess.CompletedProcess([], 1, "", "No permissions to create a new namespace\n")
     monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: refused)
     assert "No permissions" in doctor._sandbox().detail
+    old = subprocess.CompletedProcess([], 1, "", "bwrap: Unknown option --disable-userns\n")
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *a, **k: old)
+    assert "0.8 or newer" in doctor._sandbox().fix

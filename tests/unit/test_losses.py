@@ -63,6 +63,19 @@ def test_gspo_clips_whole_sequences():
     assert found.ratio_T.tolist() == pytest.approx([4.0, 4.0])
 
 
+@pytest.mark.parametrize("low", [1.0, 10.0])
+@pytest.mark.parametrize("name", ["grpo", "cispo"])
+def test_a_clip_of_one_or_more_below_bounds_nothing(name, low):
+    """R1's epsilon of 10: ratios 0.001 and 8 of a bad and a good token keep their values, 20 is clipped to 11 where that is worse."""
+    new, old = [[LOG(0.001), LOG(0.8), LOG(1.0)]], [[LOG(1.0), LOG(0.1), LOG(0.05)]]
+    for sign in (-1.0, 1.0):
+        found = LOSSES[name](loss_input(new, old, [sign], low=low, high=10.0))
+        assert found.clipped_T.tolist() == [False, False, name == "cispo" or sign > 0]
+        values = [0.001, 8.0, 11.0 if name == "cispo" or sign > 0 else 20.0]
+        factor = [-sign * x for x in (new[0] if name == "cispo" else [1.0] * 3)]
+        assert found.loss_T.tolist() == pytest.approx([v * f for v, f in zip(values, factor, strict=True)])
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_on_policy_gradient_is_that_of_the_policy_gradient_theorem(name):
     """Where new = old, d loss / d logprob = -A for every token (gspo: -A / length, from each of its `length` equal values)."""

@@ -71,7 +71,7 @@ def test_no_verdict_is_an_error_by_name_and_never_a_reward(answer, error, calls)
 
 def test_an_endpoint_that_is_not_there_and_a_spent_budget_are_errors():
     with endpoint((200, "Score: 5")) as (url, asked):
-        with scorer(reward("judge", url=url, model="m", max_calls=1)) as s:
+        with scorer(reward("judge", url=url, model="m", max_calls_per_worker=1)) as s:
             assert judge(s, THOUGHT, messages=ASKED).reward == 0.5
             assert "VerifierError: judge: the judge's budget of 1 calls is spent" in judge(s, "x", messages=ASKED).error
         assert len(asked) == 1
