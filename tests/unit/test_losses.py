@@ -66,7 +66,7 @@ def test_gspo_clips_whole_sequences():
 @pytest.mark.parametrize("low", [1.0, 10.0])
 @pytest.mark.parametrize("name", ["grpo", "cispo"])
 def test_a_clip_of_one_or_more_below_bounds_nothing(name, low):
-    """R1's epsilon of 10: ratios 0.001 and 8 of a bad and a good token keep their values, 20 is clipped to 11 where that is worse."""
+    """R1's epsilon of 10: ratios 0.001 and 8 of a bad and a good token stay; 20 becomes 11 where that is worse."""
     new, old = [[LOG(0.001), LOG(0.8), LOG(1.0)]], [[LOG(1.0), LOG(0.1), LOG(0.05)]]
     for sign in (-1.0, 1.0):
         found = LOSSES[name](loss_input(new, old, [sign], low=low, high=10.0))
