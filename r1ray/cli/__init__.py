@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import signal
 import sys
 
 import typer
@@ -34,7 +35,11 @@ def build_app() -> typer.Typer:
 
 
 def main() -> None:
-    """Run a command. A named failure is one red message on standard error and its exit code, not a traceback."""
+    """Run a command. A named failure is one red message on standard error and its exit code, not a traceback.
+
+    SIGTERM unwinds like Ctrl-C, so that nothing half-written is left, with exit code 130; a command may have handlers of its own.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         build_app()()
     except R1RayError as error:

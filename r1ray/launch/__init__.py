@@ -90,11 +90,11 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
         machine, versions = asdict(this_machine()), installed_versions()
         writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)
         stop = Stop(config.deadlines.shutdown_s)
+        stop_on_signals(stop, view)
         folder.clear_requests()  # of an earlier driver
         view.phase("Ray", 0, 1)
         cluster.connect()
         view.phase("Ray", 1, 1)
-        stop_on_signals(stop, view)  # after Ray, which has handlers of its own
         _run(cluster, folder, writer, view, stop)
     view.line(f"Report: {build_report(folder.path)}")
     return 0

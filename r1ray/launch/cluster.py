@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import services
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
@@ -53,6 +57,19 @@ def check_reachable(address: str | None) -> None:
         ) from e
 
 
+def _init(**options: Any) -> None:
+    """`ray.init`, which leaves the driver's handler of SIGTERM alone: Ray's own would end the process half started."""
+    ray_utils.set_sigterm_handler = lambda handler: None
+    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+
+
+def _note(log: Path, data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """In the place of what Ray prints into the driver's terminal about processes that died: the run's events say so there."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.writelines(f"{time.strftime('%F %T')} {line.rstrip()}\n" for line in data["lines"])
+
+
 class RayRemote:
     """`r1ray.control.calls.Remote` over a Ray actor; one that `restarts` comes back by itself when it is killed."""
 
@@ -71,7 +88,7 @@ class RayRemote:
                 return
             if isinstance(error, RayTaskError):
                 error = error.cause  # what the method raised, without Ray's traceback around it
-            elif isinstance(error, RayActorError):
+            elif isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
                 error = ProcessDied(f"{self.name} died: {str(error).strip().splitlines()[-1].strip()}")
             elif isinstance(error, RayError):
                 error = InfrastructureError(f"{self.name}.{method}: {error}")
@@ -98,17 +115,16 @@ class Cluster:
         """Join the configured cluster, or start one on this machine that ends with this process."""
         ray_config = self.config.ray
         logging.getLogger("ray").setLevel(logging.ERROR)
+        ray_worker.print_to_stdstream = partial(_note, self._log("ray"))
         if ray_config.address is not None:
-            ray.init(address=ray_config.address, log_to_driver=False, logging_level=logging.ERROR)
+            _init(address=ray_config.address)
             return
         # Ray's CPUs are for placement only; a small machine may share a core among processes that mostly wait.
         needed = sum(cpus * count for cpus, count in self._cpu_demand(use))
-        ray.init(
+        _init(
             num_cpus=max(ray_config.num_cpus or os.cpu_count() or 1, int(needed + 1)),
             object_store_memory=int(ray_config.object_store_gib * 2**30),
             include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
             _temp_dir=ray_config.temp_dir,
         )
 
