@@ -156,7 +156,7 @@ def _hub_table(source: SourceConfig, path: str, subset: str | None, revision: st
             rows = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
         else:
             rows = datasets.load_dataset(path, name=subset, revision=revision, split=source.split)
-    except (OSError, ValueError, KeyError) as e:
+    except (OSError, ValueError, KeyError, RuntimeError) as e:  # RuntimeError: a data set that is a script
         raise ConfigError(
             f"the source {source.name} cannot load the data set {path!r}, split {source.split}: {e}"
         ) from e

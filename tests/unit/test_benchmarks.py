@@ -172,6 +172,13 @@ def test_places_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(ConfigError, match="has no problems"):
         prepare(find("gsm8k"), {"gsm8k": str(tmp_path / "empty.jsonl")}, None)
+    (tmp_path / "rows.csv").write_text("question,answer")
+    with pytest.raises(ConfigError, match=r"must be \.jsonl or \.parquet"):
+        prepare(find("gsm8k"), {"gsm8k": str(tmp_path / "rows.csv")}, None)
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "script.py").write_text("")
+    with pytest.raises(ConfigError, match="cannot load the data set"):
+        prepare(find("gsm8k"), {"gsm8k": str(tmp_path / "script")}, None)
     with pytest.raises(ConfigError, match="makes its own problems"):
         prepare(find("bus"), {"bus": "bus.jsonl"}, None)
 
