@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +44,34 @@ def write_aside(target: Path) -> Iterator[Path]:
         if _is_full(e):
             raise DiskFull(f"no room for {target}, nothing of it was kept: free space on its disk ({e})") from e
         raise
+
+
+@contextlib.contextmanager
+def scratch_beside(target: Path) -> Iterator[Path]:
+    """Give an empty folder `.TARGET-...` beside `target`, removed at the end; those that a killed process left go first.
+
+    Each is locked by the process that uses it, and only by that.
+    """
+    with _locked(target.parent):  # nobody clears away what is made and not locked yet
+        for rest in target.parent.glob(f".{target.name}-*"):
+            with contextlib.suppress(BlockingIOError), _locked(rest, fcntl.LOCK_NB):
+                shutil.rmtree(rest)
+        scratch = tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent)
+        lock = _locked(Path(scratch.name))
+        lock.__enter__()
+    with scratch as folder, contextlib.ExitStack() as stack:
+        stack.push(lock)
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, how: int = 0) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_full(e: BaseException) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 
 from learner import attention
+from learner.files import scratch_beside
 from learner.model import PolicyModel
 from learner.tiny.check import skill
 from learner.tiny.flavors import FLAVORS, FlavorName
@@ -75,11 +75,8 @@ def build_tiny_model(
     if path.exists() and not (path / RECORD).exists():
         raise ConfigError(f"{path} exists and was not made by `r1ray tiny`: move it away, or name another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        _threads(threads or _idle_threads()),
-        tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch,
-    ):
-        aside = Path(scratch) / "new"
+    with _threads(threads or _idle_threads()), scratch_beside(path) as scratch:
+        aside = scratch / "new"
         report = write_model(aside, seed=seed, size=size, flavor=flavor, progress=progress)
         if size == "base" and report.skill < LEAST_SKILL:
             raise WeakBaseModel(
@@ -87,7 +84,7 @@ def build_tiny_model(
                 f"by step, and reinforcement learning takes off from {LEAST_SKILL:.0%} only: build it with another seed"
             )
         if path.exists():
-            path.rename(Path(scratch) / "old")
+            path.rename(scratch / "old")
         aside.rename(path)
     return report
 

@@ -12,7 +12,7 @@ import torch
 from learner import checkpoint
 from learner.checkpoint import prune
 from learner.export import export_model
-from learner.files import ASIDE, write_aside
+from learner.files import ASIDE, scratch_beside, write_aside
 from learner.shards import read_shards, write_shards
 from r1ray.checkpoints import Found, defect, find_latest
 from r1ray.errors import DiskFull, IntegrityError
@@ -281,3 +281,24 @@ def test_an_export_replaces_an_older_one(tmp_path):
         export_model(iter([("w", torch.full((2,), value))]), source=source, target=target, writer=True)
     assert [(n, t.tolist()) for n, t in read_shards(target, "model")] == [("w", [2.0, 2.0])]
     assert names(tmp_path) == ["final", "model"]
+
+
+LEFT_BEHIND = """
+import os, sys
+from pathlib import Path
+from learner.files import scratch_beside
+with scratch_beside(Path(sys.argv[1])) as folder:
+    (folder / "new").write_text("half")
+    os._exit(9)
+"""
+
+
+def test_scratch_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path):
+    target = tmp_path / "tiny"
+    with scratch_beside(target) as living:
+        died = subprocess.run([sys.executable, "-c", LEFT_BEHIND, str(target)], check=False, timeout=60)
+        assert died.returncode == 9
+        assert len(names(tmp_path)) == 2
+        with scratch_beside(target) as mine:
+            assert names(tmp_path) == sorted([living.name, mine.name])
+    assert names(tmp_path) == []
