@@ -92,7 +92,8 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> 
     trainer = json.loads((folder / TRAINER).read_text())
     if reference is not None and trainer["reference_version"] is None:
         raise ConfigError(
-            f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0, as when it was written"
+            f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0 and "
+            "watch.max_kl=null, as when it was written"
         )
     engine.load_state(read_shards(folder, "state"), applied_steps=trainer["optimizer_steps"])
     if reference is not None:

@@ -11,6 +11,7 @@ from learner.losses import LOSSES
 from learner.schedules import SCHEDULES
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
+from r1ray.watch import keeps_reference
 
 Rule = tuple[bool, str]
 """(broken, what to say)"""
@@ -67,7 +68,7 @@ def _loss_rules(config: Config) -> list[Rule]:
             "algorithm.kl_coefficient and entropy_coefficient must not be negative",
         ),
         (
-            a.reference_refresh_steps is not None and not a.kl_coefficient,
+            a.reference_refresh_steps is not None and not keeps_reference(config),
             "algorithm.reference_refresh_steps is set, but kl_coefficient=0 needs no reference: unset one or set the other",
         ),
         (

@@ -79,8 +79,10 @@ class PolicyObjective:
         weight_T = self._weights(batch, denominators)[batch.tokens.segment_T] * trained_T
         value_T = correction_T * policy.loss_T
         if batch.reference_logprobs_T is not None:
-            kl_T = kl_k3(logprobs_T, batch.reference_logprobs_T)
-            value_T = value_T + a.kl_coefficient * kl_T
+            trains = a.kl_coefficient > 0  # else it is only watched
+            kl_T = kl_k3(logprobs_T if trains else logprobs_T.detach(), batch.reference_logprobs_T)
+            if trains:
+                value_T = value_T + a.kl_coefficient * kl_T
             tally.add("train/kl", (kl_T.detach() * trained_T).sum(), trained_T.sum())
         if a.entropy_coefficient:
             value_T = value_T - a.entropy_coefficient * entropy_T

@@ -27,6 +27,7 @@ from learner.trainer import PolicyTrainer
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
 from r1ray.types import BatchManifest
+from r1ray.watch import keeps_reference
 
 
 class TrainingRank(abc.ABC):
@@ -139,7 +140,7 @@ class LearnerRank(TrainingRank):
 
     def _prepare(self) -> dict[str, Any]:
         config = self._config
-        if config.algorithm.kl_coefficient:
+        if keeps_reference(config):
             self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
         self._trainer = PolicyTrainer(
             config, self._engine, self._reference, rank=self._rank, world_size=self._world_size

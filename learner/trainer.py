@@ -15,7 +15,7 @@ import numpy as np
 
 from learner.assemble import Fetch, batch_advantages, denominators, fetch_groups, is_trained, make_sequence
 from learner.batch import MicroBatch, make_micro_batch
-from learner.correlation import correlation
+from learner.correlation import PaidLength, correlation
 from learner.engine import Engine, StepReport
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
@@ -24,6 +24,7 @@ from learner.schedules import learning_rate
 from learner.tally import Tally
 from r1ray.config.schema import Config
 from r1ray.types import BatchManifest, ScoredGroup
+from r1ray.watch import PAID_LENGTH, learned_rewards
 
 
 class PolicyTrainer:
@@ -39,13 +40,13 @@ class PolicyTrainer:
         self._world_size = world_size
         self._objective = PolicyObjective(config)
         self._reward_parts = [f"reward/part/{reward.name}" for reward in config.rewards]
+        self._paid_length = PaidLength(learned_rewards(config))
 
     def train_step(self, manifest: BatchManifest, fetch: Fetch) -> dict[str, float]:
         """Train policy `manifest.step` into its successor; returns the step's metrics, the same on every rank."""
         started = time.perf_counter()
-        tally = Tally(
-            means=[*MEANS, "length/truncated", *self._reward_parts], maxima=MAXIMA, device=self._engine.device
-        )
+        means = [*MEANS, "length/truncated", *self._reward_parts, *self._paid_length.means]
+        tally = Tally(means=means, maxima=MAXIMA, device=self._engine.device)
         learner = self._config.learner
         plans = plan_step(
             manifest,
@@ -63,6 +64,7 @@ class PolicyTrainer:
         observed, counts = tally.reduce(self._engine.all_reduce)
         return {
             **manifest_metrics(manifest),
+            **self._paid_length.take(observed),
             **observed,
             **step_metrics(reports, lr),
             "mismatch/tokens": counts["mismatch/mean"],
@@ -98,6 +100,8 @@ class PolicyTrainer:
             key = name.removeprefix("reward/part/")
             values = [score.parts[key] for score in scores if key in score.parts]  # not every source has every reward
             tally.add(name, sum(values), len(values))
+        for group in groups:
+            self._paid_length.add(groups[group], [ref.completion for ref in refs if ref.group == group], tally)
         reasons = [groups[ref.group].rollout.completions[ref.completion].finish_reason for ref in refs]
         tally.add("length/truncated", reasons.count("length"), len(reasons))
 
@@ -144,7 +148,7 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
     )
     paid = correlation(centred, centred_lengths)
     return {
-        **({} if paid is None else {"reward/length_correlation": paid}),
+        **({} if paid is None else {PAID_LENGTH: paid}),
         "reward/mean": float(np.concatenate(rewards).mean()),
         "reward/std": float(np.mean([r.std() for r in rewards])),
         "length/mean": float(lengths.mean()),

@@ -18,6 +18,7 @@ from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
 from r1ray.machine import GIB, Machine
 from r1ray.modelfolder import ModelShape
+from r1ray.watch import keeps_reference
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -123,7 +124,7 @@ def _learner(config: Config, shape: ModelShape) -> Role:
     host = {"process": LEARNER_BASE_GIB * GIB}
     (host if learner.offload_parameters else device)["weights"] = weights
     (host if learner.offload_optimizer else device)["optimizer"] = optimizer
-    if config.algorithm.kl_coefficient > 0:
+    if keeps_reference(config):
         device["reference"] = weights
     if stage == 3:
         device["gathered weights"] = d * p  # the whole model once, to publish it

@@ -13,6 +13,7 @@ from r1ray.config.curation import curation, sampled_whole
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 from r1ray.lengths import longest_completion
+from r1ray.watch import keeps_reference, learned_rewards
 
 Check = Callable[[Config], Iterator[Problem]]
 
@@ -123,9 +124,12 @@ def _sampling(config: Config) -> Iterator[Problem]:
     if algorithm.is_correction != "none" and algorithm.importance != "decoupled":
         message = "compares proximal with behaviour log-probabilities, but no proximal ones are computed"
         yield problem(config, "algorithm.is_correction", message, "none, or algorithm.importance=decoupled")
-    if algorithm.reference_refresh_steps is not None and algorithm.kl_coefficient == 0:
-        message = "replaces a reference that is not there: algorithm.kl_coefficient is 0"
+    if algorithm.reference_refresh_steps is not None and not keeps_reference(config):
+        message = "replaces a reference that is not there: algorithm.kl_coefficient is 0 and watch.max_kl null"
         yield problem(config, "algorithm.reference_refresh_steps", message, "null, or a coefficient above 0")
+    if config.watch.max_length_correlation is not None and not learned_rewards(config):
+        message = "watches rewards that a model gives, and there are none"
+        yield problem(config, "watch.max_length_correlation", message, "null, or a reward `model` or `judge`")
 
 
 def _learner(config: Config) -> Iterator[Problem]:

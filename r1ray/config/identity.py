@@ -24,6 +24,8 @@ ALTERABLE = (
     "queue.lease_timeout_s",
     "queue.keep_payload_steps",
     "evaluation.every_steps",
+    "watch.max_length_correlation",
+    "watch.steps",
     "sft.evaluate_every_steps",
     "curation",
     "sync",

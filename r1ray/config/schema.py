@@ -187,6 +187,13 @@ class EvaluationConfig:
 
 
 @dataclass
+class WatchConfig:
+    max_kl: float | None = None  # with kl_coefficient 0 a reference is kept for it
+    max_length_correlation: float | None = None
+    steps: int = 5  # in a row
+
+
+@dataclass
 class DeadlineConfig:
     actor_start_s: float = 900.0
     rpc_s: float = 60.0
@@ -244,6 +251,7 @@ class Config:
     sync: SyncConfig = field(default_factory=SyncConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     curation: CurationConfig = field(default_factory=CurationConfig)

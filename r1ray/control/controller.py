@@ -45,6 +45,7 @@ from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
 from r1ray.types import BatchManifest, ScoredGroup
+from r1ray.watch import HackingWatch
 
 BATCH_POLL_S = 2.0
 """How long the ledger holds a question for a batch before it answers "not yet"."""
@@ -110,6 +111,7 @@ class Controller:
             progress=self._progress,
         )
         self._evaluator = Evaluator(config, self._fleet.evaluation_sizes, self._evaluated)
+        self._watch = HackingWatch(config)
         self._write_up: Callable[[], None] = _nothing
         self._leasing = True
 
@@ -233,6 +235,7 @@ class Controller:
         row = self._writer.step(ended.manifest.step, metrics)
         for transcript in self._transcripts(ended.manifest):
             self._writer.transcript(transcript)
+        self._watch.step(row, self._writer.event)
         self._progress.stepped(row)
 
     def _transcripts(self, manifest: BatchManifest) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from r1ray.recipe.lineage import LINEAGE, Lineage
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.standing import Standing
 from r1ray.recipe.tasks import Task
+from r1ray.watch import keeps_reference
 
 FORWARD, TRAINING = 2, 6
 PEAK_FLOPS = 989e12
@@ -73,7 +74,7 @@ def _gpu_hours(task: Task, parameters: float | None, generated: int | None, trai
         return None
     passes = float(TRAINING)
     if task.kind.name == "rl" and config is not None:
-        passes += FORWARD * ((config.algorithm.kl_coefficient > 0) + (config.algorithm.importance == "decoupled"))
+        passes += FORWARD * (keeps_reference(config) + (config.algorithm.importance == "decoupled"))
     generation = FORWARD * parameters * (generated or 0) / GENERATION_SHARE
     return (generation + passes * parameters * (trained or 0) / TRAINING_SHARE) / PEAK_FLOPS / 3600
 

@@ -117,6 +117,7 @@ def _faults(run: RunRecord) -> list[Figure]:
         ("workers_lost", "Rollout workers lost", kinds.count("worker_lost")),
         ("learners_lost", "Learners lost", kinds.count("learner_lost")),
         ("resumes", "Times resumed", max(0, len(run.starts) - 1)),
+        ("hacking_warnings", "Warnings of reward hacking", kinds.count("reward_hacking")),
         ("dropped_groups", "Groups dropped", sum(run.dropped.values())),
     ]
     for reason, count in run.dropped.items():

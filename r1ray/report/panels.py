@@ -58,6 +58,12 @@ ANSWERS = Section(
             absent="none in this run",
         ),
         Panel(
+            title="Reward and length",
+            note="correlation within groups: 1 pays for length alone",
+            keys=(("reward/length_correlation", "reward"), ("reward/length_correlation/", "")),
+            zero=False,
+        ),
+        Panel(
             title="Response length",
             note="tokens",
             keys=(("length/mean", "mean"), ("length/max", "longest")),
@@ -80,7 +86,7 @@ OPTIMISATION = Section(
             title="KL to the reference",
             note="nats a token, k3 estimate",
             keys=(("train/kl", "KL"),),
-            absent="no KL term in this run",
+            absent="no reference in this run",
         ),
         Panel(title="Gradient norm", note="before clipping", keys=(("train/grad_norm", "norm"),)),
         Panel(
