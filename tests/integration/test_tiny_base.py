@@ -10,11 +10,14 @@ import torch
 
 from learner.model import load_policy
 from learner.tiny import build
-from learner.tiny.build import LEAST_SKILL, RECORD, WeakBaseModel, build_tiny_model, is_current, write_model
-from learner.tiny.corpus import documents
+from learner.tiny.bilingual import WORDS
+from learner.tiny.bilingual import documents as bilingual_documents
+from learner.tiny.build import LEAST_SKILL, WeakBaseModel, build_tiny_model, is_current, write_model
+from learner.tiny.corpus import TAGS, documents
 from learner.tiny.flavors import FLAVORS
 from learner.tiny.pretrain import Schedule, pack
-from learner.tiny.tokenizer import END_ID, TAGS, encode, write_tokenizer
+from learner.tiny.recipe import RECORD, Size
+from learner.tiny.tokenizer import END_ID, encode, write_tokenizer
 from r1ray.config.schema import ModelConfig
 from r1ray.data.templates import render
 from r1ray.data.vocab import vocab_hash
@@ -23,6 +26,7 @@ from r1ray.errors import ConfigError
 pytestmark = pytest.mark.integration
 
 SHORT = Schedule(steps=40, per_step=8, warmup_steps=5)
+SIZES: tuple[Size, ...] = ("base", "student")
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +127,24 @@ def test_a_build_replaces_an_earlier_one_and_nothing_else(tmp_path: Path, monkey
     assert not (path / "somebodys.safetensors").exists()
     assert list(tmp_path.iterdir()) == [path]
     assert torch.get_num_threads() == before
+
+
+def test_the_bilingual_flavour_reads_its_words_whole_and_shares_one_vocabulary(tmp_path: Path) -> None:
+    """Base and student must agree in their tokens, else the student could not be distilled from samples of the base."""
+    reports = {
+        size: write_model(tmp_path / size, seed=0, size=size, flavor="bilingual", schedule=SHORT) for size in SIZES
+    }
+    assert [reports[size].parameters for size in SIZES] == [696_320, 134_848]
+    assert vocab_hash(tmp_path / "base") == vocab_hash(tmp_path / "student")
+    assert json.loads((tmp_path / "base" / "config.json").read_text())["vocab_size"] == FLAVORS["bilingual"].vocabulary
+    tokenizer = _tokenizer(tmp_path / "base")
+    assert vocab_hash(tokenizer) == vocab_hash(tmp_path / "base")
+    for words in WORDS.values():
+        for word in words[:2]:  # on and off
+            assert len(tokenizer.encode(f" {word}")) == 1, word
+    for document in bilingual_documents(seed=3, count=200):
+        text = document.prompt + document.response
+        assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.slow
