@@ -41,7 +41,7 @@ class AuditRow:
 class Violation:
     """One broken invariant."""
 
-    kind: str  # damaged | malformed | index_missing | two_states | trained_twice | too_stale | unaccounted | payload | batch
+    kind: str  # damaged | malformed | index_missing | two_states | trained_twice | too_stale | too_new | unaccounted | payload | batch
     ids: tuple[str, ...]  # group ids, or prompt indices, or steps, as the message says; at most IDS_SHOWN
     message: str
 
@@ -191,6 +191,16 @@ def _too_stale(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]
     )
 
 
+def _too_new(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+    """Versions carry no incarnation. That this holds is why `_too_stale` means the same for all: docs/fault-tolerance.md."""
+    yield from _of_query(
+        db,
+        "too_new",
+        "groups were sampled by policies that the batch of their step had yet to make",
+        "SELECT group_id FROM groups WHERE step IS NOT NULL AND max_version > step",
+    )
+
+
 def _batches(db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Violation]:
     yield from _of_query(
         db,
@@ -223,6 +233,7 @@ _STRUCTURE: tuple[Callable[[sqlite3.Connection, LedgerSettings], Iterator[Violat
     _two_states,
     _trained_twice,
     _too_stale,
+    _too_new,
     _batches,
 )
 

@@ -56,8 +56,12 @@ def payload(
     error: str | None = None,
     text: str = "<think></think>",
     index: int | None = None,
+    newest: int = 0,
 ) -> bytes:
-    """The packed group `group_id`, sampled under policy `version`; with `error` its first score failed."""
+    """The packed group `group_id`, sampled under policy `version`, its end under `newest` if that is a later one.
+
+    With `error` its first score failed.
+    """
     if index is None:
         index = int(group_id.split("-")[0])
     completions = tuple(
@@ -68,7 +72,7 @@ def payload(
             finish_reason="stop",
             version_spans=(
                 VersionSpan(version=version, start=0, end=2),
-                VersionSpan(version=version + 1, start=2, end=3 + i),
+                VersionSpan(version=max(version, newest), start=2, end=3 + i),
             ),
         )
         for i in range(len(rewards))

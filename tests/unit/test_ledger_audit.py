@@ -99,6 +99,7 @@ def test_dropping_the_index_alone_is_no_violation(run_dir: Path) -> None:
          "trained_twice", ("0",)),
         ("UPDATE steps SET max_staleness = -1 WHERE step = 2", "too_stale", ("4-1", "5-1")),
         ("UPDATE groups SET min_version = 1 WHERE group_id = '7-1'", "too_stale", ("7-1",)),
+        ("UPDATE groups SET max_version = 4 WHERE group_id = '7-1'", "too_new", ("7-1",)),
         ("UPDATE groups SET state = 'trained' WHERE step = 3", "unaccounted", ("3",)),
         ("UPDATE payloads SET payload = x'00' WHERE group_id = '2-1'", "payload", ("2-1",)),
         ("DELETE FROM payloads WHERE group_id = '6-1'", "payload", ("6-1",)),

@@ -50,7 +50,7 @@ def test_too_few_groups_bind_nothing(make: Make) -> None:
 def test_the_manifest_says_what_the_payloads_hold(make: Make) -> None:
     ledger = make(groups_per_step=1)
     ledger.lease("w0", 0, 1)
-    ledger.put(payload("0-1", rewards=(0.1, 1 / 3, 2.0)))
+    ledger.put(payload("0-1", rewards=(0.1, 1 / 3, 2.0), newest=1))
     manifest = ledger.take(0)
     assert manifest is not None
     (group,) = manifest.groups
