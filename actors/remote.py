@@ -128,7 +128,8 @@ class RolloutActor:
         self._vocab_hash = vocab_hash
 
     def start(self) -> dict[str, Any]:
-        """Load the model and begin to lease; says how many problems each source has that it can be asked for.
+        """Load the model and begin to lease; says how many problems each source has that it can be asked for,
+        and what training rows were left out.
 
         A worker of a sampling job serves the weights that it loaded, and leases nothing: it waits to be asked.
 
@@ -165,7 +166,8 @@ class RolloutActor:
         self._worker.start()
         dropped = {name: problems.dropped for name, problems in self._problems.items()}
         sizes = {name: len(problems) for name, problems in self._problems.items()}
-        return {"place": place(), "evaluation": sizes, "dropped": dropped}
+        left_out = {} if prompts is None else {name: counts for name, counts in prompts.dropped.items() if counts}
+        return {"place": place(), "evaluation": sizes, "dropped": dropped, "left_out": left_out}
 
     def receive_weights(
         self,

@@ -190,7 +190,8 @@ class Fleet:
         info = member.ready.result()
         member.health.ready()
         member.place, member.heard, self._sizes = info["place"], now, info["evaluation"]
-        self._event("worker_ready", worker=name, pid=info["place"]["pid"], seconds=now - member.started)
+        left_out = {"left_out": info["left_out"]} if info.get("left_out") else {}  # training rows, by source and reason
+        self._event("worker_ready", worker=name, pid=info["place"]["pid"], seconds=now - member.started, **left_out)
 
     def _tick_drain(self, name: str, member: Member, now: float) -> None:
         assert member.drain is not None

@@ -120,6 +120,13 @@ def _faults(run: RunRecord) -> list[Figure]:
         ("hacking_warnings", "Warnings of reward hacking", kinds.count("reward_hacking")),
         ("dropped_groups", "Groups dropped", sum(run.dropped.values())),
     ]
+    left_out: dict[str, dict[str, int]] = next(
+        (event["left_out"] for event in reversed(run.events) if "left_out" in event), {}
+    )
+    for source, reasons in left_out.items():
+        for reason, count in reasons.items():
+            label = f"Rows of {source} left out: {reason.replace('_', ' ')}"
+            counts.append((f"left_out/{source}/{reason}", label, count))
     for reason, count in run.dropped.items():
         counts.append((f"dropped_groups/{reason}", f"Groups dropped: {reason.replace('_', ' ')}", count))
     return [Figure(key=key, label=label, show=number, value=count) for key, label, count in counts]

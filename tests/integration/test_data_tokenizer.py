@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,26 @@ def test_its_chat_template_is_used_and_its_refusal_named(folder: Path) -> None:
 def test_a_folder_without_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no tokenizer can be loaded from model\.path"):
         load_tokenizer(str(tmp_path))
+
+
+def test_a_tokenizer_that_transformers_would_load_otherwise_is_refused(folder: Path) -> None:
+    """For model type qwen2, transformers puts its own way of cutting words in the place of the folder's."""
+    assert len(load_tokenizer(str(folder)).encode("What is 1 + 1 ?", add_special_tokens=False)) == 6
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(" ", "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    backend.train_from_iterator(["A+5 B-12 7+5=12"] * 9, trainer)
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(folder)
+    load_tokenizer(str(folder))  # as it was saved
+    (folder / "config.json").write_text('{"model_type": "qwen2"}')
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"tokenizer_class": "Qwen2Tokenizer"}))
+    with pytest.raises(IntegrityError, match=r"otherwise than its tokenizer\.json says"):
+        load_tokenizer(str(folder))

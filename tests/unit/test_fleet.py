@@ -47,7 +47,9 @@ class World:
 
     def ready(self, *names: str) -> None:
         for name in names:
-            self.readies[name].set_result({"place": {"pid": 1, "node": "n"}, "evaluation": {"heldout": 7}})
+            self.readies[name].set_result(
+                {"place": {"pid": 1, "node": "n"}, "evaluation": {"heldout": 7}, "left_out": {"a": {"too_long": 2}}}
+            )
         self.fleet.tick()
 
     def after(self, seconds: float) -> None:
@@ -65,6 +67,7 @@ def test_workers_start_get_ready_and_serve_after_a_sync() -> None:
     world.ready("rollout-0", "rollout-1")
     assert world.fleet.unsynced() == ["rollout-0", "rollout-1"]
     assert world.fleet.evaluation_sizes() == {"heldout": 7}
+    assert [f["left_out"]["a"] for kind, f in world.events if kind == "worker_ready"] == [{"too_long": 2}] * 2
     world.fleet.synced(("rollout-0",), 3)
     assert set(world.fleet.serving()) == {"rollout-0"}
     assert world.fleet.members["rollout-0"].version == 3

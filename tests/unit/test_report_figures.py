@@ -43,6 +43,15 @@ def test_a_start_that_failed_before_the_first_step_does_not_count_as_start_up(tm
     assert figures(tmp_path)["seconds_to_first_step"] == 40.5
 
 
+def test_rows_that_were_left_out_and_warnings_are_told(tmp_path):
+    write_run(tmp_path, steps=2)
+    with MetricsWriter(tmp_path, tensorboard=False) as writer:
+        writer.event("worker_ready", worker="rollout-0", left_out={"maths": {"too_long": 3}})
+        writer.event("reward_hacking", metric="train/kl")
+    found = figures(tmp_path)
+    assert (found["left_out/maths/too_long"], found["hacking_warnings"]) == (3, 1)
+
+
 def test_a_run_without_evaluations_and_with_one_step_has_none_where_it_has_nothing(tmp_path):
     found = figures(write_run(tmp_path, steps=1, evaluate_every=0))
     for key in ("heldout_source", "heldout_accuracy", "heldout_accuracy_start", "heldout_format", "heldout_length"):
