@@ -77,7 +77,7 @@ def test_the_stages_of_r1_are_those_of_the_paper() -> None:
         ("r1_zero", "algorithm.kl_coefficient", 0.001),
         ("r1_zero", "rollout.group_size", 16),
         ("r1_zero", "rollout.temperature", 1.0),
-        ("reasoning_rl", "algorithm.clip_high", 10.0),
+        ("reasoning_rl", "algorithm.clip_low", 10.0),
         ("reasoning_rl", "rollout.max_new_tokens", 32768),
         ("rl_all", "rollout.temperature", 0.7),
         ("rl_all", "algorithm.clip_high", 10.0),
