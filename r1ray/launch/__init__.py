@@ -95,6 +95,7 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
         view.phase("Ray", 0, 1)
         cluster.connect()
         view.phase("Ray", 1, 1)
+        stop_on_signals(stop, view)  # again: Ray's C++ part has put handlers of its own around them
         _run(cluster, folder, writer, view, stop)
     view.line(f"Report: {build_report(folder.path)}")
     return 0

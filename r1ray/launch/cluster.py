@@ -58,7 +58,7 @@ def check_reachable(address: str | None) -> None:
 
 
 def _init(**options: Any) -> None:
-    """`ray.init`, which leaves the driver's handler of SIGTERM alone: Ray's own would end the process half started."""
+    """`ray.init` without its Python handler of SIGTERM, which would end the process half started."""
     ray_utils.set_sigterm_handler = lambda handler: None
     ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
 

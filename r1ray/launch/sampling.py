@@ -82,6 +82,7 @@ def run_sampling(
         view.phase("Ray", 0, 1)
         cluster.connect(use)
         view.phase("Ray", 1, 1)
+        stop_on_signals(stop, view, UNDER_WAY)  # again: Ray's C++ part has put handlers of its own around them
         told = Told(folder, view, kind=use, phase="sampling", unit="prompts")
         parts = JobParts(
             # Nobody leases here, so nothing has to be handed back for a worker that dies.

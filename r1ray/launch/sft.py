@@ -72,6 +72,7 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *
         view.phase("Ray", 0, 1)
         cluster.connect("sft")
         view.phase("Ray", 1, 1)
+        stop_on_signals(stop, view)  # again: Ray's C++ part has put handlers of its own around them
         _run(cluster, folder, data, writer, view, stop)
     return 0
 
