@@ -1,0 +1,90 @@
+"""RL for all scenarios: a source with rewards by rule, and from a step on one that two trained reward models judge."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from r1ray.metrics import read_events, read_metrics, read_transcripts
+from tests.integration.models import random_model, write_model
+from tests.integration.test_reward_model import write_rows
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+KINDS = {"helpful": ("pairwise", "summary"), "safe": ("pointwise", "response")}
+
+
+def r1ray(*arguments: str | Path) -> None:
+    command = [sys.executable, "-m", "r1ray", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def configuration(folder: Path) -> Path:
+    (folder / "general.jsonl").write_text("".join(f'{{"prompt": "question {n}", "answer": ""}}\n' for n in range(40)))
+    models = [
+        # The prompt opened the thinking, so that a response which never ends it has an empty summary.
+        {"name": f"model/{name}", "params": {"path": f"{folder}/{name}", "kind": kind, "judge": judge, "opened": True}}
+        for name, (kind, judge) in KINDS.items()
+    ]
+    sums = {"kind": "synthetic", "path": "arithmetic", "rewards": ["accuracy", "format"]}
+    general = {"name": "general", "kind": "jsonl", "path": f"{folder}/general.jsonl", "from_step": 1}
+    content = {
+        "extends": [str(Path(__file__).parent / "loop.yaml")],
+        "run": {"dir": str(folder / "run")},
+        "model": {"path": str(folder / "base")},
+        "data": {
+            "train": [
+                {"name": "sums", **sums},
+                {**general, "rewards": ["model/helpful", "model/safe", "format"]},
+            ],
+            "evaluation": [{"name": "heldout", "split": "heldout", "limit": 4, **sums}],
+        },
+        "rewards": [{"name": "accuracy", "params": {"verifier": "task"}}, {"name": "format"}, *models],
+        "rollout": {"temperature": 0.7},
+        "queue": {"max_staleness": 0},  # so that a step trains on the prompts of its own place
+        "watch": {"max_kl": 1e-9, "steps": 1},
+    }
+    file = folder / "run.yaml"
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Path) -> None:
+    from r1ray.rewards.conversation import conversation_ids
+    from r1ray.rewards.preference import load_reward_model, scores_of
+
+    write_model(random_model(1), tmp_path / "base")
+    for name, (kind, judge) in KINDS.items():
+        write_rows(tmp_path / f"{name}.jsonl", kind)
+        options = {"model": tmp_path / "base", "out": tmp_path / name, "kind": kind, "judge": judge, "epochs": 1}
+        options |= {"batch-size": 8, "lr": 3e-3, "max-length": 128, "micro-batch-tokens": 512, "held-out": 0.25}
+        flags = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+        r1ray("reward-model", "train", tmp_path / f"{name}.jsonl", *flags)
+    r1ray("train", configuration(tmp_path))
+
+    rows = read_metrics(tmp_path / "run")
+    models = {f"reward/part/model/{name}" for name in KINDS}
+    assert not models & rows[0].keys()
+    for row in rows[1:]:
+        assert models <= row.keys()
+        assert {"reward/part/accuracy", "reward/part/format"} <= row.keys()
+        assert row["train/kl"] > 0  # measured, though the coefficient is 0
+    assert "reward_hacking" in [event["kind"] for event in read_events(tmp_path / "run")]
+
+    judged = [t for t in read_transcripts(tmp_path / "run") if "model/safe" in t["parts"]]
+    assert judged
+    assert all(t["parts"].keys() == {"model/helpful", "model/safe", "format"} for t in judged)
+    (tokenizer, helpful), (_, safe) = (load_reward_model(tmp_path / name, "cpu", "float32") for name in KINDS)
+    for t in judged:
+        asked = ({"role": "user", "content": t["prompt"]},)
+        assert "</think>" not in t["text"]
+        summary, whole = (conversation_ids(tokenizer, asked, text, 128) for text in ("", t["text"]))
+        assert t["parts"]["model/helpful"] == pytest.approx(scores_of(helpful, [summary])[0], rel=1e-3, abs=1e-4)
+        expected = 1 / (1 + math.exp(-scores_of(safe, [whole])[0]))
+        assert t["parts"]["model/safe"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    r1ray("verify", tmp_path / "run")
