@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from benchmarks.chaos.campaign import verify
@@ -39,12 +40,16 @@ def finish(driver: subprocess.Popen[bytes]) -> None:
     assert driver.returncode == 0, output.decode()
 
 
-def kill_when(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
+def wait_for(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
     until = time.monotonic() + 120
     while not moment():
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < until, "the moment to kill did not come"
         time.sleep(0.002)
+
+
+def kill_when(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
+    wait_for(driver, moment)
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=30)
 
@@ -85,6 +90,25 @@ def test_a_killed_run_ends_with_the_same_bits(
     finish(start("--resume", run))
 
     # Weights and Adam moments: the hash of their file; of the gradients' norms, every digit.
+    assert state_hash(run) == state_hash(undisturbed)
+    assert weights(run) == weights(undisturbed)
+    assert gradients(run) == gradients(undisturbed)
+    assert verify(run) == {"exit_code": 0, "violations": []}
+
+
+@pytest.mark.parametrize("moment", [in_generation_of_step_3, in_training_of_step_3])
+def test_a_run_whose_learner_is_killed_ends_with_the_same_bits(
+    undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[Observed], bool]
+) -> None:
+    run = tmp_path / "killed"
+    seen = Observed(run)
+    driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
+    wait_for(driver, lambda: moment(seen))
+    (started,) = seen.events("learner_started")
+    psutil.Process(started["pids"]["learner-0"]).kill()
+    finish(driver)
+
+    assert len(seen.events("learner_lost")) == 1
     assert state_hash(run) == state_hash(undisturbed)
     assert weights(run) == weights(undisturbed)
     assert gradients(run) == gradients(undisturbed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -90,6 +91,19 @@ def test_the_traceback_comes_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("R1RAY_TRACEBACK", "1")
     with pytest.raises(ConfigError):
         main()
+
+
+def test_sigterm_unwinds_like_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.cli.build_app", lambda: lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        main()
+
+
+@pytest.fixture(autouse=True)
+def _sigterm_as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def _raising(error: Exception) -> Callable[[], None]:

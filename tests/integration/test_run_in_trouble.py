@@ -1,0 +1,147 @@
+"""Signals, scaling, a worker that hangs and a learning rate that diverges, on real runs."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.chaos.campaign import verify
+from benchmarks.chaos.observe import Observed
+from r1ray.errors import BudgetSpent
+from r1ray.metrics import read_events, read_metrics
+from tests.integration.models import random_model, write_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+HERE = Path(__file__).parent
+CLEAN = {"exit_code": 0, "violations": []}
+MOMENT_S = 120.0
+
+
+class Driver:
+    """`r1ray train` with small deadlines, which runs until it is told otherwise."""
+
+    def __init__(self, run: Path, *arguments: str | Path) -> None:
+        self.seen = Observed(run)
+        command = [sys.executable, "-m", "r1ray", "train", *map(str, arguments)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def wait_for(self, what: str, moment: Callable[[], bool]) -> None:
+        until = time.monotonic() + MOMENT_S
+        while not moment():
+            assert self.process.poll() is None, self.process.communicate()[0].decode()
+            assert time.monotonic() < until, f"waited {MOMENT_S:g} s for {what}: {self.seen.status()}"
+            time.sleep(0.02)
+
+    def wait_for_event(self, kind: str, count: int = 1) -> None:
+        self.wait_for(f"{count} events {kind}", lambda: len(self.seen.events(kind)) >= count)
+
+    def end(self, code: int, within_s: float = MOMENT_S) -> str:
+        text = self.process.communicate(timeout=within_s)[0].decode()
+        assert self.process.returncode == code, text
+        return text
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_model(random_model(seed=1), folder)
+    return folder
+
+
+def start(run: Path, model: Path, *settings: str) -> Driver:
+    return Driver(run, HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", "run.steps=100000", *settings)
+
+
+def scale(run: Path, workers: int) -> None:
+    command = [sys.executable, "-m", "r1ray", "scale", str(run), f"rollout={workers}"]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    driver = start(run, model, "rollout.max_workers=2", "deadlines.shutdown_s=60", "checkpoint.every_steps=1000")
+    seen = driver.seen
+    driver.wait_for("a step", lambda: seen.steps_bound() > 1)
+    scale(run, 2)
+    driver.wait_for("two workers that serve", lambda: len(seen.serving()) == 2)
+    joined = max(seen.serving())
+    driver.wait_for("work of the new one", lambda: seen.leased(joined) > 0)
+    scale(run, 1)
+    driver.wait_for_event("worker_left")
+
+    driver.process.send_signal(signal.SIGTERM)
+    driver.end(0, within_s=60)
+    (interrupted,) = seen.events("interrupted")
+    saved = interrupted["saved"]
+    assert interrupted["reason"] == "SIGTERM"
+    assert saved == len(read_metrics(run)) > 1  # no step is lost, though no checkpoint was due
+    assert verify(run) == CLEAN
+
+    # The second signal ends it at once, wherever it is.
+    driver = Driver(run, "--resume", run)
+    driver.wait_for("steps after the resume", lambda: seen.steps_bound() > saved + 2)
+    driver.process.send_signal(signal.SIGINT)
+    driver.process.send_signal(signal.SIGTERM)
+    driver.end(130, within_s=30)
+    assert verify(run) == CLEAN
+    done = seen.steps_bound()
+    Driver(run, "--resume", run, f"run.steps={done + 1}").end(0)
+    assert [row["step"] for row in read_metrics(run)] == list(range(done + 1))
+    assert verify(run) == CLEAN
+
+
+@pytest.mark.parametrize("policy", ["restart", "abort"])
+def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, policy: str) -> None:
+    run = tmp_path / "run"
+    driver = start(run, model, "recovery.stall_s=8", f"recovery.stall_policy={policy}")
+    seen = driver.seen
+    driver.wait_for("a worker with leases", lambda: seen.steps_bound() > 1 and seen.leased("rollout-0") > 0)
+    worker = psutil.Process(seen.serving()["rollout-0"])
+    worker.send_signal(signal.SIGSTOP)
+    try:
+        if policy == "restart":
+            driver.wait_for_event("stalled")
+        else:
+            driver.process.wait(MOMENT_S)
+        (stalled,) = seen.events("stalled")
+        diagnosis = (run / stalled["diagnosis"]).read_text()
+        for words in (
+            "Waiting for",
+            "rollout-0 ",
+            "lease ",
+            "The last weight sync was of policy",
+            "Stack of rollout-0",
+        ):
+            assert words in diagnosis, diagnosis
+        if policy == "abort":
+            assert "recovery.stall_s=8, stall_policy=abort" in driver.end(BudgetSpent.exit_code)
+            return
+        driver.wait_for("a worker in its place", lambda: "rollout-1" in seen.serving())
+        before = seen.steps_bound()
+        driver.wait_for("steps", lambda: seen.steps_bound() > before)
+    finally:
+        if worker.is_running():
+            worker.kill()
+    driver.process.send_signal(signal.SIGTERM)
+    driver.end(0)
+    assert verify(run) == CLEAN
+
+
+def test_a_rate_that_diverges_rolls_back_and_ends_with_the_reason(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    driver = start(run, model, "learner.optimizer.lr=1e30", "recovery.nan_steps=1", "recovery.nan_rollbacks=1")
+    text = driver.end(BudgetSpent.exit_code)
+    assert "BudgetSpent" in text
+    assert "recovery.nan_rollbacks" in text
+    assert "learner.optimizer.lr" in text
+    events = read_events(run)
+    assert [e["step"] for e in events if e["kind"] == "step_skipped"] == [0, 0]
+    assert sum(e["kind"] == "rolled_back" for e in events) == 2
+    assert verify(run) == CLEAN
