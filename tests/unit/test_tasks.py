@@ -15,6 +15,8 @@ from r1ray.tasks import TASKS, get_task
 NAMES = list(TASKS)
 JUDGED_BY_CHECK = [name for name in NAMES if name != "transpose"]
 N = 150
+SMALL_WORLDS = {"courtesy": 20}
+"""Task -> distinct held-out prompts expected of one that has fewer than N in all: courtesy has 6 requests x 26 people."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -32,7 +34,7 @@ def test_splits_are_disjoint_across_seeds(name: str) -> None:
     task = get_task(name, {})
     train = {task.problem(i, "train", seed).prompt for i in range(N) for seed in (0, 1)}
     heldout = {task.problem(i, "heldout", seed).prompt for i in range(N) for seed in (0, 1)}
-    assert len(heldout) > N
+    assert len(heldout) > SMALL_WORLDS.get(name, N)
     assert train.isdisjoint(heldout)
 
 
