@@ -19,8 +19,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PINS := conf/pins/$(KIND).txt
 LOG := .venv/install.log
 STAMP := .venv/installed-$(KIND)
-# PyTorch's own index of CPU builds, for where the configured one has none.
-TORCH_INDEX := https://download.pytorch.org/whl/cpu
+# Where the configured index has no CPU build of torch: its ordinary build, which is larger and runs on CPUs too.
+TORCH := $(shell sed -n 's/^torch==//p' $(PINS))
 
 # $(call step,what,command): one line for each step; the output goes to the log, and to the terminal if it fails.
 define step
@@ -44,10 +44,9 @@ $(STAMP): $(PINS) pyproject.toml
 		{ echo "python -m venv failed; on Debian: apt-get install python3-venv"; exit 2; }
 	@: >$(LOG)
 	$(call step,build tools,$(PIP) install $$(grep '^setuptools==' $(PINS)))
-	$(call step,torch,$(PIP) install $(if $(GPU),,--no-deps) $$(grep '^torch==' $(PINS)) || \
-		$(PIP) install --no-deps --index-url $(TORCH_INDEX) $$(grep '^torch==' $(PINS)))
-	$(call step,vLLM$(comma) Ray$(comma) DeepSpeed and the rest,DS_BUILD_OPS=0 $(PIP) install \
-		--no-build-isolation $(if $(GPU),,--no-deps) -r $(PINS))
+	$(call step,torch,$(PIP) install $(if $(GPU),,--no-deps) torch==$(TORCH) || $(PIP) install torch==$(TORCH:+cpu=))
+	$(call step,vLLM$(comma) Ray$(comma) DeepSpeed and the rest,grep -v '^torch==' $(PINS) >.venv/rest.txt; DS_BUILD_OPS=0 \
+		$(PIP) install --no-build-isolation $(if $(GPU),,--no-deps) -r .venv/rest.txt)
 	$(call step,r1ray,$(PIP) install --no-deps --no-build-isolation -e .)
 	@touch $@
 
