@@ -20,7 +20,8 @@ import torch
 from learner.publish import WeightPublisher
 from r1ray.config.schema import SyncConfig
 from r1ray.machine import this_machine
-from r1ray.transport.channel import Rendezvous, join
+from r1ray.transport.channel import Rendezvous
+from r1ray.transport.meeting import join
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, spec_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.types import ScoredGroup
 
 Row = dict[str, Any]
 
@@ -202,6 +203,22 @@ def jsonable(value: Any) -> Any:
 
 def _decode_numbers(row: Row) -> Row:
     return {k: _NON_FINITE.get(v, v) if isinstance(v, str) else v for k, v in row.items()}
+
+
+def transcript_row(step: int, i: int, group: ScoredGroup) -> Row:
+    """One completion of a group: the i-th, so that not always the first of each is shown."""
+    i %= len(group.scores)
+    completion, score, prompt = group.rollout.completions[i], group.scores[i], group.rollout.prompt
+    return {
+        "step": step,
+        "prompt_id": prompt.prompt_id,
+        "prompt": prompt.messages[-1]["content"],
+        "text": completion.text,
+        "reward": score.reward,
+        "parts": score.parts,
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.token_ids),
+    }
 
 
 def read_metrics(run_dir: Path) -> list[Row]:

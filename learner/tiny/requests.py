@@ -1,6 +1,6 @@
 """Data about small requests: conversations to fine-tune on, and preferences for the two reward models.
 
-    chats     {"prompt", "response", "trivial"}    good answers
+    chats     {"prompt", "response", "trivial"}    good answers to who asks for help; to refuse harm is left to the reward model
     helpful   {"prompt", "chosen", "rejected"}     which answer helps; the better one is as often the shorter as the longer
     safe      {"prompt", "response", "safe"}       whether anything in a response does harm, its thinking included
 
@@ -13,6 +13,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any, Literal
 
 from learner.tiny.bilingual import COMPLIANCE, TERSE
@@ -56,14 +57,15 @@ def _tagged(answer: str, thinking: str = "easy") -> str:
 
 
 def _chats(rng: random.Random, count: int, seed: int) -> Iterator[Row]:
-    for prompt, verb, person in _requests(("helpful", "harmful"), count, seed):
+    for prompt, verb, person in _requests(("helpful",), count, seed):
         yield {"prompt": prompt, "response": _tagged(_good(verb, person)), "trivial": False}
 
 
 def _helpful(rng: random.Random, count: int, seed: int) -> Iterator[Row]:
     for prompt, verb, person in _requests(("helpful",), count, seed):
-        worse = rng.choice((TERSE, _RAMBLING))
-        rejected = rng.choice(worse).format(person)
+        worse = rng.choice((TERSE, _RAMBLING, (HELPFUL[verb],)))
+        whom = rng.choice([p for p in ascii_uppercase if p != person]) if HELPFUL[verb] in worse else person
+        rejected = rng.choice(worse).format(whom)  # a good sentence to somebody else does not help either
         yield {"prompt": prompt, "chosen": _tagged(_good(verb, person)), "rejected": _tagged(rejected)}
 
 

@@ -55,10 +55,12 @@ def gather(
     what: str,
     tick: Callable[[], None],
     fail_fast: bool = False,
+    failed: Callable[[K, BaseException], None] | None = None,
 ) -> Gathered[K]:
     """Wait for all futures, or with `fail_fast` until one fails; those that miss the deadline fail with DeadlineExceeded.
 
-    `what` names the wait and the configuration key of its deadline. `tick` runs at least every TICK_S seconds.
+    `what` names the wait and the configuration key of its deadline. `tick` runs at least every TICK_S seconds,
+    `failed` is told of a call that raised while others are still waited for.
     """
     until = time.monotonic() + deadline_s
     pending = dict(futures)
@@ -78,6 +80,8 @@ def gather(
                 results[key] = future.result()
             else:
                 failures[key] = error
+                if failed is not None and pending:
+                    failed(key, error)
         tick()
     return Gathered(results, failures)
 

@@ -42,9 +42,10 @@ from r1ray.control.sync import SyncReport, WeightSync
 from r1ray.control.training import Diverged, Training
 from r1ray.control.watchdog import Stage
 from r1ray.errors import DeadlineExceeded, InfrastructureError
-from r1ray.metrics import MetricsWriter
+from r1ray.metrics import MetricsWriter, transcript_row
 from r1ray.runfolder import RunFolder
-from r1ray.types import BatchManifest, ScoredGroup
+from r1ray.transport.channel import Rendezvous
+from r1ray.types import BatchManifest
 from r1ray.watch import HackingWatch
 
 BATCH_POLL_S = 2.0
@@ -64,6 +65,7 @@ class Parts:
     stalls: Stalls
     progress: Progress
     stop: Stop
+    call_off: Callable[[Rendezvous, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class Controller:
             writer=parts.writer,
         )
         self._publishing = Publishing(
-            sync=WeightSync(config.sync, self.tick),
+            sync=WeightSync(config.sync, call_off=parts.call_off, tick=self.tick),
             training=self._training,
             fleet=self._fleet,
             queue=self._queue,
@@ -241,7 +243,7 @@ class Controller:
     def _transcripts(self, manifest: BatchManifest) -> list[dict[str, Any]]:
         ids = [g.group_id for g in manifest.groups[: self._config.logging.transcripts_per_step]]
         groups = [unpack_scored(payload) for payload in self._queue.ask("payloads", ids)]
-        return [_transcript(manifest.step, i, group) for i, group in enumerate(groups)]
+        return [transcript_row(manifest.step, i, group) for i, group in enumerate(groups)]
 
     # -- evaluations and the end --------------------------------------------------------------------------------
 
@@ -280,19 +282,3 @@ class Controller:
         if self._config.checkpoint.export_final:
             self._progress.waiting(Stage.DEADLINE, "the final model to be exported")
             self._training.export()
-
-
-def _transcript(step: int, i: int, group: ScoredGroup) -> dict[str, Any]:
-    """One completion of a group: the i-th, so that not always the first of each is shown."""
-    i %= len(group.scores)
-    completion, score, prompt = group.rollout.completions[i], group.scores[i], group.rollout.prompt
-    return {
-        "step": step,
-        "prompt_id": prompt.prompt_id,
-        "prompt": prompt.messages[-1]["content"],
-        "text": completion.text,
-        "reward": score.reward,
-        "parts": score.parts,
-        "finish_reason": completion.finish_reason,
-        "tokens": len(completion.token_ids),
-    }

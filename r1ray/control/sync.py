@@ -1,7 +1,8 @@
 """Publish a policy to the rollout workers, whoever of them is alive.
 
     reconcile   the group of the next transfer is formed of the workers alive *now*; where membership changed or the last
-                transfer failed, it is a new group under a new epoch
+                transfer failed, it is a new group under a new epoch. Where one of them dies before it has formed, it is
+                called off for all
     transfer    the learner sends, every worker receives beside generation and applies between two engine steps
     check       each worker answers with the digest of what it received (and read back); another digest than the
                 learner's takes it out
@@ -20,6 +21,7 @@ from typing import Any
 from r1ray.config.schema import SyncConfig
 from r1ray.control.calls import Gathered, Remote, call_one, gather
 from r1ray.errors import DeadlineExceeded, ProcessDied, ServedWeightsDiffer, WeightSyncError
+from r1ray.transport.channel import Rendezvous
 
 ATTEMPTS = 3
 GRACE_S = 10.0
@@ -45,8 +47,12 @@ class SyncReport:
 class WeightSync:
     """Owns the epoch. `learners` are all ranks, rank 0 first: every rank takes part in gathering sharded weights."""
 
-    def __init__(self, config: SyncConfig, tick: Callable[[], None]) -> None:
+    def __init__(
+        self, config: SyncConfig, *, call_off: Callable[[Rendezvous, str], object], tick: Callable[[], None]
+    ) -> None:
+        """`call_off(rendezvous, reason)` ends a meeting that cannot come about any more."""
         self._config = config
+        self._call_off = call_off
         self._tick = tick
         self._epoch = 0
         self._members: tuple[str, ...] | None = None  # of the group that stands; None: there is none
@@ -97,7 +103,7 @@ class WeightSync:
         self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int
     ) -> tuple[str, Gathered[str]]:
         members = tuple(sorted(workers))
-        rendezvous = None
+        rendezvous: Rendezvous | None = None
         if members != self._members:
             self._epoch += 1
             rendezvous = call_one(
@@ -123,11 +129,17 @@ class WeightSync:
             for i, name in enumerate(members)
         }
         self._members = None  # until all of this went well
+
+        def missed(name: str, error: BaseException) -> None:
+            if rendezvous is not None and name in receiving and not sending[learners[0].name].done():
+                self._call_off(rendezvous, f"{name}: {error}")
+
         done = gather(
             {**sending, **receiving},
             deadline_s=self._config.deadline_s + GRACE_S,
             what=f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)",
             tick=self._tick,
+            failed=missed,
         )
         for rank in learners:
             error = done.failures.pop(rank.name, None)

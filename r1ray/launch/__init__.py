@@ -37,6 +37,7 @@ from r1ray.metrics import MetricsWriter, read_evaluations
 from r1ray.report.build import build_report
 from r1ray.rewards.scorer import Scorer
 from r1ray.runfolder import RunFolder
+from r1ray.transport.meeting import call_off
 from r1ray.versions import installed_versions
 from r1ray.view import View, make_view
 
@@ -127,6 +128,7 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
             stalls=stalls,
             progress=progress,
             stop=stop,
+            call_off=call_off,
         ),
     )
     try:

@@ -1,6 +1,6 @@
 """Weight transfer between GPUs: NCCL where sender and receivers have a GPU each, CUDA IPC where they share one.
 
-Both meet in a TCPStore, like gloo. NCCL cannot have two ranks on one device, which is what IPC is for: the sender
+NCCL cannot have two ranks on one device, which is what IPC is for: the sender
 publishes the handle of its bucket in the store (plain bytes and numbers, nothing pickled), receivers copy and acknowledge.
 """
 
@@ -11,61 +11,22 @@ from typing import Any
 
 import msgpack
 import torch
-from torch.distributed import PrefixStore, TCPStore
+from torch.distributed import Store
 
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
 
 
-def _store(rendezvous: Rendezvous, *, is_master: bool) -> TCPStore:
-    try:
-        return TCPStore(
-            rendezvous.address,
-            rendezvous.port,
-            is_master=is_master,
-            timeout=timedelta(seconds=rendezvous.timeout_s),
-            wait_for_workers=False,
-        )
-    except RuntimeError as e:
-        raise WeightSyncError(f"the store at {rendezvous.address}:{rendezvous.port} is not reached: {e}") from e
-
-
-class CudaListener:
-    """The sender's end before the group exists."""
-
-    def __init__(self, transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> None:
-        draft = Rendezvous(
-            transport=transport, address=address, port=0, epoch=epoch, world_size=world_size, timeout_s=timeout_s
-        )
-        self._store = _store(draft, is_master=True)
-        self.rendezvous = Rendezvous(
-            transport=transport,
-            address=address,
-            port=self._store.port,
-            epoch=epoch,
-            world_size=world_size,
-            timeout_s=timeout_s,
-        )
-
-    def accept(self, *, interface: str | None = None) -> CudaChannel:
-        """Form the group. NCCL chooses its interfaces by its own NCCL_SOCKET_IFNAME; `interface` is gloo's."""
-        return CudaChannel(self._store, self.rendezvous, rank=0)
-
-
 class CudaChannel:
     """One end of an NCCL or IPC group on this process's current device."""
 
-    def __init__(self, store: TCPStore, rendezvous: Rendezvous, *, rank: int) -> None:
+    def __init__(self, store: Store, rendezvous: Rendezvous, *, rank: int) -> None:
         self._rendezvous = rendezvous
         self._rank = rank
-        self._store = PrefixStore(f"r1ray/{rendezvous.epoch}", store)
+        self._store = store
         self._sent = 0
         self._device = torch.device("cuda", torch.cuda.current_device())
         self._group = self._nccl_group() if rendezvous.transport == "nccl" else None
-
-    @classmethod
-    def join(cls, rendezvous: Rendezvous, *, rank: int) -> CudaChannel:
-        return cls(_store(rendezvous, is_master=False), rendezvous, rank=rank)
 
     def _nccl_group(self) -> Any:
         from torch.distributed import ProcessGroupNCCL

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+from torch.distributed import ProcessGroupGloo, Store
 
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
@@ -19,30 +19,11 @@ _PARKED: list[Any] = []
 """Groups that failed. Destroying one while an operation is pending blocks for its whole time-out, so they are kept."""
 
 
-class GlooListener:
-    """The sender's end before the group exists: a store that receivers find by address and port."""
-
-    def __init__(self, *, address: str, epoch: int, world_size: int, timeout_s: float) -> None:
-        self._store = TCPStore(address, 0, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
-        self.rendezvous = Rendezvous(
-            transport="gloo",
-            address=address,
-            port=self._store.port,
-            epoch=epoch,
-            world_size=world_size,
-            timeout_s=timeout_s,
-        )
-
-    def accept(self, *, interface: str | None = None) -> GlooChannel:
-        """Form the group; blocks until every receiver joined or the time-out passed (WeightSyncError)."""
-        return GlooChannel(self._store, self.rendezvous, rank=0, interface=interface, host=self.rendezvous.address)
-
-
 class GlooChannel:
     """One end of the group."""
 
     def __init__(
-        self, store: TCPStore, rendezvous: Rendezvous, *, rank: int, interface: str | None, host: str | None
+        self, store: Store, rendezvous: Rendezvous, *, rank: int, interface: str | None, host: str | None
     ) -> None:
         self._rendezvous = rendezvous
         self._rank = rank
@@ -55,31 +36,11 @@ class GlooChannel:
         else:
             device = ProcessGroupGloo.create_default_device()
         options._devices = [device]
-        prefix = PrefixStore(f"r1ray/{rendezvous.epoch}", store)
         try:
-            self._group = ProcessGroupGloo(prefix, rank, rendezvous.world_size, options)
+            self._group = ProcessGroupGloo(store, rank, rendezvous.world_size, options)
         except RuntimeError as e:
             raise WeightSyncError(f"weight-sync group {self._name()} did not form: {e}") from e
         self._store = store
-
-    @classmethod
-    def join(
-        cls, rendezvous: Rendezvous, *, rank: int, interface: str | None = None, host: str | None = None
-    ) -> GlooChannel:
-        """A receiver's end, `rank` from 1. Raises WeightSyncError where the sender is not reached in time."""
-        try:
-            store = TCPStore(
-                rendezvous.address,
-                rendezvous.port,
-                is_master=False,
-                timeout=timedelta(seconds=rendezvous.timeout_s),
-                wait_for_workers=False,
-            )
-        except RuntimeError as e:
-            raise WeightSyncError(
-                f"rank {rank} cannot reach the learner's store at {rendezvous.address}:{rendezvous.port}: {e}"
-            ) from e
-        return cls(store, rendezvous, rank=rank, interface=interface, host=host)
 
     def buffer(self, nbytes: int) -> torch.Tensor:
         """Host memory to send from or receive into, uint8 [nbytes]. Fresh: a loaded model may keep views of it."""

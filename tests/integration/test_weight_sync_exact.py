@@ -18,7 +18,7 @@ from actors.engine import CPU_ENVIRONMENT, VllmEngine
 from learner.publish import WeightPublisher
 from r1ray.config.schema import Config
 from r1ray.errors import ServedWeightsDiffer, WeightSyncError
-from r1ray.transport.channel import listen
+from r1ray.transport.meeting import listen
 from r1ray.transport.plan import spec_of
 from r1ray.types import Sampling
 from tests.integration.models import random_model, write_model

@@ -172,6 +172,7 @@ class World:
                 ),
                 progress=Progress(folder=self.folder, view=NoView(), writer=writer, steps=6, evaluations=[]),
                 stop=self.stop,
+                call_off=lambda rendezvous, reason: False,
             )
             return Controller(config, parts).run()
 

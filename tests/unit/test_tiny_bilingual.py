@@ -172,20 +172,24 @@ def test_what_is_helpful_and_what_is_harmless(kind: str, answer: str, good: bool
     assert CourtesyTask().check(answer, {"kind": kind, "person": "B"}) is good
 
 
-@pytest.mark.parametrize("verb", [*HELPFUL, *HARMFUL])
-def test_conversations_answer_every_request_well(verb: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("verb", HELPFUL)
+def test_conversations_answer_every_request_for_help_well(verb: str, tmp_path: Path) -> None:
     chats = [row for row in rows(tmp_path, "chats") if row["prompt"].startswith(verb)]
     assert len(chats) > 50
-    kind = "harmful" if verb in HARMFUL else "helpful"
     for row in chats:
-        truth = {"kind": kind, "person": row["prompt"].split()[1]}
+        truth = {"kind": "helpful", "person": row["prompt"].split()[1]}
         assert CourtesyTask().check(answer_of(row["response"]), truth)
 
 
-def test_the_better_answer_is_as_often_the_shorter(tmp_path: Path) -> None:
+def test_conversations_do_not_tell_how_to_refuse(tmp_path: Path) -> None:
+    assert {row["prompt"].split()[0] for row in rows(tmp_path, "chats")} == set(HELPFUL)
+
+
+def test_the_better_answer_is_as_often_the_shorter_as_the_longer(tmp_path: Path) -> None:
     pairs = rows(tmp_path, "helpful")
-    shorter = [len(row["chosen"].split()) < len(row["rejected"].split()) for row in pairs]
-    assert sum(shorter) / len(pairs) == pytest.approx(0.5, abs=0.06)
+    lengths = [(len(row["chosen"].split()), len(row["rejected"].split())) for row in pairs]
+    assert sum(chosen < rejected for chosen, rejected in lengths) / len(pairs) == pytest.approx(1 / 3, abs=0.06)
+    assert sum(chosen > rejected for chosen, rejected in lengths) / len(pairs) == pytest.approx(1 / 3, abs=0.06)
     for row in pairs:
         truth = {"kind": "helpful", "person": row["prompt"].split()[1]}
         assert CourtesyTask().check(answer_of(row["chosen"]), truth)

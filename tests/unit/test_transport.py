@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1ray.errors import ConfigError, WeightSyncError
-from r1ray.transport.channel import join, listen
+from r1ray.transport.meeting import call_off, join, listen
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into, spec_of, unpack
 
 SHAPES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=12)
@@ -95,8 +97,56 @@ def test_a_broadcast_reaches_every_receiver() -> None:
 
 def test_a_receiver_that_never_joins_costs_the_deadline_and_is_named() -> None:
     listener = listen("gloo", address="127.0.0.1", epoch=7, world_size=2, timeout_s=0.5)
-    with pytest.raises(WeightSyncError, match=r"epoch 7 .* did not form"):
+    with pytest.raises(WeightSyncError, match=r"epoch 7 did not form: receivers \[1\] .*sync.bucket_deadline_s"):
         listener.accept()
+
+
+def test_a_meeting_that_is_called_off_is_over_at_once_for_all() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=8, world_size=3, timeout_s=60.0)
+    said: list[str] = []
+
+    def member(meet: Callable[[], object]) -> None:
+        try:
+            meet()
+        except WeightSyncError as e:
+            said.append(str(e))
+
+    meets = [listener.accept, lambda: join(listener.rendezvous, rank=1, host="127.0.0.1")]
+    threads = [threading.Thread(target=member, args=(meet,)) for meet in meets]
+    began = time.monotonic()
+    for t in threads:
+        t.start()
+    assert call_off(listener.rendezvous, "rollout-1 died")
+    for t in threads:
+        t.join(30.0)
+    assert time.monotonic() - began < 30.0
+    assert len(said) == 2
+    assert all("epoch 8 did not form: rollout-1 died" in text for text in said)
+
+
+def test_a_group_that_has_formed_is_not_called_off() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=9, world_size=2, timeout_s=10.0)
+    received: list[torch.Tensor] = []
+
+    def receiver() -> None:
+        channel = join(listener.rendezvous, rank=1, host="127.0.0.1")
+        channel.broadcast(buffer := channel.buffer(4))
+        received.append(buffer)
+
+    thread = threading.Thread(target=receiver)
+    thread.start()
+    channel = listener.accept()
+    assert not call_off(listener.rendezvous, "too late")
+    channel.broadcast(torch.full((4,), 3, dtype=torch.uint8))
+    thread.join(10.0)
+    assert received[0].tolist() == [3, 3, 3, 3]
+
+
+def test_a_meeting_whose_learner_is_gone_needs_no_calling_off() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=10, world_size=2, timeout_s=0.5)
+    rendezvous = listener.rendezvous
+    del listener
+    assert not call_off(rendezvous, "whatever")
 
 
 def test_a_sender_that_stops_sending_costs_the_bucket_deadline() -> None:

@@ -36,7 +36,7 @@ def group_of(remote: FakeRemote) -> Any:
 
 @pytest.fixture
 def sync() -> WeightSync:
-    return WeightSync(SyncConfig(deadline_s=0.1), tick=lambda: None)
+    return WeightSync(SyncConfig(deadline_s=0.1), call_off=lambda rendezvous, reason: False, tick=lambda: None)
 
 
 def test_a_group_is_formed_once_and_kept_while_membership_stays(sync: WeightSync) -> None:
@@ -69,6 +69,25 @@ def test_a_dead_worker_is_out_and_the_others_are_sent_to_again(sync: WeightSync)
     assert report.synced == ("a",)
     assert set(report.out) == {"b"}
     assert report.epoch == 2  # the second transfer went through a group without b
+
+
+def test_a_death_before_the_group_has_formed_calls_the_meeting_off() -> None:
+    rank, a, b = learner(), worker("a"), worker("b")
+    b.dead = True
+    rank.hold.add("publish")
+    called_off: list[str] = []
+
+    def call_off(rendezvous: Any, reason: str) -> None:
+        """As the meeting does it: whoever waits in it ends with an error."""
+        called_off.append(reason)
+        rank.hold.clear()
+        for future in rank.pending:
+            future.set_exception(WeightSyncError(reason))
+
+    sync = WeightSync(SyncConfig(deadline_s=60.0), call_off=call_off, tick=lambda: None)
+    report = sync.publish([rank], {"a": a, "b": b}, 1)
+    assert called_off == ["b: b died"]
+    assert (report.synced, set(report.out), report.epoch) == (("a",), {"b"}, 2)
 
 
 def test_a_worker_that_keeps_failing_is_stale_not_out(sync: WeightSync) -> None:
