@@ -16,18 +16,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from actors.engine import Applied, GenerationEngine, TransferSpecs
-from actors.work import Prompts, Services, Transfer, Work, seed_of
+from actors.inflight import Group, InflightWeights
+from actors.work import Prompts, Services, Work, evaluation_works, training_work
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
-from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError, WeightSyncError
+from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError
 from r1ray.ledger.records import Lease
-from r1ray.lengths import completion_limit
 from r1ray.machine import memory_in_use
-from r1ray.transport.channel import Rendezvous
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 
 R = TypeVar("R")
@@ -64,7 +62,7 @@ class RolloutWorker:
         self._outbox: deque[RolloutGroup] = deque()
         self._working: dict[str, Work] = {}  # touched by the engine's thread alone
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
-        self._transfer: Transfer | None = None
+        self._weights = InflightWeights(engine, worker_id, self._serving)
         self._version = UNSYNCED
         self._leased = 0  # groups between lease and delivery to the sender
         self._undelivered = 0
@@ -86,7 +84,7 @@ class RolloutWorker:
         self,
         *,
         version: int,
-        group: tuple[Rendezvous, int, str | None] | None,
+        group: Group | None,
         specs: TransferSpecs,
         bucket_bytes: int,
         deadline_s: float,
@@ -96,17 +94,7 @@ class RolloutWorker:
         Blocks the caller, not the engine. Raises WeightSyncError (the old policy goes on) or ServedWeightsDiffer
         (this worker is finished).
         """
-        result: Future[Applied] = Future()
-
-        def begin() -> None:
-            if self._transfer is not None:
-                raise WeightSyncError(f"{self._id} is still receiving policy {self._transfer.version}")
-            if group is not None:
-                self._engine.enter_group(*group)
-            self._engine.begin_receive(specs, bucket_bytes)
-            self._transfer = Transfer(version=version, deadline=time.monotonic() + deadline_s, result=result)
-
-        self._call(begin, deadline_s)
+        result = self._call(lambda: self._weights.begin(version, group, specs, bucket_bytes), deadline_s)
         return self._await(result, deadline_s, f"policy {version} to arrive and be applied (sync.deadline_s)")
 
     def generate(
@@ -116,20 +104,14 @@ class RolloutWorker:
 
         Where `sampling` has a seed, each prompt gets one of its own from it.
         """
-        now = time.monotonic()
-        results: list[Future[RolloutGroup]] = [Future() for _ in prompts]
-        works = [
-            Work(prompt, _seeded(sampling, prompt), now, 0.0, f"eval-{now:.6f}-{i}", n, result)
-            for i, (prompt, result) in enumerate(zip(prompts, results, strict=True))
-        ]
+        until = time.monotonic() + deadline_s
+        asked = evaluation_works(prompts, sampling, n)
         with self._changed:
             self._refuse_if_failed()
-            self._inbox.append(works)
+            self._inbox.append([work for work, _ in asked])
             self._changed.notify_all()
-        until = now + deadline_s
-        return [
-            self._await(r, until - time.monotonic(), "evaluation completions (deadlines.evaluation_s)") for r in results
-        ]
+        what = "evaluation completions (deadlines.evaluation_s)"
+        return [self._await(result, until - time.monotonic(), what) for _, result in asked]
 
     def stats(self) -> dict[str, float]:
         """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered,
@@ -165,8 +147,7 @@ class RolloutWorker:
                 self._failure = self._failure or e
                 works = [*self._working.values(), *(work for batch in self._inbox for work in batch)]
                 waiting = [f for _, f in self._commands] + [w.result for w in works if w.result]
-                if self._transfer is not None:
-                    waiting.append(self._transfer.result)
+                self._weights.fail(e)
                 self._changed.notify_all()
             for future in waiting:
                 if not future.done():
@@ -203,22 +184,17 @@ class RolloutWorker:
     def _work(self, lease: Lease) -> Work | None:
         assert self._prompts is not None
         try:
-            prompt = self._prompts.task_at(lease.index)
+            return training_work(self._config, lease, self._prompts.task_at(lease.index))
         except DataError as e:
             self._services.fail(lease.group_id, str(e))
             return None
-        r, run = self._config.rollout, self._config.run
-        seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
-        longest = completion_limit(self._config, lease.index)
-        sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=longest, seed=seed)
-        return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, r.group_size, None)
 
     def _engine_loop(self) -> None:
         while True:
             waited = time.monotonic()
             with self._changed:
                 # While weights arrive the receiver's thread cannot notify, hence the short time-out.
-                pause = 0.002 if self._transfer else None
+                pause = 0.002 if self._weights.under_way else None
                 if not self._engine.unfinished:
                     self._changed.wait_for(lambda: self._stopping or self._commands or self._inbox, pause)
                 if self._stopping:
@@ -233,7 +209,7 @@ class RolloutWorker:
                 finished = self._engine.step()
                 self._step_began = None
                 self._finish(finished)
-            self._try_apply()
+            self._weights.try_apply()
             self._counts["idle_s"] += began - waited
             self._counts["busy_s"] += time.monotonic() - began
             self._counts["steps"] += 1
@@ -266,15 +242,7 @@ class RolloutWorker:
     def _finish(self, finished: list[tuple[str, tuple[Completion, ...]]]) -> None:
         for group_id, completions in finished:
             work = self._working.pop(group_id)
-            now = time.monotonic()
-            group = RolloutGroup(
-                group_id=group_id,
-                prompt=work.prompt,
-                completions=completions,
-                sampling=work.sampling,
-                worker_id=self._id,
-                timings={"queued": work.submitted_at - work.leased_at, "generated": now - work.submitted_at},
-            )
+            group = work.finished(completions, self._id)
             self._counts["tokens"] += sum(len(c.token_ids) for c in completions)
             self._counts["groups"] += 1
             if work.result is not None:
@@ -286,24 +254,11 @@ class RolloutWorker:
                 self._outbox.append(group)
                 self._changed.notify_all()
 
-    def _try_apply(self) -> None:
-        transfer = self._transfer
-        if transfer is None:
-            return
-        try:
-            applied = self._engine.try_apply(transfer.version)
-        except WeightSyncError as e:
-            self._transfer = None
-            transfer.result.set_exception(e)
-            return
-        if applied is None:
-            return
-        self._transfer = None
+    def _serving(self, version: int) -> None:
         with self._changed:
-            self._version = transfer.version
+            self._version = version
             self._changed.notify_all()
-        self._services.serving(self._id, transfer.version)
-        transfer.result.set_result(applied)
+        self._services.serving(self._id, version)
 
     def _send_loop(self) -> None:
         whole = self._config.run.deterministic
@@ -339,7 +294,3 @@ class RolloutWorker:
             return result.result(timeout=max(0.0, timeout_s))
         except TimeoutError:
             raise DeadlineExceeded(f"{self._id} waited {timeout_s:.0f} s for {what}") from None
-
-
-def _seeded(sampling: Sampling, prompt: PromptTask) -> Sampling:
-    return sampling if sampling.seed is None else replace(sampling, seed=seed_of(prompt, sampling.seed))

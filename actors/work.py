@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from actors.engine import Applied
+from r1ray.config.schema import Config
 from r1ray.ledger.records import Lease
-from r1ray.types import PromptTask, RolloutGroup, Sampling
+from r1ray.lengths import completion_limit
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 
 
 def seed_of(prompt: PromptTask, seed: int) -> int:
@@ -57,9 +60,36 @@ class Work:
     n: int  # completions
     result: Future[RolloutGroup] | None  # evaluation only
 
+    def finished(self, completions: tuple[Completion, ...], worker_id: str) -> RolloutGroup:
+        """What became of it, now."""
+        timings = {"queued": self.submitted_at - self.leased_at, "generated": time.monotonic() - self.submitted_at}
+        return RolloutGroup(
+            group_id=self.group_id,
+            prompt=self.prompt,
+            completions=completions,
+            sampling=self.sampling,
+            worker_id=worker_id,
+            timings=timings,
+        )
 
-@dataclass(slots=True)
-class Transfer:
-    version: int
-    deadline: float
-    result: Future[Applied]
+
+def training_work(config: Config, lease: Lease, prompt: PromptTask) -> Work:
+    """The group of a lease. In a deterministic run its seed follows from the run's and the place of the prompt."""
+    r, run = config.rollout, config.run
+    seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
+    longest = completion_limit(config, lease.index)
+    sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=longest, seed=seed)
+    return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, r.group_size, None)
+
+
+def evaluation_works(
+    prompts: Sequence[PromptTask], sampling: Sampling, n: int
+) -> list[tuple[Work, Future[RolloutGroup]]]:
+    """`n` completions of each prompt, and where they will be; a seed of `sampling` gives each prompt one of its own."""
+    now = time.monotonic()
+    asked = []
+    for i, prompt in enumerate(prompts):
+        seed = None if sampling.seed is None else seed_of(prompt, sampling.seed)
+        result: Future[RolloutGroup] = Future()
+        asked.append((Work(prompt, replace(sampling, seed=seed), now, 0.0, f"eval-{now:.6f}-{i}", n, result), result))
+    return asked

@@ -1,0 +1,65 @@
+"""One weight transfer at a time beside generation: weights arrive in a thread of the engine's, applied between two steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from actors.engine import Applied, GenerationEngine, TransferSpecs
+from r1ray.errors import WeightSyncError
+from r1ray.transport.channel import Rendezvous
+
+Group = tuple[Rendezvous, int, str | None]
+"""Where to meet, as which rank, and this host's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    version: int
+    result: Future[Applied]
+
+
+class InflightWeights:
+    """Every method but `fail` is called on the thread that steps the engine."""
+
+    def __init__(self, engine: GenerationEngine, worker_id: str, serving: Callable[[int], None]) -> None:
+        """`serving(version)` is told of each policy as soon as it is served."""
+        self._engine = engine
+        self._id = worker_id
+        self._serving = serving
+        self._transfer: _Transfer | None = None
+
+    @property
+    def under_way(self) -> bool:
+        return self._transfer is not None
+
+    def begin(self, version: int, group: Group | None, specs: TransferSpecs, bucket_bytes: int) -> Future[Applied]:
+        """Enter `group` if given and start to receive. Raises WeightSyncError while another transfer is under way."""
+        if self._transfer is not None:
+            raise WeightSyncError(f"{self._id} is still receiving policy {self._transfer.version}")
+        if group is not None:
+            self._engine.enter_group(*group)
+        self._engine.begin_receive(specs, bucket_bytes)
+        self._transfer = _Transfer(version, Future())
+        return self._transfer.result
+
+    def try_apply(self) -> None:
+        """Apply what has arrived whole; a transfer that failed leaves the old policy, and is told to who waits for it."""
+        if (transfer := self._transfer) is None:
+            return
+        try:
+            applied = self._engine.try_apply(transfer.version)
+        except WeightSyncError as e:
+            self._transfer = None
+            transfer.result.set_exception(e)
+            return
+        if applied is not None:
+            self._transfer = None
+            self._serving(transfer.version)
+            transfer.result.set_result(applied)
+
+    def fail(self, error: BaseException) -> None:
+        """The worker is finished; whoever waits for a transfer is told why."""
+        if self._transfer is not None and not self._transfer.result.done():
+            self._transfer.result.set_exception(error)
