@@ -54,6 +54,11 @@ def recipe(
 
     from r1ray.recipe.runner import Runner, Selection
     from r1ray.recipe.screen import Screen
+    from r1ray.report.recipe_record import load_recipe
+    from r1ray.report.recipe_summary import summary
 
     selection = Selection(only=only, since=since, resume=resume, fresh=fresh)
-    raise typer.Exit(Runner(read, tasks, Screen(console)).run(selection))
+    code = Runner(read, tasks, Screen(console)).run(selection)
+    if (table := summary(load_recipe(read.dir))) is not None:
+        console.print(table)
+    raise typer.Exit(code)

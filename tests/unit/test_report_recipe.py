@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from r1ray.cli import build_app
 from r1ray.errors import IntegrityError
 from r1ray.report.build import build_report
 from r1ray.report.recipe_record import MOST_SAMPLES, load_recipe
+from r1ray.report.recipe_summary import summary
 from r1ray.report.reflection import turn, turns
 from r1ray.report.tables import meter
 from r1ray.report.wording import wording
@@ -296,3 +299,22 @@ def test_versions_that_stages_share_are_told_once(tmp_path):
     path.write_text(json.dumps(record))
     text = " ".join(read(folder).texts["p"])
     assert "Versions: r1ray 0.1.0, python 3.11.2, torch 2.13.0 and 2.14.0, commit 0123456789+." in text
+
+
+def test_the_policies_fit_into_one_table_of_a_terminal(folder):
+    console = Console(width=100, record=True)
+    table = summary(recipe := load_recipe(folder))
+    assert table is not None
+    console.print(table)
+    lines = console.export_text().splitlines()
+    for policy in recipe.evaluated():
+        (line,) = [line for line in lines if line.startswith(f"{policy} ")]
+        assert f"{100 * recipe.figure(policy, 'accuracy'):.1f} ±" in line
+    assert lines[1].split()[:4] == ["policy", "accuracy", "format", "tokens"]
+
+
+def test_without_evaluations_there_is_no_table(folder, tmp_path):
+    shutil.copytree(folder, young := tmp_path / "young")
+    for results in young.glob("*/results.json"):
+        results.unlink()
+    assert summary(load_recipe(young)) is None
