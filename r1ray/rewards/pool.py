@@ -1,9 +1,9 @@
 """Worker processes that make the calls of rewards, each under a wall-clock limit that is kept by killing the process.
 
 As many verifications run at once as there are places, a few for each processor; but one that takes long gives its place up,
-and goes on, and once it has used much processor time it goes on at a lower priority, in a process that is not used again. So
-quick ones hardly wait for slow ones, however many hang. A call that finds no idle process gets a new one, forked from the warm
-zygote in milliseconds.
+and goes on, and once it has used much processor time it goes on at a lower priority. Its process is used again only where this
+one has the privilege to raise that. So quick ones hardly wait for slow ones, however many hang. A call that finds no idle
+process gets a new one, forked from the warm zygote in milliseconds.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ _MOST_READY = 16
 """Processes that are forked before they are asked for, at most."""
 _SLOW_S = 0.02
 """Seconds, by the clock, that a verification may keep its place."""
-_HEAVY_S = 0.02
+_HEAVY_S = 0.01
 """Seconds of processor time after which its priority is lowered; not by the clock, or it would starve where others are busy."""
+_LOOK_S = 0.004
+"""Seconds between two looks at that time."""
 _START_S = 120.0
 _FORK_S = 10.0
 _NICE = 19
@@ -58,21 +60,24 @@ class Pool:
         Raises VerifierTimeout after `limit_s` (waiting for a place does not count), VerifierCrash where the process dies or
         the function raises, and DataError where the function raises that.
         """
-        with self._place if call.lane == "verify" else contextlib.nullcontext():
+        verifying = call.lane == "verify"
+        with self._place if verifying else contextlib.nullcontext():
             worker = self._worker()
             try:
                 worker.ask(call, limit_s)
-                slow = call.lane == "verify" and not worker.answers_within(_SLOW_S)
+                if verifying:
+                    worker.watch(_SLOW_S)
             except BaseException:
                 worker.kill()
                 raise
         keep = False
         try:
-            lowered = slow and worker.yields_to_others()
-            if lowered:
+            if verifying:
+                worker.watch(limit_s)
+            if worker.lowered:
                 self._replace()
             judgement = worker.answer()
-            keep = not lowered
+            keep = worker.restore() and len(self._idle) < self._ready
         finally:
             if keep:
                 self._idle.append(worker)
@@ -114,9 +119,9 @@ class Pool:
             return self._fork(self._ensure_zygote())
 
     def _replace(self) -> None:
-        """Have a process ready in the place of one that is not used again, so that no quick call has to wait for a fork."""
+        """Have a process ready in the place of one that takes long, so that no quick call has to wait for a fork."""
         with self._lock:
-            if self._zygote is not None:
+            if self._zygote is not None and not self._idle:
                 self._idle.append(self._fork(self._zygote))
 
     def _fork(self, zygote: _Zygote) -> _Worker:
@@ -189,6 +194,8 @@ class _Worker:
         self._sock = sock
         self._clock = (~pid << 3) | 2  # Linux: of the processor time of that process
         self._began = 0.0
+        self.lowered = False
+        """Whether its priority is."""
         self._limit_s = 0.0
         self._deadline = 0.0
 
@@ -205,22 +212,29 @@ class _Worker:
         """Of an idle worker, which has nothing to say while it lives."""
         return self._readable(0.0)
 
-    def answers_within(self, seconds: float) -> bool:
-        return self._readable(min(seconds, self._limit_s))
-
     def _readable(self, wait_s: float) -> bool:
         poll = select.poll()  # unlike select, it takes descriptors above 1024
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(1000 * wait_s))
 
-    def yields_to_others(self) -> bool:
-        """Lower its priority when it has used much processor time, and return then; False where it answers before that."""
+    def watch(self, seconds: float) -> None:
+        """Wait for the answer that long, or until it has used so much processor time that its priority is lowered."""
+        until = min(time.monotonic() + seconds, self._deadline)
         with contextlib.suppress(OSError):  # it died: reading its answer says so
-            while time.monotonic() < self._deadline and not self.answers_within(_HEAVY_S):
+            while not self.lowered and time.monotonic() < until and not self._readable(_LOOK_S):
                 if time.clock_gettime(self._clock) - self._began > _HEAVY_S:
                     os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
-                    return True
-        return False
+                    self.lowered = True
+
+    def restore(self) -> bool:
+        """Give it the pool's priority again; False where this process lacks the privilege to raise one."""
+        if self.lowered:
+            try:
+                os.setpriority(os.PRIO_PROCESS, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
+            except PermissionError:
+                return False
+            self.lowered = False
+        return True
 
     def answer(self) -> Judgement:
         with self._failures_named():

@@ -40,6 +40,9 @@ _COMMON = (
 )  # fmt: skip
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{?(\d+)\}?")
 
+_learned = False
+"""Whether `warm_up` has been here, or in the process that this one was forked from."""
+
 
 def equivalent(truth: str, answers: list[str]) -> float:
     """1.0 where every answer equals the truth, or all of them together do (`1` and `-1` for `1, -1`), else 0.0."""
@@ -65,9 +68,14 @@ def equal(truth: str, answer: str) -> bool:
 
 
 def warm_up() -> None:
-    """Load, and have the parser learn, what the first comparisons would: it learns the forms that it meets."""
-    for truth, answer in _COMMON:
+    """Load, and have the parser learn, what the first comparisons would: it learns the forms that it meets.
+
+    A process that was forked from one which has learned them only touches the memory that a comparison writes to.
+    """
+    global _learned
+    for truth, answer in _COMMON[:1] if _learned else _COMMON:
         equal(truth, answer)
+    _learned = True
 
 
 def _normal(text: str) -> str:

@@ -78,6 +78,7 @@ def _serve(sock: socket.socket, zygote: int) -> None:
     if os.getppid() != zygote:  # it died before that took effect
         return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _warm_up()  # again: what is touched first after a fork is copied, 10 ms that the first call would pay
     with contextlib.suppress(EOFError, OSError):  # the pool hung up
         while True:
             frames.send(sock, _answer(frames.receive(sock)))
