@@ -106,7 +106,12 @@ class Controller:
             writer=parts.writer,
         )
         self._publishing = Publishing(
-            sync=WeightSync(config.sync, call_off=parts.call_off, tick=self.tick),
+            sync=WeightSync(
+                config.sync,
+                processes=config.rollout.engine.tensor_parallel_size,
+                call_off=parts.call_off,
+                tick=self.tick,
+            ),
             training=self._training,
             fleet=self._fleet,
             queue=self._queue,

@@ -48,10 +48,17 @@ class WeightSync:
     """Owns the epoch. `learners` are all ranks, rank 0 first: every rank takes part in gathering sharded weights."""
 
     def __init__(
-        self, config: SyncConfig, *, call_off: Callable[[Rendezvous, str], object], tick: Callable[[], None]
+        self,
+        config: SyncConfig,
+        *,
+        processes: int,
+        call_off: Callable[[Rendezvous, str], object],
+        tick: Callable[[], None],
     ) -> None:
-        """`call_off(rendezvous, reason)` ends a meeting that cannot come about any more."""
+        """`processes`: of each worker, all of which receive; `call_off(rendezvous, reason)` ends a meeting that cannot
+        come about any more."""
         self._config = config
+        self._processes = processes
         self._call_off = call_off
         self._tick = tick
         self._epoch = 0
@@ -110,7 +117,7 @@ class WeightSync:
                 learners[0],
                 "open_epoch",
                 self._epoch,
-                len(members),
+                len(members) * self._processes,
                 deadline_s=self._config.deadline_s,
                 what="the learner to open a weight-sync group (sync.deadline_s)",
                 tick=self._tick,
@@ -121,7 +128,7 @@ class WeightSync:
             name: workers[name].call(
                 "receive_weights",
                 version=version,
-                group=None if rendezvous is None else (rendezvous, 1 + i),
+                group=None if rendezvous is None else (rendezvous, 1 + i * self._processes),
                 specs=specs,
                 bucket_bytes=bucket_bytes,
                 deadline_s=self._config.deadline_s,

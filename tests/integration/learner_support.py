@@ -180,3 +180,18 @@ def _rank_main(pipe: Any, function: Any, rank: int, world_size: int, port: int, 
     except BaseException:
         answer = {"error": f"rank {rank}: {traceback.format_exc()}"}
     pipe.send_bytes(json.dumps(answer).encode())
+
+
+def make_rank(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any]) -> Any:
+    from learner.rank import LearnerRank
+
+    learner = LearnerRank(config=make_config(Path(model), **changes), rank=rank, world_size=world_size)
+    learner.setup("127.0.0.1", port)
+    return learner
+
+
+def remake(learner: Any, model: str, changes: dict[str, Any]) -> None:
+    """The learner anew in the same process group: DeepSpeed cannot leave one group and join another in one process."""
+    learner._config = make_config(Path(model), **changes)
+    learner._version = 0
+    learner._build(learner._engine.device)

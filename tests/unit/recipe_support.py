@@ -98,3 +98,12 @@ def outputs() -> dict[str, str]:
         for stage in STAGES
         if Path("out", stage).exists()
     }
+
+
+def faults(*lines: str) -> None:
+    Path("faults").write_text("\n".join(lines))
+
+
+def overlay(text: str, name: str = "overlay.yaml") -> str:
+    Path(name).write_text(text)
+    return name

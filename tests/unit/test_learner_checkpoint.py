@@ -11,8 +11,7 @@ import torch
 
 from learner import checkpoint
 from learner.checkpoint import prune
-from learner.export import export_model
-from learner.files import ASIDE, scratch_beside, write_aside
+from learner.files import ASIDE, write_aside
 from learner.shards import read_shards, write_shards
 from r1ray.checkpoints import Found, defect, find_latest
 from r1ray.errors import DiskFull, IntegrityError
@@ -252,53 +251,3 @@ def test_a_tensor_is_copied_before_the_next_is_asked_for(tmp_path):
 
     write_shards(tmp_path, "x", stream())
     assert dict(read_shards(tmp_path, "x"))["a"].tolist() == [1.0, 1.0, 1.0]
-
-
-def test_export_copies_the_tokenizer_byte_by_byte_and_not_the_old_weights(tmp_path):
-    source = tmp_path / "model"
-    source.mkdir()
-    (source / "tokenizer.json").write_bytes(b'{"odd":   "spacing"}')
-    (source / "config.json").write_text('{"model_type": "qwen2", "torch_dtype": "float16"}')
-    (source / "model.safetensors").write_bytes(b"old")
-    (source / "model.safetensors.index.json").write_text("{}")
-    weights = {"w": torch.ones(2, dtype=torch.bfloat16)}
-    target = tmp_path / "final"
-    export_model(iter(weights.items()), source=source, target=target, writer=True)
-    assert names(target) == ["config.json", "model-00001.safetensors", "model.safetensors.index.json", "tokenizer.json"]
-    assert (target / "tokenizer.json").read_bytes() == b'{"odd":   "spacing"}'
-    assert json.loads((target / "config.json").read_text()) == {"model_type": "qwen2", "dtype": "bfloat16"}
-    assert json.loads((target / "model.safetensors.index.json").read_text())["weight_map"] == {
-        "w": "model-00001.safetensors"
-    }
-
-
-def test_an_export_replaces_an_older_one(tmp_path):
-    source = tmp_path / "model"
-    source.mkdir()
-    (source / "config.json").write_text("{}")
-    target = tmp_path / "final"
-    for value in (1.0, 2.0):
-        export_model(iter([("w", torch.full((2,), value))]), source=source, target=target, writer=True)
-    assert [(n, t.tolist()) for n, t in read_shards(target, "model")] == [("w", [2.0, 2.0])]
-    assert names(tmp_path) == ["final", "model"]
-
-
-LEFT_BEHIND = """
-import os, sys
-from pathlib import Path
-from learner.files import scratch_beside
-with scratch_beside(Path(sys.argv[1])) as folder:
-    (folder / "new").write_text("half")
-    os._exit(9)
-"""
-
-
-def test_scratch_of_a_killed_process_goes_and_that_of_a_living_one_stays(tmp_path):
-    target = tmp_path / "tiny"
-    with scratch_beside(target) as living:
-        died = subprocess.run([sys.executable, "-c", LEFT_BEHIND, str(target)], check=False, timeout=60)
-        assert died.returncode == 9
-        assert len(names(tmp_path)) == 2
-        with scratch_beside(target) as mine:
-            assert names(tmp_path) == sorted([living.name, mine.name])
-    assert names(tmp_path) == []

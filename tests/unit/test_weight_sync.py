@@ -36,7 +36,12 @@ def group_of(remote: FakeRemote) -> Any:
 
 @pytest.fixture
 def sync() -> WeightSync:
-    return WeightSync(SyncConfig(deadline_s=0.1), call_off=lambda rendezvous, reason: False, tick=lambda: None)
+    return made()
+
+
+def made(processes: int = 1, deadline_s: float = 0.1, call_off: Any = lambda rendezvous, reason: False) -> WeightSync:
+    config = SyncConfig(deadline_s=deadline_s)
+    return WeightSync(config, processes=processes, call_off=call_off, tick=lambda: None)
 
 
 def test_a_group_is_formed_once_and_kept_while_membership_stays(sync: WeightSync) -> None:
@@ -46,6 +51,13 @@ def test_a_group_is_formed_once_and_kept_while_membership_stays(sync: WeightSync
     assert group_of(b) == (("rendezvous", 1, 2), 2)
     report = sync.publish([rank], {"a": a, "b": b}, 1)
     assert (report.epoch, group_of(a)) == (1, None)
+
+
+def test_every_process_of_a_worker_has_a_rank_of_its_own() -> None:
+    rank, a, b = learner(), worker("a"), worker("b")
+    made(processes=4).publish([rank], {"a": a, "b": b}, 0)
+    assert group_of(a) == (("rendezvous", 1, 8), 1)
+    assert group_of(b) == (("rendezvous", 1, 8), 5)
 
 
 def test_a_new_member_means_a_new_epoch(sync: WeightSync) -> None:
@@ -84,7 +96,7 @@ def test_a_death_before_the_group_has_formed_calls_the_meeting_off() -> None:
         for future in rank.pending:
             future.set_exception(WeightSyncError(reason))
 
-    sync = WeightSync(SyncConfig(deadline_s=60.0), call_off=call_off, tick=lambda: None)
+    sync = made(deadline_s=60.0, call_off=call_off)
     report = sync.publish([rank], {"a": a, "b": b}, 1)
     assert called_off == ["b: b died"]
     assert (report.synced, set(report.out), report.epoch) == (("a",), {"b"}, 2)

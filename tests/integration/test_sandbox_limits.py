@@ -1,0 +1,223 @@
+"""What a program in the sandbox can see, reach and use up; under the real bubblewrap."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from r1ray.errors import ConfigError
+from r1ray.rewards.running import Limits
+from r1ray.rewards.sandbox import Program, Sandbox
+from tests.unit.reward_support import reward, scorer
+
+pytestmark = pytest.mark.integration
+
+NEEDED = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="bubblewrap is not installed: apt-get install -y bubblewrap"
+)
+SQUARES = [{"stdin": "3\n", "stdout": "9\n"}, {"stdin": "4\n", "stdout": "16\n"}]
+
+
+@pytest.fixture(scope="module")
+def box():
+    made = Sandbox("bubblewrap")
+    made.check()
+    return made
+
+
+def fenced(program, language="python"):
+    return f"<think>hm</think>\n```{language}\n{program}\n```"
+
+
+def run(box, program, **limits):
+    python = Program(argv=[box.python, "-I", "{box}/main.py"], files={"main.py": program.encode()}, stdin=b"in")
+    return box.run(python, Limits(**{"wall_s": 5.0, **limits}))
+
+
+@NEEDED
+def test_it_sees_neither_the_environment_nor_the_host_nor_its_processes(box, tmp_path, monkeypatch):
+    monkeypatch.setenv("R1RAY_TEST_SECRET", "hush")
+    (tmp_path / "config.yaml").write_text("hush")
+    program = f"""
+import os, glob
+print(os.environ.get("R1RAY_TEST_SECRET"), os.path.exists({str(tmp_path)!r}), os.path.exists("/root"), os.path.exists("/home"))
+print(any("hush" in open(p, errors="replace").read() for p in glob.glob("/proc/[0-9]*/environ")))
+print(len(glob.glob("/proc/[0-9]*")) < 8, os.getuid() != 0)
+"""
+    assert run(box, program).stdout.decode().split() == ["None", "False", "False", "False", "False", "True", "True"]
+
+
+@NEEDED
+@pytest.mark.parametrize(
+    "path", ["/x", "/usr/x", "/box/x", "/box/main.py", "/dev/x", "/etc/x", "/proc/1/x", "/home", "/lib/x"]
+)
+def test_it_cannot_write_outside(box, path):
+    outcome = run(box, f"try:\n    open({path!r}, 'w')\nexcept OSError:\n    print('no')")
+    assert outcome.stdout == b"no\n"
+    assert not os.path.exists("/x")
+
+
+@NEEDED
+def test_it_has_no_network(box):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        program = f"""
+import socket
+for address in (("127.0.0.1", {port}), ("1.1.1.1", 53)):
+    try:
+        socket.create_connection(address, 1)
+        print("connected")
+    except OSError:
+        print("no")
+"""
+        assert run(box, program).stdout == b"no\nno\n"
+
+
+@NEEDED
+def test_it_gains_no_rights(box):
+    program = """
+import ctypes, os, subprocess
+libc = ctypes.CDLL(None, use_errno=True)
+print(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None), libc.unshare(0x10000000), libc.setuid(0) if os.getuid() else -1)
+"""
+    assert run(box, program).stdout.split() == [b"-1", b"-1", b"-1"]
+
+
+@NEEDED
+def test_a_fork_bomb_is_contained(box):
+    bomb = """
+import os, time
+n = 0
+try:
+    while True:
+        if os.fork() == 0: time.sleep(60)
+        n += 1
+except OSError:
+    print(n)
+"""
+    outcome = run(box, bomb, processes=20)
+    assert 0 < int(outcome.stdout) <= 20
+    began = time.monotonic()
+    run(box, "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass", wall_s=1.0)
+    assert time.monotonic() - began < 6.0
+    assert left_behind("main.py") == []
+
+
+@NEEDED
+@pytest.mark.parametrize(
+    "program",
+    [
+        "x = []\nwhile True: x.append(bytearray(10**7))",
+        "import os\nfor _ in range(12):\n    if os.fork() == 0: break\nx = b'1' * (60 << 20)\nimport time; time.sleep(30)",
+        "import mmap\nm = [mmap.mmap(-1, 1 << 26) for _ in range(64)]\nfor x in m: x.write(b'1' * (1 << 26))",
+    ],
+)
+def test_memory_is_limited_for_all_processes_together(box, program):
+    began = time.monotonic()
+    assert run(box, program, memory_bytes=256 << 20, wall_s=20.0).reason == "memory"
+    assert time.monotonic() - began < 15.0
+
+
+@NEEDED
+def test_disks_are_limited(box):
+    program = """
+import os
+for folder in ("/tmp", "/dev/shm"):
+    total = 0
+    try:
+        for i in range(1000):
+            with open(f"{folder}/{i}", "wb") as f:
+                total += f.write(b"0" * 10**6)
+    except OSError:
+        print(total < 100 * 10**6)
+try:
+    open("/tmp/big", "wb").write(b"0" * 10**8)
+except OSError:
+    print("no")
+"""
+    assert run(box, program, memory_bytes=1 << 30).stdout.split() == [b"True", b"True", b"no"]
+
+
+@NEEDED
+def test_output_is_capped(box):
+    outcome = run(box, "import sys\nwhile True: sys.stderr.write('x' * 10**6)", output_bytes=10**6)
+    assert (outcome.reason, len(outcome.stderr)) == ("output", 10**6)
+
+
+@NEEDED
+def test_ignoring_signals_and_leaving_a_daemon_do_not_help(box):
+    deaf = """
+import signal, time
+for s in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)
+while True: time.sleep(1)
+"""
+    began = time.monotonic()
+    assert run(box, deaf, wall_s=0.5).reason == "timeout"
+    assert time.monotonic() - began < 4.0
+    daemon = """
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0: os.execv("/usr/bin/sleep", ["r1ray-daemon", "61"])
+    os._exit(0)
+print("bye")
+"""
+    assert run(box, daemon).stdout == b"bye\n"
+    wait_for(lambda: left_behind("r1ray-daemon") == [])
+
+
+def left_behind(word):
+    listing = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True, timeout=10).stdout
+    return [line for line in listing.splitlines() if word in line and not line.startswith("Z") and "pytest" not in line]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+
+
+@NEEDED
+def test_the_worker_that_is_killed_takes_the_sandbox_along():
+    from r1ray.rewards.base import Sample
+
+    with scorer(reward("accuracy", verifier="code"), timeout_s=60.0) as s:
+        pending = s.begin(Sample(response=fenced("import time\ntime.sleep(59.5)"), answer=SQUARES))
+        wait_for(lambda: left_behind("--unshare-all"))
+    assert pending.result().score.error.startswith("VerifierCrash")
+    wait_for(lambda: left_behind("--unshare-all") == [])
+
+
+def test_without_bubblewrap_the_code_reward_refuses_at_the_start_and_says_what_to_do(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
+    with scorer(reward("accuracy", verifier="code")) as s:
+        with pytest.raises(ConfigError, match="apt-get install -y bubblewrap"):
+            s.check()
+
+
+def test_where_namespaces_are_refused_the_reason_has_a_name(monkeypatch, tmp_path):
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr("r1ray.rewards.sandbox._SYSTEM_PATH", str(tmp_path))
+    box = Sandbox("bubblewrap")
+    box._user = None
+    with pytest.raises(ConfigError, match="User namespaces are refused"):
+        box.check()
+
+
+def test_sandbox_none_is_loud_and_still_limits(caplog):
+    box = Sandbox("none")
+    box.check()
+    assert "UNGUARDED" in caplog.text
+    program = Program(
+        argv=[sys.executable, "-I", "{box}/main.py"], files={"main.py": b"print(open(__file__).read()[:5])"}
+    )
+    assert box.run(program, Limits(wall_s=10.0)).stdout == b"print\n"
+    slow = Program(argv=["sleep", "30"], files={})
+    assert box.run(slow, Limits(wall_s=0.3)).reason == "timeout"
