@@ -6,6 +6,7 @@ publishes the handle of its bucket in the store (plain bytes and numbers, nothin
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,9 @@ from torch.distributed import Store
 
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
+
+_POLL_S = 0.001
+_WATCHDOG_S = 60.0
 
 
 class CudaChannel:
@@ -32,7 +36,8 @@ class CudaChannel:
         from torch.distributed import ProcessGroupNCCL
 
         options = ProcessGroupNCCL.Options()
-        options._timeout = timedelta(seconds=self._rendezvous.timeout_s)
+        # Later than ours: at its own time-out NCCL's watchdog would end the whole process.
+        options._timeout = timedelta(seconds=2 * self._rendezvous.timeout_s + _WATCHDOG_S)
         return ProcessGroupNCCL(self._store, self._rank, self._rendezvous.world_size, options)
 
     def buffer(self, nbytes: int) -> torch.Tensor:
@@ -46,9 +51,7 @@ class CudaChannel:
         """As in `Channel`. Raises WeightSyncError at the bucket's deadline; an NCCL group is aborted, not waited for."""
         try:
             if self._group is not None:
-                work = self._group.broadcast(buffer, 0)
-                work.wait(timedelta(seconds=self._rendezvous.timeout_s))
-                torch.cuda.current_stream().synchronize()
+                self._await(self._group.broadcast(buffer, 0))
             elif self._rank == 0:
                 self._offer(buffer)
             else:
@@ -60,6 +63,15 @@ class CudaChannel:
                 f"{self._rendezvous.epoch}, a peer died or sync.bucket_deadline_s="
                 f"{self._rendezvous.timeout_s:g} passed: {e}"
             ) from e
+
+    def _await(self, work: Any) -> None:
+        """Until the GPU is done with it. `wait` alone would only queue that behind the work, and return at once."""
+        until = time.monotonic() + self._rendezvous.timeout_s
+        while not work.is_completed():
+            if time.monotonic() >= until:
+                raise RuntimeError("the deadline has passed")
+            time.sleep(_POLL_S)
+        work.wait()  # raises what went wrong
 
     def _offer(self, buffer: torch.Tensor) -> None:
         torch.cuda.current_stream().synchronize()
