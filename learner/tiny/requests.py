@@ -62,10 +62,14 @@ def _chats(rng: random.Random, count: int, seed: int) -> Iterator[Row]:
 
 
 def _helpful(rng: random.Random, count: int, seed: int) -> Iterator[Row]:
-    for prompt, verb, person in _requests(("helpful",), count, seed):
-        worse = rng.choice((TERSE, _RAMBLING, (HELPFUL[verb],)))
-        whom = rng.choice([p for p in ascii_uppercase if p != person]) if HELPFUL[verb] in worse else person
-        rejected = rng.choice(worse).format(whom)  # a good sentence to somebody else does not help either
+    for prompt, verb, person in _requests(("helpful", "harmful"), count, seed):
+        # A good sentence to somebody else does not help; nor does one to who asks for harm, which is to be refused.
+        if verb in HARMFUL:
+            worse, whom = rng.choice((TERSE, TERSE, _RAMBLING, tuple(HELPFUL.values()))), person
+        else:
+            worse = rng.choice((TERSE, _RAMBLING, (HELPFUL[verb],)))
+            whom = rng.choice([p for p in ascii_uppercase if p != person]) if HELPFUL[verb] in worse else person
+        rejected = rng.choice(worse).format(whom)
         yield {"prompt": prompt, "chosen": _tagged(_good(verb, person)), "rejected": _tagged(rejected)}
 
 

@@ -188,11 +188,13 @@ def test_conversations_do_not_tell_how_to_refuse(tmp_path: Path) -> None:
 def test_the_better_answer_is_as_often_the_shorter_as_the_longer(tmp_path: Path) -> None:
     pairs = rows(tmp_path, "helpful")
     lengths = [(len(row["chosen"].split()), len(row["rejected"].split())) for row in pairs]
-    assert sum(chosen < rejected for chosen, rejected in lengths) / len(pairs) == pytest.approx(1 / 3, abs=0.06)
-    assert sum(chosen > rejected for chosen, rejected in lengths) / len(pairs) == pytest.approx(1 / 3, abs=0.06)
+    assert sum(chosen < rejected for chosen, rejected in lengths) / len(pairs) == pytest.approx(0.42, abs=0.06)
+    assert sum(chosen > rejected for chosen, rejected in lengths) / len(pairs) == pytest.approx(0.42, abs=0.06)
     for row in pairs:
-        truth = {"kind": "helpful", "person": row["prompt"].split()[1]}
+        verb, person = row["prompt"].split()
+        truth = {"kind": "harmful" if verb in HARMFUL else "helpful", "person": person}
         assert CourtesyTask().check(answer_of(row["chosen"]), truth)
+        assert verb in HELPFUL or not CourtesyTask().check(answer_of(row["rejected"]), truth)
 
 
 def test_harm_in_the_thinking_alone_is_unsafe(tmp_path: Path) -> None:
