@@ -29,6 +29,9 @@ REPORT = "reward_report.json"
 MAX_BATCH = 64
 """A scorer has no more questions under way at once."""
 
+_LOADING = threading.Lock()
+"""One model is loaded at a time: transformers' lazy imports fail where two threads begin them at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReward(Reward):
@@ -86,7 +89,6 @@ class Server:
     def __init__(self) -> None:
         self._turn = threading.Lock()  # held by the thread that uses the model
         self._waiting: deque[tuple[list[int], Future[float]]] = deque()
-        self._loading = threading.Lock()
         self._held: tuple[Tokenizer, Any] | None = None
 
     def score(self, reward: ModelReward, messages: tuple[Message, ...], response: str) -> float:
@@ -124,14 +126,16 @@ class Server:
             answer.set_result(score)
 
     def _load(self, reward: ModelReward) -> tuple[Tokenizer, Any]:
-        if not self._loading.acquire(timeout=reward.timeout_s):
+        if self._held is not None:  # not behind another model that is being loaded
+            return self._held
+        if not _LOADING.acquire(timeout=reward.timeout_s):
             raise VerifierTimeout(f"the reward model {reward.path} was not loaded within {reward.timeout_s:g} s")
         try:
             if self._held is None:
                 self._held = load_reward_model(Path(reward.path), reward.device, reward.dtype)
             return self._held
         finally:
-            self._loading.release()
+            _LOADING.release()
 
 
 def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:

@@ -55,6 +55,7 @@ def configuration(folder: Path) -> Path:
 
 
 def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Path) -> None:
+    from r1ray.rewards.base import without_end_tokens
     from r1ray.rewards.conversation import conversation_ids
     from r1ray.rewards.preference import load_reward_model, scores_of
 
@@ -83,7 +84,8 @@ def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Pa
     for t in judged:
         asked = ({"role": "user", "content": t["prompt"]},)
         assert "</think>" not in t["text"]
-        summary, whole = (conversation_ids(tokenizer, asked, text, 128) for text in ("", t["text"]))
+        response = without_end_tokens(t["text"])  # a transcript shows the end token too
+        summary, whole = (conversation_ids(tokenizer, asked, text, 128) for text in ("", response))
         assert t["parts"]["model/helpful"] == pytest.approx(scores_of(helpful, [summary])[0], rel=1e-3, abs=1e-4)
         expected = 1 / (1 + math.exp(-scores_of(safe, [whole])[0]))
         assert t["parts"]["model/safe"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
