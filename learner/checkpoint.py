@@ -102,19 +102,20 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> 
 
 
 def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
-    """Remove checkpoints but the newest `keep` and those of every `keep_every`-th step; returns the names of the removed.
+    """Remove checkpoints but the newest `keep` whole ones and those of every `keep_every`-th step; the names of the removed.
 
     The newest whole one stays whatever the numbers say, and so does everything newer than it. What a crash left half
-    written goes.
+    written goes. Reads every file of what it keeps by count.
     """
     newest = find_latest(folder).path
     if newest is None:
         return []
-    checkpoints = all_in(folder)
-    step_of_newest = step_of(newest)
-    older = [(step, path) for step, path in checkpoints if step < step_of_newest]
-    kept = older[len(older) - max(0, keep - 1) :]
-    doomed = [path for step, path in older if (step, path) not in kept and not (keep_every and step % keep_every == 0)]
+    left, doomed = keep - 1, []
+    for step, path in reversed([(step, path) for step, path in all_in(folder) if step < step_of(newest)]):
+        if left > 0 and defect(path) is None:  # a torn one is nothing to go back to
+            left -= 1
+        elif not (keep_every and step % keep_every == 0):
+            doomed.append(path)
     doomed += [path for path in folder.iterdir() if path.name.startswith(ASIDE)]
     for path in doomed:
         shutil.rmtree(path)

@@ -186,22 +186,28 @@ def test_a_folder_without_checkpoints_has_none(tmp_path):
 # -- pruning --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("keep", "keep_every", "left"),
-    [
-        (1, None, [40]),
-        (2, None, [30, 40]),
-        (2, 20, [20, 30, 40]),
-        (9, None, [10, 20, 30, 40]),
-        (0, None, [40]),
-    ],
-)
-def test_prune_keeps_the_newest_and_every_nth(tmp_path, keep, keep_every, left):
+@pytest.mark.parametrize("keep", [0, 1, 2, 3, 4, 5, 6])
+def test_prune_keeps_as_many_as_it_is_told(tmp_path, keep):
+    """However many there are: pruned after every save, as a run does it."""
+    for n in range(1, 7):
+        save(tmp_path, n)
+        prune(tmp_path, keep=keep, keep_every=None)
+        assert names(tmp_path) == [f"step_{s:06d}" for s in range(max(1, n + 1 - max(1, keep)), n + 1)]
+
+
+def test_prune_keeps_every_nth_for_good(tmp_path):
     for step in (10, 20, 30, 40):
         save(tmp_path, step)
-    removed = prune(tmp_path, keep=keep, keep_every=keep_every)
-    assert names(tmp_path) == [f"step_{s:06d}" for s in left]
-    assert sorted(removed) == [f"step_{s:06d}" for s in (10, 20, 30, 40) if s not in left]
+    assert prune(tmp_path, keep=1, keep_every=20) == ["step_000030", "step_000010"]
+    assert names(tmp_path) == ["step_000020", "step_000040"]
+
+
+def test_prune_counts_whole_ones_only(tmp_path):
+    for step in (10, 20, 30, 40):
+        save(tmp_path, step)
+    tear_flip(tmp_path / "step_000030")
+    prune(tmp_path, keep=2, keep_every=None)
+    assert names(tmp_path) == ["step_000020", "step_000040"]
 
 
 def test_prune_never_removes_the_newest_whole_one(tmp_path):
