@@ -184,6 +184,8 @@ class Controller:
     def _train_one(self) -> None:
         began = time.monotonic()
         manifest = self._batch()
+        if manifest is None:
+            return
         waited = time.monotonic() - began
         self._progress.waiting(Stage.STEP, f"learner to train step {self._training.step}")
         # The step before is written up while the learner is busy with this one.
@@ -194,8 +196,11 @@ class Controller:
         self._write_up = partial(self._write, ended)
         self._after_step()
 
-    def _batch(self) -> BatchManifest:
-        """The batch of this step. Workers that come back meanwhile are synced, since the learner has nothing else to do."""
+    def _batch(self) -> BatchManifest | None:
+        """The batch of this step, None where a stop is asked for: an idle learner saves at once. A batch that is bound
+        meanwhile is that of this step after a resume too.
+
+        Workers that come back are synced, since the learner has nothing else to do."""
         step, deadline = self._training.step, self._config.deadlines.batch_s
         until = time.monotonic() + deadline
         asked: Future[BatchManifest | None] | None = None
@@ -204,6 +209,8 @@ class Controller:
             asked = asked or self._queue.remote.call("take", step, BATCH_POLL_S)
             wait([asked], timeout=TICK_S)
             self.tick()
+            if self._stop.requested:
+                return None
             self._publishing.catch_up()
             if asked.done():
                 # An answer that got lost with its queue actor is asked for again, as long as outages are waited out.
@@ -219,7 +226,7 @@ class Controller:
 
     def _after_step(self) -> None:
         step, last = self._training.step, self._training.step >= self._config.run.steps
-        if last or step % self._config.checkpoint.every_steps == 0:
+        if last or self._training.due:
             self._save()
         every = self._config.evaluation.every_steps
         if every and step % every == 0 and not last:

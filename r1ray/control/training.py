@@ -2,10 +2,12 @@
 
     begin() ---> train() ... checkpoint() ... export()
       ^             |            |
-      |   LearnerLost: the processes died or hung; begin() again from the newest whole checkpoint
-      +-- Diverged:    nothing finite any more; begin() again from the newest checkpoint before that
+      |   LearnerLost: the processes died or hung
+      +-- Diverged:    nothing finite any more
 
-Either way the ledger gives the same batches for the repeated steps, and what is published carries a new incarnation.
+Either way begin() again from the newest whole checkpoint; the ledger gives the same batches for the repeated steps, and what is
+published carries a new incarnation. While steps are skipped no checkpoint is due, so that the newest is always from before them:
+nothing whole is ever thrown away for a rollback, and a crash in one changes nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Any
 from r1ray.config.schema import Config
 from r1ray.control.learners import LearnerGroup, LearnerLost
 from r1ray.control.outages import Outages, QueueClient
-from r1ray.errors import BudgetSpent, DiskFull, NumericError
+from r1ray.errors import BudgetSpent, DiskFull, IntegrityError, NumericError
 from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
 from r1ray.types import BatchManifest
@@ -53,7 +55,6 @@ class Training:
         self._first_skipped: int | None = None  # of the row of skipped steps that goes on
         self._rollbacks = 0  # without training past `_furthest` in between
         self._furthest = 0
-        self._no_newer_than: int | None = None  # checkpoints that may be loaded; None: any
 
     @property
     def up(self) -> bool:
@@ -69,26 +70,39 @@ class Training:
         """Whether an end of the run now would lose work that is worth waiting for."""
         return self.up and (self._working or self.step != (self.saved or 0))
 
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint; one that falls into a row of skipped steps is due at its end."""
+        every = self._config.checkpoint.every_steps
+        return self._first_skipped is None and self.step // every > (self.saved or 0) // every
+
     def begin(self) -> None:
-        """Start the learner and bring it, the ledger and the records to the newest whole checkpoint. Raises LearnerLost."""
+        """Start the learner and bring it, the ledger and the records to the newest whole checkpoint.
+
+        Raises LearnerLost, and IntegrityError where there is no checkpoint although steps were trained.
+        """
         self._group.start()
-        if self._no_newer_than is not None:
-            self._discard(self._no_newer_than)
         newest = self._call("load_latest", str(self._folder.checkpoints), what="load the last checkpoint")[0]
         for warning in newest["warnings"]:
             self._writer.event("checkpoint_skipped", message=warning)
         self.saved = newest["policy_version"]
         self.step = self.saved or 0
-        # A later resume must not find a checkpoint of the steps that are now trained again.
-        self._discard(self.step)
         if self.saved is not None:
             self._queue.ask("commit", self.saved, newest["name"])
+        elif trained := self._queue.ask("status").trained_steps:
+            raise IntegrityError(
+                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}, nothing was "
+                "changed: restore it from a copy, or begin a new run with --fresh"
+            )
         self._queue.ask("rollback", self.step)
+        # Only now: at no moment does the ledger count steps that no checkpoint has. They are torn, and written again.
+        newer = str(self._folder.checkpoints), self.step
+        self._call("discard_checkpoints", *newer, what="remove checkpoints that are not whole")
         self.incarnation = self._queue.ask("next_incarnation")
         self._writer.rewind(self.step)
         pids = {name: place["pid"] for name, place in self._group.places.items()}
         self._writer.event("learner_started", policy_version=self.step, incarnation=self.incarnation, pids=pids)
-        self._first_skipped = self._no_newer_than = None
+        self._first_skipped = None
 
     def train(self, manifest: BatchManifest, *, meanwhile: Callable[[], None]) -> dict[str, float]:
         """Train one step; its metrics. Raises LearnerLost and Diverged."""
@@ -148,21 +162,17 @@ class Training:
             ) from error
 
     def roll_back(self, error: Diverged) -> None:
-        """Give up what was trained since before the first skipped step; `begin` is next. Raises BudgetSpent."""
+        """Give up what was trained since the checkpoint before the first skipped step; `begin` is next. Raises BudgetSpent."""
         self._rollbacks += 1
         self._furthest = max(self._furthest, self.step - 1)
-        self._writer.event("rolled_back", message=str(error), from_policy=self.step, to_at_most=self._first_skipped)
+        self._writer.event("rolled_back", message=str(error), from_policy=self.step, to_policy=self.saved or 0)
         budget = self._config.recovery.nan_rollbacks
         if self._rollbacks > budget:
             raise BudgetSpent(
                 f"{error}, and again after {budget} rollbacks (recovery.nan_rollbacks): "
                 "lower learner.optimizer.lr or learner.optimizer.gradient_clip in a new run from the last good checkpoint"
             ) from error
-        self._no_newer_than = self._first_skipped
         self._group.kill()
-
-    def _discard(self, newer_than: int) -> None:
-        self._call("discard_checkpoints", str(self._folder.checkpoints), newer_than, what="remove newer checkpoints")
 
     def _call(self, method: str, *args: Any, what: str) -> list[Any]:
         """A call that has to do with files; a full disk is waited out."""

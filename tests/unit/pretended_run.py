@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.engine import Applied
+from learner.checkpoint import discard_newer, prune
 from learner.publish import Sent
+from r1ray.checkpoints import all_in, find_latest, step_of
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
 from r1ray.control.controller import Controller, Parts
@@ -21,22 +23,28 @@ from r1ray.control.stalls import Stalls
 from r1ray.control.standing import StandingActors
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
+from r1ray.ledger.audit import audit
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.metrics import MetricsWriter, read_events
 from r1ray.runfolder import Identity, RunFolder
 from r1ray.types import BatchManifest
+from tests.unit.ledger_support import write_checkpoint
 from tests.unit.scripted import FakeRemote, scored
 
 LIMITS = HealthLimits(start_s=60, suspect_s=20, dead_s=60)
 
 
 class Disk:
-    """Checkpoints as the learner sees them: outlives its processes."""
+    """Checkpoints as the learner sees them, in real folders: outlives its processes."""
 
-    def __init__(self) -> None:
-        self.checkpoints: list[int] = []
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
         self.exported = 0
+
+    @property
+    def checkpoints(self) -> list[int]:
+        return [step for step, _ in all_in(self._folder.checkpoints)]
 
 
 class World:
@@ -47,22 +55,30 @@ class World:
         self.config.run.steps = 6
         self.config.learner.groups_per_step = 1
         self.config.checkpoint.every_steps = 2
+        self.config.checkpoint.keep = 9
         self.config.logging.transcripts_per_step = 1
         for key, value in changes.items():
             section, name = key.split("__")
             setattr(getattr(self.config, section), name, value)
-        self.disk = Disk()
         self.plan: dict[tuple[str, Any], list[BaseException | float]] = {}  # (method, step) -> what its next calls do
         self.trained: list[int] = []
         self.published: list[int] = []
         self.starts = 0
         identity = Identity.new(vocab_hash="v", model_hash="m", config_hash="c")
         self.folder = RunFolder.create(folder / "run", "", identity)
-        settings = LedgerSettings(groups_per_step=1, max_staleness=1, lease_timeout_s=600, max_attempts=3)
+        self.disk = Disk(self.folder)
+        settings = LedgerSettings(
+            groups_per_step=1,
+            max_staleness=1,
+            lease_timeout_s=600,
+            max_attempts=3,
+            keep_payload_steps=self.config.queue.keep_payload_steps,
+        )
         self.ledger = Ledger.create(self.folder.ledger, settings, run_id=identity.run_id)
         self.stop = Stop(self.config.deadlines.shutdown_s)
         self.queue = FakeRemote("queue", **self._queue_methods())
         self.on_train: Callable[[int], None] = lambda step: None
+        self.on_change: Callable[[str], None] = lambda method: None  # before and after a call that may write
 
     def _queue_methods(self) -> dict[str, Callable[..., Any]]:
         def take(step: int, wait_s: float) -> BatchManifest | None:
@@ -75,8 +91,17 @@ class World:
             return manifest
 
         names = ("commit", "rollback", "next_incarnation", "publish", "payloads", "status", "release_all")
-        methods = {name: getattr(self.ledger, name) for name in names}
+        methods = {name: self._told(name, getattr(self.ledger, name)) for name in names}
         return {**methods, "take": take, "stop_leasing": lambda: None, "identity": lambda: {"pid": 1}}
+
+    def _told(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            self.on_change(name)
+            result = method(*arguments)
+            self.on_change(name)
+            return result
+
+        return call
 
     def _do(self, method: str, step: Any) -> Any:
         planned = self.plan.get((method, step))
@@ -100,17 +125,22 @@ class World:
 
         def load_latest(folder: str) -> dict[str, Any]:
             nonlocal version
-            newest = max(self.disk.checkpoints, default=None)
+            found = find_latest(Path(folder))
+            newest = None if found.path is None else step_of(found.path)
             version = newest or 0
-            return {"policy_version": newest, "name": f"step_{version:06d}", "warnings": []}
+            return {"policy_version": newest, "name": f"step_{version:06d}", "warnings": list(found.warnings)}
 
         def save(folder: str) -> None:
             self._do("save_checkpoint", version)
             assert version not in self.disk.checkpoints, "a checkpoint is written once"
-            self.disk.checkpoints.append(version)
+            write_checkpoint(self.folder.path, version)
 
         def discard(folder: str, newer_than: int) -> None:
-            self.disk.checkpoints = [v for v in self.disk.checkpoints if v <= newer_than]
+            discard_newer(Path(folder), newer_than)
+
+        def forget(folder: str) -> None:
+            keep = self.config.checkpoint
+            prune(Path(folder), keep=keep.keep, keep_every=keep.keep_every_steps)
 
         def publish(asked: int) -> Sent:
             self._do("publish", asked)
@@ -128,9 +158,9 @@ class World:
             setup=lambda address, port: {"place": {"pid": self.starts, "node": "n"}},
             train_step=train_step,
             load_latest=load_latest,
-            save_checkpoint=save,
-            discard_checkpoints=discard,
-            prune_checkpoints=lambda folder: None,
+            save_checkpoint=self._told("save_checkpoint", save),
+            discard_checkpoints=self._told("discard_checkpoints", discard),
+            prune_checkpoints=self._told("prune_checkpoints", forget),
             publish=publish,
             weight_specs=list,
             open_epoch=lambda epoch, receivers: "rendezvous",
@@ -179,6 +209,11 @@ class World:
     def close(self) -> None:
         self.ledger.close()
         self.folder.release()
+
+    def expect_clean(self, after: str) -> None:
+        """Assert that `r1ray verify` has nothing to say."""
+        found = audit(self.folder.path)
+        assert found.ok, (after, found.violations)
 
     def kinds(self) -> list[str]:
         return [e["kind"] for e in read_events(self.folder.path)]
