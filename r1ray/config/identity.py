@@ -37,10 +37,20 @@ ALTERABLE = (
 )
 """Keys and sections that a resume may change: they say how fast and where a run goes, not what it learns or samples."""
 
-ALTERABLE_IN: dict[Use, tuple[str, ...]] = {
-    "sft": ("learner.ranks", "learner.zero_stage", "learner.micro_batch_tokens"),
-}
-"""Use -> what its resumes may change besides: how the conversations of a step, which stay the same, are divided."""
+DIVISION = (
+    "learner.ranks",
+    "learner.num_cpus",
+    "learner.num_gpus",
+    "learner.zero_stage",
+    "learner.offload_optimizer",
+    "learner.offload_parameters",
+    "learner.micro_batch_tokens",
+)
+"""How a training step, which stays the same, is divided among ranks and memories. It decides the order of sums, so under
+`run.deterministic`, which promises every bit, it may not change."""
+
+DIVIDED: tuple[Use, ...] = ("train", "sft")
+"""The uses that train."""
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -65,15 +75,16 @@ def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 
-def may_change(key: str, use: Use = "train") -> bool:
-    """Whether a resume of that command may change `key`."""
-    allowed = (*ALTERABLE, *ALTERABLE_IN.get(use, ()))
+def may_change(key: str, use: Use = "train", *, deterministic: bool = False) -> bool:
+    """Whether a resume of that command may change `key`; `deterministic` is the run's key of that name."""
+    allowed = (*ALTERABLE, *(DIVISION if use in DIVIDED and not deterministic else ()))
     return any(key == name or key.startswith(f"{name}.") for name in allowed)
 
 
 def config_hash(config: Config, use: Use = "train") -> str:
     """Fingerprint of all that may not change on a resume: 16 hex digits."""
-    fixed = {key: value for key, value in flatten(config).items() if not may_change(key, use)}
+    exact = config.run.deterministic
+    fixed = {key: value for key, value in flatten(config).items() if not may_change(key, use, deterministic=exact)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -82,6 +93,6 @@ def refuse_another_run(stored: Config, wanted: Config, provenance: Provenance, u
     problems = [
         Problem(key=key, value=new, message=f"the run was started with {old!r}", fix="leave it, or start a new run")
         for key, (old, new) in changes(stored, wanted).items()
-        if not may_change(key, use)
+        if not may_change(key, use, deterministic=stored.run.deterministic)
     ]
     refuse(problems, provenance)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.metrics import read_evaluations, read_metrics
+from r1ray.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -71,6 +71,19 @@ def test_a_finished_run_goes_on_where_it_ended(run: Path) -> None:
     done = r1ray("train", "--resume", run, "run.steps=5")
     assert done.returncode == 0, done.stderr + done.stdout
     assert [row["step"] for row in read_metrics(run)] == [0, 1, 2, 3, 4]
+    assert r1ray("verify", run).returncode == 0
+
+
+def test_a_run_goes_on_with_another_number_of_learner_ranks(run: Path) -> None:
+    begun = [row["step"] for row in read_metrics(run)]
+    steps = len(begun) + 2
+    done = r1ray("train", "--resume", run, f"run.steps={steps}", "learner.ranks=2", "learner.zero_stage=2")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert [row["step"] for row in read_metrics(run)] == list(range(steps))
+    started = [e for e in read_events(run) if e["kind"] == "learner_started"]
+    assert started[-1]["policy_version"] == len(begun)  # from the checkpoint of one rank
+    assert list(started[0]["pids"]) == ["learner-0"]
+    assert list(started[-1]["pids"]) == ["learner-0", "learner-1"]
     assert r1ray("verify", run).returncode == 0
 
 

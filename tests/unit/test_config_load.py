@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pytest
 from omegaconf import OmegaConf
 
-from r1ray.config.identity import ALTERABLE, ALTERABLE_IN, changes, config_hash, flatten, may_change, refuse_another_run
+from r1ray.config.checks import Use
+from r1ray.config.identity import ALTERABLE, DIVISION, changes, config_hash, flatten, may_change, refuse_another_run
 from r1ray.config.load import LoadedConfig, all_keys, describe, load_config
 from r1ray.config.problems import Provenance
 from r1ray.config.schema import Config
@@ -222,13 +223,20 @@ class TestIdentity:
         keys = list(flatten(tiny().config))
         assert [a for a in ALTERABLE if not any(k == a or k.startswith(f"{a}.") for k in keys)] == []
 
-    def test_how_a_step_is_divided_may_change_in_supervised_fine_tuning_alone(self) -> None:
-        changed = tiny("learner.ranks=2").config
-        assert config_hash(changed, "sft") == config_hash(tiny().config, "sft")
-        assert config_hash(changed) != config_hash(tiny().config)
-        refuse_another_run(tiny().config, changed, Provenance(), "sft")
-        keys = set(flatten(changed))
-        assert all(set(allowed) <= keys for allowed in ALTERABLE_IN.values())
+    @pytest.mark.parametrize("use", ["train", "sft"])
+    def test_how_a_step_is_divided_may_change(self, use: Use) -> None:
+        changed = tiny("learner.ranks=2", "learner.zero_stage=2", "learner.micro_batch_tokens=256").config
+        assert config_hash(changed, use) == config_hash(tiny().config, use)
+        refuse_another_run(tiny().config, changed, Provenance(), use)
+        assert set(DIVISION) <= set(flatten(changed))
+
+    def test_how_a_step_is_divided_may_not_change_where_every_bit_is_promised(self) -> None:
+        exact = ("run.deterministic=true", "queue.max_staleness=0")
+        begun, wanted = tiny(*exact).config, tiny(*exact, "learner.ranks=2", "run.steps=3").config
+        assert config_hash(begun) != config_hash(wanted)
+        with pytest.raises(ConfigError, match=r"learner\.ranks = 2.*started with 1") as caught:
+            refuse_another_run(begun, wanted, Provenance())
+        assert "run.steps" not in str(caught.value)
 
     def test_another_run_is_refused_by_key(self) -> None:
         wanted = tiny("algorithm.clip_low=0.1", "run.steps=3")

@@ -80,11 +80,11 @@ def test_a_second_start_is_refused_unless_fresh(stopped: RunFolder) -> None:
 
 def test_a_resume_is_the_same_run_with_what_may_change_changed(stopped: RunFolder) -> None:
     begun = stopped.identity()
-    with resumed("run.steps=80", "deadlines.rpc_s=5").folder() as folder:
+    with resumed("run.steps=80", "deadlines.rpc_s=5", "learner.ranks=2").folder() as folder:
         assert folder.identity() == begun
         assert load_config([str(folder.config)]).config.run.steps == 80
         (event,) = read_events(folder.path)
-        assert (event["kind"], event["changed"]) == ("reconfigured", {"run.steps": 80, "deadlines.rpc_s": 5.0})
+        assert (event["kind"], event["changed"]) == ("reconfigured", {"run.steps": 80, "deadlines.rpc_s": 5.0, "learner.ranks": 2})
 
 
 def test_a_resume_without_changes_writes_nothing(stopped: RunFolder) -> None:
