@@ -38,10 +38,11 @@ class TrainingActor:
     def setup(self, address: str, port: int) -> dict[str, Any]:
         return self._training.setup(address, port)
 
-    def load_latest(self, folder: str) -> dict[str, Any]:
+    def load_latest(self, folder: str, run_id: str) -> dict[str, Any]:
         """Load the newest whole checkpoint below `folder`, if any; what was skipped stands under "warnings".
 
-        Raises IntegrityError where there are checkpoints and none is whole: starting from nothing would be worse.
+        Raises IntegrityError where there are checkpoints and none is whole: starting from nothing would be worse; and where
+        it is not of run `run_id`: it is somebody's, who would not have it overwritten.
         """
         found = find_latest(Path(folder))
         if found.path is None and found.warnings:
@@ -49,15 +50,15 @@ class TrainingActor:
                 f"no checkpoint in {folder} is whole, nothing was changed: {'; '.join(found.warnings)}"
             )
         if found.path is not None:
-            self._training.load_checkpoint(found.path)
+            self._training.load_checkpoint(found.path, run_id)
         return {
             "policy_version": None if found.path is None else self._training.policy_version,
             "name": None if found.path is None else found.path.name,
             "warnings": list(found.warnings),
         }
 
-    def save_checkpoint(self, folder: str) -> None:
-        self._training.save_checkpoint(Path(folder))
+    def save_checkpoint(self, folder: str, run_id: str) -> None:
+        self._training.save_checkpoint(Path(folder), run_id)
 
     def discard_checkpoints(self, folder: str, newer_than: int) -> None:
         """Remove checkpoints of policies that training has gone back behind."""

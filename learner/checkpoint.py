@@ -4,11 +4,14 @@
         state-00001.safetensors      float32 weights and Adam moments by parameter name, whole tensors
         reference-00001.safetensors  the reference policy, where the KL term has one
         rng.safetensors              one row per rank
-        trainer.json                 policy version, optimiser steps, version of the reference
+        trainer.json                 run, policy version, optimiser steps, version of the reference, configuration
         manifest.json                size and SHA-256 of every file; written last
 
 The tensors are whole, not shards of ranks, so a checkpoint loads under any number of ranks and any ZeRO stage, and without
 unpickling anything, which DeepSpeed's own format would need. The price: rank 0 writes it all, one tensor at a time.
+
+The policy version says the rest of where training is: it counts the steps that are trained, the ledger gives out the batch of
+the step of that number next, and the learning rate is a function of it (`learner.schedules`), which has no state.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.files import ASIDE, write_aside
 from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprint, step_of
+from r1ray.config.schema import Config
 from r1ray.errors import ConfigError, IntegrityError
 
 if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
@@ -31,31 +36,38 @@ if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
 
 
 def save(
-    folder: Path, *, engine: Engine, reference: ReferencePolicy | None, policy_version: int, rng: Tensor, writer: bool
+    folder: Path,
+    *,
+    engine: Engine,
+    reference: ReferencePolicy | None,
+    policy_version: int,
+    rng: Tensor,
+    run_id: str,
+    config: Config,
+    writer: bool,
 ) -> None:
-    """Write a checkpoint to `folder`. `rng` is [ranks, bytes]. A collective; the `writer` writes.
+    """Write a checkpoint of run `run_id` under `config` to `folder`. `rng` is [ranks, bytes]. A collective; the `writer` writes.
 
     One that is not whole is replaced. Raises IntegrityError where `folder` is a whole one; any error leaves nothing behind.
     """
     streams = {"state": engine.state()}
     if reference is not None:
         streams["reference"] = reference.state()
+    trainer = {
+        "format": FORMAT,
+        "run_id": run_id,
+        "policy_version": policy_version,
+        "optimizer_steps": engine.applied_steps,
+        "reference_version": None if reference is None else reference.version,
+        "config": asdict(config),
+    }
     try:
         if writer:
-            _write(folder, streams, _trainer_record(engine, reference, policy_version), rng)
+            _write(folder, streams, trainer, rng)
     finally:  # the other ranks are in the same collectives, to the end
         for stream in streams.values():
             for _ in stream:
                 pass
-
-
-def _trainer_record(engine: Engine, reference: ReferencePolicy | None, policy_version: int) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "policy_version": policy_version,
-        "optimizer_steps": engine.applied_steps,
-        "reference_version": None if reference is None else reference.version,
-    }
 
 
 def _write(
@@ -76,11 +88,11 @@ def _write(
         (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
 
 
-def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> tuple[int, Tensor]:
+def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run_id: str) -> tuple[int, Tensor]:
     """Load what `save` wrote, on every rank; returns (policy version, rng [ranks of then, bytes]). A collective.
 
-    Raises IntegrityError for a checkpoint that is torn or of another model, ConfigError where a reference policy is needed
-    and the checkpoint has none.
+    Raises IntegrityError for a checkpoint that is torn, of another run than `run_id` or of another model, ConfigError where
+    a reference policy is needed and the checkpoint has none.
     """
     from safetensors.torch import load_file
 
@@ -90,6 +102,10 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None) -> 
     if wrong:
         raise IntegrityError(f"checkpoint {folder} is not whole: {wrong}")
     trainer = json.loads((folder / TRAINER).read_text())
+    if trainer["run_id"] != run_id:
+        raise IntegrityError(
+            f"checkpoint {folder} is of run {trainer['run_id']}, not of {run_id}: nothing was changed, move it away"
+        )
     if reference is not None and trainer["reference_version"] is None:
         raise ConfigError(
             f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0 and "

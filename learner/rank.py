@@ -102,8 +102,8 @@ class TrainingRank(abc.ABC):
             for name, tensor in self._engine.full_parameters():
                 yield name.removeprefix("hf."), tensor
 
-    def save_checkpoint(self, folder: Path) -> None:
-        """Write everything needed to go on from here to `folder`: whole or not at all."""
+    def save_checkpoint(self, folder: Path, run_id: str) -> None:
+        """Write everything needed to go on with run `run_id` from here to `folder`: whole or not at all."""
         with named_failures(f"saving {folder}"):
             checkpoint.save(
                 Path(folder),
@@ -111,13 +111,20 @@ class TrainingRank(abc.ABC):
                 reference=self._reference,
                 policy_version=self._version,
                 rng=self._engine.gather_ranks(_rng_state(self._engine.device)).cpu(),
+                run_id=run_id,
+                config=self._config,
                 writer=self._rank == 0,
             )
 
-    def load_checkpoint(self, folder: Path) -> None:
-        """Go on from a checkpoint, of any number of ranks. Raises IntegrityError where it is torn or of another model."""
+    def load_checkpoint(self, folder: Path, run_id: str) -> None:
+        """Go on from a checkpoint of run `run_id`, of any number of ranks.
+
+        Raises IntegrityError where it is torn, or of another run or model.
+        """
         with named_failures(f"loading {folder}"):
-            self._version, rng = checkpoint.load(Path(folder), engine=self._engine, reference=self._reference)
+            self._version, rng = checkpoint.load(
+                Path(folder), engine=self._engine, reference=self._reference, run_id=run_id
+            )
         if self._rank < len(rng):  # a rank that did not exist then keeps its seed
             _set_rng_state(self._engine.device, rng[self._rank])
 

@@ -4,7 +4,7 @@ The learner writes them (`learner.checkpoint`); whoever judges a run reads them 
 
     step_000020/
         manifest.json    size and SHA-256 of every file; written last
-        trainer.json     policy version, and what else the learner needs to know
+        trainer.json     run, policy version, and what else the learner needs to know
         ...
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 _NAME = re.compile(r"step_(\d+)")
@@ -43,11 +43,11 @@ def all_in(checkpoints: Path) -> list[tuple[int, Path]]:
     return sorted((step_of(p), p) for p in checkpoints.iterdir() if p.is_dir() and _NAME.fullmatch(p.name))
 
 
-def find_latest(checkpoints: Path) -> Found:
-    """The newest whole checkpoint; those that are not whole are passed over with a warning each."""
+def find_latest(checkpoints: Path, *, run_id: str | None = None) -> Found:
+    """The newest whole checkpoint, of run `run_id` (None: any); the others are passed over with a warning each."""
     warnings: list[str] = []
     for step, path in reversed(all_in(checkpoints)):
-        wrong = defect(path) or _another_policy(path, step)
+        wrong = defect(path) or _misplaced(path, step, run_id)
         if wrong is None:
             return Found(path=path, warnings=tuple(warnings))
         warnings.append(f"checkpoint {path.name} skipped: {wrong}")
@@ -72,13 +72,16 @@ def defect(folder: Path) -> str | None:
     return None
 
 
-def _another_policy(folder: Path, step: int) -> str | None:
-    """What is wrong with a whole checkpoint that its name says to be of policy `step`."""
+def _misplaced(folder: Path, step: int, run_id: str | None) -> str | None:
+    """What is wrong with a whole checkpoint that its place says to be of policy `step` and run `run_id`."""
     try:
-        version = json.loads((folder / TRAINER).read_text())["policy_version"]
+        trainer = json.loads((folder / TRAINER).read_text())
+        version, run = trainer["policy_version"], trainer["run_id"]
     except (OSError, ValueError, KeyError, TypeError) as e:
         return f"{TRAINER} cannot be read: {e!r}"
-    return None if version == step else f"it is of policy {version}"
+    if version != step:
+        return f"it is of policy {version}"
+    return None if run_id in (None, run) else f"it is of run {run}"
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

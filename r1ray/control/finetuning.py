@@ -43,6 +43,7 @@ class Finetuning:
         self._config = config
         self._data = dict(data)
         self._folder = folder
+        self._run_id = folder.identity().run_id
         self._writer = writer
         self._stop = stop
         self._report = report
@@ -97,12 +98,13 @@ class Finetuning:
                 f"a learner rank reads other conversations than the driver ({[info['data'] for info in infos]}, not "
                 f"{self._data}): the files changed, or are not the same on every machine"
             )
-        newest = self._call("load_latest", str(self._folder.checkpoints), what="load the last checkpoint")[0]
+        folder = str(self._folder.checkpoints)
+        newest = self._call("load_latest", folder, self._run_id, what="load the last checkpoint")[0]
         for warning in newest["warnings"]:
             self._writer.event("checkpoint_skipped", message=warning)
         self._saved = newest["policy_version"]
         self.step = self._saved or 0
-        self._call("discard_checkpoints", str(self._folder.checkpoints), self.step, what="remove newer checkpoints")
+        self._call("discard_checkpoints", folder, self.step, what="remove checkpoints that are not whole")
         self._writer.rewind(self.step)
         self._writer.event("learner_started", policy_version=self.step, steps=self.steps, **self._data)
         self._skipped = 0
@@ -161,7 +163,7 @@ class Finetuning:
         if self._saved == self.step:
             return
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
-        self._call("save_checkpoint", str(folder / name), what=f"save checkpoint {name}")
+        self._call("save_checkpoint", str(folder / name), self._run_id, what=f"save checkpoint {name}")
         self._saved = self.step
         self._deaths = 0
         self._call("prune_checkpoints", str(folder), what="remove old checkpoints")

@@ -46,6 +46,7 @@ class Training:
         self._queue = queue
         self._outages = outages
         self._folder = folder
+        self._run_id = folder.identity().run_id
         self._writer = writer
         self.step = 0
         self.saved: int | None = None
@@ -82,7 +83,8 @@ class Training:
         Raises LearnerLost, and IntegrityError where there is no checkpoint although steps were trained.
         """
         self._group.start()
-        newest = self._call("load_latest", str(self._folder.checkpoints), what="load the last checkpoint")[0]
+        folder = str(self._folder.checkpoints)
+        newest = self._call("load_latest", folder, self._run_id, what="load the last checkpoint")[0]
         for warning in newest["warnings"]:
             self._writer.event("checkpoint_skipped", message=warning)
         self.saved = newest["policy_version"]
@@ -96,8 +98,7 @@ class Training:
             )
         self._queue.ask("rollback", self.step)
         # Only now: at no moment does the ledger count steps that no checkpoint has. They are torn, and written again.
-        newer = str(self._folder.checkpoints), self.step
-        self._call("discard_checkpoints", *newer, what="remove checkpoints that are not whole")
+        self._call("discard_checkpoints", folder, self.step, what="remove checkpoints that are not whole")
         self.incarnation = self._queue.ask("next_incarnation")
         self._writer.rewind(self.step)
         pids = {name: place["pid"] for name, place in self._group.places.items()}
@@ -139,7 +140,7 @@ class Training:
     def checkpoint(self) -> None:
         """Save the policy as it is, and forget old checkpoints. Raises LearnerLost."""
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
-        self._call("save_checkpoint", str(folder / name), what=f"save checkpoint {name}")
+        self._call("save_checkpoint", str(folder / name), self._run_id, what=f"save checkpoint {name}")
         self._queue.ask("commit", self.step, name)
         self.saved = self.step
         self._deaths = 0

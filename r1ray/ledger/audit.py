@@ -86,7 +86,7 @@ def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_vers
             violations = [v for check in _STRUCTURE for v in check(db, settings)]
             trained = [row[0] for row in db.execute("SELECT DISTINCT step FROM groups WHERE state = 'trained'")]
         # After the rows are read: a run that goes on may commit meanwhile, but never unmakes its newest checkpoint.
-        known, torn = _whole(file.parent) if checkpoints is None else (tuple(sorted(checkpoints)), ())
+        known, torn = _whole(file.parent, run_id) if checkpoints is None else (tuple(sorted(checkpoints)), ())
         violations += _unaccounted(trained, max((*known, live_policy_version or 0)), torn)
         violations += _payloads(db, file)
     return AuditReport(
@@ -99,9 +99,9 @@ def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_vers
     )
 
 
-def _whole(run_dir: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The policy of the newest whole checkpoint, as a tuple of at most one; what is wrong with those after it."""
-    found = find_latest(run_dir / "checkpoints")
+def _whole(run_dir: Path, run_id: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The policy of the run's newest whole checkpoint, as a tuple of at most one; what is wrong with those after it."""
+    found = find_latest(run_dir / "checkpoints", run_id=run_id)
     return () if found.path is None else (step_of(found.path),), found.warnings
 
 

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from learner import checkpoint
 from r1ray.cli import build_app
+from r1ray.config.schema import Config
 from r1ray.data.templates import render
 from r1ray.modelfolder import model_hash
 from tests.integration.models import random_model, write_model
@@ -86,7 +87,8 @@ def test_a_run_that_still_goes_on_gives_its_newest_whole_checkpoint(tmp_path: Pa
         engine = SimpleNamespace(state=state, applied_steps=step)
         folder = run / "checkpoints" / f"step_{step:06d}"
         rng = torch.zeros(1, 8, dtype=torch.uint8)
-        checkpoint.save(folder, engine=engine, reference=None, policy_version=step, rng=rng, writer=True)
+        of_run = {"run_id": "run-1", "config": Config()}
+        checkpoint.save(folder, engine=engine, reference=None, policy_version=step, rng=rng, writer=True, **of_run)
     torn = run / "checkpoints" / "step_000030" / "state-00001.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
 

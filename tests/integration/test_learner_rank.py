@@ -58,11 +58,14 @@ def sums(learner: Any) -> dict[str, float]:
 # -- checkpoints ----------------------------------------------------------------------------------------------------
 
 
+RUN = "run-1"
+
+
 def uninterrupted(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any], folder: str) -> Any:
     """Five steps, with a checkpoint after the third and an export at the end."""
     learner = make_rank(rank, world_size, port, model, changes)
     train(learner, 0, 1, 2)
-    learner.save_checkpoint(Path(folder) / "step_000003")
+    learner.save_checkpoint(Path(folder) / "step_000003", RUN)
     metrics = train(learner, 3, 4)
     learner.export(Path(folder) / "final")
     answer = {"metrics": metrics, "digest": digest(learner), "sums": sums(learner), "version": learner.policy_version}
@@ -73,7 +76,7 @@ def uninterrupted(rank: int, world_size: int, port: int, model: str, changes: di
 def resumed(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any], folder: str) -> Any:
     """The last two steps again, from the checkpoint."""
     learner = make_rank(rank, world_size, port, model, changes)
-    learner.load_checkpoint(Path(folder) / "step_000003")
+    learner.load_checkpoint(Path(folder) / "step_000003", RUN)
     version = learner.policy_version
     metrics = train(learner, 3, 4)
     answer = {"metrics": metrics, "digest": digest(learner), "sums": sums(learner), "version": version}
@@ -166,12 +169,12 @@ def bfloat16(rank: int, world_size: int, port: int, model: str, folder: str) -> 
         else:
             remake(learner, model, changes)
         train(learner, 0, 1)
-        learner.save_checkpoint(Path(folder) / f"stage{stage}")
+        learner.save_checkpoint(Path(folder) / f"stage{stage}", RUN)
         answers[stage] = {
             "dtypes": sorted({str(t.dtype) for _, t in learner.named_weights()}),
             "metrics": train(learner, 2),
         }
-        learner.load_checkpoint(Path(folder) / f"stage{stage}")
+        learner.load_checkpoint(Path(folder) / f"stage{stage}", RUN)
         answers[stage]["again"] = train(learner, 2)
     learner.close()
     return answers

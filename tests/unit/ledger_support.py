@@ -100,11 +100,11 @@ def payload(
     return pack_scored(ScoredGroup(rollout=rollout, scores=scores))
 
 
-def write_checkpoint(run_dir: Path, policy_version: int) -> None:
+def write_checkpoint(run_dir: Path, policy_version: int, run_id: str = RUN) -> None:
     """The smallest whole checkpoint of a policy."""
     aside = run_dir / "checkpoints" / "aside"
     aside.mkdir(parents=True)
-    (aside / TRAINER).write_text(json.dumps({"policy_version": policy_version}))
+    (aside / TRAINER).write_text(json.dumps({"policy_version": policy_version, "run_id": run_id}))
     files = {TRAINER: fingerprint(aside / TRAINER)}
     (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}))
     aside.rename(aside.with_name(f"step_{policy_version:06d}"))

@@ -123,17 +123,17 @@ class World:
             version += 1
             return {"train/skipped": skipped, "learner/step_s": 0.1, "batch/tokens": 8.0, "reward/mean": 0.0}
 
-        def load_latest(folder: str) -> dict[str, Any]:
+        def load_latest(folder: str, run_id: str) -> dict[str, Any]:
             nonlocal version
-            found = find_latest(Path(folder))
+            found = find_latest(Path(folder), run_id=run_id)
             newest = None if found.path is None else step_of(found.path)
             version = newest or 0
             return {"policy_version": newest, "name": f"step_{version:06d}", "warnings": list(found.warnings)}
 
-        def save(folder: str) -> None:
+        def save(folder: str, run_id: str) -> None:
             self._do("save_checkpoint", version)
             assert version not in self.disk.checkpoints, "a checkpoint is written once"
-            write_checkpoint(self.folder.path, version)
+            write_checkpoint(self.folder.path, version, run_id)
 
         def discard(folder: str, newer_than: int) -> None:
             discard_newer(Path(folder), newer_than)

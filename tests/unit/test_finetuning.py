@@ -57,7 +57,7 @@ class Ranks:
             "discard_checkpoints": lambda *_: None,
             "train_step": self.train,
             "evaluate": lambda: [{"source": "exam", "loss": 1.0, "token_accuracy": 0.5}],
-            "save_checkpoint": lambda path: self.disk.append(self.step),
+            "save_checkpoint": lambda path, run_id: self.disk.append(self.step),
             "prune_checkpoints": lambda *_: None,
             "export": lambda path: None,
         }
@@ -66,7 +66,7 @@ class Ranks:
     def info(self) -> dict[str, Any]:
         return {"steps": STEPS, "data": self.data, "place": {"pid": 1, "node": "n"}}
 
-    def load(self, folder: str) -> dict[str, Any]:
+    def load(self, folder: str, run_id: str) -> dict[str, Any]:
         newest = max(self.disk, default=None)
         self.step = newest or 0
         return {"policy_version": newest, "name": newest, "warnings": []}

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from learner.checkpoint import prune
 from learner.files import ASIDE, write_aside
 from learner.shards import read_shards, write_shards
 from r1ray.checkpoints import Found, defect, find_latest
+from r1ray.config.schema import Config
 from r1ray.errors import DiskFull, IntegrityError
 
 
@@ -39,6 +41,8 @@ def save(folder: Path, step: int, engine=None, writer=True) -> Path:
         reference=None,
         policy_version=step,
         rng=torch.zeros(2, 5, dtype=torch.uint8),
+        run_id="run-1",
+        config=Config(),
         writer=writer,
     )
     return path
@@ -53,10 +57,12 @@ def test_what_is_saved_is_whole_and_says_what_it_is(tmp_path):
     assert names(path) == ["manifest.json", "rng.safetensors", "state-00001.safetensors", "trainer.json"]
     assert defect(path) is None
     assert json.loads((path / "trainer.json").read_text()) == {
-        "format": 1,
+        "format": 2,
+        "run_id": "run-1",
         "policy_version": 20,
         "optimizer_steps": 3,
         "reference_version": None,
+        "config": json.loads(json.dumps(asdict(Config()))),
     }
     assert [(n, t.tolist()) for n, t in read_shards(path, "state")] == [
         ("exp_avg/w", [1.0] * 4),
@@ -151,7 +157,7 @@ def tear_no_manifest(path):
 
 def tear_other_format(path):
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def tear_other_format(path):
         (tear_cut, "state-00001.safetensors is not what the manifest says"),
         (tear_missing, "trainer.json is missing"),
         (tear_no_manifest, "manifest.json cannot be read"),
-        (tear_other_format, "format 2"),
+        (tear_other_format, "format 3"),
     ],
 )
 def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, tear, why):
@@ -174,7 +180,16 @@ def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, t
     assert "step_000010" in found.warnings[0]
     assert why in found.warnings[0]
     with pytest.raises(IntegrityError, match="is not whole"):
-        checkpoint.load(newer, engine=FakeEngine(), reference=None)
+        checkpoint.load(newer, engine=FakeEngine(), reference=None, run_id="run-1")
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_the_name_of_its_run(tmp_path):
+    path = save(tmp_path, 5)
+    with pytest.raises(IntegrityError, match=r"step_000005 is of run run-1, not of run-2"):
+        checkpoint.load(path, engine=FakeEngine(), reference=None, run_id="run-2")
+    found = find_latest(tmp_path, run_id="run-2")
+    assert (found.path, found.warnings) == (None, ("checkpoint step_000005 skipped: it is of run run-1",))
+    assert find_latest(tmp_path, run_id="run-1").path == path
 
 
 def test_a_folder_without_checkpoints_has_none(tmp_path):

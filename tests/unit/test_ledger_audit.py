@@ -153,6 +153,14 @@ def test_a_checkpoint_under_the_name_of_another_is_none(run_dir: Path) -> None:
     assert not audit(run_dir).ok
 
 
+def test_a_checkpoint_of_another_run_accounts_for_nothing(run_dir: Path) -> None:
+    shutil.rmtree(run_dir / "checkpoints")
+    write_checkpoint(run_dir, 3, run_id="run-2")
+    report = audit(run_dir)
+    assert found(report) == {("unaccounted", ("0", "1", "2"))}
+    assert "step_000003 skipped: it is of run run-2" in report.violations[0].message
+
+
 def test_removed_payloads_are_no_violation(folder: Path) -> None:
     ledger = new_ledger(folder, keep_payload_steps=1)
     train(ledger, 5)
