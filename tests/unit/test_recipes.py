@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.config.load import load_config
+from r1ray.config.schema import Config
 from r1ray.config.sources import CONF_DIR
 from r1ray.recipe.cost import costs
 from r1ray.recipe.reading import read_recipe
@@ -28,6 +29,12 @@ def read(name: str, size: str) -> tuple[Recipe, tuple[Task, ...]]:
 
 def tasks(name: str, size: str) -> tuple[Task, ...]:
     return read(name, size)[1]
+
+
+def config_of(name: str, size: str, stage: str) -> Config:
+    config = next(task.config for task in tasks(name, size) if task.name == stage)
+    assert config is not None
+    return config
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
@@ -94,6 +101,16 @@ def test_the_papers_figures_are_in_force(stage: str, key: str, value: float) -> 
     for part in key.split("."):
         value_there = getattr(value_there, part)
     assert value_there == value
+
+
+@pytest.mark.parametrize(("size", "share"), [("paper", 0.75), ("small", 0.75), ("tiny", 0.15)])
+def test_preferences_are_rewarded_in_the_last_part_of_the_steps_alone(size: str, share: float) -> None:
+    config = config_of("r1", size, "rl_all")
+    learned = {reward.name for reward in config.rewards if reward.name.startswith("model/")}
+    assert len(learned) == 2
+    judged = [s for s in config.data.train if s.rewards is None or learned & set(s.rewards)]
+    assert [source.name for source in judged] == ["general"]
+    assert share * config.run.steps <= judged[0].from_step < config.run.steps
 
 
 def test_a_step_of_the_paper_is_a_minibatch_here() -> None:
