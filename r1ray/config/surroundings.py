@@ -43,7 +43,9 @@ def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
 
 
 def _files(config: Config) -> Iterator[Problem]:
-    for section, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+    data = config.data
+    sections = {"train": data.train, "evaluation": data.evaluation, "decontaminate_against": data.decontaminate_against}
+    for section, sources in sections.items():
         for i, source in enumerate(sources):
             if source.kind not in ("jsonl", "parquet") or source.path is None:
                 continue

@@ -115,7 +115,7 @@ def _with_sources(config: Config, prepared: Sequence[Prepared], out: Path) -> Co
     shared = [r for r in config.rewards if r.name.partition("/")[0] != "accuracy"]
     names = [r.name for r in shared]
     sources = [replace(p.source(out), rewards=[p.reward.name, *names]) for p in prepared]
-    data = replace(config.data, train=[], evaluation=sources, decontaminate=False)
+    data = replace(config.data, train=[], evaluation=sources, decontaminate=False, decontaminate_against=[])
     return replace(config, data=data, rewards=[*(p.reward for p in prepared), *shared])
 
 

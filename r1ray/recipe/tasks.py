@@ -170,7 +170,8 @@ def _paths(stage: Stage, config: Config | None) -> Iterator[tuple[str, str, bool
     uses = KINDS[stage.kind].sections
     if "model" in uses:
         yield config.model.path, "model", False
-    for source in [*config.data.train, *config.data.evaluation] if "data" in uses else []:
+    data = config.data
+    for source in [*data.train, *data.evaluation, *(data.decontaminate_against if data.decontaminate else [])] if "data" in uses else []:
         if source.kind != "synthetic" and source.path:
             yield source.path, "data", source.kind == "hf"
     for reward in config.rewards if "rewards" in uses else []:
