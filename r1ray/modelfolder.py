@@ -24,6 +24,7 @@ class ModelShape:
     parameters: int  # as stored: tied embeddings count once
     layers: int
     hidden: int
+    heads: int  # of attention
     intermediate: int
     key_value: int  # key-value heads x head size
     vocabulary: int
@@ -45,6 +46,7 @@ def read_shape(folder: Path) -> ModelShape:
             parameters=sum(_parameters(file) for file in _weights(folder)),
             layers=int(raw["num_hidden_layers"]),
             hidden=int(raw["hidden_size"]),
+            heads=heads,
             intermediate=int(raw["intermediate_size"]),
             key_value=int(raw.get("num_key_value_heads") or heads) * head_size,
             vocabulary=int(raw["vocab_size"]),
@@ -55,6 +57,14 @@ def read_shape(folder: Path) -> ModelShape:
     except (KeyError, TypeError, ValueError, struct.error) as e:
         raise ConfigError(f"{folder} cannot be read as a decoder-only transformer: {e!r}") from e
     return shape
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in `folder` has a chat template of its own."""
+    if (folder / "chat_template.jinja").exists():
+        return True
+    file = folder / "tokenizer_config.json"
+    return file.exists() and bool(json.loads(file.read_text(encoding="utf-8")).get("chat_template"))
 
 
 def model_hash(folder: Path) -> str:

@@ -235,6 +235,7 @@ _REWARDED: tuple[Check, ...] = (
     *values.GENERAL,
     values.rewards,
     values.sources,
+    values.decontamination,
     values.shared_names,
     values.programs,
 )

@@ -52,7 +52,10 @@ class DataConfig:
     system_prompt: str | None = None
     shuffle: bool = True
     max_prompt_tokens: int = 1024  # longer prompts are dropped and counted
-    decontaminate: bool = False  # drop training prompts that share 10-grams with an evaluation source
+    decontaminate: bool = (
+        False  # drop training prompts that share 10-grams with `evaluation` or `decontaminate_against`
+    )
+    decontaminate_against: list[SourceConfig] = field(default_factory=list)  # benchmarks that are evaluated elsewhere
 
 
 @dataclass

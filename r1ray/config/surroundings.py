@@ -8,29 +8,36 @@ from pathlib import Path
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
+from r1ray.data.templates import CHAT_TEMPLATES
 from r1ray.errors import ConfigError
 from r1ray.machine import Machine
-from r1ray.modelfolder import ModelShape, read_shape
+from r1ray.modelfolder import ModelShape, has_chat_template, read_shape
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def check_surroundings(config: Config, machine: Machine, use: Use = "train") -> list[Problem]:
     """Every problem that the model folder, the data files and, for a local cluster, the machine show."""
-    found = [*_model(config), *_files(config)]
+    found = [*check_model(config, Path(config.model.path), use), *_files(config)]
     if config.ray.address is None:  # another machine's devices are not to be seen from here
         found += [*_devices(config, machine, use)]
     return found
 
 
-def _model(config: Config) -> Iterator[Problem]:
-    folder = Path(config.model.path)
+def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
+    """Every problem of the configuration with the model in `folder`, its own or the one that its own will be trained from."""
     try:
         shape = read_shape(folder)
     except ConfigError as e:
         yield problem(config, "model.path", str(e), "a folder in the Hugging Face format, or tiny")
         return
     yield from _context(config, shape)
+    yield from _heads(config, shape, use)
+    if config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
+        message = f"needs a chat template, and {folder} has none"
+        yield problem(
+            config, "data.template", message, "r1_zero or plain, or put a chat_template.jinja into the folder"
+        )
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         fix = f"a folder with one of {', '.join(TOKENIZER_FILES)}"
         yield problem(config, "model.path", "has no tokenizer", fix)
@@ -42,8 +49,18 @@ def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
         yield problem(config, "model.max_length", message, f"at most {shape.context}")
 
 
+def _heads(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
+    parts = config.rollout.engine.tensor_parallel_size
+    if "rollout" in PROCESSES[use] and shape.heads % parts:
+        fits = ", ".join(str(n) for n in range(1, shape.heads + 1) if shape.heads % n == 0)
+        message = f"does not divide the model's {shape.heads} attention heads"
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, f"one of {fits}")
+
+
 def _files(config: Config) -> Iterator[Problem]:
-    for section, sources in (("train", config.data.train), ("evaluation", config.data.evaluation)):
+    data = config.data
+    sections = {"train": data.train, "evaluation": data.evaluation, "decontaminate_against": data.decontaminate_against}
+    for section, sources in sections.items():
         for i, source in enumerate(sources):
             if source.kind not in ("jsonl", "parquet") or source.path is None:
                 continue

@@ -206,6 +206,21 @@ def sources(config: Config) -> Iterator[Problem]:
                 yield problem(config, f"{key}.limit", "a synthetic task has no end", "how many problems, e.g. 256")
 
 
+def decontamination(config: Config) -> Iterator[Problem]:
+    """Sources to compare with that cannot be, and a comparison with nothing, which would drop nothing and say so of nobody."""
+    data = config.data
+    for i, source in enumerate(data.decontaminate_against):
+        key = f"data.decontaminate_against.{i}"
+        yield from _source(config, key, source, [])
+        if source.kind == "synthetic":
+            message = "is a synthetic task, which keeps its splits apart itself"
+            yield problem(config, f"{key}.kind", message, "jsonl, parquet or hf; leave a task out")
+    compared = any(source.kind != "synthetic" for source in (*data.evaluation, *data.decontaminate_against))
+    if data.decontaminate and not compared:
+        message = "has nothing to compare with: no file or data set is evaluated"
+        yield problem(config, "data.decontaminate", message, "name benchmarks in data.decontaminate_against, or false")
+
+
 def shared_names(config: Config) -> Iterator[Problem]:
     """Sources of training and evaluation that share a name: rewards go by the name, so they must be the same."""
     trained = {source.name: source for source in config.data.train}

@@ -10,7 +10,7 @@ from functools import lru_cache
 from r1ray.config.curation import TOTAL
 from r1ray.config.stages import ThresholdConfig
 from r1ray.errors import ConfigError
-from r1ray.rewards.answer import chain_of_thought
+from r1ray.rewards.answer import chain_of_thought, opening
 from r1ray.rewards.language import code_of, language_of
 from r1ray.sampling.store import SampleRow
 
@@ -27,18 +27,13 @@ class Candidate:
     @classmethod
     def of(cls, sample: SampleRow) -> Candidate:
         """The candidate for a sample."""
-        text = opening(sample) + sample.response
+        text = opening(sample.meta) + sample.response
         return cls(sample=sample, domain=domain_of(sample), text=text, thinking=chain_of_thought(text))
 
     @property
     def question(self) -> str:
         """What the user said."""
         return "\n".join(m["content"] for m in self.sample.messages if m["role"] == "user")
-
-
-def opening(sample: SampleRow) -> str:
-    """What the prompt began the response with, usually nothing."""
-    return str(sample.meta.get("opening", ""))
 
 
 def domain_of(sample: SampleRow) -> str:

@@ -9,10 +9,10 @@ from typing import Self
 from r1ray.config.curation import TOTAL
 from r1ray.config.schema import Config, RewardConfig
 from r1ray.config.stages import CurationConfig
-from r1ray.curation.candidate import Candidate, meets, opening
+from r1ray.curation.candidate import Candidate, meets
 from r1ray.curation.filters import READABILITY, first_reason
 from r1ray.errors import InfrastructureError
-from r1ray.rewards.answer import chain_of_thought
+from r1ray.rewards.answer import chain_of_thought, opening
 from r1ray.rewards.base import Sample
 from r1ray.rewards.scorer import Scorer
 
@@ -77,7 +77,7 @@ def _used(config: Config) -> Sequence[RewardConfig]:
 
 def _with_text(candidate: Candidate, text: str) -> Candidate:
     """The candidate with another response. Rewards are given what follows the prompt's end, as they were before."""
-    sample = replace(candidate.sample, response=text.removeprefix(opening(candidate.sample)))
+    sample = replace(candidate.sample, response=text.removeprefix(opening(candidate.sample.meta)))
     return replace(candidate, sample=sample, text=text, thinking=chain_of_thought(text))
 
 

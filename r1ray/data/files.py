@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 
-from r1ray.config.schema import SourceConfig
+from r1ray.config.schema import DataConfig, SourceConfig
 from r1ray.data.framing import FramedRow, Framer
 from r1ray.data.grams import Grams
 from r1ray.data.rows import Row, parse_row
@@ -64,8 +64,7 @@ class FileRows:
         self.dropped: Counter[str] = Counter()
         grams = Grams()
         for other in evaluation:
-            if other.kind != "synthetic":  # synthetic tasks keep their splits apart themselves
-                grams.add_all(row.messages for row in _File(other).rows())
+            grams.add_all(row.messages for row in _File(other).rows())
         self._kept = array("q")
         for number, row in enumerate(self._file.rows()):
             if (reason := self._reason_to_drop(row, grams)) is None:
@@ -94,6 +93,13 @@ class FileRows:
         if not self._framer.fits(self._file.params.with_suffix(row)):
             return "too_long"
         return "contaminated" if grams.shares(row.messages) else None  # without the suffix, which all may share
+
+
+def compared_with(data: DataConfig) -> list[SourceConfig]:
+    """The sources whose problems `data` wants to be no training prompts. Synthetic tasks keep their splits apart themselves."""
+    if not data.decontaminate:
+        return []
+    return [s for s in (*data.evaluation, *data.decontaminate_against) if s.kind != "synthetic"]
 
 
 class _File:

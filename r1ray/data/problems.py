@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import overload
 
 from r1ray.config.schema import DataConfig, SourceConfig
-from r1ray.data.files import FileRows
+from r1ray.data.files import FileRows, compared_with
 from r1ray.data.framing import FramedRow, Framer
 from r1ray.data.synthetic import SyntheticRows
 from r1ray.data.tokenizer import Tokenizer
@@ -71,7 +71,7 @@ def sampling_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenize
     if source.kind == "synthetic":
         split: Split = "heldout" if source.split == "heldout" else "train"
         return Problems(source.name, SyntheticRows(source, split, framer, seed))
-    return Problems(source.name, FileRows(source, framer, evaluation=data.evaluation if data.decontaminate else ()))
+    return Problems(source.name, FileRows(source, framer, evaluation=compared_with(data)))
 
 
 def prompt_task(source: str, framed: FramedRow, index: int, epoch: int) -> PromptTask:

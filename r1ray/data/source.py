@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from r1ray.config.schema import DataConfig, SourceConfig
-from r1ray.data.files import FileRows
+from r1ray.data.files import FileRows, compared_with
 from r1ray.data.framing import Framer
 from r1ray.data.order import Mixture, permute
 from r1ray.data.problems import prompt_task
@@ -75,7 +75,7 @@ class _Stream:
                 )
             self.rows = SyntheticRows(source, "train", framer, seed)
         else:
-            self.rows = FileRows(source, framer, evaluation=data.evaluation if data.decontaminate else ())
+            self.rows = FileRows(source, framer, evaluation=compared_with(data))
         self._shuffle = data.shuffle
         self._seed = seed
 

@@ -19,7 +19,7 @@ from r1ray.evaluation.benchmarks.registry import find
 from r1ray.evaluation.record import RECORD, contamination
 from r1ray.files import read_json
 from r1ray.machine import GIB, Machine
-from r1ray.modelfolder import model_hash, read_shape
+from r1ray.modelfolder import has_chat_template, model_hash, read_shape
 from r1ray.sampling.job import Wanted
 from r1ray.types import Sampling
 
@@ -115,7 +115,7 @@ def _with_sources(config: Config, prepared: Sequence[Prepared], out: Path) -> Co
     shared = [r for r in config.rewards if r.name.partition("/")[0] != "accuracy"]
     names = [r.name for r in shared]
     sources = [replace(p.source(out), rewards=[p.reward.name, *names]) for p in prepared]
-    data = replace(config.data, train=[], evaluation=sources, decontaminate=False)
+    data = replace(config.data, train=[], evaluation=sources, decontaminate=False, decontaminate_against=[])
     return replace(config, data=data, rewards=[*(p.reward for p in prepared), *shared])
 
 
@@ -130,7 +130,7 @@ def _defaults(model: Path, machine: Machine) -> Source:
         "data": {"max_prompt_tokens": min(4096, shape.context // 2)},
         "rollout": {"top_p": 1.0},
     }
-    if not (model / "chat_template.jinja").exists() and not _has_template(model):
+    if not has_chat_template(model):
         content["data"]["template"] = "plain"
     if not machine.gpus:
         sequence = 2 * shape.layers * shape.key_value * 4 * content["model"]["max_length"]
@@ -139,8 +139,3 @@ def _defaults(model: Path, machine: Machine) -> Source:
         if not machine.cpu_bfloat16:
             content["model"]["dtype"] = "float32"
     return Source(name="the model and this machine", content=content, lines={})
-
-
-def _has_template(model: Path) -> bool:
-    file = model / "tokenizer_config.json"
-    return file.exists() and bool(read_json(file).get("chat_template"))

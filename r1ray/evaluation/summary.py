@@ -8,6 +8,7 @@ from typing import Any
 
 from r1ray.evaluation.answers import VOTED, ballot, canonical_answer, merged
 from r1ray.evaluation.estimators import consensus, ks, pass_at_k
+from r1ray.rewards.answer import opening
 from r1ray.rewards.base import without_end_tokens
 from r1ray.rewards.choice import options
 from r1ray.types import Score, ScoredGroup
@@ -79,7 +80,7 @@ def _of_several(sampled: Sequence[ScoredGroup], verifier: str | None) -> dict[st
 def _ballots(group: ScoredGroup, values: Sequence[float], verifier: str | None) -> list[str | None]:
     """Without comparing expressions: that takes processes and time, of which training has none to spare."""
     prompt = group.rollout.prompt
-    opened, choices = bool(prompt.meta.get("opening")), options(prompt.answer, prompt.meta)
+    opened, choices = bool(opening(prompt.meta)), options(prompt.answer, prompt.meta)
     texts = [
         canonical_answer(without_end_tokens(c.text), c.finish_reason, opened=opened) for c in group.rollout.completions
     ]

@@ -14,6 +14,7 @@ from r1ray.errors import ConfigError
 from r1ray.lengths import longest_completion
 from r1ray.modelfolder import read_shape
 from r1ray.recipe.lineage import LINEAGE, Lineage
+from r1ray.recipe.preflight import root
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.standing import Standing
 from r1ray.recipe.tasks import Task
@@ -126,17 +127,12 @@ class _Models:
 
     def __init__(self, recipe: Recipe, tasks: tuple[Task, ...]) -> None:
         self._stated = {i.path: i.parameters for i in recipe.inputs.values() if i.parameters is not None}
-        self._tasks = {task.name: task for task in tasks}
+        self._tasks = tasks
 
     def parameters(self, task: Task) -> float | None:
         """Of the model that the stage trains or samples from; None where it is not known before it is there."""
-        if not task.reads:  # it makes what it gives out of nothing
-            return _on_disk(task.output)
-        wanted = task.config.model.path if task.config is not None else task.stage.options["model"]
-        read = next(read for read in task.reads if read.reference == wanted)
-        if read.stage is not None:
-            return self.parameters(self._tasks[read.stage])
-        return self._stated.get(str(read.path)) or _on_disk(read.path)
+        folder = root(task, self._tasks) or task.output  # it makes what it gives out of nothing
+        return self._stated.get(str(folder)) or _on_disk(folder)
 
 
 def _on_disk(folder: Path) -> float | None:

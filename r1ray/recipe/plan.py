@@ -12,6 +12,7 @@ from rich.text import Text
 
 from r1ray.formatting import duration
 from r1ray.recipe.cost import ASSUMPTIONS, Cost, costs
+from r1ray.recipe.preflight import problems
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.standing import Standing, assess_all, missing
 from r1ray.recipe.tasks import Task
@@ -47,6 +48,8 @@ def plan(recipe: Recipe, tasks: tuple[Task, ...]) -> RenderableType:
     lacking = {str(r.path) for task in tasks if standings[task.name].lacks for r in missing(task)}
     if lacking:
         below.append(f"Not there, and needed first: {', '.join(sorted(lacking))}")
+    if wrong := problems(tasks, tasks, hub=False):
+        below += ["The recipe would be refused:", *wrong]
     texts = [Text(line) for line in lines]
     return Group(*texts, table, Text(), *[Text(line) for line in below], Text(ASSUMPTIONS, style="dim"))
 
@@ -73,7 +76,8 @@ def as_json(recipe: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
                 "published": task.stage.published,
             }
         )
-    return {"name": recipe.name, "dir": str(recipe.dir), "stages": stages}
+    wrong = problems(tasks, tasks, hub=False)
+    return {"name": recipe.name, "dir": str(recipe.dir), "stages": stages, "problems": wrong}
 
 
 def _state(standing: Standing) -> Text:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +18,22 @@ from r1ray.config.problems import refuse
 from r1ray.config.sources import Source, find_file, read_file, read_in_order
 from r1ray.errors import ConfigError
 from r1ray.recipe.complaints import Complaints, nearest
+from r1ray.recipe.drafts import (
+    COMMON,
+    EVALUATION_KEYS,
+    EVALUATIONS_KEYS,
+    EXPECT,
+    INPUT,
+    RUNNERS_KEYS,
+    STAGE,
+    TOP,
+    Draft,
+)
 from r1ray.recipe.kinds import KINDS, fits
 from r1ray.recipe.records import EVALUATION, Expect, Input, Recipe, Stage
 
-TOP = ("name", "dir", "seed", "doc", "inputs", "common", "evaluation", "stages")
-COMMON = ("extends", "config")
-STAGE = ("kind", "doc", "extends", "config", "options", "evaluate", "expect", "published")
-EVALUATION_KEYS = ("inputs", "extends", "config", "options", "expect")
-INPUT = ("path", "parameters")
-EXPECT = tuple(f.name for f in fields(Expect))
-RUNNERS_KEYS = ("run.dir", "run.name", "checkpoint.export_final")
-EVALUATIONS_KEYS = (*RUNNERS_KEYS, "model.path", "data.template", "data.system_prompt")
-"""Keys that the runner sets, in any stage and in evaluations."""
-
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("logs", "stages", "lock", "recipe", "report")
-
-
-@dataclass
-class _Draft:
-    """A stage while its files are read."""
-
-    name: str
-    kind: str
-    layers: list[Source] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
-    plain: dict[str, Any] = field(default_factory=dict)  # doc, evaluate, published
-    expect: dict[str, Any] = field(default_factory=dict)
 
 
 def read_recipe(path: Path, overlays: Sequence[str] = ()) -> Recipe:
@@ -70,10 +58,11 @@ class _Reading(Complaints):
     def __init__(self) -> None:
         super().__init__()
         self.top: dict[str, Any] = {"seed": 0, "doc": ""}
-        self.inputs: dict[str, Input | _Draft] = {}
-        self.stages: dict[str, _Draft] = {}
-        self.evaluation: _Draft | None = None
+        self.inputs: dict[str, Input | Draft] = {}
+        self.stages: dict[str, Draft] = {}
+        self.evaluation: Draft | None = None
         self.evaluated_inputs: list[str] = []
+        self.own: dict[str, list[Source]] = {}  # stage -> what the file at hand says of its evaluation alone
 
     def file(self, source: Source, *, overlay: bool) -> None:
         content = source.content
@@ -92,7 +81,9 @@ class _Reading(Complaints):
         for name, draft in self.stages.items():
             if name not in stated:
                 draft.layers += common
-        self._evaluation(source, content.get("evaluation"), common)
+        shared = self._evaluation(source, content.get("evaluation"), common)
+        for name, draft in self.stages.items():
+            draft.asked += [*shared, *self.own.pop(name, [])]
 
     def finish(self, files: tuple[str, ...]) -> Recipe:
         for key in ("name", "dir"):
@@ -100,7 +91,7 @@ class _Reading(Complaints):
                 self.problem(key, None, "is missing", f"give the recipe a {key}")
         if not self.stages:
             self.problem("stages", None, "is missing", "name the stages")
-        drafts = [d for d in self.inputs.values() if isinstance(d, _Draft)] + list(self.stages.values())
+        drafts = [d for d in self.inputs.values() if isinstance(d, Draft)] + list(self.stages.values())
         stages: list[Stage] = []
         for name in sorted(set(self.inputs) & set(self.stages)):
             self.problem(f"stages.{name}", name, "is an input as well", "give one of them another name")
@@ -164,24 +155,26 @@ class _Reading(Complaints):
         draft.layers += common
         self._update(source, key, draft, content)
 
-    def _draft(self, source: Source, key: str, name: str, value: Any, common: list[Source]) -> _Draft | None:
+    def _draft(self, source: Source, key: str, name: str, value: Any, common: list[Source]) -> Draft | None:
         content = self.map(source, key, value)
         if (kind := content.get("kind")) not in KINDS:
             self.problem(f"{key}.kind", kind, "is no kind of stage", f"one of {', '.join(KINDS)}", source)
             return None
-        draft = _Draft(name=name, kind=kind, layers=list(common))
+        draft = Draft(name=name, kind=kind, layers=list(common))
         self._update(source, key, draft, content)
         return draft
 
-    def _evaluation(self, source: Source, value: Any, common: list[Source]) -> None:
+    def _evaluation(self, source: Source, value: Any, common: list[Source]) -> list[Source]:
+        """Take in what the file says of the evaluation of all policies. Returns the layers that it adds."""
+        before = len(self.evaluation.layers) if self.evaluation is not None else 0
         if self.evaluation is not None:
             self.evaluation.layers += common
         if value is None:
-            return
+            return self.evaluation.layers[before:] if self.evaluation is not None else []
         content = self.map(source, "evaluation", value)
         self.known(source, "evaluation", content, EVALUATION_KEYS)
         if self.evaluation is None:
-            self.evaluation = _Draft(name="evaluation", kind="eval", layers=list(common))
+            self.evaluation = Draft(name="evaluation", kind="eval", layers=list(common))
         if "inputs" in content:
             named = content["inputs"]
             if not isinstance(named, list) or not all(isinstance(n, str) for n in named):
@@ -190,8 +183,9 @@ class _Reading(Complaints):
                 self.evaluated_inputs = named
         stated = {k: v for k, v in content.items() if k in STAGE}
         self._update(source, "evaluation", self.evaluation, stated)
+        return self.evaluation.layers[before:]
 
-    def _update(self, source: Source, key: str, draft: _Draft, content: dict[str, Any]) -> None:
+    def _update(self, source: Source, key: str, draft: Draft, content: dict[str, Any]) -> None:
         """What one file says of a stage, over what earlier ones said."""
         self.known(source, key, content, STAGE)
         kind = KINDS[draft.kind]
@@ -203,17 +197,22 @@ class _Reading(Complaints):
         options = self.map(source, f"{key}.options", content.get("options"))
         self.known(source, f"{key}.options", options, tuple(kind.options))
         for name, value in options.items():
-            if name in kind.options and not fits(value, kind.options[name]):
+            if name in kind.options and value is not None and not fits(value, kind.options[name]):
                 self.problem(
                     f"{key}.options.{name}", value, f"is no {kind.options[name]}", "see docs/recipe.md", source
                 )
-        draft.options.update(options)
+        draft.update_options(options)
         expect = self.map(source, f"{key}.expect", content.get("expect"))
         self.known(source, f"{key}.expect", expect, EXPECT)
         for name, value in expect.items():
             if not fits(value, "number") or value <= 0:
                 self.problem(f"{key}.expect.{name}", value, "is no number above 0", "how many, or leave it out", source)
         draft.expect.update(expect)
+        if "evaluation" in content:
+            if not kind.policy:
+                self.problem(f"{key}.evaluation", "...", f"a {kind.name} stage gives no policy", "leave it out", source)
+            inner = self.map(source, f"{key}.evaluation", content["evaluation"])
+            self.own[draft.name] = self._layers(source, f"{key}.evaluation", inner, COMMON, EVALUATIONS_KEYS)
         draft.layers += self._layers(
             source, key, content, None, EVALUATIONS_KEYS if kind.use == "eval" else RUNNERS_KEYS
         )
@@ -249,7 +248,7 @@ class _Reading(Complaints):
 
     # --- the end
 
-    def _finished(self, draft: _Draft) -> Stage:
+    def _finished(self, draft: Draft) -> Stage:
         kind = KINDS[draft.kind]
         for option in kind.needed:
             if option not in draft.options:
@@ -269,6 +268,7 @@ class _Reading(Complaints):
         if not wanted or self.evaluation is None:
             return []
         draft = self.evaluation
+        layers = self.stages[name].asked if name in self.stages else draft.layers
         if "benchmarks" not in draft.options:
             self.problem("evaluation.options", None, "lacks benchmarks", "e.g. benchmarks: [gsm8k]")
         return [
@@ -276,7 +276,7 @@ class _Reading(Complaints):
                 name=EVALUATION + name,
                 kind="eval",
                 doc=f"Benchmarks of {name}.",
-                layers=tuple(draft.layers),
+                layers=tuple(layers),
                 options={**draft.options, "model": f"@{name}"},
                 expect=Expect(**{k: v for k, v in draft.expect.items() if k in EXPECT}),
             )

@@ -14,6 +14,7 @@ from r1ray.recipe import folder, record
 from r1ray.recipe.child import Child, Signals, started
 from r1ray.recipe.digests import digest
 from r1ray.recipe.lineage import LINEAGE, Begun, Lineage, code_versions, now
+from r1ray.recipe.preflight import problems
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.screen import Screen, last_line
 from r1ray.recipe.standing import Standing, assess, assess_all
@@ -53,15 +54,22 @@ class Runner:
     def run(self, selection: Selection) -> int:
         """Run what is selected and not done. Returns 0, or 130 or 143 where a signal ended it.
 
-        Raises ConfigError, before anything is written, for a stage that does not exist, inputs that are not there and a
-        folder that is in use or not a recipe's; StageFailed for a stage that ended badly.
+        Raises ConfigError, before anything is written, for a stage that does not exist, inputs that are not there, benchmarks
+        that cannot be read, models that do not fit, and a folder that is in use or not a recipe's; StageFailed for a stage
+        that ended badly.
         """
         names = [task.name for task in self._tasks]
         for name in (selection.only, selection.since):
             if name is not None and name not in names:
                 raise ConfigError(f"no stage {name} in {self._recipe.name}: there are {', '.join(names)}")
         folder.check(self._recipe, resume=selection.resume, fresh=selection.fresh)
-        chosen = self._chosen(selection, assess_all(self._tasks))
+        standings = assess_all(self._tasks)
+        chosen = self._chosen(selection, standings)
+        anew = [
+            t for t in chosen if selection.since is not None or selection.fresh or standings[t.name].state != "done"
+        ]
+        if wrong := problems(anew, self._tasks, hub=True):
+            raise ConfigError("\n".join(wrong))
         for task in self._tasks:
             folder.refuse_orphan(task)
         if selection.fresh and (aside := RunFolder.set_aside(self._recipe.dir)) is not None:

@@ -16,6 +16,7 @@ from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks.registry import find
+from r1ray.recipe.asked import as_trained
 from r1ray.recipe.graph import References
 from r1ray.recipe.kinds import KINDS, Kind, flags
 from r1ray.recipe.records import Recipe, Stage
@@ -82,24 +83,34 @@ def make_tasks(recipe: Recipe) -> tuple[Task, ...]:
     Raises ConfigError that names every stage whose configuration is refused, and every reference that cannot be.
     """
     references = References(recipe)
+    configs: dict[str, Config] = {}
     made: list[Task] = []
-    wrong: list[str] = []
-    for stage in recipe.stages:
+    wrong: dict[str, str] = {}
+    # Evaluations last: a model from outside is evaluated before the stage that says how it is asked.
+    for stage in sorted(recipe.stages, key=lambda stage: stage.kind == "eval"):
+        policies = {s.name: configs[s.name] for s in recipe.stages if KINDS[s.kind].policy and s.name in configs}
         try:
-            made.append(_task(recipe, stage, references, {task.name: task.config for task in made}))
+            if KINDS[stage.kind].use:
+                configs[stage.name] = _config(recipe, stage, policies)
         except ConfigError as e:
-            wrong.append(f"stage {stage.name}: {e}")
+            wrong[stage.name] = f"stage {stage.name}: {e}"
+    for stage in recipe.stages:
+        if stage.name in wrong:
+            continue
+        try:
+            made.append(_task(recipe, stage, references, configs.get(stage.name)))
+        except ConfigError as e:
+            wrong[stage.name] = f"stage {stage.name}: {e}"
     if wrong:
-        raise ConfigError("\n".join(wrong))
+        raise ConfigError("\n".join(wrong[stage.name] for stage in recipe.stages if stage.name in wrong))
     return tuple(made)
 
 
-def _task(recipe: Recipe, stage: Stage, references: References, before: Mapping[str, Config | None]) -> Task:
+def _task(recipe: Recipe, stage: Stage, references: References, config: Config | None) -> Task:
     kind = KINDS[stage.kind]
     folder = recipe.dir / stage.name
     for benchmark in stage.options["benchmarks"] if stage.kind == "eval" else []:
         find(benchmark)  # now rather than after days of training
-    config = _config(recipe, stage, folder, before) if kind.use else None
     plain = asdict(config) if config else {}
     reads = _reads(stage, config, references)
     resolved = references.resolved(plain)
@@ -122,16 +133,14 @@ def _task(recipe: Recipe, stage: Stage, references: References, before: Mapping[
     )
 
 
-def _config(recipe: Recipe, stage: Stage, folder: Path, before: Mapping[str, Config | None]) -> Config:
+def _config(recipe: Recipe, stage: Stage, policies: Mapping[str, Config]) -> Config:
     """The checked configuration of the stage. Raises ConfigError as `load_config` does."""
-    own: dict[str, Any] = {"run": {"dir": str(folder), "name": f"{recipe.name}/{stage.name}"}}
+    own: dict[str, Any] = {"run": {"dir": str(recipe.dir / stage.name), "name": f"{recipe.name}/{stage.name}"}}
     own["checkpoint"] = {"export_final": True}
     if stage.kind == "eval":
-        model = stage.options["model"]
-        own["model"] = {"path": model}
-        if (trained := before.get(model[1:])) is not None:
-            # A policy is asked in the frame that it was trained in.
-            own["data"] = {"template": trained.data.template, "system_prompt": trained.data.system_prompt}
+        own |= {**as_trained(stage.options["model"], policies), "model": {"path": stage.options["model"]}}
+        if any("rewards" in layer.content for layer in stage.layers):  # what the recipe states, it means
+            own.pop("rewards", None)
     first = Source(name=recipe.files[0], content={"run": {"seed": recipe.seed}}, lines={})
     last = Source(name="the recipe", content=own, lines={})
     use = KINDS[stage.kind].use
@@ -170,7 +179,12 @@ def _paths(stage: Stage, config: Config | None) -> Iterator[tuple[str, str, bool
     uses = KINDS[stage.kind].sections
     if "model" in uses:
         yield config.model.path, "model", False
-    for source in [*config.data.train, *config.data.evaluation] if "data" in uses else []:
+    data = config.data
+    for source in (
+        [*data.train, *data.evaluation, *(data.decontaminate_against if data.decontaminate else [])]
+        if "data" in uses
+        else []
+    ):
         if source.kind != "synthetic" and source.path:
             yield source.path, "data", source.kind == "hf"
     for reward in config.rewards if "rewards" in uses else []:

@@ -26,11 +26,9 @@ Truth = str | int | float
 class MathVerifier(Reward):
     """Equivalence in mathematics. The truth may be a whole solution that ends with `#### 18` or holds a `\\boxed{}`."""
 
-    opened: bool = False
-
     def __call__(self, sample: Sample) -> float | Call:
         truth = _final(_text(sample))
-        given = _answers(sample, self.opened)
+        given = _answers(sample)
         if not given:
             return 0.0
         gold, numbers = plain(truth), [plain(a) for a in given]
@@ -53,13 +51,12 @@ class MathVerifier(Reward):
 class ExactVerifier(Reward):
     """The same text, apart from white space, a full stop and, unless told otherwise, case. A list holds several right texts."""
 
-    opened: bool = False
     ignore_case: bool = True
 
     def __call__(self, sample: Sample) -> float:
         truths = sample.answer if isinstance(sample.answer, list | tuple) else [_text(sample)]
         right = {self._normal(str(t)) for t in truths}
-        given = _answers(sample, self.opened)
+        given = _answers(sample)
         return float(bool(given) and all(self._normal(a) in right for a in given))
 
     def _normal(self, text: str) -> str:
@@ -71,7 +68,6 @@ class ExactVerifier(Reward):
 class NumericVerifier(Reward):
     """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|."""
 
-    opened: bool = False
     relative: float = 1e-6
     absolute: float = 0.0
 
@@ -85,7 +81,7 @@ class NumericVerifier(Reward):
         truth = plain(_final(_text(sample)))
         if truth is None:
             raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or exact")
-        given = [plain(a) for a in _answers(sample, self.opened)]
+        given = [plain(a) for a in _answers(sample)]
         tolerance = Fraction(self.absolute) + Fraction(self.relative) * abs(truth.value)
         return float(bool(given) and all(n is not None and abs(n.value - truth.value) <= tolerance for n in given))
 
@@ -94,13 +90,11 @@ class NumericVerifier(Reward):
 class TaskVerifier(Reward):
     """The checker of the synthetic task that the prompt comes from."""
 
-    opened: bool = False
-
     def __call__(self, sample: Sample) -> float:
         if "synthetic" not in sample.meta:
             raise DataError("accuracy/task judges prompts of synthetic tasks only; choose another verifier")
         task = _task(sample.meta["synthetic"], json.dumps(sample.meta.get("params", {}), sort_keys=True))
-        given = _answers(sample, self.opened)
+        given = _answers(sample)
         return float(bool(given) and all(task.check(a, sample.answer) for a in given))
 
 
@@ -121,8 +115,8 @@ def _task(name: str, params: str) -> SyntheticTask:
     return get_task(name, json.loads(params))
 
 
-def _answers(sample: Sample, opened: bool) -> list[str]:
-    return answers(sample.response, opened=opened, complete=sample.finish_reason == "stop")
+def _answers(sample: Sample) -> list[str]:
+    return answers(sample.response, opened=sample.opened, complete=sample.finish_reason == "stop")
 
 
 def _text(sample: Sample) -> str:

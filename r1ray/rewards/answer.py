@@ -14,6 +14,8 @@ All of it is linear in the length of the text, hostile text included.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 MAX_ANSWER_CHARS = 4_000
 """No answer is longer; what is longer is none."""
@@ -31,6 +33,15 @@ _CLOSING = re.compile(
 _AFTERWARDS = re.compile(r"(?<=[^\s.])\.\s+(?=[A-Z])|,?\s(?:because|since|which|as)\s")
 """Where an explanation begins behind an answer on the same line."""
 _MARKS = " \t\r\n*_`"
+
+
+def opening(meta: Mapping[str, Any]) -> str:
+    """What the prompt has begun the response with, out of its meta data: `<think>` and white space, or nothing.
+
+    Framing notes it where the template opens the thinking. A column of that name that says something else is not it.
+    """
+    text = str(meta.get("opening", ""))
+    return text if text.rstrip() == "<think>" else ""
 
 
 def answer_part(response: str, *, opened: bool = False) -> str:

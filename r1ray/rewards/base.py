@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from r1ray.rewards.answer import opening
 from r1ray.types import FinishReason, Message, RolloutGroup
 
 _END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,32}\|>|<｜[^｜<>\s]{1,32}｜>|</s>|<eos>|<end_of_turn>))+\s*\Z")
@@ -51,6 +52,16 @@ class Sample:
             max_new_tokens=group.sampling.max_new_tokens or None,
             finish_reason=completion.finish_reason,
         )
+
+    @property
+    def opening(self) -> str:
+        """What the prompt has begun the response with: `<think>` and white space, or nothing."""
+        return opening(self.meta)
+
+    @property
+    def opened(self) -> bool:
+        """Whether the response begins inside the thinking, because the prompt has opened it."""
+        return bool(self.opening)
 
     def to_wire(self) -> dict[str, Any]:
         """The fields as msgpack types, for a worker process; `Sample(**wire)` is the way back."""

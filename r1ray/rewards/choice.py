@@ -25,15 +25,13 @@ class ChoiceVerifier(Reward):
     {"answer": "B", "choices": ["red", "green", ...]}.
     """
 
-    opened: bool = False
-
     def __call__(self, sample: Sample) -> float:
         record = sample.answer if isinstance(sample.answer, dict) else {"answer": sample.answer}
         choices = options(sample.answer, sample.meta)
         truth = letter_of(str(record.get("answer", "")), choices)
         if truth is None:
             raise DataError(f"the answer on record, {sample.answer!r:.80}, is neither a letter nor an option")
-        given = answers(sample.response, opened=self.opened, complete=sample.finish_reason == "stop")
+        given = answers(sample.response, opened=sample.opened, complete=sample.finish_reason == "stop")
         return float(bool(given) and all(letter_of(a, choices) == truth for a in given))
 
 

@@ -30,7 +30,6 @@ class CodeVerifier(Reward):
     The program is the last fenced block of the answer, or all of the answer where nothing is fenced.
     """
 
-    opened: bool = False
     language: Literal["auto", "python", "bash", "cpp", "javascript"] = (
         "auto"  # auto: of the record, else the fence, else Python
     )
@@ -47,7 +46,7 @@ class CodeVerifier(Reward):
 
     def __call__(self, sample: Sample) -> float | Call:
         tests = code_tests(sample.answer)
-        code, fence = program(sample.response, opened=self.opened)
+        code, fence = program(sample.response, opened=sample.opened)
         if not code.strip() or len(code) > MAX_CODE_CHARS:
             return 0.0
         recorded = sample.answer.get("language", "") if isinstance(sample.answer, dict) else ""

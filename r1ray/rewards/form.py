@@ -15,10 +15,10 @@ class Format(Reward):
 
     r1_zero: `<think> ... </think> <answer> ... </answer>`, each once, neither empty, white space alone around them.
     think: `<think> ... </think>` once, not empty, then an answer that is not empty.
+    A tag that ends the prompt belongs to the response, which then must not begin with it again.
     """
 
     style: Literal["r1_zero", "think"] = "r1_zero"
-    opened: bool = False  # the prompt ends with the first tag, so the response must not begin with it
     tags: tuple[str, str] = ("think", "answer")
 
     def __post_init__(self) -> None:
@@ -26,8 +26,7 @@ class Format(Reward):
             raise ConfigError(f"format: tags = {list(self.tags)} must be two different names, e.g. [think, answer]")
 
     def __call__(self, sample: Sample) -> float:
-        text = f"<{self.tags[0]}>" + sample.response if self.opened else sample.response
-        thinking, rest = _first_block(text, self.tags[0])
+        thinking, rest = _first_block(sample.opening + sample.response, self.tags[0])
         if not thinking or _has_tag(rest, self.tags[0]) or _has_tag(thinking, self.tags[1]):
             return 0.0
         if self.style == "think":

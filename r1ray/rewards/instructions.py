@@ -28,7 +28,6 @@ _SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
 class InstructionsVerifier(Reward):
     """1.0 where the answer keeps all instructions on record, else 0.0; with `partial` the share that it keeps."""
 
-    opened: bool = False
     partial: bool = False
 
     def __call__(self, sample: Sample) -> float:
@@ -36,7 +35,7 @@ class InstructionsVerifier(Reward):
         wanted = record.get("instructions") if isinstance(record, Mapping) else None
         if not isinstance(wanted, list | tuple) or not wanted:
             raise DataError(f'the answer on record must be {{"instructions": [...]}}, it is {record!r:.80}')
-        text = answer_part(sample.response, opened=self.opened)[:MAX_CHARS].strip()
+        text = answer_part(sample.response, opened=sample.opened)[:MAX_CHARS].strip()
         text = text.removeprefix("<answer>").removesuffix("</answer>").strip()
         kept = [bool(text) and _keeps(text, instruction) for instruction in wanted]
         return sum(kept) / len(kept) if self.partial else float(all(kept))

@@ -56,7 +56,6 @@ class JudgeReward(Reward):
     model: str
     template: str = TEMPLATE  # {question}, {response} and {answer} are filled in
     judge: Part = "summary"
-    opened: bool = False
     highest: float = 10.0
     timeout_s: float = 60.0  # of one judgement, repetitions included
     retries: int = 2  # after a failed connection, an overloaded (429) or a failing (5xx) server
@@ -75,7 +74,7 @@ class JudgeReward(Reward):
     def __call__(self, sample: Sample) -> Ask:
         slots = {
             "question": question(sample.messages),
-            "response": judged_part(sample.response, self.judge, opened=self.opened),
+            "response": judged_part(sample.response, self.judge, opened=sample.opened),
             "answer": str(sample.answer),
         }
         # In one pass: a response that spells {answer} must not be shown the truth in its place.

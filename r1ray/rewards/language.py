@@ -61,14 +61,13 @@ class Language(Reward):
     """
 
     target: str | None = None  # a code such as en, or a name
-    opened: bool = False
 
     def __post_init__(self) -> None:
         if self.target is not None and code_of(self.target) is None:
             raise ConfigError(f"language: target = {self.target!r} is unknown; there are {', '.join(NAMES.values())}")
 
     def __call__(self, sample: Sample) -> float:
-        counts = count_words(chain_of_thought(sample.response, opened=self.opened), target := self.target_of(sample))
+        counts = count_words(chain_of_thought(sample.response, opened=sample.opened), target := self.target_of(sample))
         total = sum(counts.values())
         return counts.get(target, 0.0) / total if total else 0.0
 

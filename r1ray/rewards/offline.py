@@ -104,8 +104,9 @@ def score_file(source: Path, out: Path | None, scorer: Scorer, progress: Callabl
 def sample_of(line: Mapping[str, Any]) -> Sample:
     """The sample of a line. Raises DataError for a line that is none.
 
-    `response` is needed; `answer` (for code: `tests`), `target_language`, `choices`, `language`, `tokens`, `max_new_tokens`,
-    `finish_reason` and `messages` are used where they are; user-defined rewards find every field in `meta`.
+    `response` is needed; `answer` (for code: `tests`), `opening` (`<think>`, where the prompt ended with it), `target_language`,
+    `choices`, `language`, `tokens`, `max_new_tokens`, `finish_reason` and `messages` are used where they are; user-defined
+    rewards find every field in `meta`.
     """
     if not isinstance(line.get("response"), str):
         raise DataError("the line has no text under `response`")

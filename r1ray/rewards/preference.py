@@ -40,7 +40,6 @@ class ModelReward(Reward):
     path: str  # folder, Hugging Face sequence classification with one label
     kind: Kind = "pairwise"
     judge: Part = "summary"
-    opened: bool = False
     batch_size: int = 8
     max_length: int = 8192  # tokens of prompt and judged part
     device: str = "auto"  # auto: a GPU where the reward worker has one
@@ -53,7 +52,7 @@ class ModelReward(Reward):
             raise ConfigError(f"model: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
 
     def __call__(self, sample: Sample) -> Ask:
-        judged = judged_part(sample.response, self.judge, opened=self.opened)
+        judged = judged_part(sample.response, self.judge, opened=sample.opened)
         return Ask(function=lambda: self._value(sample.messages, judged))
 
     def check(self) -> None:

@@ -27,6 +27,7 @@ from r1ray.control.stop import Interrupted, Stop
 from r1ray.errors import ConfigError, DiskFull
 from r1ray.evaluation.answers import canonical_answer
 from r1ray.metrics import MetricsWriter
+from r1ray.rewards.answer import opening
 from r1ray.rewards.base import without_end_tokens
 from r1ray.runfolder import RunFolder
 from r1ray.sampling.store import Part, SampleRow, missing_parts, write_shard
@@ -160,7 +161,7 @@ def parts_of(sizes: Mapping[str, int], size: int) -> list[Part]:
 def rows_of(group: ScoredGroup) -> list[SampleRow]:
     """The samples of a prompt as they are stored."""
     prompt = group.rollout.prompt
-    opened = bool(prompt.meta.get("opening"))
+    opened = bool(opening(prompt.meta))
     rows = []
     for i, (completion, score) in enumerate(zip(group.rollout.completions, group.scores, strict=True)):
         response = without_end_tokens(completion.text)

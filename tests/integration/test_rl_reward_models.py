@@ -25,14 +25,16 @@ def r1ray(*arguments: str | Path) -> None:
 
 
 def configuration(folder: Path) -> Path:
-    (folder / "general.jsonl").write_text("".join(f'{{"prompt": "question {n}", "answer": ""}}\n' for n in range(40)))
+    # The prompt opened the thinking, so that a response which never ends it has an empty summary.
+    rows = [{"prompt": f"question {n}", "answer": "", "begun": "<think>"} for n in range(40)]
+    (folder / "general.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     models = [
-        # The prompt opened the thinking, so that a response which never ends it has an empty summary.
-        {"name": f"model/{name}", "params": {"path": f"{folder}/{name}", "kind": kind, "judge": judge, "opened": True}}
+        {"name": f"model/{name}", "params": {"path": f"{folder}/{name}", "kind": kind, "judge": judge}}
         for name, (kind, judge) in KINDS.items()
     ]
     sums = {"kind": "synthetic", "path": "arithmetic", "rewards": ["accuracy", "format"]}
     general = {"name": "general", "kind": "jsonl", "path": f"{folder}/general.jsonl", "from_step": 1}
+    general["columns"] = {"opening": "begun"}
     content = {
         "extends": [str(Path(__file__).parent / "loop.yaml")],
         "run": {"dir": str(folder / "run")},

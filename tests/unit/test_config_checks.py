@@ -97,6 +97,17 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (["data.train.0.limit=0"], "data.train.0.limit", "leaves no prompt"),
         (["data.train.0.rewards=[speed]"], "data.train.0.rewards", "some of accuracy, format"),
         (["data.train.0.rewards=[]"], "data.train.0.rewards", "null for all"),
+        (["data.decontaminate=true"], "data.decontaminate", "nothing to compare with"),
+        (
+            ["data.decontaminate_against=[{name: bus, path: bus}]"],
+            "data.decontaminate_against.0.kind",
+            "keeps its splits apart",
+        ),
+        (
+            ["data.decontaminate_against=[{name: a, kind: jsonl}]"],
+            "data.decontaminate_against.0.path",
+            "a file, folder or hub id",
+        ),
         (["data.evaluation.0.limit=null"], "data.evaluation.0.limit", "has no end"),
         (
             ["data.evaluation.0.name=bus", "data.evaluation.0.rewards=[format]"],
@@ -160,6 +171,7 @@ def test_what_is_near_an_impossible_combination_is_allowed() -> None:
         ["run.deterministic=true", "queue.max_staleness=0"],
         ["learner.ranks=2", "learner.zero_stage=3", "learner.offload_parameters=true"],
         ["rollout.group_size=1", "algorithm.advantage=reinforce_pp"],
+        ["data.decontaminate=true", "data.decontaminate_against=[{name: a, kind: jsonl, path: a.jsonl}]"],
         ["algorithm.kl_coefficient=0.001", "algorithm.reference_refresh_steps=10"],
     ):
         load_config(["tiny"], overrides)
@@ -196,6 +208,18 @@ class TestSurroundings:
     def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
         config.model.max_length = 257
         assert "max_position_embeddings = 256" in self.found(config)["model.max_length"].message
+
+    def test_an_engine_must_divide_the_models_heads(self, config: Config) -> None:
+        config.rollout.engine.tensor_parallel_size = 3
+        problem = self.found(config)["rollout.engine.tensor_parallel_size"]
+        assert "4 attention heads" in problem.message
+        assert problem.fix == "one of 1, 2, 4"
+
+    def test_a_chat_template_must_be_there_where_it_is_needed(self, config: Config) -> None:
+        config.data.template = "r1"
+        assert "has none" in self.found(config)["data.template"].message
+        (Path(config.model.path) / "chat_template.jinja").write_text("{{ messages }}")
+        assert self.found(config) == {}
 
     def test_bfloat16_needs_a_cpu_that_has_it(self, config: Config) -> None:
         config.model.dtype = "bfloat16"

@@ -113,6 +113,8 @@ def test_prompts_that_share_ten_words_with_an_evaluation_are_dropped(tmp_path: P
     assert source.dropped == {"file": {"contaminated": 2}}
     assert source.task_at(0).prompt_id == "file/1"
     assert prompts(train, evaluation=[jsonl(held, "held")]).dropped == {"file": {}}
+    elsewhere = prompts(train, decontaminate=True, decontaminate_against=[jsonl(held, "held")])
+    assert elsewhere.dropped == {"file": {"contaminated": 2}}
 
 
 def test_parquet_and_hugging_face_hold_what_jsonl_holds(tmp_path: Path) -> None:

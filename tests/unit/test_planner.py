@@ -18,12 +18,13 @@ from r1ray.planner import Plan, make_plan
 from tests.unit.model_folder import write_model
 
 SMALL = ModelShape(
-    parameters=687_000, layers=3, hidden=128, intermediate=384, key_value=128, vocabulary=361, context=256
+    parameters=687_000, layers=3, hidden=128, heads=4, intermediate=384, key_value=128, vocabulary=361, context=256
 )
 SEVEN_B = ModelShape(
     parameters=7_600_000_000,
     layers=28,
     hidden=3584,
+    heads=28,
     intermediate=18944,
     key_value=512,
     vocabulary=152_064,

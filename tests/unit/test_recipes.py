@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from r1ray.config.load import load_config
+from r1ray.config.schema import Config
 from r1ray.config.sources import CONF_DIR
 from r1ray.recipe.cost import costs
+from r1ray.recipe.preflight import root
 from r1ray.recipe.reading import read_recipe
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.standing import assess_all
@@ -28,6 +30,12 @@ def read(name: str, size: str) -> tuple[Recipe, tuple[Task, ...]]:
 
 def tasks(name: str, size: str) -> tuple[Task, ...]:
     return read(name, size)[1]
+
+
+def config_of(name: str, size: str, stage: str) -> Config:
+    config = next(task.config for task in tasks(name, size) if task.name == stage)
+    assert config is not None
+    return config
 
 
 @pytest.mark.parametrize(("name", "size"), SIZES)
@@ -94,6 +102,82 @@ def test_the_papers_figures_are_in_force(stage: str, key: str, value: float) -> 
     for part in key.split("."):
         value_there = getattr(value_there, part)
     assert value_there == value
+
+
+@pytest.mark.parametrize(("size", "share"), [("paper", 0.75), ("small", 0.75), ("tiny", 0.15)])
+def test_preferences_are_rewarded_in_the_last_part_of_the_steps_alone(size: str, share: float) -> None:
+    config = config_of("r1", size, "rl_all")
+    learned = {reward.name for reward in config.rewards if reward.name.startswith("model/")}
+    assert len(learned) == 2
+    judged = [s for s in config.data.train if s.rewards is None or learned & set(s.rewards)]
+    assert [source.name for source in judged] == ["general"]
+    assert share * config.run.steps <= judged[0].from_step < config.run.steps
+
+
+def evaluations(name: str, size: str) -> list[tuple[Task, Config]]:
+    return [(t, t.config) for t in tasks(name, size) if t.kind.name == "eval" and t.config is not None]
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_every_policy_and_the_base_it_began_with_is_measured_in_its_own_form(name: str, size: str) -> None:
+    styles = {"r1_zero": "r1_zero", "r1": "think", "plain": None}  # the embedded models write tags of their own
+    if name != "distill":
+        assert evaluations(name, size)[0][0].name == "eval_base"
+    for task, config in evaluations(name, size):
+        rewards = {reward.name: reward.params.get("style") for reward in config.rewards}
+        assert rewards == {"format": styles[config.data.template], "language": None}, task.name
+        trained = next((t.config for t in tasks(name, size) if f"@{t.name}" == config.model.path), None)
+        frame = trained or config_of(name, size, "r1_zero")
+        assert config.data.template == frame.data.template
+
+
+@pytest.mark.parametrize("name", ["r1", "r1_zero", "distill"])
+def test_an_evaluation_of_the_papers_size_has_room_for_long_prompts_and_long_answers(name: str) -> None:
+    for task, config in evaluations(name, "paper"):
+        assert (config.model.max_length, config.data.max_prompt_tokens) == (36_864, 4_096)
+        assert task.options["max_new_tokens"] == 32_768
+        assert "@livecodebench" in [read.reference for read in task.reads]
+        assert any(read.reference in task.stage.options["against"] for read in task.reads)
+
+
+HEADS = {"base": 128, "student": 40, "base_qwen_math_1_5b": 12, "base_qwen_math_7b": 28, "base_qwen_14b": 40,
+         "base_qwen_32b": 40, "base_llama_8b": 32, "base_llama_70b": 64}  # fmt: skip
+"""Attention heads, as the models' own config.json have them."""
+
+
+@pytest.mark.parametrize("name", ["r1", "r1_zero", "distill"])
+def test_engines_of_the_papers_size_divide_the_heads_of_their_models(name: str) -> None:
+    recipe, made = read(name, "paper")
+    seen = 0
+    for task in made:
+        if task.config is not None and task.kind.use in ("train", "sample", "eval"):
+            given = next(i.name for i in recipe.inputs.values() if i.path == str(root(task, made)))
+            assert HEADS[given] % task.config.rollout.engine.tensor_parallel_size == 0, task.name
+            seen += 1
+    assert seen
+
+
+@pytest.mark.parametrize("size", ["paper", "small"])
+@pytest.mark.parametrize("name", ["r1", "r1_zero"])
+def test_prompts_are_compared_with_what_the_recipe_evaluates(name: str, size: str) -> None:
+    benchmarks = set(evaluations(name, size)[0][0].options["benchmarks"])
+    for task in tasks(name, size):
+        if task.config is not None and task.kind.name in ("rl", "sample"):
+            assert task.config.data.decontaminate
+            assert {s.name for s in task.config.data.decontaminate_against} == benchmarks
+
+
+@pytest.mark.parametrize(("name", "size"), [s for s in SIZES if s[0] != "distill"])
+def test_training_has_accuracy_and_consensus_over_steps(name: str, size: str) -> None:
+    for task in tasks(name, size):
+        if task.config is not None and task.kind.name == "rl":
+            evaluation = task.config.evaluation
+            assert evaluation.samples == {"paper": 16, "small": 4, "tiny": 4}[size]
+            assert 0 < evaluation.every_steps < task.config.run.steps
+            assert task.config.data.evaluation
+            if size == "paper":
+                assert [s.name for s in task.config.data.evaluation] == ["aime24"]
+                assert (evaluation.temperature, evaluation.top_p) == (0.6, 0.95)
 
 
 def test_a_step_of_the_paper_is_a_minibatch_here() -> None:

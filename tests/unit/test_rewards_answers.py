@@ -112,8 +112,9 @@ def test_other_forms():
     assert think(Sample(response="<think>hm</think> It is 7.")) == 1.0
     assert think(Sample(response="<think>hm</think> ")) == 0.0
     assert think(Sample(response="It is 7.")) == 0.0
-    assert Format(opened=True)(Sample(response="hm</think> <answer>7</answer>")) == 1.0
-    assert Format(opened=True)(Sample(response=GOOD)) == 0.0
+    begun = {"opening": "<think>\n"}
+    assert Format()(Sample(response="hm</think> <answer>7</answer>", meta=begun)) == 1.0
+    assert Format()(Sample(response=GOOD, meta=begun)) == 0.0
     assert Format(tags=("plan", "final"))(Sample(response="<plan>a</plan><final>b</final>")) == 1.0
     with pytest.raises(ConfigError, match="two different names"):
         Format(tags=("think", "think"))
