@@ -23,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learner.files import ASIDE, write_aside
+from learner.files import ASIDE, remove_whole, write_aside
 from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprint, step_of
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError, IntegrityError
@@ -132,15 +132,17 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
             left -= 1
         elif not (keep_every and step % keep_every == 0):
             doomed.append(path)
-    doomed += [path for path in folder.iterdir() if path.name.startswith(ASIDE)]
     for path in doomed:
+        remove_whole(path)
+    leftovers = [path for path in folder.iterdir() if path.name.startswith(ASIDE)]
+    for path in leftovers:
         shutil.rmtree(path)
-    return [path.name for path in doomed]
+    return [path.name for path in doomed + leftovers]
 
 
 def discard_newer(folder: Path, policy_version: int) -> list[str]:
     """Remove the checkpoints, whole or not, of policies newer than `policy_version`; returns their names."""
     doomed = [path for step, path in all_in(folder) if step > policy_version]
     for path in reversed(doomed):  # the newest first: what a crash here leaves behind is still in order
-        shutil.rmtree(path)
+        remove_whole(path)
     return [path.name for path in doomed]

@@ -22,28 +22,51 @@ def write_aside(target: Path) -> Iterator[Path]:
     """Give an empty folder beside `target` that becomes `target` when the block ends without an exception.
 
     Every file is on the disk before the rename and the rename is before the return. What was at `target` goes only then.
-    After an exception nothing is left.
+    After an exception nothing is left, and what was at `target` is there again.
     Raises DiskFull where there is no room.
     """
     aside, replaced = target.with_name(ASIDE + target.name), target.with_name(f"{ASIDE}old-{target.name}")
+    if replaced.exists() and not target.exists():
+        replaced.rename(target)  # a run died here between the two renames
     for rest in (aside, replaced):
-        shutil.rmtree(rest, ignore_errors=True)  # of a run that died here
-    aside.mkdir(parents=True)
+        shutil.rmtree(rest, ignore_errors=True)
     try:
+        aside.mkdir(parents=True)
         yield aside
         for path in aside.rglob("*"):
             sync(path)
         sync(aside)
-        if target.exists():
-            target.rename(replaced)
-        aside.rename(target)
-        sync(target.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _put_in_place(aside, target, replaced)
     except BaseException as e:
         shutil.rmtree(aside, ignore_errors=True)
         if _is_full(e):
             raise DiskFull(f"no room for {target}, nothing of it was kept: free space on its disk ({e})") from e
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _put_in_place(aside: Path, target: Path, replaced: Path) -> None:
+    """Rename, and wait until the names are on the disk; what fails is undone, so that it can be tried again."""
+    if target.exists():
+        target.rename(replaced)
+    try:
+        aside.rename(target)
+        sync(target.parent)
+    except BaseException:
+        if target.exists():
+            target.rename(aside)
+        if replaced.exists():
+            replaced.rename(target)
+        raise
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder that `write_aside` made: its name goes first, so that a crash leaves nothing torn under it."""
+    doomed = folder.with_name(f"{ASIDE}gone-{folder.name}")
+    if doomed.exists():  # of a run that died here
+        shutil.rmtree(doomed)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 @contextlib.contextmanager

@@ -133,6 +133,20 @@ def test_a_process_that_dies_while_writing_leaves_no_checkpoint(tmp_path):
     assert names(tmp_path) == ["step_000002"]
 
 
+@pytest.mark.parametrize("died", [False, True])
+def test_what_was_there_is_there_again_after_a_failure(tmp_path, died):
+    """Also where an earlier process died between setting it aside and putting the new one in its place."""
+    target = tmp_path / "final"
+    with write_aside(target) as folder:
+        (folder / "model").write_text("old")
+    if died:
+        target.rename(tmp_path / f"{ASIDE}old-final")
+    with pytest.raises(FileNotFoundError), write_aside(target) as folder:
+        (folder / "absent").read_text()
+    assert names(tmp_path) == ["final"]
+    assert (target / "model").read_text() == "old"
+
+
 # -- finding --------------------------------------------------------------------------------------------------------
 
 
