@@ -181,7 +181,7 @@ class World:
         config, recovery = self.config, self.config.recovery
         with MetricsWriter(self.folder.path, tensorboard=False) as writer:
             fleet = Fleet(
-                FleetSettings(workers=1, max_workers=4, restart_budget=2, limits=LIMITS, drain_s=1),
+                FleetSettings(workers=1, max_workers=4, restart_budget=2, sync_misses=3, limits=LIMITS, drain_s=1),
                 spawn=self._spawn,
                 release=lambda name: None,
                 on_event=writer.event,
