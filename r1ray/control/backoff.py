@@ -1,4 +1,4 @@
-"""Growing pauses between attempts at something that keeps failing, so that a budget of attempts outlasts what passes by itself."""
+"""Growing pauses between attempts at something that keeps failing, so that their budget outlasts what passes by itself."""
 
 from __future__ import annotations
 
