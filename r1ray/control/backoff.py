@@ -1,4 +1,4 @@
-"""Growing pauses between attempts at something that keeps failing, so that their budget outlasts what passes by itself."""
+"""Growing pauses between attempts at something that keeps failing, so that their budget is not spent within seconds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The actors that Ray itself restarts, the queue and the reward workers: noticed, counted, and ended where they hang. Where one
-dies again and again, the pauses before it is started again grow, so that its budget outlasts what passes by itself.
+dies again and again, the pauses before it is started again grow, so that its budget is not spent within seconds.
 
 They keep nothing in memory that is not on the disk or sent again, so nobody has to hand anything back for them.
 """
