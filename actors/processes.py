@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.queue import QueueOwner
-from actors.remote import RewardActor, RolloutActor
+from actors.remote import RewardActor, RolloutActor, place
 
 
 def _begin(log: Path) -> None:
@@ -34,7 +34,9 @@ class Logged:
         super().__init__(*args)
 
 
-class QueueProcess(Logged, QueueOwner): ...
+class QueueProcess(Logged, QueueOwner):
+    async def identity(self) -> dict[str, Any]:
+        return {**await super().identity(), **place()}
 
 
 class RewardProcess(Logged, RewardActor): ...

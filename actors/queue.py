@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from r1ray.errors import InfrastructureError
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus
 from r1ray.types import BatchManifest
@@ -17,15 +22,34 @@ from r1ray.types import BatchManifest
 LEASE_CHECK_S = 1.0
 """How often lapsed leases are looked for while somebody waits."""
 
+TROUBLE_S = 5.0
+"""For how long a write that failed is told of: those who asked for it repeat it much sooner."""
+
 
 class QueueOwner:
     """Async methods run one at a time between awaits, as SQLite wants it."""
 
     def __init__(self, path: str, settings: LedgerSettings, run_id: str) -> None:
-        self._ledger = Ledger.open(Path(path), settings, run_id=run_id)
+        self._which = (path, settings, run_id)
+        self._trouble: tuple[float, str] | None = None  # when a write of somebody's failed the last time, and of what
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
         self._closed = False
+
+    @cached_property
+    def _ledger(self) -> Ledger:
+        """Opened when it is first needed, and tried again where that fails: an actor whose `__init__` fails, Ray gives up."""
+        path, settings, run_id = self._which
+        return Ledger.open(Path(path), settings, run_id=run_id)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around what a worker has written, which repeats it silently: so that `identity` can tell why."""
+        try:
+            yield
+        except InfrastructureError as e:
+            self._trouble = (time.monotonic(), str(e))
+            raise
 
     async def _notify(self) -> None:
         async with self._changed:
@@ -49,7 +73,8 @@ class QueueOwner:
         while True:
             if worker_id not in self._serving:  # released while it waited: it is dead or has left
                 return []
-            leases = [] if self._closed else self._ledger.lease(worker_id, self._serving[worker_id], groups)
+            with self._writing():
+                leases = [] if self._closed else self._ledger.lease(worker_id, self._serving[worker_id], groups)
             if leases or asyncio.get_running_loop().time() >= until:
                 return leases
             await self._wait(until)
@@ -83,7 +108,8 @@ class QueueOwner:
 
     async def put(self, payloads: list[bytes], atomic: bool) -> list[str]:
         """Store scored groups; `atomic`: all in one transaction. Returns the outcome of each by name."""
-        outcomes = self._ledger.put_many(payloads) if atomic else [self._ledger.put(p) for p in payloads]
+        with self._writing():
+            outcomes = self._ledger.put_many(payloads) if atomic else [self._ledger.put(p) for p in payloads]
         await self._notify()
         return [str(o) for o in outcomes]
 
@@ -122,7 +148,9 @@ class QueueOwner:
         return self._ledger.status()
 
     async def identity(self) -> dict[str, Any]:
-        return {"pid": os.getpid()}
+        """The process, and what keeps it from its work for now (`trouble`; None: nothing)."""
+        told = self._trouble is not None and time.monotonic() - self._trouble[0] < TROUBLE_S
+        return {"pid": os.getpid(), "trouble": self._trouble[1] if self._trouble and told else None}
 
     async def close(self) -> None:
         self._ledger.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1ray.errors import DiskFull
+from r1ray.files import is_disk_full
 
 ASIDE = ".partial-"
 """Prefix of the name of a folder that is still being written; a leftover of a crash has it too."""
@@ -39,7 +39,7 @@ def write_aside(target: Path) -> Iterator[Path]:
         _put_in_place(aside, target, replaced)
     except BaseException as e:
         shutil.rmtree(aside, ignore_errors=True)
-        if _is_full(e):
+        if is_disk_full(e):
             raise DiskFull(f"no room for {target}, nothing of it was kept: free space on its disk ({e})") from e
         raise
     shutil.rmtree(replaced, ignore_errors=True)
@@ -95,11 +95,6 @@ def _locked(folder: Path, how: int = 0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _is_full(e: BaseException) -> bool:
-    """Whether a write failed for want of room. Safetensors has its own exception, whose text ends in that of Rust's."""
-    return (isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT)) or "os error 28" in str(e)
 
 
 def sync(path: Path) -> None:

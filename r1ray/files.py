@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -28,6 +29,15 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def is_disk_full(e: BaseException) -> bool:
+    """Whether a write failed for want of room, on the disk or in a quota.
+
+    Libraries in Rust (safetensors) have exceptions of their own, whose text ends in that of the operating system's error.
+    """
+    full = (errno.ENOSPC, errno.EDQUOT)
+    return (isinstance(e, OSError) and e.errno in full) or any(f"(os error {code})" in str(e) for code in full)
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,17 +15,18 @@ JSON mapping does) and read back as floats.
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.files import is_disk_full
 from r1ray.types import ScoredGroup
 
 Row = dict[str, Any]
@@ -135,7 +136,7 @@ class _Lines:
             while self._waiting:
                 del self._waiting[: self._file.write(self._waiting)]
         except OSError as e:
-            if e.errno != errno.ENOSPC:
+            if not is_disk_full(e):
                 raise
 
     def close(self) -> None:
@@ -143,27 +144,45 @@ class _Lines:
 
 
 class _TensorBoard:
-    """Event files by the tensorboard package itself: importing torch's wrapper would cost the driver seconds."""
+    """Event files by the tensorboard package itself: importing torch's wrapper would cost the driver seconds.
+
+    Its writer is lost with the first write that fails. While the disk is full, events wait for the next one, in a new file."""
 
     def __init__(self, directory: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._event, self._session, self._summary = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary
-        self._writer = EventFileWriter(str(directory))
+        self._open: Callable[[], Any] = partial(EventFileWriter, str(directory))
+        self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._write()
 
     def scalars(self, step: int, wall_time: float, values: Mapping[str, float]) -> None:
         points = [self._summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
-        self._writer.add_event(self._event(step=step, wall_time=wall_time, summary=self._summary(value=points)))
-        self._writer.flush()
+        self._write(self._event(step=step, wall_time=wall_time, summary=self._summary(value=points)))
 
     def restart(self, step: int, wall_time: float) -> None:
         """TensorBoard drops the points of `step` and later that came before this record."""
         start = self._session(status=self._session.START)
-        self._writer.add_event(self._event(step=step, wall_time=wall_time, session_log=start))
+        self._write(self._event(step=step, wall_time=wall_time, session_log=start))
+
+    def _write(self, *events: Any) -> None:
+        self._waiting += events
+        try:
+            self._writer = self._writer or self._open()
+            for event in self._waiting:
+                self._writer.add_event(event)
+            self._writer.flush()
+            self._waiting.clear()
+        except OSError as e:
+            if not is_disk_full(e):
+                raise
+            self._writer = None
 
     def close(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _start_wandb(run_dir: Path, project: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +21,9 @@ ENDED = ("finished", "failed", "interrupted")
 SILENT_S = 30.0
 """A living driver writes status.json every second or so; after this long without one it is told as silent."""
 
+SCANT_BYTES = 1 << 20
+"""A disk with less room than that counts as full: its driver may not even be able to say so in status.json."""
+
 TROUBLE = ("worker_lost", "worker_stale", "learner_lost", "sync_incomplete", "checkpoint_skipped", "failed", "stalled")
 """Kinds of events that explain a run which does not move."""
 
@@ -35,6 +39,7 @@ class RunStatus:
     age_s: float | None  # of status.json
     ledger: LedgerStatus | None  # None before the run has one
     trouble: tuple[Row, ...]  # the last events that explain a stop, newest last
+    free_bytes: int  # room on the disk of the run folder
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries, lists, strings and numbers; `why` is what `explain` says."""
@@ -46,6 +51,7 @@ class RunStatus:
             "age_s": self.age_s,
             "ledger": None if self.ledger is None else asdict(self.ledger),
             "trouble": list(self.trouble),
+            "free_bytes": self.free_bytes,
             "why": explain(self),
         }
 
@@ -68,6 +74,7 @@ def look(path: Path, *, clock: float | None = None) -> RunStatus:
         age_s=now - float(told["updated"]) if "updated" in told else None,
         ledger=_ledger(folder),
         trouble=tuple(events[-5:]),
+        free_bytes=shutil.disk_usage(path).free,
     )
 
 
@@ -80,6 +87,11 @@ def explain(status: RunStatus) -> list[str]:
     if status.state not in ENDED:
         if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
             lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
+        if status.free_bytes < SCANT_BYTES:
+            room = f"{status.free_bytes / 1024:.0f} KiB of room are left on its disk"
+            lines.append(f"{room}: free space there, the run goes on by itself within recovery.outage_s")
+        if status.state == "paused" and told.get("message"):
+            lines.append(f"paused: {told['message']}")
         if told.get("waiting_for"):
             lines.append(f"waiting for {told['waiting_for']}")
         if told.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers

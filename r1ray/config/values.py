@@ -125,6 +125,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "recovery.worker_restarts": (0, _INF, True),
     "recovery.learner_restarts": (0, _INF, True),
     "recovery.queue_restarts": (0, _INF, True),
+    "recovery.sync_misses": (1, _INF, True),
     "recovery.outage_s": (0, _INF, False),
     "recovery.nan_steps": (1, _INF, True),
     "recovery.nan_rollbacks": (0, _INF, True),

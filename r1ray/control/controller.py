@@ -95,7 +95,7 @@ class Controller:
         self._stalls = parts.stalls
         self._progress = parts.progress
         self._stop = parts.stop
-        outages = Outages(config.recovery.outage_s, tick=self.tick, on_pause=parts.progress.paused)
+        self._outages = outages = Outages(config.recovery.outage_s, tick=self.tick, on_pause=parts.progress.paused)
         self._queue = QueueClient(parts.queue, deadline_s=config.deadlines.rpc_s, outages=outages, tick=self.tick)
         self._training = Training(
             config,
@@ -170,9 +170,10 @@ class Controller:
             self._fleet.scale(asked)
         self._fleet.tick()
         self._standing.tick()
+        self._outages.told("the workers' calls of the ledger", self._standing.trouble)
         self._evaluator.tick(self._fleet.serving())
         self._progress.tick(self._fleet, self._standing, self._queue.remote)
-        self._stalls.tick(self._progress, self._fleet, self._training.group)
+        self._stalls.tick(self._progress, self._fleet, self._standing, self._training.group)
 
     # -- one step -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 `r1ray.control.health` says what becomes of each; the fleet asks, starts, kills and drains. It never decides when to sync: it
 tells the controller who could take part (`alive`) and who waits for it (`unsynced`). Every process has a name of its
-own, so that leases of a dead one can be handed back while the next one leases.
+own, so that leases of a dead one can be handed back while the next one leases. Where new ones keep dying, the pauses before the
+next grow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from r1ray.control.backoff import Backoff
 from r1ray.control.calls import Place, Remote
 from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.pulse import Pulse
@@ -36,6 +38,8 @@ class Member:
     tokens_per_s: float = 0.0
     heard: float = 0.0
     drain: tuple[Future[Any], float] | None = None  # where it is to leave: its last call, and since when
+    misses: int = 0  # syncs in a row
+    sync_again: Backoff = field(default_factory=Backoff)
 
     @property
     def state(self) -> str:
@@ -48,6 +52,7 @@ class FleetSettings:
     workers: int  # desired at the start
     max_workers: int
     restart_budget: int  # deaths in a row
+    sync_misses: int  # syncs in a row that a worker may miss
     limits: HealthLimits
     drain_s: float
 
@@ -72,6 +77,7 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._next = 0
         self._deaths = 0  # in a row, without a worker generating anything in between
+        self._starts = Backoff()  # of those who take the place of somebody
         self._sizes: dict[str, int] = {}
         self._desired = settings.workers
 
@@ -86,7 +92,9 @@ class Fleet:
         return {n: m.remote for n, m in self._staying() if m.health.alive}
 
     def unsynced(self) -> list[str]:
-        return [n for n, m in self._staying() if m.health.state is State.STALE]
+        """Workers that wait for a sync; one that missed its last ones not at once again."""
+        now = self._clock()
+        return [n for n, m in self._staying() if m.health.state is State.STALE and m.sync_again.due(now)]
 
     def serving(self) -> dict[str, Remote]:
         return {n: m.remote for n, m in self._staying() if m.health.state is State.HEALTHY}
@@ -128,12 +136,22 @@ class Fleet:
             if name in names:
                 member.version = version
                 member.health.synced()
+                member.misses = 0
+                member.sync_again.succeeded()
             else:
                 member.health.left_out()
 
     def missed(self, name: str, reason: str) -> None:
-        """The worker missed a sync: alive, on its old policy, until it completes a whole one."""
+        """The worker missed a sync: alive, on its old policy, until it completes a whole one. Too many in a row, and it is
+        replaced. Raises BudgetSpent."""
+        member = self._members.get(name)
+        if member is None:
+            return
         self._event("worker_stale", worker=name, reason=reason)
+        member.misses += 1
+        member.sync_again.tried(self._clock())
+        if member.misses >= self._settings.sync_misses:
+            self.lost(name, f"missed {member.misses} weight syncs in a row (recovery.sync_misses), the last: {reason}")
 
     def lost(self, name: str, reason: str) -> None:
         """The worker died or must not go on. Its leases go back and `tick` replaces it. Raises BudgetSpent."""
@@ -157,8 +175,12 @@ class Fleet:
 
     def _match_desired(self, now: float) -> None:
         staying = self._staying()
-        for _ in range(self._desired - len(staying)):
-            self._start(now)
+        missing = self._desired - len(staying)
+        if missing > 0 and self._starts.due(now):
+            if self._deaths:
+                self._starts.tried(now)
+            for _ in range(missing):
+                self._start(now)
         # Those who serve stay longest, and of those the oldest.
         by_use = sorted(staying, key=lambda item: item[1].health.state is not State.HEALTHY)
         for name, member in by_use[self._desired :]:
@@ -211,6 +233,7 @@ class Fleet:
         member.stats, member.heard = stats, now
         if generated:
             self._deaths = 0
+            self._starts.succeeded()
         if stats["stuck_s"] > self._settings.limits.dead_s:
             limit = self._settings.limits.dead_s
             member.health.died(

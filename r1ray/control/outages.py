@@ -28,26 +28,40 @@ class Outages:
         self._tick = tick
         self._on_pause = on_pause
         self._clock = clock
+        self._since: dict[str, float] = {}  # what the run stands still for, and since when
 
     def wait_out(self, what: str, action: Callable[[], T], *failures: type[InfrastructureError]) -> T:
         """`action()`, repeated while it raises one of `failures`. Raises BudgetSpent after `recovery.outage_s`."""
-        until: float | None = None
         while True:
             try:
                 result = action()
             except failures as e:
-                if until is None:
-                    until = self._clock() + self._limit_s
-                    self._on_pause(f"{what}: {e}")
-                if self._clock() >= until:
-                    raise BudgetSpent(
-                        f"{what} failed for recovery.outage_s={self._limit_s:g}; the last time: {e}"
-                    ) from e
+                self._failed(what, e)
                 pause(RETRY_S, self._tick)
+            except BaseException:  # another failure, and another's business
+                self._passed(what)
+                raise
             else:
-                if until is not None:
-                    self._on_pause(None)
+                self._passed(what)
                 return result
+
+    def told(self, who: str, trouble: str | None) -> None:
+        """`who` waits out `trouble` on its own (None: no more), and the run with it. Raises BudgetSpent as `wait_out` does."""
+        if trouble is None:
+            self._passed(who)
+        else:
+            self._failed(who, trouble)
+
+    def _failed(self, what: str, failure: Exception | str) -> None:
+        now = self._clock()
+        if not self._since:
+            self._on_pause(f"{what}: {failure}; it goes on by itself once that has passed")
+        if now - self._since.setdefault(what, now) >= self._limit_s:
+            raise BudgetSpent(f"{what} failed for recovery.outage_s={self._limit_s:g}; the last time: {failure}")
+
+    def _passed(self, what: str) -> None:
+        if self._since.pop(what, None) is not None and not self._since:
+            self._on_pause(None)
 
 
 class QueueClient:

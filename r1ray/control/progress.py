@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import time
@@ -16,9 +15,11 @@ from r1ray.control.health import State
 from r1ray.control.standing import StandingActors
 from r1ray.control.sync import SyncReport
 from r1ray.control.watchdog import Stage
+from r1ray.files import is_disk_full
 from r1ray.ledger.records import LedgerStatus
 from r1ray.metrics import MetricsWriter
 from r1ray.runfolder import RunFolder
+from r1ray.status import ENDED
 from r1ray.view import View
 
 STATUS_EVERY_S = 1.0
@@ -51,7 +52,7 @@ class Progress:
         self._state = "starting"
         self._message = ""
         self._waiting_for = ""
-        self._paused: tuple[str, str, float] | None = None  # state and message before, and since when
+        self._paused: tuple[str, float] | None = None  # for what, and since when
         self._standing: dict[str, tuple[str, int | None]] = {}
         self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
         self._last_row: dict[str, Any] = {}
@@ -71,14 +72,17 @@ class Progress:
     def paused(self, what: str | None) -> None:
         """The run stands still for `what`, which passes by itself; None: it goes on."""
         if what is not None and self._paused is None:
-            self._paused = (self._state, self._message, self._clock())
+            self._paused = (what, self._clock())
             self._writer.event("paused", reason=what)
-            self.state("paused", what)
         elif what is None and self._paused is not None:
-            state, message, since = self._paused
+            self._writer.event("resumed", seconds=self._clock() - self._paused[1])
             self._paused = None
-            self._writer.event("resumed", seconds=self._clock() - since)
-            self.state(state, message)
+        self._written = float("-inf")
+
+    @property
+    def pausing(self) -> bool:
+        """Whether the run stands still for something that passes by itself."""
+        return self._paused is not None
 
     def synced(self, report: SyncReport) -> None:
         self._sync = (report, self._clock())
@@ -188,7 +192,7 @@ class Progress:
         try:
             self._folder.write_status(status)
         except OSError as e:
-            if e.errno != errno.ENOSPC:  # the next one comes in a second, and what has to be written waits for room
+            if not is_disk_full(e):  # the next one comes in a second, and what has to be written waits for room
                 raise
         if status["state"] == "starting":
             for phase, done in self._phases(fleet):
@@ -205,10 +209,13 @@ class Progress:
             "rollout_tokens_per_s": self._last_row.get("rollout/tokens_per_s"),
             "learner_tokens_per_s": self._last_row.get("learner/tokens_per_s"),
         }
+        state, message = self._state, self._message
+        if self._paused is not None and state not in ENDED:
+            state, message = "paused", self._paused[0]
         status: dict[str, Any] = {
-            "state": self._state,
+            "state": state,
             "waiting_for": self._waiting_for,
-            "message": self._message,
+            "message": message,
             "step": step,
             "steps": self._steps,
             "workers": [

@@ -9,6 +9,7 @@ from r1ray.control.calls import Place
 from r1ray.control.fleet import Fleet
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
+from r1ray.control.standing import StandingActors
 from r1ray.control.watchdog import Stage, Watchdog
 from r1ray.errors import BudgetSpent
 from r1ray.files import write_atomic
@@ -34,32 +35,44 @@ class Stalls:
         self._folder = folder
         self._writer = writer
 
-    def tick(self, progress: Progress, fleet: Fleet, learners: LearnerGroup) -> None:
+    def tick(self, progress: Progress, fleet: Fleet, standing: StandingActors, learners: LearnerGroup) -> None:
         """Look once. Raises BudgetSpent where a stall is to end the run."""
         workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
         stage = progress.stage
-        if stage in (Stage.BATCH, Stage.EVALUATION) and not workers:
-            stage = Stage.DEADLINE  # that of their start
+        starting = stage in (Stage.BATCH, Stage.EVALUATION) and not workers
+        if starting or progress.pausing:
+            stage = Stage.DEADLINE  # deadlines.actor_start_s, or recovery.outage_s
         stalled_s = self._watchdog.look(progress.marks(fleet), stage)
         if stalled_s is None:
             return
-        places = dict(learners.places) if stage is Stage.STEP else workers
+        places = dict(learners.places) if stage is Stage.STEP else dict(workers)
         if stage is Stage.SYNC:
             places |= learners.places
+        elif stage in (Stage.BATCH, Stage.EVALUATION):
+            places |= standing.places
         lines = [f"Nothing has moved for {stalled_s:.0f} s: no token, no score, no step.", *progress.explain(fleet)]
         lines += [f"\nStack of {name}:\n{stack}" for name, stack in self._stacks(places).items()]
-        path = self._folder.path / f"stall-{progress.step:06d}.txt"
         self._watchdog.told()
-        write_atomic(path, "\n".join(lines).encode() + b"\n")
+        where = self._keep(f"stall-{progress.step:06d}.txt", "\n".join(lines))
         policy = self._config.stall_policy
-        self._writer.event("stalled", seconds=stalled_s, stage=stage.value, diagnosis=path.name, policy=policy)
+        self._writer.event("stalled", seconds=stalled_s, stage=stage.value, policy=policy, **where)
         if policy == "abort":
             raise BudgetSpent(
                 f"nothing has moved for {stalled_s:.0f} s (recovery.stall_s={self._config.stall_s:g}, stall_policy=abort): "
-                f"see {path}"
+                f"see {where.get('diagnosis') or where['unwritten']} in {self._folder.path}"
             )
         if policy == "restart" and stage in (Stage.STEP, Stage.SYNC):
             learners.kill()  # whoever waits for it hears so
         elif policy == "restart":
+            reason = f"nothing moved for {stalled_s:.0f} s (recovery.stall_policy=restart)"
             for name in workers:
-                fleet.lost(name, f"nothing moved for {stalled_s:.0f} s (recovery.stall_policy=restart)")
+                fleet.lost(name, reason)
+            standing.restart(reason)
+
+    def _keep(self, name: str, text: str) -> dict[str, str]:
+        """Write the diagnosis into the run folder. Where that fails, the event has it, and says why: the run is what counts."""
+        try:
+            write_atomic(self._folder.path / name, text.encode() + b"\n")
+        except OSError as e:
+            return {"unwritten": f"{name}: {e}", "text": text}
+        return {"diagnosis": name}

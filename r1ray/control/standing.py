@@ -1,4 +1,5 @@
-"""The actors that Ray itself restarts, the queue and the reward workers: noticed, counted, and ended where they hang.
+"""The actors that Ray itself restarts, the queue and the reward workers: noticed, counted, and ended where they hang. Where one
+dies again and again, the pauses before it is started again grow, so that its budget is not spent within seconds.
 
 They keep nothing in memory that is not on the disk or sent again, so nobody has to hand anything back for them.
 """
@@ -7,9 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from r1ray.control.calls import Remote
+from r1ray.control.backoff import Backoff
+from r1ray.control.calls import Place, Remote
 from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.pulse import Pulse
 from r1ray.errors import BudgetSpent
@@ -29,11 +32,17 @@ class _Actor:
     budget: Budget
     health: Health
     pulse: Pulse
-    pid: int | None = None
+    place: Place | None = None
+    trouble: str | None = None  # what keeps it from its work although it lives
+    starts: Backoff = field(default_factory=Backoff)
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.place is None else self.place["pid"]
 
 
 class StandingActors:
-    """Asks each for its process id (`identity`): another one than before means that it died in between.
+    """Asks each where it is (`identity`): another process id than before means that it died in between.
 
     "In a row" means without a training step in between (`succeeded`).
     """
@@ -59,31 +68,52 @@ class StandingActors:
         """State and process id by name."""
         return {a.remote.name: (a.health.state.value, a.pid) for a in self._actors}
 
+    @property
+    def places(self) -> dict[str, Place]:
+        """Where each is of which that is known."""
+        return {a.remote.name: a.place for a in self._actors if a.place is not None}
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps one of them from its work for now, by its own word; None where nothing does."""
+        return next((f"{a.remote.name}: {a.trouble}" for a in self._actors if a.trouble), None)
+
     def succeeded(self) -> None:
         """A step was trained: the deaths before it are forgiven."""
         self._deaths.clear()
+        for actor in self._actors:
+            actor.starts.succeeded()
+
+    def restart(self, reason: str) -> None:
+        """End all of them; Ray starts them again. They may hang in their work and answer all the same. Raises BudgetSpent."""
+        for actor in self._actors:
+            if actor.health.state is not State.RESTARTING:
+                self._restart(actor, reason, self._clock())
 
     def tick(self) -> None:
         """Look after everybody once; never blocks. Raises BudgetSpent."""
         now = self._clock()
         for actor in self._actors:
-            told = actor.pulse.beat(now)
-            if told is not None:
-                self._heard(actor, told["pid"], now)
-            if actor.health.check(now) is State.DEAD:
-                reason = actor.health.reason
-                actor.remote.kill()  # Ray starts it again
-                actor.health.restart(now)
-                actor.pulse = Pulse(actor.remote, "identity", actor.health)
-                actor.pid = None
-                self._died(actor, reason)
+            if actor.health.state is not State.DEAD and (told := actor.pulse.beat(now)) is not None:
+                self._heard(actor, told)
+            if actor.health.check(now) is State.DEAD and actor.starts.due(now):
+                self._restart(actor, actor.health.reason, now)
 
-    def _heard(self, actor: _Actor, pid: int, now: float) -> None:
+    def _restart(self, actor: _Actor, reason: str, now: float) -> None:
+        actor.starts.tried(now)
+        actor.remote.kill()  # Ray starts it again
+        actor.health.restart(now)
+        actor.pulse = Pulse(actor.remote, "identity", actor.health)
+        actor.place = actor.trouble = None
+        self._died(actor, reason)
+
+    def _heard(self, actor: _Actor, told: dict[str, Any]) -> None:
+        pid = told["pid"]
         if actor.pid is not None and actor.pid != pid:
             self._died(actor, f"process {actor.pid} is gone")
         if actor.pid != pid:
             self._event("actor_ready", actor=actor.remote.name, pid=pid)
-        actor.pid = pid
+        actor.place, actor.trouble = {"pid": pid, "node": told["node"]}, told.get("trouble")
         actor.health.ready()
         actor.health.synced()  # it serves no policy that could be stale
 

@@ -7,8 +7,8 @@
     check       each worker answers with the digest of what it received (and read back); another digest than the
                 learner's takes it out
 
-A transfer that fails is repeated without the workers that died or did not answer. A worker left out serves its old policy,
-which the ledger's admission control knows, until it has taken part in a whole transfer.
+A transfer that fails is repeated without the workers that died, did not answer, or failed of something else than the transfer.
+A worker left out serves its old policy, which the ledger's admission control knows, until it has taken part in a whole transfer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 from r1ray.config.schema import SyncConfig
 from r1ray.control.calls import Gathered, Remote, call_one, gather
-from r1ray.errors import DeadlineExceeded, ProcessDied, ServedWeightsDiffer, WeightSyncError
+from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
 
 ATTEMPTS = 3
@@ -76,16 +76,22 @@ class WeightSync:
         stale: dict[str, str] = {}
         out: dict[str, str] = {}
         digest = ""
+        failed_first: list[str] = []
         for _ in range(ATTEMPTS):
             if not waiting:
                 break
-            digest, done = self._transfer(learners, waiting, version)
+            digest, done, first = self._transfer(learners, waiting, version)
+            if first in failed_first and len(waiting) > 1:  # again: what fails it may fail the others' group each time
+                waiting.pop(first)
+            if first is not None:
+                failed_first.append(first)
             for name, error in done.failures.items():
-                if isinstance(error, ProcessDied | ServedWeightsDiffer | DeadlineExceeded):
-                    waiting.pop(name)
-                    out[name] = str(error)
-                else:
+                if isinstance(error, WeightSyncError):  # it says that its old policy goes on
                     stale[name] = str(error)
+                else:
+                    waiting.pop(name, None)
+                    stale.pop(name, None)
+                    out[name] = f"{type(error).__name__} in a weight sync: {error}"
             for name, applied in done.results.items():
                 waiting.pop(name)
                 stale.pop(name, None)
@@ -98,7 +104,7 @@ class WeightSync:
             epoch=self._epoch,
             digest=digest,
             synced=tuple(sorted(synced)),
-            stale={n: r for n, r in stale.items() if n in waiting},
+            stale=stale,
             out=out,
             seconds=time.monotonic() - began,
             receive_s=max((a.receive_s for a in synced.values()), default=0.0),
@@ -108,7 +114,8 @@ class WeightSync:
 
     def _transfer(
         self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int
-    ) -> tuple[str, Gathered[str]]:
+    ) -> tuple[str, Gathered[str], str | None]:
+        """What was sent (its digest), what came of it at each worker, and the worker that failed before any other did."""
         members = tuple(sorted(workers))
         rendezvous: Rendezvous | None = None
         if members != self._members:
@@ -137,7 +144,11 @@ class WeightSync:
         }
         self._members = None  # until all of this went well
 
+        failed: list[str] = []
+
         def missed(name: str, error: BaseException) -> None:
+            if name in receiving:
+                failed.append(name)
             if rendezvous is not None and name in receiving and not sending[learners[0].name].done():
                 self._call_off(rendezvous, f"{name}: {error}")
 
@@ -155,11 +166,11 @@ class WeightSync:
         sent = {r.name: done.results.pop(r.name, None) for r in learners}
         if not done.failures and None not in sent.values():
             self._members = members
-        first = sent[learners[0].name]
-        if first is None:  # what workers answered cannot be checked against anything
+        whole = sent[learners[0].name]
+        if whole is None:  # what workers answered cannot be checked against anything
             unsure = {n: WeightSyncError("the learner did not finish sending") for n in done.results}
-            return "", Gathered({}, {**done.failures, **unsure})
-        return first.digest, done
+            return "", Gathered({}, {**done.failures, **unsure}), next(iter(failed), None)
+        return whole.digest, done, next(iter(failed), None)
 
     def _specs(self, learner: Remote) -> tuple[Any, int]:
         if not hasattr(self, "_plan"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,7 +15,7 @@ from r1ray.curation.general import check_general
 from r1ray.curation.refine import Refiner, endpoint_of
 from r1ray.curation.review import Review
 from r1ray.errors import ConfigError, DiskFull, IntegrityError
-from r1ray.files import read_json, write_atomic
+from r1ray.files import is_disk_full, read_json, write_atomic
 from r1ray.sampling.store import count_samples, read_samples
 
 SAMPLES = "samples"
@@ -75,7 +74,7 @@ def make_dataset(
                 refinement=refinement,
             )
         except OSError as e:
-            if e.errno != errno.ENOSPC:
+            if not is_disk_full(e):
                 raise
             again = f"make room, then `r1ray sample --resume {run_dir}`"
             raise DiskFull(f"there is no room left for the dataset in {run_dir}: {again}; the samples are whole") from e

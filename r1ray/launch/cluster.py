@@ -33,7 +33,11 @@ from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 
 STACKS_S = 30.0
-"""Deadline of a look at a process: a Ray worker starts for it."""
+"""Deadline of a look at all processes together: a Ray worker starts for each."""
+
+
+FETCH_S = 1.0
+"""To bring here what has been found, which is some kilobytes."""
 
 
 def check_reachable(address: str | None) -> None:
@@ -238,10 +242,11 @@ class Cluster:
         for name, place in places.items():
             there = NodeAffinitySchedulingStrategy(place["node"], soft=False)
             looks[name] = ray.remote(dump_stack).options(num_cpus=0, scheduling_strategy=there).remote(place["pid"])
+        answered, _ = ray.wait(list(looks.values()), num_returns=len(looks), timeout=STACKS_S) if looks else ([], [])
         found = {}
         for name, look in looks.items():
             try:
-                found[name] = ray.get(look, timeout=STACKS_S)
+                found[name] = ray.get(look, timeout=FETCH_S) if look in answered else f"no answer within {STACKS_S:g} s"
             except RayError as e:
                 found[name] = f"no answer from its node: {e}"
         return found

@@ -46,6 +46,7 @@ def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str], None],
         workers=config.rollout.workers,
         max_workers=config.rollout.max_workers,
         restart_budget=config.recovery.worker_restarts,
+        sync_misses=config.recovery.sync_misses,
         limits=health_limits(config),
         drain_s=config.deadlines.shutdown_s,
     )

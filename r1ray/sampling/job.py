@@ -7,7 +7,6 @@ The shards are all the state there is: what has one is done, whatever died, and 
 
 from __future__ import annotations
 
-import errno
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from r1ray.control.standing import StandingActors
 from r1ray.control.stop import Interrupted, Stop
 from r1ray.errors import ConfigError, DiskFull
 from r1ray.evaluation.answers import canonical_answer
+from r1ray.files import is_disk_full
 from r1ray.metrics import MetricsWriter
 from r1ray.rewards.answer import opening
 from r1ray.rewards.base import without_end_tokens
@@ -129,7 +129,7 @@ class SamplingJob:
         try:
             write_shard(self._parts.samples, part, rows)
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if is_disk_full(e):
                 raise DiskFull(f"no room for {part.file_name}: free space on its disk") from e
             raise
 

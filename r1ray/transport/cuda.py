@@ -6,9 +6,12 @@ publishes the handle of its bucket in the store (plain bytes and numbers, nothin
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import torch
@@ -17,6 +20,7 @@ from torch.distributed import Store
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
 
+T = TypeVar("T")
 _POLL_S = 0.001
 _WATCHDOG_S = 60.0
 
@@ -31,6 +35,7 @@ class CudaChannel:
         self._sent = 0
         self._device = torch.device("cuda", torch.cuda.current_device())
         self._group = self._nccl_group() if rendezvous.transport == "nccl" else None
+        self._formed = False  # whether that has its communicator
 
     def _nccl_group(self) -> Any:
         from torch.distributed import ProcessGroupNCCL
@@ -51,7 +56,8 @@ class CudaChannel:
         """As in `Channel`. Raises WeightSyncError at the bucket's deadline; an NCCL group is aborted, not waited for."""
         try:
             if self._group is not None:
-                self._await(self._group.broadcast(buffer, 0))
+                until = time.monotonic() + self._rendezvous.timeout_s
+                self._await(self._begin(self._group, buffer, until), until)
             elif self._rank == 0:
                 self._offer(buffer)
             else:
@@ -64,9 +70,22 @@ class CudaChannel:
                 f"{self._rendezvous.timeout_s:g} passed: {e}"
             ) from e
 
-    def _await(self, work: Any) -> None:
+    def _begin(self, group: Any, buffer: torch.Tensor, until: float) -> Any:
+        """Start a broadcast. The first one makes the communicator, for which NCCL waits for every member inside of the call."""
+        if self._formed:
+            return group.broadcast(buffer, 0)
+        stream = torch.cuda.current_stream(self._device)
+
+        def first() -> Any:
+            with torch.cuda.device(self._device), torch.cuda.stream(stream):  # both are a thread's own
+                return group.broadcast(buffer, 0)
+
+        work = within(until - time.monotonic(), first, "not every member came into the NCCL communicator in time")
+        self._formed = True
+        return work
+
+    def _await(self, work: Any, until: float) -> None:
         """Until the GPU is done with it. `wait` alone would only queue that behind the work, and return at once."""
-        until = time.monotonic() + self._rendezvous.timeout_s
         while not work.is_completed():
             if time.monotonic() >= until:
                 raise RuntimeError("the deadline has passed")
@@ -97,3 +116,20 @@ class CudaChannel:
         if self._group is not None:
             self._group.abort()
             self._group = None
+
+
+def within(timeout_s: float, call: Callable[[], T], otherwise: str) -> T:
+    """`call()`, made in a thread that is left behind where it takes longer. Raises RuntimeError(`otherwise`) then."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as e:  # raised again where the result is asked for
+            done.set_exception(e)
+
+    threading.Thread(target=run, name="within-deadline", daemon=True).start()
+    try:
+        return done.result(max(0.0, timeout_s))
+    except TimeoutError:
+        raise RuntimeError(otherwise) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,11 +32,23 @@ class Driver:
         self.seen = Observed(run)
         command = [sys.executable, "-m", "r1ray", "train", *map(str, arguments)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self._said: list[bytes] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as lines:
+            self._said.extend(lines)
+
+    def said(self) -> str:
+        """All that it has printed."""
+        return b"".join(self._said).decode()
 
     def wait_for(self, what: str, moment: Callable[[], bool]) -> None:
         until = time.monotonic() + MOMENT_S
         while not moment():
-            assert self.process.poll() is None, self.process.communicate()[0].decode()
+            assert self.process.poll() is None, self.said()
             assert time.monotonic() < until, f"waited {MOMENT_S:g} s for {what}: {self.seen.status()}"
             time.sleep(0.02)
 
@@ -43,7 +56,9 @@ class Driver:
         self.wait_for(f"{count} events {kind}", lambda: len(self.seen.events(kind)) >= count)
 
     def end(self, code: int, within_s: float = MOMENT_S) -> str:
-        text = self.process.communicate(timeout=within_s)[0].decode()
+        self.process.wait(within_s)
+        self._reader.join(within_s)
+        text = self.said()
         assert self.process.returncode == code, text
         return text
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -19,6 +20,7 @@ import pytest
 from benchmarks.chaos.campaign import verify
 from r1ray.ledger import LedgerReader
 from r1ray.metrics import read_metrics
+from r1ray.status import explain, look
 from tests.integration.test_run_in_trouble import CLEAN, Driver, model, start
 
 __all__ = ["model"]
@@ -121,6 +123,33 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(model: Path, small_disk:
     driver.wait_for("a status that says so", lambda: driver.seen.status()["state"] == "paused")
     filler.unlink()
     driver.wait_for_event("resumed")
+    after = len(read_metrics(run))
+    driver.wait_for("steps once there is room", lambda: len(read_metrics(run)) > after + 2)
+    driver.process.send_signal(signal.SIGTERM)
+    driver.end(0)
+    assert verify(run) == CLEAN
+
+
+def test_a_disk_without_any_room_pauses_a_run_that_cannot_even_write_so(model: Path, small_disk: Path) -> None:
+    run = small_disk / "run"
+    driver = start(run, model, "checkpoint.every_steps=100000", "recovery.stall_s=4", "recovery.stall_policy=abort")
+    driver.wait_for("a few steps", lambda: len(read_metrics(run)) > 2)
+    filler = small_disk / "filler"
+
+    def paused() -> bool:
+        top_up(filler, left=0)
+        return "\npaused: " in driver.said()
+
+    driver.wait_for("the run to pause", paused)
+    said = explain(look(run))
+    assert any("0 KiB of room are left on its disk" in line for line in said), said
+    began = time.monotonic()
+    driver.wait_for("longer than a stall", lambda: time.monotonic() > began + 6.0)
+    filler.unlink()
+    driver.wait_for_event("resumed")
+    (event,) = driver.seen.events("paused")
+    assert "no room left to write" in event["reason"]
+    assert not driver.seen.events("stalled")
     after = len(read_metrics(run))
     driver.wait_for("steps once there is room", lambda: len(read_metrics(run)) > after + 2)
     driver.process.send_signal(signal.SIGTERM)

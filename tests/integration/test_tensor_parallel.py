@@ -1,21 +1,29 @@
-"""A rollout worker of two processes, each with half of every layer, receives weights as one with a single process does."""
+"""A rollout worker of two processes, each with half of every layer: it receives weights as one with a single process does, and
+is replaced where one of them dies."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 import torch
 
-from actors.engine import CPU_ENVIRONMENT
-from learner.publish import WeightPublisher
+from actors.engine import CPU_ENVIRONMENT, Applied
+from actors.rollout import RolloutWorker
+from learner.publish import Sent, WeightPublisher
 from r1ray.config.schema import Config
+from r1ray.control.sync import WeightSync
+from r1ray.launch.cluster import RayRemote
+from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
 from tests.integration.models import random_model, write_model
 from tests.integration.test_weight_sync_exact import PROMPTS, SAMPLED, EngineHost, config_for, mismatch, specs_of
+from tests.unit.scripted import FakeRemote
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -33,12 +41,33 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
     return base, trained, dict(model.named_parameters())
 
 
-@pytest.fixture(scope="module")
-def host(ray_cluster: None, trained: Any) -> Iterator[Any]:
-    config = config_for(trained[0])
+def parallel(model: Path) -> Config:
+    config = config_for(model)
     config.rollout.engine.tensor_parallel_size = 2
     config.sync.digest = "wire"  # the read-back is for one shard
-    made = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    return config
+
+
+class WorkerHost(EngineHost):
+    """One that is made a rollout worker once the test has driven its engine by hand."""
+
+    def become_worker(self, config: Config) -> int:
+        """Returns its process id."""
+        services: Any = None  # without prompts it asks nobody for anything
+        self._worker = RolloutWorker(
+            config=config, worker_id="rollout-0", engine=self._engine, prompts=None, services=services
+        )
+        self._worker.start()
+        return os.getpid()
+
+    def receive_weights(self, *, group: tuple[Any, int], **arguments: Any) -> Applied:
+        return self._worker.receive_weights(group=(*group, "127.0.0.1"), **arguments)
+
+
+@pytest.fixture(scope="module")
+def host(ray_cluster: None, trained: Any) -> Iterator[Any]:
+    config = parallel(trained[0])
+    made = ray.remote(WorkerHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
     host = made.remote(config, str(trained[0]))
     yield host
     ray.kill(host)
@@ -59,3 +88,26 @@ def test_two_processes_of_a_worker_receive_and_serve_the_new_policy(host: Any, t
     worst = mismatch(weights, folder, spanning, version=5)
     print(f"\ntwo processes: largest |vLLM - learner| after the change {worst:.1e}")
     assert worst < 1e-4
+
+
+def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_next_sync(host: Any, trained: Any) -> None:
+    """Last in this module: the engine is finished."""
+    pid = ray.get(host.become_worker.remote(parallel(trained[0])), timeout=60)
+    children = [c for c in psutil.Process(pid).children(recursive=True) if "Worker_TP" in " ".join(c.cmdline())]
+    assert len(children) == 2
+    children[0].kill()
+    children[1].wait(60.0)  # vLLM ends the others, and the worker lives on
+    assert psutil.pid_exists(pid)
+    rendezvous = Rendezvous(transport="gloo", address="127.0.0.1", port=1, epoch=1, world_size=3, timeout_s=5.0)
+    learner = FakeRemote(
+        "learner-0",
+        open_epoch=lambda epoch, receivers: rendezvous,
+        weight_specs=lambda: specs_of(trained[2]),
+        publish=lambda version: Sent(digest="", seconds=0.0),
+    )
+    sync = WeightSync(Config().sync, processes=2, call_off=lambda rendezvous, reason: False, tick=lambda: None)
+    report = sync.publish([learner], {"rollout-0": RayRemote("rollout-0", host)}, 6)
+    print(f"\na worker without a process of its engine: {report.out}")
+    assert (report.synced, report.stale, set(report.out)) == ((), {}, {"rollout-0"})
+    # Which of the two depends on how far vLLM has come with ending itself.
+    assert report.out["rollout-0"].startswith(("RuntimeError in a weight sync", "AssertionError in a weight sync"))

@@ -20,7 +20,7 @@ from r1ray.control.health import HealthLimits
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
 from r1ray.control.stalls import Stalls
-from r1ray.control.standing import StandingActors
+from r1ray.control.standing import Budget, StandingActors
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.ledger.audit import audit
@@ -76,6 +76,7 @@ class World:
         )
         self.ledger = Ledger.create(self.folder.ledger, settings, run_id=identity.run_id)
         self.stop = Stop(self.config.deadlines.shutdown_s)
+        self.trouble: str | None = None  # of the queue, by its own word
         self.queue = FakeRemote("queue", **self._queue_methods())
         self.on_train: Callable[[int], None] = lambda step: None
         self.on_change: Callable[[str], None] = lambda method: None  # before and after a call that may write
@@ -92,7 +93,11 @@ class World:
 
         names = ("commit", "rollback", "next_incarnation", "publish", "payloads", "status", "release_all")
         methods = {name: self._told(name, getattr(self.ledger, name)) for name in names}
-        return {**methods, "take": take, "stop_leasing": lambda: None, "identity": lambda: {"pid": 1}}
+        return {**methods, "take": take, "stop_leasing": lambda: None, "identity": self.identity}
+
+    def identity(self) -> dict[str, Any]:
+        """What the queue says of itself."""
+        return {"pid": 1, "node": "n", "trouble": self.trouble}
 
     def _told(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -181,7 +186,7 @@ class World:
         config, recovery = self.config, self.config.recovery
         with MetricsWriter(self.folder.path, tensorboard=False) as writer:
             fleet = Fleet(
-                FleetSettings(workers=1, max_workers=4, restart_budget=2, limits=LIMITS, drain_s=1),
+                FleetSettings(workers=1, max_workers=4, restart_budget=2, sync_misses=3, limits=LIMITS, drain_s=1),
                 spawn=self._spawn,
                 release=lambda name: None,
                 on_event=writer.event,
@@ -192,7 +197,11 @@ class World:
                 queue=self.queue,
                 learners=lambda tick: LearnerGroup(config, spawn=self._learner, tick=tick),
                 fleet=fleet,
-                standing=StandingActors([], limits=LIMITS, on_event=writer.event),
+                standing=StandingActors(
+                    [(Budget(restarts=2, key="recovery.queue_restarts"), [self.queue])],
+                    limits=LIMITS,
+                    on_event=writer.event,
+                ),
                 stalls=Stalls(
                     recovery,
                     watchdog=Watchdog(recovery.stall_s),

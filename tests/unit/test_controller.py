@@ -268,6 +268,34 @@ def test_a_disk_that_stays_full_ends_the_run(make: Make, monkeypatch: pytest.Mon
     assert json.loads(world.folder.status.read_text())["state"] == "paused"
 
 
+def test_a_ledger_that_only_the_workers_cannot_write_pauses_the_run_too(make: Make) -> None:
+    """The controller's own question for a batch writes nothing where none is ready."""
+    world = make()
+    take, seen = world.queue.methods["take"], []
+
+    def full(step: int, wait_s: float) -> Any:
+        if step != 2 or "resumed" in world.kinds():
+            return take(step, wait_s)
+        world.trouble = None if "paused" in world.kinds() else "ledger.sqlite: no room left to write"
+        seen.append(json.loads(world.folder.status.read_text()))
+        return None
+
+    world.queue.methods["take"] = full
+    assert world.run()
+    (paused,) = [e for e in read_events(world.folder.path) if e["kind"] == "paused"]
+    assert "no room left to write; it goes on by itself" in paused["reason"]
+    assert any(s["state"] == "paused" and s["message"] == paused["reason"] for s in seen)
+    assert [k for k in world.kinds() if k in ("paused", "resumed")] == ["paused", "resumed"]
+
+
+def test_a_ledger_that_stays_full_for_the_workers_ends_the_run(make: Make) -> None:
+    world = make(recovery__outage_s=0.5)
+    world.queue.methods["take"] = lambda step, wait_s: None
+    world.trouble = "ledger.sqlite: no room left to write"
+    with pytest.raises(BudgetSpent, match=r"recovery.outage_s=0.5; the last time: .*no room left to write"):
+        world.run()
+
+
 def test_a_queue_that_restarts_is_asked_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
     world = make()

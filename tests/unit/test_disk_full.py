@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from learner.files import write_aside
 from r1ray.errors import DiskFull
-from r1ray.metrics import MetricsWriter, read_events, read_metrics
+from r1ray.files import is_disk_full
+from r1ray.metrics import MetricsWriter, _TensorBoard, read_events, read_metrics
 
 
 class SmallDisk:
     """A file on a disk with `room` bytes."""
 
-    def __init__(self, path: Path, room: int) -> None:
+    def __init__(self, path: Path, room: int, code: int) -> None:
         self._path = path
         self.room = room
+        self._code = code
 
     def write(self, data: bytearray) -> int:
         fits = bytes(data[: self.room])
         if not fits:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise OSError(self._code, os.strerror(self._code))
         with self._path.open("ab") as file:
             file.write(fits)
         self.room -= len(fits)
@@ -31,12 +35,13 @@ class SmallDisk:
     def close(self) -> None: ...
 
 
-def test_records_wait_for_room_and_none_is_torn_or_twice(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_records_wait_for_room_and_none_is_torn_or_twice(tmp_path: Path, code: int) -> None:
     with MetricsWriter(tmp_path, tensorboard=False, clock=lambda: 0.0) as writer:
         writer.event("started")
         lines = writer._files["events.jsonl"]
         lines._file.close()
-        disk = SmallDisk(tmp_path / "events.jsonl", room=10)  # not even one line
+        disk = SmallDisk(tmp_path / "events.jsonl", room=10, code=code)  # not even one line
         lines._file = disk  # type: ignore[assignment]
         writer.event("paused")
         writer.event("still paused")
@@ -52,6 +57,8 @@ def test_records_wait_for_room_and_none_is_torn_or_twice(tmp_path: Path) -> None
     "error",
     [
         OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("Error while serializing: I/O error: Disk quota exceeded (os error 122)"),
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
@@ -64,6 +71,42 @@ def test_a_folder_that_does_not_fit_leaves_nothing_and_says_so(tmp_path: Path, e
     with pytest.raises(DiskFull, match=r"step_000002.*free space"):
         save()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_points_for_tensorboard_wait_for_room(tmp_path: Path) -> None:
+    board = _TensorBoard(tmp_path)
+    opened, kept = [], []
+    room = False
+
+    class Writer:
+        def add_event(self, event: Any) -> None:
+            if not room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            kept.append(event.step)
+
+        def flush(self) -> None: ...
+
+        def close(self) -> None: ...
+
+    def reopen() -> Writer:
+        opened.append(Writer())
+        return opened[-1]
+
+    board.close()
+    board._open, board._writer = reopen, None
+    board.scalars(1, 0.0, {"reward": 1.0})
+    board.scalars(2, 0.0, {"reward": 1.0})
+    room = True
+    board.scalars(3, 0.0, {"reward": 1.0})
+    assert (kept, len(opened)) == ([1, 2, 3], 3)
+    board.close()
+
+
+def test_no_room_and_no_quota_count_as_full() -> None:
+    assert is_disk_full(OSError(errno.EDQUOT, "Disk quota exceeded"))
+    assert is_disk_full(OSError(errno.ENOSPC, "No space left on device"))
+    assert not is_disk_full(OSError(errno.EIO, "Input/output error"))
+    assert not is_disk_full(RuntimeError("out of memory"))
 
 
 def test_another_failure_of_a_folder_keeps_its_name(tmp_path: Path) -> None:

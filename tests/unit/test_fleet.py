@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ class World:
             workers=workers,
             max_workers=3,
             restart_budget=budget,
+            sync_misses=3,
             limits=HealthLimits(start_s=100.0, suspect_s=4.0, dead_s=10.0),
             drain_s=30.0,
         )
@@ -160,6 +162,74 @@ def test_left_out_of_a_sync_means_stale_until_a_whole_one() -> None:
     assert world.fleet.serving() == {}
     world.fleet.synced(("rollout-0",), 2)
     assert set(world.fleet.serving()) == {"rollout-0"}
+
+
+def test_a_worker_that_misses_too_many_syncs_in_a_row_is_replaced() -> None:
+    world = World(workers=1)
+    world.ready("rollout-0")
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    world.fleet.synced(("rollout-0",), 1)  # and what it missed before is forgiven
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    assert set(world.fleet.members) == {"rollout-0"}
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    world.fleet.tick()
+    assert set(world.fleet.members) == {"rollout-1"}
+    assert world.released == ["rollout-0"]
+    (lost,) = [fields for kind, fields in world.events if kind == "worker_lost"]
+    assert "recovery.sync_misses" in lost["reason"]
+    assert "cannot reach the store" in lost["reason"]
+
+
+def test_missed_syncs_spend_the_budget_of_restarts() -> None:
+    world = World(workers=1, budget=0)
+    world.ready("rollout-0")
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    world.fleet.missed("rollout-0", "cannot reach the store")
+    with pytest.raises(BudgetSpent, match=r"recovery.worker_restarts=0\).*cannot reach the store"):
+        world.fleet.missed("rollout-0", "cannot reach the store")
+
+
+def test_a_worker_that_missed_a_sync_is_not_at_once_synced_again_and_again() -> None:
+    world = World(workers=1)
+    world.ready("rollout-0")
+    world.fleet.missed("rollout-0", "peer died")
+    assert world.fleet.unsynced() == ["rollout-0"]
+    world.fleet.missed("rollout-0", "peer died")
+    assert world.fleet.unsynced() == []
+    assert set(world.fleet.alive()) == {"rollout-0"}  # the sync after a step has it again
+    world.now += 1.0
+    assert world.fleet.unsynced() == ["rollout-0"]
+
+
+def test_workers_that_die_again_and_again_are_replaced_ever_more_slowly() -> None:
+    world = World(workers=1, budget=9)
+    starts = [0.0]
+    while len(starts) < 7:
+        if world.fleet.members:
+            world.fleet.lost(next(iter(world.fleet.members)), "no memory on the GPU")
+        world.after(0.25)
+        if world.fleet.members:
+            starts.append(world.now)
+    assert [later - earlier for earlier, later in pairwise(starts)] == [0.25, 0.25, 1.0, 2.0, 4.0, 8.0]
+    (name,) = world.fleet.members
+    world.ready(name)
+    world.stats[name]["tokens"] = 5.0
+    world.after(1.0)
+    world.after(0.25)
+    world.fleet.lost(name, "killed")
+    world.fleet.tick()
+    assert len(world.fleet.members) == 1  # it had generated something
+
+
+def test_workers_that_die_together_are_replaced_together() -> None:
+    world = World(workers=3, budget=9)
+    for round_ in range(3):
+        for name in list(world.fleet.members):
+            world.fleet.lost(name, "its node is gone")
+        world.after(60.0)
+        assert len(world.fleet.members) == 3, round_
 
 
 def test_scaling_stays_within_its_bounds() -> None:

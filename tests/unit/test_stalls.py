@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 from typing import Any
 
@@ -86,17 +87,27 @@ class World:
         )
         member = SimpleNamespace(place={"pid": 1, "node": "n"})
         self.progress: Any = SimpleNamespace(
-            stage=stage, step=4, marks=lambda fleet: (1.0,), explain=lambda fleet: ["Waiting for rollouts of step 4."]
+            stage=stage,
+            step=4,
+            pausing=False,
+            marks=lambda fleet: (1.0,),
+            explain=lambda fleet: ["Waiting for rollouts of step 4."],
         )
         self.fleet: Any = SimpleNamespace(
             members={"rollout-0": member, "rollout-1": member}, lost=lambda name, reason: self.lost.append(name)
         )
+        self.restarted: list[str] = []
+        self.standing: Any = SimpleNamespace(
+            places={"queue": {"pid": 3, "node": "n"}, "reward-0": {"pid": 4, "node": "n"}},
+            restart=self.restarted.append,
+        )
         self.learners: Any = SimpleNamespace(places={"learner-0": {"pid": 2, "node": "n"}}, kill=kill)
-        self.stalls.tick(self.progress, self.fleet, self.learners)
+        self.look()
         clock.now = 11
+        self.clock = clock
 
     def look(self) -> None:
-        self.stalls.tick(self.progress, self.fleet, self.learners)
+        self.stalls.tick(self.progress, self.fleet, self.standing, self.learners)
 
 
 def test_the_diagnosis_names_the_stage_and_shows_the_stacks(tmp_path: Any) -> None:
@@ -114,8 +125,8 @@ def test_the_diagnosis_names_the_stage_and_shows_the_stacks(tmp_path: Any) -> No
 @pytest.mark.parametrize(
     ("stage", "looked_at", "lost", "learner_killed"),
     [
-        (Stage.BATCH, ["rollout-0", "rollout-1"], ["rollout-0", "rollout-1"], False),
-        (Stage.EVALUATION, ["rollout-0", "rollout-1"], ["rollout-0", "rollout-1"], False),
+        (Stage.BATCH, ["queue", "reward-0", "rollout-0", "rollout-1"], ["rollout-0", "rollout-1"], False),
+        (Stage.EVALUATION, ["queue", "reward-0", "rollout-0", "rollout-1"], ["rollout-0", "rollout-1"], False),
         (Stage.STEP, ["learner-0"], [], True),
         (Stage.SYNC, ["learner-0", "rollout-0", "rollout-1"], [], True),
     ],
@@ -126,6 +137,38 @@ def test_a_restart_ends_those_who_are_waited_for(
     world = World(tmp_path, "restart", stage)
     world.look()
     assert (world.looked_at, world.lost, world.learner_killed) == (looked_at, lost, learner_killed)
+    # A reward worker whose scoring hangs answers health questions all the same.
+    assert world.restarted == ([] if learner_killed else ["nothing moved for 11 s (recovery.stall_policy=restart)"])
+
+
+def test_a_run_that_pauses_is_not_stalled(tmp_path: Any) -> None:
+    world = World(tmp_path, "abort", Stage.BATCH)
+    world.progress.pausing = True
+    world.look()
+    assert world.events == []
+    world.progress.pausing = False
+    world.clock.now = 20
+    world.look()  # the time begins with the end of the pause
+    assert world.events == []
+    world.clock.now = 21
+    with pytest.raises(BudgetSpent):
+        world.look()
+
+
+def test_a_diagnosis_that_cannot_be_written_does_not_end_the_run(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Any, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("r1ray.control.stalls.write_atomic", full)
+    world = World(tmp_path, "restart", Stage.BATCH)
+    world.look()
+    ((kind, fields),) = world.events
+    assert kind == "stalled"
+    assert "stall-000004.txt: [Errno 28] No space left" in fields["unwritten"]
+    assert "in wait() of reward-0" in fields["text"]
+    assert world.lost == ["rollout-0", "rollout-1"]
 
 
 def test_workers_that_start_have_a_deadline_of_their_own(tmp_path: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ class World:
     def __init__(self, restarts: int = 2) -> None:
         self.now = 0.0
         self.pid = 1
+        self.trouble: str | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.killed = 0
-        self.queue = FakeRemote("queue", identity=lambda: {"pid": self.pid})
+        self.queue = FakeRemote("queue", identity=lambda: {"pid": self.pid, "node": "n", "trouble": self.trouble})
         self.queue.kill = self._kill  # type: ignore[method-assign]
         self.standing = StandingActors(
             [(Budget(restarts=restarts, key="recovery.queue_restarts"), [self.queue])],
@@ -83,3 +85,55 @@ def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
     world.pid = 6
     with pytest.raises(BudgetSpent, match=r"recovery.queue_restarts=2"):
         world.after(1.5)
+
+
+def test_where_each_is_and_what_keeps_it_from_its_work_are_known() -> None:
+    world = World()
+    assert world.standing.places == {"queue": {"pid": 1, "node": "n"}}
+    assert world.standing.trouble is None
+    world.trouble = "no room left to write"
+    world.after(1.5)
+    assert world.standing.trouble == "queue: no room left to write"
+    world.pid, world.trouble = 2, None
+    world.after(1.5)
+    assert world.standing.trouble is None
+
+
+def test_a_restart_ends_those_that_answer_and_is_counted() -> None:
+    world = World(restarts=1)
+    world.standing.restart("nothing moved for 60 s")
+    assert world.killed == 1
+    assert world.standing.states() == {"queue": ("starting", None)}
+    world.standing.restart("nothing moved for 60 s")  # it starts already
+    assert world.killed == 1
+    world.pid = 2
+    world.after(0)
+    assert world.standing.states() == {"queue": ("healthy", 2)}
+    with pytest.raises(BudgetSpent, match=r"recovery.queue_restarts=1\).*queue: nothing moved"):
+        world.standing.restart("nothing moved for 60 s")
+
+
+def test_one_that_dies_again_and_again_is_started_ever_more_slowly() -> None:
+    world = World(restarts=20)
+    world.queue.dead = True
+    died: list[float] = []
+    while len(died) < 20:
+        world.after(0.25)
+        died += [world.now] * (world.killed - len(died))
+    pauses = [later - earlier for earlier, later in pairwise(died)]
+    assert pauses[:5] == [0.25, 1.0, 2.0, 4.0, 8.0]
+    assert max(pauses) == 60.0
+    assert died[-1] > 600.0  # recovery.outage_s, within recovery.queue_restarts=20
+
+
+def test_a_step_lets_the_next_death_be_repaired_at_once() -> None:
+    world = World(restarts=20)
+    world.queue.dead = True
+    while world.killed < 5:
+        world.after(0.25)
+    world.queue.dead = False
+    world.after(60.0)
+    world.standing.succeeded()
+    world.queue.dead = True
+    world.after(1.5)
+    assert world.killed == 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,6 +70,20 @@ def test_the_blocked_stage_the_sync_and_the_workers_that_do_not_serve(folder: Ru
 def test_a_living_driver_that_says_nothing(folder: RunFolder) -> None:
     told(folder)
     assert "has said nothing for 1m 30s" in why(folder, age_s=90)
+
+
+def test_a_full_disk_is_seen_where_the_driver_cannot_write_that(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(folder)
+    assert "room" not in why(folder)
+    monkeypatch.setattr("r1ray.status.shutil.disk_usage", lambda path: SimpleNamespace(free=4096))
+    assert "4 KiB of room are left on its disk: free space there, the run goes on by itself" in why(folder, age_s=90)
+
+
+def test_a_pause_says_for_what(folder: RunFolder) -> None:
+    told(folder, state="paused", message="the ledger to commit: no room left")
+    assert "paused: the ledger to commit: no room left" in why(folder)
 
 
 def test_a_driver_that_is_gone_without_a_word(folder: RunFolder) -> None:

@@ -10,7 +10,7 @@ from actors.engine import Applied
 from learner.publish import Sent
 from r1ray.config.schema import SyncConfig
 from r1ray.control.sync import WeightSync
-from r1ray.errors import ProcessDied, ServedWeightsDiffer, WeightSyncError
+from r1ray.errors import InfrastructureError, ProcessDied, ServedWeightsDiffer, WeightSyncError
 from tests.unit.scripted import FakeRemote
 
 
@@ -136,6 +136,42 @@ def test_served_weights_that_differ_take_a_worker_out(sync: WeightSync) -> None:
 
     a.methods["receive_weights"] = differ
     assert set(sync.publish([learner()], {"a": a}, 1).out) == {"a"}
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("Executor failed."), InfrastructureError("b has failed: Executor failed."), KeyError("wq")]
+)
+def test_what_is_no_failure_of_the_transfer_takes_a_worker_out(sync: WeightSync, error: Exception) -> None:
+    rank, a, b = learner(), worker("a"), worker("b")
+
+    def fail(**_: Any) -> Applied:
+        raise error
+
+    b.methods["receive_weights"] = fail
+    report = sync.publish([rank], {"a": a, "b": b}, 1)
+    assert (report.synced, report.stale, set(report.out)) == (("a",), {}, {"b"})
+    assert type(error).__name__ in report.out["b"]
+
+
+def test_a_worker_that_fails_every_group_does_not_hold_up_the_others() -> None:
+    rank, a, b = learner(), worker("a"), worker("b")
+    rank.hold.add("publish")  # until the meeting is called off: b fails while the others wait for it
+    called_off: list[str] = []
+
+    def unreachable(**_: Any) -> Applied:
+        raise WeightSyncError("cannot reach the store")
+
+    def call_off(rendezvous: Any, reason: str) -> None:
+        called_off.append(reason)
+        rank.pending[-1].set_exception(WeightSyncError(reason))
+        if len(called_off) == 2:
+            rank.hold.clear()
+
+    b.methods["receive_weights"] = unreachable
+    report = made(deadline_s=60.0, call_off=call_off).publish([rank], {"a": a, "b": b}, 1)
+    assert called_off == ["b: cannot reach the store"] * 2
+    assert (report.synced, set(report.stale), report.out) == (("a",), {"b"}, {})
+    assert group_of(a) == (("rendezvous", 3, 1), 1)
 
 
 def test_a_transfer_the_learner_did_not_finish_counts_for_nobody(sync: WeightSync) -> None:
