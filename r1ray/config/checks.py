@@ -191,6 +191,9 @@ def _conversations(config: Config) -> Iterator[Problem]:
         yield problem(
             config, "data.train", "no source of conversations", "e.g. [{name: chats, kind: jsonl, path: ...}]"
         )
+    if config.data.decontaminate:
+        message = "compares prompts of RL and of sampling; conversations are trained on as they are"
+        yield problem(config, "data.decontaminate", message, "false, and true where these were sampled")
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"

@@ -92,6 +92,7 @@ class Call:
         "verify"  # program: on the lane of model-written code, with `sandbox` and `limit_s` as further arguments
     )
     memory_bytes: int | None = 2 << 30  # address space of the process; None: not limited
+    limit_s: float = 0.0  # seconds that it may take where that is more than reward_worker.timeout_s
     extra_s: float = 0.0  # for functions that keep the limit themselves: what the pool grants beyond it
     then: Callable[[float], float] | None = None  # applied to the value, in the process of the caller
 

@@ -34,14 +34,15 @@ class CodeVerifier(Reward):
         "auto"  # auto: of the record, else the fence, else Python
     )
     partial: bool = False
-    test_timeout_s: float = 5.0
+    test_timeout_s: float = 5.0  # of one test
+    suite_timeout_s: float = 60.0  # of all tests of a program, however many; fewer than fill it get less
     memory_mib: int = 512
 
     def __post_init__(self) -> None:
-        if self.test_timeout_s <= 0 or self.memory_mib < 64:
+        if self.test_timeout_s <= 0 or self.suite_timeout_s < self.test_timeout_s or self.memory_mib < 64:
             raise ConfigError(
-                f"accuracy/code: test_timeout_s = {self.test_timeout_s} must be above 0, "
-                f"memory_mib = {self.memory_mib} at least 64"
+                f"accuracy/code: test_timeout_s = {self.test_timeout_s} must be above 0, suite_timeout_s = "
+                f"{self.suite_timeout_s} at least as much, memory_mib = {self.memory_mib} at least 64"
             )
 
     def __call__(self, sample: Sample) -> float | Call:
@@ -63,6 +64,7 @@ class CodeVerifier(Reward):
             },
             lane="program",
             memory_bytes=None,
+            limit_s=min(self.suite_timeout_s, number_of_tests(tests) * self.test_timeout_s),
             extra_s=_EXTRA_S,
         )
 
@@ -110,6 +112,11 @@ def code_tests(record: Any) -> dict[str, Any]:
     if not (tests["cases"] if tests["kind"] == "stdio" else tests["asserts"] or tests["calls"]):
         raise DataError("there are no tests on record")
     return tests
+
+
+def number_of_tests(tests: Mapping[str, Any]) -> int:
+    """Of tests in a form of `code_tests`."""
+    return len(tests["cases"]) if tests["kind"] == "stdio" else len(tests["asserts"]) + len(tests["calls"])
 
 
 def _tests(record: Any) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def judge(
 ) -> tuple[float, str | None]:
     """The share of tests that pass (`partial`), or 1.0 where all do; and which failed first, and why.
 
-    `tests` is what `code.CodeTests` describes. Time-outs of the program are failed tests; `limit_s` seconds hold all of them.
+    `tests` is what `code.CodeTests` describes. Time-outs of the program are failed tests: each may take `test_timeout_s`
+    seconds, and all together `limit_s`.
     Raises DataError where a test cannot be run at all.
     """
     box = Sandbox(sandbox)
@@ -181,7 +182,8 @@ def _by_calls(box: Sandbox, code: str, tests: dict[str, Any], limits: Limits, de
         running = [box.start(side, limits, stack) for side in sides]
         ours.close()
         theirs.close()
-        supervise(running, max(0.1, deadline - time.monotonic()) + _GRACE_S)
+        # The judge tells of each test, and only it can: its silence is a test that takes too long.
+        supervise(running, max(0.1, deadline - time.monotonic()) + _GRACE_S, quiet_s=limits.wall_s + _GRACE_S)
         judged, candidate = (one.outcome for one in running)
     total = len(tests["asserts"]) + len(tests["calls"])
     reports = [json.loads(line) for line in judged.stdout.splitlines() if line.endswith(b"}")]

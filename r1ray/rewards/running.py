@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import signal
@@ -149,18 +150,22 @@ class Running:
             self.kill("memory")
 
 
-def supervise(running: Sequence[Running], wall_s: float) -> None:
+def supervise(running: Sequence[Running], wall_s: float, quiet_s: float = math.inf) -> None:
     """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them all.
 
-    What a killed program had written is in its outcome still.
+    So it does where the first has printed nothing for `quiet_s` seconds. What a killed program had written is in its outcome
+    still.
     """
     deadline = time.monotonic() + wall_s
     next_look = time.monotonic() + _LOOK_S
+    printed, heard = 0, time.monotonic()
     with selectors.DefaultSelector() as selector:
         for one in running:
             one.register(selector)
-        while not running[0].done and (now := time.monotonic()) < deadline:
+        while not running[0].done and (now := time.monotonic()) < min(deadline, heard + quiet_s):
             _serve(selector, min(deadline, next_look) - now)
+            if len(running[0].output["stdout"]) > printed:
+                printed, heard = len(running[0].output["stdout"]), time.monotonic()
             if time.monotonic() >= next_look:
                 for one in running:
                     one.check_memory()

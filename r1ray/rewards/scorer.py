@@ -163,12 +163,13 @@ class Scorer:
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
     def _call(self, call: Call) -> _Outcome:
+        limit_s = max(self._timeout_s, call.limit_s)
         if call.lane == "program":
-            call = replace(call, args={**call.args, "sandbox": self._sandbox.kind, "limit_s": self._timeout_s})
+            call = replace(call, args={**call.args, "sandbox": self._sandbox.kind, "limit_s": limit_s})
         began = time.perf_counter()
         outcome: Judgement | DataError | InfrastructureError
         try:
-            outcome = self._pool.call(call, self._timeout_s)
+            outcome = self._pool.call(call, limit_s)
             if call.then is not None:
                 outcome = replace(outcome, value=call.then(outcome.value))
         except (DataError, InfrastructureError) as e:

@@ -177,6 +177,13 @@ def test_what_is_near_an_impossible_combination_is_allowed() -> None:
         load_config(["tiny"], overrides)
 
 
+def test_conversations_are_not_compared_with_benchmarks_and_nobody_is_told_they_were() -> None:
+    chats = "data.train=[{name: chats, kind: jsonl, path: a.jsonl}]"
+    load_config([], ["model.path=m", "data.evaluation=[]", chats], use="sft")
+    with pytest.raises(ConfigError, match="conversations are trained on as they are"):
+        load_config([], ["model.path=m", "data.decontaminate=true", chats], use="sft")
+
+
 class TestSurroundings:
     @pytest.fixture
     def config(self, tmp_path: Path) -> Config:

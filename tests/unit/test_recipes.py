@@ -180,6 +180,18 @@ def test_training_has_accuracy_and_consensus_over_steps(name: str, size: str) ->
                 assert (evaluation.temperature, evaluation.top_p) == (0.6, 0.95)
 
 
+def test_the_quotas_of_the_paper_can_be_reached() -> None:
+    config, rows = (
+        config_of("r1", "paper", "rejection"),
+        {"maths": 26_000, "code": 17_000, "stem": 22_000, "logic": 15_000},
+    )
+    for source in config.data.train:
+        samples = min(rows[source.name], source.limit or rows[source.name]) * config.rollout.group_size
+        assert config.curation.quotas[source.name] < 0.3 * samples, (
+            source.name
+        )  # beside what is wrong, mixed, long or alike
+
+
 def test_a_step_of_the_paper_is_a_minibatch_here() -> None:
     config = next(task.config for task in tasks("r1", "paper") if task.name == "r1_zero")
     assert config is not None
