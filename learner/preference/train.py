@@ -98,9 +98,7 @@ class RewardModelRank:
             rank=self._rank, world_size=settings.ranks, address=address, port=port, timeout_s=COLLECTIVE_S
         )
         with named_failures("setup of the reward model"):
-            self._engine = Engine(
-                module.to(device), model=model, learner=self._learner, device=device, world_size=settings.ranks
-            )
+            self._engine = Engine(module, model=model, learner=self._learner, device=device, world_size=settings.ranks)
         return {"steps": self._steps}
 
     def train_step(self) -> float:

@@ -205,6 +205,14 @@ class TestSurroundings:
         config.model.path = "models/nowhere"
         assert "hf download" in self.found(config)["model.path"].message
 
+    def test_quantized_weights_are_not_trained_but_may_be_sampled_from(self, config: Config, tmp_path: Path) -> None:
+        model = write_model(tmp_path / "fp8", quantization_config={"quant_method": "fp8"})
+        config.model.path = str(model)
+        problem = self.found(config)["model.path"]
+        assert "quantized (fp8)" in problem.message
+        assert "bfloat16" in problem.fix
+        assert check_surroundings(config, CPU_ONLY, "eval") == []
+
     def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
         config.model.max_length = 257
         assert "max_position_embeddings = 256" in self.found(config)["model.max_length"].message
