@@ -89,7 +89,13 @@ class RewardModelRank:
         self._per_epoch = math.ceil(len(self._train) / settings.batch_size)
         self._steps = self._per_epoch * settings.epochs
         pad = getattr(tokenizer, "pad_token_id", None)
-        model = ModelConfig(path=str(self._base), dtype=settings.dtype, max_length=settings.max_length)
+        # A model that must be divided has no memory for its activations either.
+        model = ModelConfig(
+            path=str(self._base),
+            dtype=settings.dtype,
+            max_length=settings.max_length,
+            activation_checkpointing=settings.zero_stage == 3,
+        )
         module = load_base(model, tokenizer.eos_token_id if pad is None else pad, settings.seed)
         self._learner = LearnerConfig(
             ranks=settings.ranks, zero_stage=settings.zero_stage, optimizer=OptimizerConfig(lr=settings.lr)

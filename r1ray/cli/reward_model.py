@@ -49,6 +49,15 @@ def train(
     ranks: Annotated[int, typer.Option(min=1, help="Processes that train together, one device each.")] = 1,
     zero_stage: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage: what is divided over the ranks.")] = 0,
     num_gpus: Annotated[float | None, typer.Option(min=0, help="Of each rank; 1 where there are GPUs.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster to join, auto or host:port; a local one unless given.")
+    ] = None,
+    deadline_s: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds for the start, a step, the report and the writing; as in docs/configuration.md."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the new head, the order and what is held out.")] = 0,
 ) -> None:
     """Train a reward model and print its report: held-out accuracy, and how much of the score is length."""
@@ -66,7 +75,7 @@ def train(
     from rich.progress import Progress
 
     from learner.preference.train import Settings
-    from r1ray.launch.reward_model import train_reward_model
+    from r1ray.launch.reward_model import placement, train_reward_model
     from r1ray.machine import this_machine
 
     settings = Settings(
@@ -91,5 +100,12 @@ def train(
         def show(done: int, total: int, loss: float) -> None:
             bar.update(task, completed=done, total=total, description=f"training (loss {loss:.3f})")
 
-        report = train_reward_model(data, base=model, out=out, settings=settings, num_gpus=gpus, progress=show)
+        report = train_reward_model(
+            data,
+            base=model,
+            out=out,
+            settings=settings,
+            config=placement(ranks, gpus, ray_address, deadline_s),
+            progress=show,
+        )
     print_json(report)

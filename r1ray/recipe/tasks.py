@@ -128,7 +128,7 @@ def _task(recipe: Recipe, stage: Stage, references: References, config: Config |
         reads=reads,
         meaning={
             "command": " ".join(kind.command),
-            "options": dict(stage.options),
+            "options": {key: value for key, value in stage.options.items() if key not in kind.placing},
             "config": _meaning(config, kind) if config else {"seed": recipe.seed},
         },
     )

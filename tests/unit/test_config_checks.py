@@ -165,6 +165,21 @@ def test_impossible_values_and_combinations_are_refused(overrides: list[str], ke
     assert reason in about[0]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "devices", "refused"), [(8, ["auto", "auto"], True), (2, ["cuda:0", "cuda:1"], False)]
+)
+def test_gpus_that_no_reward_model_would_use_are_refused(gpus: int, devices: list[str], refused: bool) -> None:
+    models = ", ".join(
+        f"{{name: model/{i}, params: {{path: m, device: '{device}'}}}}" for i, device in enumerate(devices)
+    )
+    overrides = [f"reward_worker.num_gpus={gpus}", f"rewards=[{models}]", "reward_worker.timeout_s=5"]
+    if not refused:
+        load_config(["tiny"], overrides)
+        return
+    with pytest.raises(ConfigError, match=r"reserves 8 GPUs for each reward worker, of which its reward models use 1"):
+        load_config(["tiny"], overrides)
+
+
 def test_what_is_near_an_impossible_combination_is_allowed() -> None:
     for overrides in (
         ["rollout.top_p=0.9", "algorithm.importance=decoupled"],

@@ -77,6 +77,15 @@ def test_commands_are_those_one_would_type() -> None:
     assert evaluation[evaluation.index("--benchmarks") + 1] == "bus"
 
 
+def test_where_a_reward_model_is_trained_makes_it_no_other_stage() -> None:
+    there = "{ranks: 8, zero_stage: 3, num_gpus: 1.0, ray_address: auto, deadline_s: 7200}"
+    placed, plain = tasks(RECIPE, overlay(f"stages: {{helpful: {{options: {there}}}}}"))["helpful"], tasks()["helpful"]
+    words = placed.command(resume=False)
+    for option, value in (("ranks", "8"), ("zero-stage", "3"), ("num-gpus", "1.0"), ("ray-address", "auto")):
+        assert words[words.index(f"--{option}") + 1] == value
+    assert placed.meaning == plain.meaning
+
+
 def test_a_later_file_wins_and_within_one_the_stage_does() -> None:
     size = overlay(
         """
