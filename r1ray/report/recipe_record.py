@@ -81,6 +81,7 @@ class RecipeRecord:
     seed: int | None
     files: tuple[str, ...]  # the recipe and its overlays
     stages: tuple[StageRecord, ...]  # in their order
+    claims: tuple[Row, ...]  # what its policies are to reach; see r1ray.recipe.claims
     main: str | None  # the policy that the recipe came to; None: none is finished, or several stand side by side
     line: frozenset[
         str
@@ -158,6 +159,7 @@ def load_recipe(folder: Path) -> RecipeRecord:
         seed=raw.get("seed"),
         files=tuple(Path(file).name for file in raw.get("files", ())),
         stages=tuple(_stage(folder / name, stage) for name, stage in by_name.items()),
+        claims=tuple(raw.get("claims", ())),
         main=main,
         line=frozenset(line),
     )
