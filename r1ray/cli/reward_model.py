@@ -57,15 +57,16 @@ def train(
         str | None, typer.Option(help="Ray cluster to join, auto or host:port; a local one unless given.")
     ] = None,
     deadline_s: Annotated[
-        float | None,
-        typer.Option(
-            min=1, help="Seconds for the start, a step, the report and the writing; as in docs/configuration.md."
-        ),
+        float | None, typer.Option(min=1, help="Seconds for the start, a step, the report, the writing; see deadlines.")
     ] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(min=1, help="Save every so many steps, 20 unless given.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint beside --out.")] = False,
     seed: Annotated[int, typer.Option(help="Of the new head, the order and what is held out.")] = 0,
 ) -> None:
     """Train a reward model and print its report: held-out accuracy, and how much of the score is length."""
-    part = _checked(kind, judge, dtype, model, out)
+    part = _checked(kind, judge, dtype, model, None if resume else out)
 
     from learner.preference.train import Settings
     from r1ray.launch.reward_model import placement, train_reward_model
@@ -86,14 +87,19 @@ def train(
         zero_stage=zero_stage,
     )
     gpus = float(this_machine().gpus > 0) if num_gpus is None else num_gpus
-    config = placement(ranks, gpus, ray_address, deadline_s)
+    config = placement(ranks, gpus, ray_address, deadline_s, checkpoint_steps)
     with _shown() as show:
-        report = train_reward_model(data, base=model, out=out, settings=settings, config=config, progress=show)
+        report = train_reward_model(
+            data, base=model, out=out, settings=settings, config=config, resume=resume, progress=show
+        )
     print_json(report)
 
 
-def _checked(kind: _Kind, judge: str | None, dtype: str, model: Path, out: Path) -> Part:
-    """What is judged. Raises ConfigError for options that cannot be, before anything heavy is loaded."""
+def _checked(kind: _Kind, judge: str | None, dtype: str, model: Path, new: Path | None) -> Part:
+    """What is judged. Raises ConfigError for options that cannot be, before anything heavy is loaded.
+
+    `new` is a folder that must not be there yet.
+    """
     part = judge or ("summary" if kind is _Kind.pairwise else "response")
     if part not in ("summary", "response"):
         raise ConfigError(f"--judge {judge} is unknown: summary or response")
@@ -101,8 +107,8 @@ def _checked(kind: _Kind, judge: str | None, dtype: str, model: Path, out: Path)
         raise ConfigError(f"--dtype {dtype} is unknown: float32 or bfloat16")
     if not (model / "config.json").is_file():
         raise ConfigError(f"--model {model} is no model folder: it has no config.json")
-    if out.exists():
-        raise ConfigError(f"--out {out} exists already: give a new folder")
+    if new is not None and new.exists():
+        raise ConfigError(f"--out {new} exists already: give a new folder")
     return "summary" if part == "summary" else "response"
 
 

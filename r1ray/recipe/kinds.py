@@ -26,6 +26,7 @@ class Kind:
     gives: Literal["model", "data", "results"]
     policy: bool = False  # whether its model is one to evaluate
     resumes: bool = False  # whether a killed stage goes on inside
+    mark: str = "run.json"  # within the folder of the stage: where it is, there is something to go on with
 
 
 _RL = ("run", "model", "data", "rewards", "rollout", "reward_worker", "queue", "algorithm", "learner", "evaluation")
@@ -61,6 +62,7 @@ _REWARD_MODEL_PLACING: dict[str, Value] = {
     "num_gpus": "number",
     "ray_address": "text",
     "deadline_s": "number",
+    "checkpoint_steps": "whole",
 }
 
 KINDS: dict[str, Kind] = {
@@ -121,6 +123,8 @@ KINDS: dict[str, Kind] = {
             needed=("data", "model", "kind"),
             output="model",
             gives="model",
+            resumes=True,
+            mark="model.checkpoints/training.json",
         ),
         Kind(
             name="eval",

@@ -68,6 +68,7 @@ class Task:
             return [*words, str(self.output), *flags(self.options), "--seed", str(self.seed)]
         if self.kind.name == "reward_model":
             rest = [*flags(self.options, "data"), "--out", str(self.output), "--seed", str(self.seed)]
+            rest += ["--resume"] if resume else []
             return [*words, self.options["data"], *rest]
         if resume:
             return [*words, "--resume", str(self.folder), str(self.config_file)]

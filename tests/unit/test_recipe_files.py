@@ -72,6 +72,7 @@ def test_commands_are_those_one_would_type() -> None:
     assert found["zero"].command(resume=True) == ["train", "--resume", "out/zero", "out/stages/zero.yaml"]
     helpful = ["reward-model", "train", "pairs.jsonl", "--model", "out/base/model", "--kind", "pairwise"]
     assert found["helpful"].command(resume=False) == [*helpful, "--out", "out/helpful/model", "--seed", "3"]
+    assert found["helpful"].command(resume=True) == [*found["helpful"].command(resume=False), "--resume"]
     evaluation = found["eval_zero"].command(resume=False)
     assert evaluation[:2] == ["eval", "out/zero/final"]
     assert evaluation[evaluation.index("--benchmarks") + 1] == "bus"
