@@ -1,7 +1,7 @@
 # make            what there is
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
-# make recipe     all stages of R1 with the embedded models, and their report; started again it goes on
+# make recipe     all stages of R1 with the embedded models, their report, and whether they reach what R1 claims; started again it goes on
 # make test       everything that CI runs
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
@@ -61,6 +61,7 @@ run: install
 recipe: install
 	$(BIN)/r1ray recipe conf/recipes/r1.yaml --model-overlay conf/recipes/r1.tiny.yaml
 	$(BIN)/r1ray report runs/r1-tiny
+	$(BIN)/r1ray verify runs/r1-tiny
 
 # The sandbox for code that models write; its tests say so where it is missing.
 .venv/sandbox: | install

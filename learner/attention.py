@@ -4,7 +4,7 @@
     CUDA, half     torch.nn.attention.varlen, which takes the packed row as it is (or flash_attention_2 where installed)
 
 Right padding is exact: a causal query never sees the padded keys, which come after it, and padded queries are thrown away.
-Shapes: N packed tokens, S sequences, H query heads, K key/value heads, D head size, B x L one padded block.
+Shapes: N packed tokens, S sequences, H query heads, K key/value heads, D head size (E of values), B x L one padded block.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ def packed_attention(
     sliding_window: int | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: query [1, H, N, D], key and value [1, K, N, D] -> [1, N, H, D].
+    """transformers' attention interface: query [1, H, N, D], key [1, K, N, D], value [1, K, N, E] -> [1, N, H, E].
+
+    The kernels want E = D, which multi-head latent attention does not have: the shorter ones are lengthened by zeros, which
+    change neither a score nor a value. Without `scaling` scores are divided by the root of D.
 
     Raises ConfigError for attention that it cannot do exactly: windows shorter than a sequence, soft caps, sinks, dropout.
     """
@@ -104,15 +107,15 @@ def packed_attention(
         raise ConfigError(
             f"packed attention cannot do {extra or 'dropout or masks'}: set model.attention=flash_attention_2"
         )
-    query_NHD, key_NKD, value_NKD = (x[0].transpose(0, 1) for x in (query, key, value))
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        return _varlen(query_NHD, key_NKD, value_NKD, layout, scaling)[None], None
-    return _padded(query_NHD, key_NKD, value_NKD, layout, scaling)[None], None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    wide = max(query.shape[-1], value.shape[-1])
+    query_NHD, key_NKD, value_NKD = (F.pad(x[0].transpose(0, 1), (0, wide - x.shape[-1])) for x in (query, key, value))
+    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
+    out_NHD = (_varlen if half else _padded)(query_NHD, key_NKD, value_NKD, layout, scale)
+    return out_NHD[None, ..., : value.shape[-1]], None
 
 
-def _padded(
-    query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scaling: float | None
-) -> Tensor:
+def _padded(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scale: float) -> Tensor:
     gqa = query_NHD.shape[1] != key_NKD.shape[1]
     outputs = []
     for index_BL in layout.blocks:
@@ -121,14 +124,12 @@ def _padded(
             x.index_select(0, rows).view(*index_BL.shape, *x.shape[1:]).transpose(1, 2)
             for x in (query_NHD, key_NKD, value_NKD)
         )
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=gqa)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
         outputs.append(out.transpose(1, 2).reshape(len(rows), *query_NHD.shape[1:]))
     return torch.cat(outputs).index_select(0, layout.positions_N)
 
 
-def _varlen(
-    query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scaling: float | None
-) -> Tensor:
+def _varlen(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scale: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     out: Tensor = varlen_attn(
@@ -139,7 +140,7 @@ def _varlen(
         layout.boundaries,
         layout.longest,
         layout.longest,
-        scale=scaling,
+        scale=scale,
         window_size=(-1, 0),  # causal
         enable_gqa=query_NHD.shape[1] != key_NKD.shape[1],
     )

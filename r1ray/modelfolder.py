@@ -29,6 +29,7 @@ class ModelShape:
     key_value: int  # key-value heads x head size
     vocabulary: int
     context: int  # longest sequence the positions reach, in tokens
+    quantized: str = ""  # method by which the weights are stored in fewer bits, such as fp8; empty: they are not
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -51,6 +52,7 @@ def read_shape(folder: Path) -> ModelShape:
             key_value=int(raw.get("num_key_value_heads") or heads) * head_size,
             vocabulary=int(raw["vocab_size"]),
             context=int(raw["max_position_embeddings"]),
+            quantized=str((raw.get("quantization_config") or {}).get("quant_method", "")),
         )
     except FileNotFoundError as e:
         raise ConfigError(f"{folder} is no model folder: it has no config.json") from e

@@ -122,6 +122,8 @@ def _learner(config: Config, shape: ModelShape) -> Role:
         "logits": learner.micro_batch_tokens * shape.vocabulary * 8.0,  # float32, and their gradient
     }
     host = {"process": LEARNER_BASE_GIB * GIB}
+    if learner.num_gpus:
+        host["model while it is loaded"] = d * p  # whole at every stage: ZeRO 3 cuts it up on the CPU
     (host if learner.offload_parameters else device)["weights"] = weights
     (host if learner.offload_optimizer else device)["optimizer"] = optimizer
     if keeps_reference(config):

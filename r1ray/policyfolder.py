@@ -74,20 +74,29 @@ def find_policy(path: Path) -> Policy:
 
 def _of_recipe(path: Path) -> Policy:
     stages = {str(stage["name"]): stage for stage in read_json(path / RECIPE)["stages"]}
-    best = main_policy(stages)
-    if best is None:
+    found = leading_policies(stages)
+    if not found:
         raise ConfigError(f"{path} has no finished stage that trained a policy: run its recipe first")
-    return find_policy(path / best)
+    if len(found) > 1:
+        raise ConfigError(f"{path} has no policy before others: give the folder of one, e.g. {path / found[0]}")
+    return find_policy(path / found[0])
 
 
-def main_policy(stages: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The name of the finished policy that stands on the most stages, the last one among equals; None: there is none.
+def leading_policies(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of the finished policies that stand on the most stages; of those that share a stage the last one.
 
-    `stages` by name, as in recipe.json, in their order. In `r1` that is the model after the last reinforcement learning and
-    not a distilled student, though students come last in the file.
+    `stages` by name, as in recipe.json, in their order. One name is what the recipe came to: in `r1` the model after the last
+    reinforcement learning and not a distilled student, though students come last in the file. Several have nothing to do with
+    each other, as the students of `distill`. What a stage made out of nothing, a base or data, is no stage to stand on.
     """
     done = [n for n, s in stages.items() if s["kind"] in POLICY_KINDS and s["state"] == "done"]
-    return max(reversed(done), key=lambda name: len(ancestors(name, stages)), default=None)
+    lines = {name: {a for a in ancestors(name, stages) if stages[a]["inputs"]} | {name} for name in done}
+    most = max(map(len, lines.values()), default=0)
+    kept: list[str] = []
+    for name in (n for n in reversed(done) if len(lines[n]) == most):
+        if not any(lines[name] & lines[other] for other in kept):
+            kept.insert(0, name)
+    return kept
 
 
 def ancestors(name: str, stages: Mapping[str, Mapping[str, Any]]) -> set[str]:

@@ -31,6 +31,13 @@ STAGES: tuple[tuple[str, str, tuple[str, ...], float, str], ...] = (
     ("student_rl", "rl", ("@student_base",), 120.0, "The same small model, by reinforcement learning."),
 )
 
+DISTILLED: tuple[tuple[str, str, tuple[str, ...], float, str], ...] = (
+    ("distill", "sft", ("models/small", "data/samples"), 27.0, "A small base."),
+    ("cold_start_sft", "sft", ("models/smaller", "data/samples"), 22.0, "A smaller one."),
+    ("sft", "sft", ("models/other", "data/samples"), 41.0, "Another one."),
+)
+"""Students that have nothing to do with each other, as those of `distill`."""
+
 POLICIES = {  # name -> accuracy on the first benchmark, share of words in the target language
     "base": (0.16, 0.55),
     "r1_zero": (0.87, 0.62),
@@ -43,11 +50,11 @@ POLICIES = {  # name -> accuracy on the first benchmark, share of words in the t
 }
 
 
-def write_recipe(folder: Path, *, done: int = len(STAGES), problems: int = 24) -> Path:
-    """The folder after its first `done` stages."""
+def write_recipe(folder: Path, *, done: int = 99, problems: int = 24, made: Any = STAGES) -> Path:
+    """The folder of the stages `made` after the first `done`."""
     rng = random.Random(0)
     stages: list[dict[str, Any]] = []
-    for i, (name, kind, inputs, seconds, doc) in enumerate(STAGES):
+    for i, (name, kind, inputs, seconds, doc) in enumerate(made):
         stages.append(_entry(folder, name, kind, inputs, seconds if i < done else None, doc))
         if i < done:
             _write_stage(folder / name, name, kind, inputs, seconds, rng)

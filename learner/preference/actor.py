@@ -25,6 +25,12 @@ class RewardModelActor:
     def setup(self, address: str, port: int) -> dict[str, Any]:
         return self._reward_model.setup(address, port)
 
+    def load(self, checkpoints: str, run_id: str) -> int:
+        return self._reward_model.load(Path(checkpoints), run_id)
+
+    def save(self, checkpoints: str, run_id: str) -> None:
+        self._reward_model.save(Path(checkpoints), run_id)
+
     def train_step(self) -> float:
         return self._reward_model.train_step()
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner import checkpoint
 from learner.engine import Engine
 from learner.export import WEIGHTS
 from learner.files import write_aside
@@ -23,13 +24,16 @@ from learner.preference.model import PackedExamples, load_base, pack_examples, p
 from learner.preference.report import measure
 from learner.preference.rows import Example, hold_out, read_examples
 from learner.schedules import learning_rate
-from r1ray.config.schema import LearnerConfig, ModelConfig, OptimizerConfig
+from r1ray.checkpoints import find_latest
+from r1ray.config.schema import Config, LearnerConfig, ModelConfig, OptimizerConfig
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.errors import ConfigError, NumericError
 from r1ray.rewards.conversation import Part
 from r1ray.rewards.preference import REPORT, Kind
 
 COLLECTIVE_S = 600.0
+KEPT = 2
+"""Checkpoints that stay while it trains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,13 @@ class RewardModelRank:
         self._per_epoch = math.ceil(len(self._train) / settings.batch_size)
         self._steps = self._per_epoch * settings.epochs
         pad = getattr(tokenizer, "pad_token_id", None)
-        model = ModelConfig(path=str(self._base), dtype=settings.dtype, max_length=settings.max_length)
+        # A model that must be divided has no memory for its activations either.
+        model = ModelConfig(
+            path=str(self._base),
+            dtype=settings.dtype,
+            max_length=settings.max_length,
+            activation_checkpointing=settings.zero_stage == 3,
+        )
         module = load_base(model, tokenizer.eos_token_id if pad is None else pad, settings.seed)
         self._learner = LearnerConfig(
             ranks=settings.ranks, zero_stage=settings.zero_stage, optimizer=OptimizerConfig(lr=settings.lr)
@@ -98,10 +108,36 @@ class RewardModelRank:
             rank=self._rank, world_size=settings.ranks, address=address, port=port, timeout_s=COLLECTIVE_S
         )
         with named_failures("setup of the reward model"):
-            self._engine = Engine(
-                module.to(device), model=model, learner=self._learner, device=device, world_size=settings.ranks
-            )
+            self._engine = Engine(module, model=model, learner=self._learner, device=device, world_size=settings.ranks)
+        self._config = replace(Config(), model=model, learner=self._learner)
         return {"steps": self._steps}
+
+    def load(self, checkpoints: Path, run_id: str) -> int:
+        """Go on from the newest whole checkpoint of training `run_id`, if there is one; how many steps are done.
+
+        Raises IntegrityError for one of another model.
+        """
+        newest = find_latest(checkpoints, run_id=run_id).path
+        if newest is not None:
+            with named_failures(f"loading {newest}"):
+                self._step, _ = checkpoint.load(newest, engine=self._engine, reference=None, run_id=run_id)
+        return self._step
+
+    def save(self, checkpoints: Path, run_id: str) -> None:
+        """Write a checkpoint of training `run_id` after the steps that are done; it and the one before it stay."""
+        with named_failures(f"saving step {self._step} of the reward model"):
+            checkpoint.save(
+                checkpoints / f"step_{self._step:06d}",
+                engine=self._engine,
+                reference=None,
+                policy_version=self._step,
+                rng=self._engine.gather_ranks(torch.get_rng_state().to(self._engine.device)).cpu(),
+                run_id=run_id,
+                config=self._config,
+                writer=self._rank == 0,
+            )
+            if self._rank == 0:
+                checkpoint.prune(checkpoints, keep=KEPT, keep_every=None)
 
     def train_step(self) -> float:
         """The next step; its mean loss, the same on every rank. Raises NumericError where a gradient is not finite."""

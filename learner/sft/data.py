@@ -55,10 +55,10 @@ class Framing:
         self._tokenizer = tokenizer
         self._data = config.data
         self._longest = config.model.max_length
-        self.example(Conversation(row_id="", prompt=({"role": "user", "content": "?"},), response="!"))
+        self.example(Conversation(row_id="", prompt=({"role": "user", "content": "?"},), response="</think>!"))
 
     def example(self, row: Conversation) -> Example:
-        """Raises DataError for a conversation that the template refuses."""
+        """Raises DataError for a conversation that the template refuses, and for thinking that is opened and not closed."""
         text, response = self._texts(row)
         prompt = self._tokenizer.encode(text, add_special_tokens=self._data.template not in CHAT_TEMPLATES)
         if not prompt:
@@ -67,7 +67,10 @@ class Framing:
         return Example(prompt=np.asarray(prompt, dtype=np.int32), completion=np.asarray(completion, dtype=np.int32))
 
     def fits(self, row: Conversation) -> bool:
-        """Whether the conversation has at most `model.max_length` tokens. Tokenises only what has more bytes than that."""
+        """Whether the conversation has at most `model.max_length` tokens. Tokenises only what has more bytes than that.
+
+        Raises DataError as `example` does.
+        """
         text, response = self._texts(row)
         # A token stands for at least a byte, apart from a few that a tokenizer puts around the text.
         return len(text.encode()) + len(response.encode()) + 8 <= self._longest or (
@@ -77,8 +80,15 @@ class Framing:
     def _texts(self, row: Conversation) -> tuple[str, str]:
         text = render(self._data.template, row.prompt, self._tokenizer, self._data.system_prompt)
         response = row.response
+        if not text.endswith(THINK_OPENING):
+            return text, response
+        if "</think>" not in response:  # the model would learn to give its answer as thinking
+            raise DataError(
+                f"the prompt opens <think> (data.template = {self._data.template}) and the response has no </think>: let an "
+                "answer without thinking begin with <think></think> (curation.empty_thinking), or choose another template"
+            )
         opened = response.lstrip()
-        if text.endswith(THINK_OPENING) and opened.startswith("<think>"):  # the prompt has opened the thinking already
+        if opened.startswith("<think>"):  # the prompt has done so already
             response = opened.removeprefix("<think>").removeprefix("\n")
         return text, response
 
@@ -150,8 +160,8 @@ def read_data(config: Config, tokenizer: Tokenizer) -> SftData:
     hashed = hashlib.blake2b(digest_size=16)
     share = 0.0 if config.data.evaluation else config.sft.held_out
     for s, (source, store) in enumerate(stores):
-        for number, row in _rows(source, store):
-            if not framing.fits(row):
+        for number, row, fits in _rows(source, store, framing):
+            if not fits:
                 left_out["too_long"] += 1
                 continue
             examples = back if _belongs_to_held_out(row, share) else train
@@ -164,8 +174,8 @@ def read_data(config: Config, tokenizer: Tokenizer) -> SftData:
     for source in config.data.evaluation:
         store = _open(source)
         examples = Examples([(source, store)], framing, keep=True)
-        for number, row in _rows(source, store):
-            if framing.fits(row):
+        for number, row, fits in _rows(source, store, framing):
+            if fits:
                 examples.add(0, number)
                 _hash_in(hashed, source.name, row)
             else:
@@ -189,13 +199,15 @@ def _open(source: SourceConfig) -> RowStore:
     return store
 
 
-def _rows(source: SourceConfig, store: RowStore) -> Iterator[tuple[int, Conversation]]:
-    """(number, conversation) of every row. Raises ConfigError at the first one that is malformed."""
+def _rows(source: SourceConfig, store: RowStore, framing: Framing) -> Iterator[tuple[int, Conversation, bool]]:
+    """(number, conversation, whether it fits) of every row. Raises ConfigError, with its place, at the first bad one."""
     for number in range(len(store)):
         try:
-            yield number, parse_conversation(store.raw(number), number, source.columns)
+            row = parse_conversation(store.raw(number), number, source.columns)
+            fits = framing.fits(row)
         except DataError as e:
             raise ConfigError(f"{store.place(number)}: {e}") from e
+        yield number, row, fits
 
 
 def _belongs_to_held_out(row: Conversation, share: float) -> bool:

@@ -1,6 +1,8 @@
-"""`r1ray verify`: prove from the run folder alone that nothing was lost or trained twice."""
+"""`r1ray verify`: prove from the folder alone that a run lost or trained twice nothing, and that what a recipe claims holds."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import typer
 from rich.markup import escape
@@ -17,9 +19,16 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Check that every prompt is in exactly one state and no group was trained twice or too late; exit code 3 if not."""
-    from r1ray.ledger.audit import audit
+    """Check that every prompt is in exactly one state and no group was trained twice or too late; exit code 3 if not.
 
+    Of a recipe's folder: that its policies reach what it claims.
+    """
+    from r1ray.ledger.audit import audit
+    from r1ray.policyfolder import RECIPE
+
+    if (run / RECIPE).exists():
+        _verify_claims(run, as_json)
+        return
     RunFolder.open(run)
     report = audit(run)
     if as_json:
@@ -35,4 +44,21 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
         if report.ok:
             console.print("[green]holds[/]: every group is accounted for")
     if not report.ok:
+        raise typer.Exit(IntegrityError.exit_code)
+
+
+def _verify_claims(folder: Path, as_json: bool) -> None:
+    from r1ray.report.claims import verdicts
+    from r1ray.report.recipe_record import load_recipe
+
+    found = verdicts(load_recipe(folder))
+    if as_json:
+        print_json({"claims": {v.name: {"holds": v.holds, "said": v.said} for v in found}})
+    else:
+        for v in found:
+            word = "[green]holds[/]" if v.holds else "[red]does not hold[/]"
+            console.print(f"{word}: {v.name}: {escape(v.said)}", soft_wrap=True)
+        if not found:
+            console.print("This recipe claims nothing; see `claims` in docs/recipe.md.")
+    if not all(v.holds for v in found):
         raise typer.Exit(IntegrityError.exit_code)

@@ -160,6 +160,19 @@ def _engine(config: Config) -> Iterator[Problem]:
         yield Problem(key=key, value=engine.extra[name], message="has a key of its own", fix=f"set {ENGINE_KEYS[name]}")
 
 
+def _reward_gpus(config: Config) -> Iterator[Problem]:
+    """A reward model stands on one GPU of its worker: `auto` is the first one. What a user's own reward does is not known."""
+    held, models = config.reward_worker.num_gpus, [r for r in config.rewards if r.name.partition("/")[0] == "model"]
+    used = len(
+        {"cuda:0"} | {str(r.params["device"]) for r in models if str(r.params.get("device")).startswith("cuda:")}
+    )
+    if models and held > used and not any(":" in r.name for r in config.rewards):
+        message = f"reserves {held:g} GPUs for each reward worker, of which its reward models use {used}"
+        yield problem(
+            config, "reward_worker.num_gpus", message, f"{used}, or another `device` for each model, e.g. cuda:1"
+        )
+
+
 def _transport(config: Config) -> Iterator[Problem]:
     transport, learner, rollout = config.sync.transport, config.learner, config.rollout
     if rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
@@ -231,6 +244,7 @@ _TRAIN: tuple[Check, ...] = (
     _learner,
     _engine,
     _transport,
+    _reward_gpus,
     _evaluation,
 )
 
@@ -246,7 +260,7 @@ _REWARDED: tuple[Check, ...] = (
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),
     "sft": ((*values.GENERAL, _conversations), (_longest_conversation, _learner)),
-    "sample": (_REWARDED, (_engine, sampled_whole, curation)),
+    "sample": (_REWARDED, (_engine, _reward_gpus, sampled_whole, curation)),
     "eval": (values.GENERAL, (_engine,)),
 }
 """Use -> what each value may be by itself, and what values may be together."""

@@ -16,6 +16,7 @@ from r1ray.rewards.answer import answer_part
 from r1ray.types import Message
 
 EMPTY_THINKING = f"{OPEN}\n\n{CLOSE}\n\n"
+"""What an answer without a chain of thought begins with under `curation.empty_thinking`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +69,7 @@ def _rows(source: GeneralConfig, config: CurationConfig) -> Iterator[GeneralRow]
     for number in range(len(store)):
         try:
             row = parse_conversation(store.raw(number), number, source.columns)
-            response = _direct(row.response, config.empty_thinking) if _trivial(row, config) else row.response
+            response = _direct(row.response) if _trivial(row, config) else row.response
         except DataError as e:
             raise ConfigError(f"{store.place(number)}: {e}") from e
         yield GeneralRow(
@@ -76,7 +77,7 @@ def _rows(source: GeneralConfig, config: CurationConfig) -> Iterator[GeneralRow]
             row_id=row.row_id,
             domain=row.domain or source.name,
             prompt=row.prompt,
-            response=response,
+            response=EMPTY_THINKING + response if config.empty_thinking and CLOSE not in response else response,
         )
 
 
@@ -85,9 +86,9 @@ def _trivial(row: Conversation, config: CurationConfig) -> bool:
     return row.trivial or len(WORD.findall(row.prompt[-1]["content"])) < config.direct_below_words
 
 
-def _direct(response: str, empty_thinking: bool) -> str:
+def _direct(response: str) -> str:
     """The answer without its chain of thought. Raises DataError where it has no answer."""
     answer = answer_part(response).strip()
     if not answer:
         raise DataError("the response to a trivial prompt is thinking without an answer")
-    return EMPTY_THINKING + answer if empty_thinking else answer
+    return answer

@@ -5,6 +5,7 @@
     tasks     stage -> command, configuration, fingerprint
     standing  what is done, stale, begun or to do, by the hashes of inputs and outputs
     runner    the stages one after another
+    claims    what the policies are to reach
     plan      the same as a table, with what each stage cost or will cost
 
 See docs/recipe.md.

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from r1ray.config.problems import Problem, Provenance
 from r1ray.config.sources import Source
+from r1ray.recipe.records import EVALUATION
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_TAKEN = ("logs", "stages", "lock", "recipe", "report")
 
 
 class Complaints:
@@ -46,6 +51,14 @@ class Complaints:
         if source is not None:
             self.provenance[key] = source.origin(key)
         self.problems.append(Problem(key=key, value=value, message=message, fix=fix))
+
+    def nameable(self, source: Source, key: str, name: str) -> bool:
+        """Whether a stage or an input may have this name, noted where not."""
+        if not _NAME.fullmatch(name) or name in _TAKEN or name.startswith(EVALUATION):
+            fix = f"small letters, digits and _, not {', '.join(_TAKEN)} nor {EVALUATION}..."
+            self.problem(key, name, "is no name of a stage", fix, source)
+            return False
+        return True
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:

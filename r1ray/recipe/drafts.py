@@ -8,7 +8,7 @@ from typing import Any
 from r1ray.config.sources import Source
 from r1ray.recipe.records import Expect
 
-TOP = ("name", "dir", "seed", "doc", "inputs", "common", "evaluation", "stages")
+TOP = ("name", "dir", "seed", "doc", "inputs", "common", "evaluation", "stages", "claims")
 COMMON = ("extends", "config")
 STAGE = ("kind", "doc", "extends", "config", "options", "evaluate", "evaluation", "expect", "published")
 EVALUATION_KEYS = ("inputs", "extends", "config", "options", "expect")

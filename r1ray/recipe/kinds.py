@@ -20,11 +20,13 @@ class Kind:
     use: Use | None = None  # what its configuration is for; None: it has none
     sections: tuple[str, ...] = ()  # of the configuration that decide what comes out
     options: Mapping[str, Value]  # of the command, with the type of each
+    placing: tuple[str, ...] = ()  # options that say only how fast and where it goes
     needed: tuple[str, ...] = ()  # options that have no default
     output: str  # within the folder of the stage
     gives: Literal["model", "data", "results"]
     policy: bool = False  # whether its model is one to evaluate
     resumes: bool = False  # whether a killed stage goes on inside
+    mark: str = "run.json"  # within the folder of the stage: where it is, there is something to go on with
 
 
 _RL = ("run", "model", "data", "rewards", "rollout", "reward_worker", "queue", "algorithm", "learner", "evaluation")
@@ -53,6 +55,14 @@ _REWARD_MODEL_OPTIONS: dict[str, Value] = {
     "micro_batch_tokens": "whole",
     "held_out": "number",
     "dtype": "text",
+}
+_REWARD_MODEL_PLACING: dict[str, Value] = {
+    "ranks": "whole",
+    "zero_stage": "whole",
+    "num_gpus": "number",
+    "ray_address": "text",
+    "deadline_s": "number",
+    "checkpoint_steps": "whole",
 }
 
 KINDS: dict[str, Kind] = {
@@ -108,10 +118,13 @@ KINDS: dict[str, Kind] = {
         Kind(
             name="reward_model",
             command=("reward-model", "train"),
-            options=_REWARD_MODEL_OPTIONS,
+            options=_REWARD_MODEL_OPTIONS | _REWARD_MODEL_PLACING,
+            placing=tuple(_REWARD_MODEL_PLACING),
             needed=("data", "model", "kind"),
             output="model",
             gives="model",
+            resumes=True,
+            mark="model.checkpoints/training.json",
         ),
         Kind(
             name="eval",

@@ -4,12 +4,11 @@
     common.extends -> common.config -> stage.extends -> stage.config      within one file
 
 Every file is checked as it is read, so that a problem names its key and the line that set it. An overlay changes values,
-replaces inputs and drops stages (`name: null`); it adds none.
+replaces inputs and drops stages (`name: null`); it adds none, but for claims.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from r1ray.config.problems import refuse
 from r1ray.config.sources import Source, find_file, read_file, read_in_order
 from r1ray.errors import ConfigError
+from r1ray.recipe.claims import check_claims, read_claims
 from r1ray.recipe.complaints import Complaints, nearest
 from r1ray.recipe.drafts import (
     COMMON,
@@ -30,10 +30,7 @@ from r1ray.recipe.drafts import (
     Draft,
 )
 from r1ray.recipe.kinds import KINDS, fits
-from r1ray.recipe.records import EVALUATION, Expect, Input, Recipe, Stage
-
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_TAKEN = ("logs", "stages", "lock", "recipe", "report")
+from r1ray.recipe.records import EVALUATION, Claim, Expect, Input, Recipe, Stage
 
 
 def read_recipe(path: Path, overlays: Sequence[str] = ()) -> Recipe:
@@ -62,6 +59,7 @@ class _Reading(Complaints):
         self.stages: dict[str, Draft] = {}
         self.evaluation: Draft | None = None
         self.evaluated_inputs: list[str] = []
+        self.claims: dict[str, Claim] = {}
         self.own: dict[str, list[Source]] = {}  # stage -> what the file at hand says of its evaluation alone
 
     def file(self, source: Source, *, overlay: bool) -> None:
@@ -71,12 +69,12 @@ class _Reading(Complaints):
             if key in content:
                 self.top[key] = self.typed(source, key, content[key], wanted)
         for name, value in self.map(source, "inputs", content.get("inputs")).items():
-            if self._nameable(source, f"inputs.{name}", name) and self._there(source, "inputs", name, overlay):
+            if self.nameable(source, f"inputs.{name}", name) and self._there(source, "inputs", name, overlay):
                 self._input(source, name, value)
         common = self._layers(source, "common", self.map(source, "common", content.get("common")), COMMON)
         stated = self.map(source, "stages", content.get("stages"))
         for name, value in stated.items():
-            if self._nameable(source, f"stages.{name}", name) and self._there(source, "stages", name, overlay):
+            if self.nameable(source, f"stages.{name}", name) and self._there(source, "stages", name, overlay):
                 self._stage(source, name, value, common, overlay)
         for name, draft in self.stages.items():
             if name not in stated:
@@ -84,6 +82,7 @@ class _Reading(Complaints):
         shared = self._evaluation(source, content.get("evaluation"), common)
         for name, draft in self.stages.items():
             draft.asked += [*shared, *self.own.pop(name, [])]
+        read_claims(self, source, content.get("claims"), self.claims)
 
     def finish(self, files: tuple[str, ...]) -> Recipe:
         for key in ("name", "dir"):
@@ -105,6 +104,8 @@ class _Reading(Complaints):
             asked = draft.name in self.evaluated_inputs
             policy = KINDS[draft.kind].policy and stages[-1].evaluate
             stages += self._evaluations(draft.name, asked or policy)
+        evaluated = [s.name.removeprefix(EVALUATION) for s in stages if s.name.startswith(EVALUATION)]
+        check_claims(self, self.claims.values(), evaluated)
         refuse(self.problems, self.provenance)
         return Recipe(
             name=self.top["name"],
@@ -114,6 +115,7 @@ class _Reading(Complaints):
             files=files,
             inputs={n: i for n, i in self.inputs.items() if isinstance(i, Input)},
             stages=tuple(stages),
+            claims=tuple(self.claims.values()),
         )
 
     # --- the parts of a file
@@ -288,12 +290,5 @@ class _Reading(Complaints):
         if overlay and name not in have:
             what = "no such input" if section == "inputs" else "no such stage"
             self.problem(f"{section}.{name}", "...", what, nearest(name, have), source)
-            return False
-        return True
-
-    def _nameable(self, source: Source, key: str, name: str) -> bool:
-        if not _NAME.fullmatch(name) or name in _TAKEN or name.startswith(EVALUATION):
-            fix = f"small letters, digits and _, not {', '.join(_TAKEN)} nor {EVALUATION}..."
-            self.problem(key, name, "is no name of a stage", fix, source)
             return False
         return True

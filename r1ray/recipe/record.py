@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import yaml
@@ -40,6 +41,7 @@ def recipe_json(recipe: Recipe, tasks: Sequence[Task], states: Mapping[str, str]
         "seed": recipe.seed,
         "files": list(recipe.files),
         "stages": stages,
+        "claims": [asdict(claim) for claim in recipe.claims],
     }
     return json.dumps(record, indent=1, ensure_ascii=False).encode()
 

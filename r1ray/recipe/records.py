@@ -49,6 +49,19 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A figure of one policy that is to be at least, above or below another's or a number. Producer: claims."""
+
+    name: str
+    figure: str  # as in results.json: accuracy, parts/format ...
+    of: str  # the policy
+    relation: str  # of `claims.RELATIONS`
+    bound: str | float  # a policy, for its figure, or a number
+    margin: float  # added to the bound
+    benchmark: str | None  # None: the first one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A recipe at one size. Producer: `reading.read_recipe`. Consumers: graph, runner, plan."""
 
@@ -59,6 +72,7 @@ class Recipe:
     files: tuple[str, ...]  # the recipe and its overlays
     inputs: Mapping[str, Input]
     stages: tuple[Stage, ...]  # in the order of the file, with an evaluation after each policy
+    claims: tuple[Claim, ...] = ()  # what its policies are to reach
 
     def stage(self, name: str) -> Stage:
         """The stage called `name`; KeyError where there is none."""

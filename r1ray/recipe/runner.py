@@ -129,7 +129,7 @@ class Runner:
 
     def _stage(self, task: Task, standing: Standing, place: str, signals: Signals) -> None:
         """Run one stage to its end and write its lineage. Raises StageFailed."""
-        resume = standing.state == "begun" and (task.folder / "run.json").exists()
+        resume = standing.state == "begun" and (task.folder / task.kind.mark).exists()
         (task.folder / LINEAGE).unlink(missing_ok=True)
         begun = folder.prepare(task, standing)
         words = task.command(resume=resume)

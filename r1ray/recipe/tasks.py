@@ -20,6 +20,7 @@ from r1ray.recipe.asked import as_trained
 from r1ray.recipe.graph import References
 from r1ray.recipe.kinds import KINDS, Kind, flags
 from r1ray.recipe.records import Recipe, Stage
+from r1ray.rewards.user import source_file
 
 DECIDES = ("run.steps", "curation")
 """What a resume of the command may change, but not without making it another stage."""
@@ -29,7 +30,7 @@ DECIDES = ("run.steps", "curation")
 class Read:
     """One thing that a stage reads. Consumers: standing, lineage, plan."""
 
-    reference: str  # `@name`, or the path as it is written
+    reference: str  # `@name`, the path as it is written, or the name of a reward of the user's
     path: Path
     stage: str | None  # whose output it is; None: from outside
     hub: bool = False  # a name on the Hugging Face hub, where it is no path here
@@ -67,6 +68,7 @@ class Task:
             return [*words, str(self.output), *flags(self.options), "--seed", str(self.seed)]
         if self.kind.name == "reward_model":
             rest = [*flags(self.options, "data"), "--out", str(self.output), "--seed", str(self.seed)]
+            rest += ["--resume"] if resume else []
             return [*words, self.options["data"], *rest]
         if resume:
             return [*words, "--resume", str(self.folder), str(self.config_file)]
@@ -127,7 +129,7 @@ def _task(recipe: Recipe, stage: Stage, references: References, config: Config |
         reads=reads,
         meaning={
             "command": " ".join(kind.command),
-            "options": dict(stage.options),
+            "options": {key: value for key, value in stage.options.items() if key not in kind.placing},
             "config": _meaning(config, kind) if config else {"seed": recipe.seed},
         },
     )
@@ -160,6 +162,8 @@ def _reads(stage: Stage, config: Config | None, references: References) -> tuple
             late = text in general and not any(t == text for t, _, _ in stated[: len(stated) - len(general)])
             here = hub and not text.startswith("@")
             found[text] = Read(reference=text, path=path, stage=producer, hub=here, late=late)
+    for name in _own_rewards(stage, config):
+        found[name] = Read(reference=name, path=source_file(name), stage=None)
     everything = [asdict(config) if config else {}, dict(stage.options)]
     strange = Counter(references.within(everything)) - Counter(text for text, _, _ in stated)
     if strange:
@@ -190,6 +194,13 @@ def _paths(stage: Stage, config: Config | None) -> Iterator[tuple[str, str, bool
     for reward in config.rewards if "rewards" in uses else []:
         if isinstance(path := reward.params.get("path"), str):
             yield path, "model", False
+
+
+def _own_rewards(stage: Stage, config: Config | None) -> list[str]:
+    """The rewards that are functions of the user's, whose source decides what comes out as data does."""
+    if config is None or "rewards" not in KINDS[stage.kind].sections:
+        return []
+    return [reward.name for reward in config.rewards if ":" in reward.name]
 
 
 def _late_paths(stage: Stage, config: Config | None) -> list[tuple[str, str, bool]]:

@@ -31,7 +31,7 @@ def render_recipe(recipe: RecipeRecord, words: Sequence[str] = REFLECTIVE_WORDS)
         sections.turned(over, found, counted),
         sections.language(found),
         sections.benchmarks(recipe, found),
-        sections.students(recipe),
+        sections.students(recipe, found),
         sections.published(recipe),
         *provenance.data(recipe),
         provenance.cost(recipe),

@@ -11,7 +11,7 @@ from typing import Any
 
 from r1ray.files import read_json
 from r1ray.metrics import Row
-from r1ray.policyfolder import POLICY_KINDS, RECIPE, ancestors, main_policy
+from r1ray.policyfolder import POLICY_KINDS, RECIPE, ancestors, leading_policies
 from r1ray.report.record import RunRecord, load_record
 from r1ray.sampling.store import SampleRow, read_shard
 
@@ -81,8 +81,11 @@ class RecipeRecord:
     seed: int | None
     files: tuple[str, ...]  # the recipe and its overlays
     stages: tuple[StageRecord, ...]  # in their order
-    main: str | None  # the policy that the recipe came to
-    line: frozenset[str]  # the main policy, all that went into it, and what is being made of it; everything without one
+    claims: tuple[Row, ...]  # what its policies are to reach; see r1ray.recipe.claims
+    main: str | None  # the policy that the recipe came to; None: none is finished, or several stand side by side
+    line: frozenset[
+        str
+    ]  # the main policy, all that went into it, and what is being made of it; without a finished one all
 
     def stage(self, name: str) -> StageRecord | None:
         """The stage called `name`; None where there is none."""
@@ -110,16 +113,31 @@ class RecipeRecord:
     @property
     def benchmark(self) -> str | None:
         """The first benchmark: the one that sentences speak of."""
-        return next((str(row["benchmark"]) for stage in self.stages for row in stage.results), None)
+        return next(iter(self.benchmarks), None)
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """All benchmarks, in the order in which they were first evaluated."""
+        return list(dict.fromkeys(str(row["benchmark"]) for stage in self.stages for row in stage.results))
 
     def figure(self, policy: str | None, key: str) -> float | None:
         """A figure of a policy on the first benchmark, e.g. accuracy or parts/format; None where it has none."""
-        row = next((r for r in self.results(policy or "") if r["benchmark"] == self.benchmark), None)
+        return self.figure_on(self.benchmark, policy, key)
+
+    def figure_on(self, benchmark: str | None, policy: str | None, key: str) -> float | None:
+        """The same on another benchmark."""
+        row = next((r for r in self.results(policy or "") if r["benchmark"] == benchmark), None)
         first, _, rest = key.partition("/")
         value: Any = None if row is None else row.get(first)
         if rest:
             value = value.get(rest) if isinstance(value, dict) else None
         return None if value is None else float(value)
+
+    def best(self, kind: str | None = None) -> StageRecord | None:
+        """The student (of a kind) with the highest accuracy on the first benchmark; None where none is evaluated."""
+        rated = [(self.figure(s.name, "accuracy"), s) for s in self.students() if kind in (None, s.kind)]
+        known = [(value, s) for value, s in rated if value is not None]
+        return max(known, key=lambda pair: pair[0], default=(0.0, None))[1]
 
 
 def is_recipe(folder: Path) -> bool:
@@ -131,7 +149,9 @@ def load_recipe(folder: Path) -> RecipeRecord:
     """Read a recipe folder, finished or not. Raises IntegrityError for records that are damaged."""
     raw = read_json(folder / RECIPE)
     by_name: dict[str, Row] = {str(stage["name"]): stage for stage in raw["stages"]}
-    main = main_policy(by_name)
+    leading = leading_policies(by_name)
+    main = leading[0] if len(leading) == 1 else None
+    line = _line(main, by_name) if main is not None else set() if leading else set(by_name)
     return RecipeRecord(
         name=str(raw["name"]),
         doc=str(raw.get("doc") or ""),
@@ -139,8 +159,9 @@ def load_recipe(folder: Path) -> RecipeRecord:
         seed=raw.get("seed"),
         files=tuple(Path(file).name for file in raw.get("files", ())),
         stages=tuple(_stage(folder / name, stage) for name, stage in by_name.items()),
+        claims=tuple(raw.get("claims", ())),
         main=main,
-        line=frozenset(by_name) if main is None else frozenset(_line(main, by_name)),
+        line=frozenset(line),
     )
 
 

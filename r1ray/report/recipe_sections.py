@@ -110,27 +110,36 @@ def benchmarks(recipe: RecipeRecord, found: Mapping[str, Wording]) -> Markup | N
     return section("Benchmarks, stage by stage", lead, table(head, rows, texts=2 if several else 1))
 
 
-def students(recipe: RecipeRecord) -> Markup | None:
+def students(recipe: RecipeRecord, found: Mapping[str, Wording]) -> Markup | None:
     """Students that learned from the samples of a larger model beside students trained by reinforcement learning."""
-    rows = []
-    for stage in recipe.students():
-        if recipe.results(stage.name):
-            made = "reinforcement learning" if stage.kind == "rl" else "distilled"
-            rows.append(
-                [stage.name, made, _beginning(recipe, stage), *_figures(recipe, stage.name), wall_time(stage.seconds)]
-            )
-    if not rows:
+    shown = [stage for stage in recipe.students() if recipe.results(stage.name)]
+    if not shown:
         return None
-    lead = f"The same small models, taught by the samples of the large one or by their own trial and error; {recipe.benchmark}."
-    head = ("student", "how", "made from", "accuracy", "consensus", "length, tokens", "wall time")
-    return section("Distillation against reinforcement learning", lead, table(head, rows, texts=3))
+    rows = []
+    for stage in shown:
+        made = "reinforcement learning" if stage.kind == "rl" else "distilled"
+        for name in recipe.benchmarks:
+            if any(row["benchmark"] == name for row in recipe.results(stage.name)):
+                pure = found[stage.name].by_source.get(name) if stage.name in found else None
+                figures = _figures(recipe, stage.name, name, pure)
+                rows.append([stage.name, made, _beginning(recipe, stage), name, *figures, wall_time(stage.seconds)])
+    if {stage.kind for stage in shown} == {"rl", "sft"}:
+        title = "Distillation against reinforcement learning"
+        lead = "The same small models, taught by the samples of the large one or by their own trial and error."
+    elif shown[0].kind == "sft":
+        title, lead = "Distilled students", "Small models, taught by the samples of a large one."
+    else:
+        title, lead = "Students trained by reinforcement learning", "Small models, taught by their own trial and error."
+    head = ("student", "how", "made from", "benchmark", "accuracy", "consensus", "format", "language", "length, tokens")
+    return section(title, lead, table((*head, "wall time"), rows, texts=4))
 
 
-def _figures(recipe: RecipeRecord, policy: str) -> list[str]:
-    def with_its_error(key: str) -> str:
-        return with_error(recipe.figure(policy, key), recipe.figure(policy, f"{key}_se"))
+def _figures(recipe: RecipeRecord, policy: str, benchmark: str, language: float | None) -> list[str]:
+    def of(key: str) -> float | None:
+        return recipe.figure_on(benchmark, policy, key)
 
-    return [with_its_error("accuracy"), with_its_error("consensus"), number(recipe.figure(policy, "length"))]
+    errors = [with_error(of(key), of(f"{key}_se")) for key in ("accuracy", "consensus")]
+    return [*errors, share(of("parts/format")), share(language), number(of("length"))]
 
 
 def _beginning(recipe: RecipeRecord, stage: StageRecord) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from r1ray.formatting import duration, share
 from r1ray.report.markup import Markup, node
-from r1ray.report.recipe_record import RecipeRecord, StageRecord
+from r1ray.report.recipe_record import RecipeRecord
 from r1ray.report.wording import Wording
 
 
@@ -27,12 +27,18 @@ def header(recipe: RecipeRecord, found: Mapping[str, Wording]) -> Markup:
 
 
 def first_policy(recipe: RecipeRecord) -> str | None:
-    """What the figures are compared with: the base model where it was evaluated, else the first policy."""
-    names = recipe.evaluated()
-    return names[0] if names and names[0] != recipe.main else None
+    """What the main policy is compared with: the base model where it was evaluated, else the first policy of its line."""
+    students = {stage.name for stage in recipe.students()}
+    names = [name for name in recipe.evaluated() if name not in students]
+    return names[0] if recipe.main is not None and names and names[0] != recipe.main else None
 
 
 def _sentences(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[str]:
+    best = recipe.best()
+    if recipe.main is None and best is not None:
+        reached = share(recipe.figure(best.name, "accuracy"))
+        count = sum(bool(recipe.results(stage.name)) for stage in recipe.students())
+        return [f"Of {count} policies side by side {best.name} solves most of {_short(recipe.benchmark)}: {reached}."]
     accuracy = recipe.figure(recipe.main, "accuracy")
     if recipe.main is None or accuracy is None:
         return ["No policy of this recipe is trained and evaluated yet."]
@@ -49,7 +55,7 @@ def _sentences(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[str]:
         out.append(
             f"Words of the thinking in the language of the question: {share(worst)} after {name}, {share(now)} now."
         )
-    taught, trained = _best(recipe, "sft"), _best(recipe, "rl")
+    taught, trained = recipe.best("sft"), recipe.best("rl")
     if taught is not None and trained is not None and set(taught.inputs) & set(trained.inputs):
         told = " against ".join(share(recipe.figure(s.name, "accuracy")) for s in (taught, trained))
         out.append(f"A distilled student reaches {told} of the same student trained by reinforcement learning.")
@@ -71,12 +77,6 @@ def _before_and_after(recipe: RecipeRecord, found: Mapping[str, Wording]) -> tup
     return None if worst is None or now is None else (first, worst, now)
 
 
-def _best(recipe: RecipeRecord, kind: str) -> StageRecord | None:
-    """The student of a kind with the highest accuracy."""
-    rated = [s for s in recipe.students() if s.kind == kind and recipe.figure(s.name, "accuracy") is not None]
-    return max(rated, key=lambda s: recipe.figure(s.name, "accuracy") or 0.0, default=None)
-
-
 def _tiles(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[Markup]:
     first = first_policy(recipe)
     tiles: list[tuple[str, str, str | None]] = []
@@ -92,9 +92,11 @@ def _tiles(recipe: RecipeRecord, found: Mapping[str, Wording]) -> list[Markup]:
     mixed = _before_and_after(recipe, found)
     if mixed is not None:
         tiles.append(("Target language", share(mixed[2]), f"from {share(mixed[1])}"))
-    taught = _best(recipe, "sft")
+    taught = recipe.best("sft")
     if taught is not None:
-        tiles.append(("Distilled student", share(recipe.figure(taught.name, "accuracy")), None))
+        tiles.append(
+            (f"Distilled student, {_short(recipe.benchmark)}", share(recipe.figure(taught.name, "accuracy")), None)
+        )
     seconds = math.fsum(stage.seconds or 0.0 for stage in recipe.stages)
     if seconds:
         tiles.append(("Wall time of all stages", duration(seconds), None))

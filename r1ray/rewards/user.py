@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError, DataError
@@ -51,6 +53,18 @@ def judge(target: str, sample: dict[str, Any], params: dict[str, Any]) -> float:
     if not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(f"{target} returned {value!r:.80}: a reward is a finite number")
     return float(value)
+
+
+def source_file(target: str) -> Path:
+    """The file that the function's module is read from. Raises ConfigError where there is none."""
+    module = target.partition(":")[0]
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception as e:  # it imports the packages around the module, which may raise anything
+        raise ConfigError(f"the reward {target} cannot be found: {type(e).__name__}: {e}") from e
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise ConfigError(f"the reward {target} cannot be found: no file of the module {module} is on Python's path")
+    return Path(spec.origin)
 
 
 def _function(target: str) -> Any:

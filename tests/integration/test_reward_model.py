@@ -1,8 +1,11 @@
 """A reward model is trained by the command, loaded by transformers, and serves as a reward."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -124,3 +127,43 @@ def test_a_trained_model_tells_good_from_bad_and_serves(tmp_path, kind):
         good, bad = (judge(s, text, messages=asked) for text in ("yes", "no"))
     assert good.error is None
     assert good.reward > bad.reward
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path):
+    from safetensors.torch import load_file
+
+    from tests.integration.models import random_model, write_model
+
+    write_model(random_model(0), tmp_path / "base")
+    write_rows(tmp_path / "data.jsonl", "pairwise")
+    options = {"model": tmp_path / "base", "kind": "pairwise", "epochs": 40, "batch-size": 8, "lr": 1e-3}
+    options |= {"max-length": 128, "micro-batch-tokens": 512, "held-out": 0.25, "checkpoint-steps": 2}
+    command = [sys.executable, "-m", "r1ray", "reward-model", "train", str(tmp_path / "data.jsonl")]
+    command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    quiet, out = tmp_path / "quiet", tmp_path / "out"
+    subprocess.run([*command, "--out", str(quiet)], capture_output=True, timeout=200, check=True)
+    # A group of its own, so that the kill meets Ray and the rank as well.
+    killed = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    until = time.monotonic() + 100
+    while not (tmp_path / "out.checkpoints" / "step_000004" / "manifest.json").exists():
+        assert killed.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait(20)
+    assert not out.exists()
+    again = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=60, check=False)
+    assert again.returncode == 2
+    assert "go on with --resume" in again.stderr
+    resumed = subprocess.run(
+        [*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=200, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    expected, found = (load_file(folder / "model.safetensors") for folder in (quiet, out))
+    assert all(found[name].equal(expected[name]) for name in expected)
+    assert json.loads((out / "reward_report.json").read_text()) == json.loads(
+        (quiet / "reward_report.json").read_text()
+    )
+    assert [p.name for p in (tmp_path / "out.checkpoints").iterdir()] == ["training.json"]

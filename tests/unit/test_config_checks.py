@@ -165,6 +165,21 @@ def test_impossible_values_and_combinations_are_refused(overrides: list[str], ke
     assert reason in about[0]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "devices", "refused"), [(8, ["auto", "auto"], True), (2, ["cuda:0", "cuda:1"], False)]
+)
+def test_gpus_that_no_reward_model_would_use_are_refused(gpus: int, devices: list[str], refused: bool) -> None:
+    models = ", ".join(
+        f"{{name: model/{i}, params: {{path: m, device: '{device}'}}}}" for i, device in enumerate(devices)
+    )
+    overrides = [f"reward_worker.num_gpus={gpus}", f"rewards=[{models}]", "reward_worker.timeout_s=5"]
+    if not refused:
+        load_config(["tiny"], overrides)
+        return
+    with pytest.raises(ConfigError, match=r"reserves 8 GPUs for each reward worker, of which its reward models use 1"):
+        load_config(["tiny"], overrides)
+
+
 def test_what_is_near_an_impossible_combination_is_allowed() -> None:
     for overrides in (
         ["rollout.top_p=0.9", "algorithm.importance=decoupled"],
@@ -211,6 +226,14 @@ class TestSurroundings:
     def test_a_model_folder_that_is_missing_is_named(self, config: Config) -> None:
         config.model.path = "models/nowhere"
         assert "hf download" in self.found(config)["model.path"].message
+
+    def test_quantized_weights_are_not_trained_but_may_be_sampled_from(self, config: Config, tmp_path: Path) -> None:
+        model = write_model(tmp_path / "fp8", quantization_config={"quant_method": "fp8"})
+        config.model.path = str(model)
+        problem = self.found(config)["model.path"]
+        assert "quantized (fp8)" in problem.message
+        assert "bfloat16" in problem.fix
+        assert check_surroundings(config, CPU_ONLY, "eval") == []
 
     def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
         config.model.max_length = 257

@@ -71,7 +71,12 @@ def test_trivial_prompts_get_no_chain_of_thought(tmp_path: Path) -> None:
     assert [row.domain for row in rows] == ["chat", "writing", "chat", "chat"]
     assert rows[3].row_id == "x"
     empty = CurationConfig(general=[source], direct_below_words=3, empty_thinking=True)
-    assert next(general_rows(empty)).response == "<think>\n\n</think>\n\nHello!"
+    greeting = "<think>\n\n</think>\n\nHello!"
+    assert [row.response for row in general_rows(empty)] == [greeting, thought, greeting, greeting]
+    kept = list(
+        general_rows(CurationConfig(general=[source], empty_thinking=True))
+    )  # a long answer without thinking, too
+    assert [row.response for row in kept] == [thought, thought, greeting, greeting]
     assert next(general_rows(CurationConfig(general=[source]))).response == thought
     assert check_general(empty) == {"chat": 4}
 

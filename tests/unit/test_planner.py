@@ -87,6 +87,12 @@ def test_zero_stages_divide_what_they_divide() -> None:
     assert device[2]["reference"] == 2 * p
 
 
+def test_every_rank_loads_the_whole_model_into_the_host_before_it_is_cut_up() -> None:
+    for stage in (0, 3):
+        role = make_plan(seven_b(f"learner.zero_stage={stage}"), SEVEN_B, NODE).role("learner rank")
+        assert role.host["model while it is loaded"] == 2 * SEVEN_B.parameters
+
+
 def test_offloading_moves_memory_to_the_host() -> None:
     offload = ["learner.offload_optimizer=true", "learner.offload_parameters=true", "learner.zero_stage=3"]
     role = make_plan(seven_b(*offload), SEVEN_B, NODE).role("learner rank")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from r1ray.errors import ConfigError
-from r1ray.policyfolder import ancestors, find_policy, main_policy
+from r1ray.policyfolder import ancestors, find_policy, leading_policies
 from tests.synthetic_run import write_run
 from tests.unit.model_folder import write_model
 
@@ -34,12 +34,25 @@ R1 = {
 
 
 def test_a_recipe_stands_for_the_policy_that_stands_on_the_most_stages():
-    assert main_policy(R1) == "rl_all"
+    assert leading_policies(R1) == ["rl_all"]
     assert ancestors("reasoning_rl", R1) == {"cold_start_sft", "cold_start", "r1_zero"}
     unfinished = {**R1, "rl_all": stage("rl", "sft", state="running")}
     # The two stand on the same stages; students come last in the file.
-    assert main_policy(unfinished) == "distill"
-    assert main_policy({"cold_start": R1["cold_start"]}) is None
+    assert leading_policies(unfinished) == ["distill"]
+    assert leading_policies({"cold_start": R1["cold_start"]}) == []
+
+
+def test_policies_that_have_nothing_to_do_with_each_other_stand_side_by_side(tmp_path):
+    stages = {
+        "made": stage("tiny"),  # a base that the recipe builds is no stage to stand on
+        "small": stage("sft", "@made", "data/samples"),
+        "large": stage("sft", "models/large", "data/samples"),
+        "late": stage("sft", "models/late", "data/samples", state="running"),
+    }
+    assert leading_policies(stages) == ["small", "large"]
+    (tmp_path / "recipe.json").write_text(json.dumps({"stages": [{"name": n, **s} for n, s in stages.items()]}))
+    with pytest.raises(ConfigError, match=r"no policy before others: give the folder of one, e\.g\. .*small"):
+        find_policy(tmp_path)
 
 
 def write_recipe(folder: Path) -> Path:

@@ -72,9 +72,19 @@ def test_commands_are_those_one_would_type() -> None:
     assert found["zero"].command(resume=True) == ["train", "--resume", "out/zero", "out/stages/zero.yaml"]
     helpful = ["reward-model", "train", "pairs.jsonl", "--model", "out/base/model", "--kind", "pairwise"]
     assert found["helpful"].command(resume=False) == [*helpful, "--out", "out/helpful/model", "--seed", "3"]
+    assert found["helpful"].command(resume=True) == [*found["helpful"].command(resume=False), "--resume"]
     evaluation = found["eval_zero"].command(resume=False)
     assert evaluation[:2] == ["eval", "out/zero/final"]
     assert evaluation[evaluation.index("--benchmarks") + 1] == "bus"
+
+
+def test_where_a_reward_model_is_trained_makes_it_no_other_stage() -> None:
+    there = "{ranks: 8, zero_stage: 3, num_gpus: 1.0, ray_address: auto, deadline_s: 7200}"
+    placed, plain = tasks(RECIPE, overlay(f"stages: {{helpful: {{options: {there}}}}}"))["helpful"], tasks()["helpful"]
+    words = placed.command(resume=False)
+    for option, value in (("ranks", "8"), ("zero-stage", "3"), ("num-gpus", "1.0"), ("ray-address", "auto")):
+        assert words[words.index(f"--{option}") + 1] == value
+    assert placed.meaning == plain.meaning
 
 
 def test_a_later_file_wins_and_within_one_the_stage_does() -> None:

@@ -104,6 +104,21 @@ def test_changed_data_and_changed_outputs_are_noticed() -> None:
     assert stages_run() == ["eval_zero"]
 
 
+def test_a_changed_reward_of_ones_own_runs_what_it_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    module = Path("own_reward_of_a_recipe.py")
+    module.write_text("def good(sample):\n    return 1.0\n")
+    reward = "rewards: [{name: accuracy, params: {verifier: task}}, {name: 'own_reward_of_a_recipe:good', weight: 0.5}]"
+    path = write_recipe(RECIPE.replace("run: {steps: 3}", f"run: {{steps: 3}}\n      {reward}"))
+    run(path)
+    assert "own_reward_of_a_recipe:good" in json.loads(Path("out/zero/lineage.json").read_text())["inputs"]
+    journal()
+    module.write_text("def good(sample):\n    return 0.0\n")
+    assert run(path) == 0
+    assert "zero: own_reward_of_a_recipe:good changed" in Path("screen").read_text()
+    assert stages_run() == ["zero"]  # the script makes the same again
+
+
 def test_lineage_says_how_the_output_came_to_be() -> None:
     run(write_recipe())
     lineage = json.loads(Path("out/tuned/lineage.json").read_text())

@@ -209,3 +209,13 @@ def test_a_distilled_base_has_the_papers_learning_rate() -> None:
     assert rates == {
         "qwen_math_1_5b": 1e-4, "qwen_math_7b": 8e-5, "qwen_14b": 7e-5, "qwen_32b": 6e-5, "llama_8b": 5e-5, "llama_70b": 2e-5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", ["paper", "small", "tiny"])
+def test_general_answers_have_thinking_exactly_where_the_template_of_who_learns_them_opens_it(size: str) -> None:
+    made = {task.name: task.config for task in tasks("r1", size)}
+    dataset, learner = made["rejection"], made["sft"]
+    assert dataset is not None
+    assert learner is not None
+    assert dataset.curation.general
+    assert dataset.curation.empty_thinking == (learner.data.template == "r1")

@@ -71,6 +71,16 @@ def test_thinking_that_the_prompt_opens_is_not_opened_again(response: str, token
     assert text(example.prompt) + text(example.completion) == "<user>q<assistant><think>\nso\n</think>\n7"
 
 
+def test_an_answer_without_thinking_is_refused_where_the_prompt_opens_it(tmp_path: Path) -> None:
+    closed = {"prompt": "q", "response": "<think>\n\n</think>\n\nHello!"}
+    config = configured(source(tmp_path, [closed, {"prompt": "q", "response": "Hello!"}]), template="r1")
+    with pytest.raises(ConfigError, match=r"chats\.jsonl:2: the prompt opens <think> .*no </think>.*empty_thinking"):
+        read_data(config, ByteTokenizer())
+    config.data.train = [source(tmp_path, [closed])]
+    example = read_data(config, ByteTokenizer()).train[0]
+    assert text(example.prompt) + text(example.completion) == "<user>q<assistant><think>\n\n</think>\n\nHello!"
+
+
 def test_a_prompt_without_a_token_is_refused() -> None:
     class Deaf(ByteTokenizer):
         def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
