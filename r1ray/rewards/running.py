@@ -17,6 +17,8 @@ from typing import IO, Literal
 _LOOK_S = 0.025
 """Time between two looks at the memory of what runs."""
 _KILL_S = 10.0
+_SETTLE_S = 0.2
+"""Given to the others to end by themselves where the first has failed, as it may have because they did."""
 _CHUNK = 1 << 16
 _MEMORY_WORDS = (
     b"MemoryError",
@@ -82,6 +84,16 @@ class Running:
     def done(self) -> bool:
         """Whether its first process has ended."""
         return self._process.poll() is not None
+
+    @property
+    def failed(self) -> bool:
+        """Whether its first process has ended by an error or a signal."""
+        return bool(self._process.poll())
+
+    def settle(self) -> None:
+        """Wait a moment for it to end by itself, so that its outcome says how."""
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it runs on, and will be killed
+            self._process.wait(_SETTLE_S)
 
     @property
     def outcome(self) -> Outcome:
@@ -166,6 +178,9 @@ def supervise(running: Sequence[Running], wall_s: float) -> None:
                     one.check_memory()
                 next_look = time.monotonic() + _LOOK_S
         reason: Reason = "exit" if running[0].done else "timeout"
+        if running[0].failed:
+            for one in running[1:]:
+                one.settle()
         for one in running:
             one.kill(reason)
         # The dead write no more: this drains what is left in the pipes, which is little, and ends.
@@ -192,12 +207,12 @@ def _memory(pid: int) -> int:
     while waiting:
         one = waiting.pop()
         try:
-            status = Path(f"/proc/{one}/status").read_text()
+            status = Path(f"/proc/{one}/status").read_bytes()  # its name may be no text
         except (FileNotFoundError, ProcessLookupError):
             continue
         waiting += _children(one)
         for line in status.splitlines():
-            if line.startswith(("RssAnon:", "RssShmem:")):
+            if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:", b"HugetlbPages:")):
                 total += int(line.split()[1]) << 10
     return total
 

@@ -132,6 +132,7 @@ class Sandbox:
     def _unguarded(self, program: Program, limits: Limits, stack: ExitStack) -> _Command:
         box = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r1ray-box-")))
         for name, content in program.files.items():
+            (box / name).parent.mkdir(parents=True, exist_ok=True)
             (box / name).write_bytes(content)
             (box / name).chmod(0o555)
         argv = [arg.replace("{box}", str(box)) for arg in program.argv]
