@@ -23,6 +23,7 @@ from pathlib import Path
 
 from r1ray.errors import ConfigError
 from r1ray.rewards.running import Limits, Outcome, Running, supervise
+from r1ray.rewards.syscalls import seccomp_filter
 
 logger = logging.getLogger(__name__)
 
@@ -122,11 +123,13 @@ class Sandbox:
         fds = {name: stack.enter_context(_in_memory(content)) for name, content in program.files.items()}
         data = [x for name, fd in fds.items() for x in ("--perms", "0555", "--ro-bind-data", str(fd), f"/box/{name}")]
         assert self._bwrap is not None
+        calls = stack.enter_context(_in_memory(seccomp_filter()))
         options = [*_namespaces(), *_system(self.python), *data, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+        options += ["--seccomp", str(calls)]
         argv = [arg.replace("{box}", "/box") for arg in program.argv]
         # Its own environment is empty too: the program can read that of bubblewrap's first process under /proc.
         return _Command(
-            argv=[self._bwrap, *options, "--", *_launch(argv, program, limits)], env={}, fds=[*fds.values()]
+            argv=[self._bwrap, *options, "--", *_launch(argv, program, limits)], env={}, fds=[*fds.values(), calls]
         )
 
     def _unguarded(self, program: Program, limits: Limits, stack: ExitStack) -> _Command:
