@@ -22,6 +22,8 @@ _GUEST = {
 }
 """What runs inside; guest.py finds the other under the same name as here."""
 _COMPILE = 'g++ -std=c++17 -O1 -w -x c++ "$0" -o /tmp/main && cat /tmp/main'
+_TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript": ("node", "nodejs")}
+"""Language -> the programs of which one must be here. Python itself is the sandbox's to find, and bash starts all of them."""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
 _FLOAT_TOLERANCE = 1e-6
@@ -43,9 +45,13 @@ class Verdict:
     text: str = ""
 
 
+Run = Callable[[bytes, Limits], Outcome]
+
+
 def judge(
     code: str,
     language: str,
+    chosen: bool,
     tests: dict[str, Any],
     partial: bool,
     test_timeout_s: float,
@@ -55,7 +61,8 @@ def judge(
 ) -> tuple[float, str | None]:
     """The share of tests that pass (`partial`), or 1.0 where all do; and which failed first, and why.
 
-    `tests` is what `code.CodeTests` describes. Time-outs of the program are failed tests; `limit_s` seconds hold all of them.
+    `tests` is what `code.code_tests` returns; `chosen`: the language is of the program's own choice. Time-outs of the program are
+    failed tests; `limit_s` seconds hold all of them.
     Raises DataError where a test cannot be run at all.
     """
     box = Sandbox(sandbox)
@@ -64,7 +71,7 @@ def judge(
     limits = Limits(wall_s=min(test_timeout_s, limit_s), cpu_s=cpu_s, memory_bytes=memory_bytes)
     deadline = time.monotonic() + limit_s
     if tests["kind"] == "stdio":
-        verdicts = _by_output(box, code, language, tests["cases"], limits, deadline)
+        verdicts = _by_output(_runner(box, code, language, chosen, deadline), tests["cases"], limits, deadline)
         total = len(tests["cases"])
     else:
         verdicts = _by_calls(box, {"code": code, "tests": tests, "partial": partial}, limits, deadline)
@@ -82,11 +89,8 @@ def judge(
     return (passed / total if partial else float(passed == total)), first
 
 
-def _by_output(
-    box: Sandbox, code: str, language: str, cases: list[dict[str, str]], limits: Limits, deadline: float
-) -> Iterator[Verdict]:
+def _by_output(run: Run | Verdict, cases: list[dict[str, str]], limits: Limits, deadline: float) -> Iterator[Verdict]:
     """Run the program once for each case and compare what it prints. The expected output never goes inside."""
-    run = _runner(box, code, language, deadline)
     if isinstance(run, Verdict):
         yield run
         return
@@ -139,20 +143,26 @@ def _same_word(given: str, expected: str) -> bool:
     return abs(a - b) <= _FLOAT_TOLERANCE * max(1.0, abs(b))
 
 
-Run = Callable[[bytes, Limits], Outcome]
+def _runner(box: Sandbox, code: str, language: str, chosen: bool, deadline: float) -> Run | Verdict:
+    """What runs the program on an input; the verdict where it does not compile, or has chosen a language that is not run.
 
-
-def _runner(box: Sandbox, code: str, language: str, deadline: float) -> Run | Verdict:
-    """What runs the program on an input; the verdict where it does not compile."""
+    Raises DataError where this machine lacks what a language on record needs.
+    """
+    if language not in _TOOLS:
+        return Verdict(test=0, why="language", text=f"programs in {language[:40]} are not run")
+    tool = box.tool(*_TOOLS[language])
+    if tool is None:
+        lacks = f"this machine has no interpreter or compiler for {language}"
+        if chosen:
+            return Verdict(test=0, why="language", text=lacks)
+        raise DataError(f"a program cannot be run: {lacks}")
     source = code.encode("utf-8", "surrogatepass")
     if language == "python":
         return _interpreter(box, [box.python, "-I", "-B", "{box}/main.py"], "main.py", source)
     if language == "bash":
         return _interpreter(box, ["bash", "{box}/main.sh"], "main.sh", source)
     if language == "javascript":
-        node = box.tool("node", "nodejs")
-        return _interpreter(box, [_needed(node, language), "{box}/main.js"], "main.js", source, reserves=True)
-    _needed(box.tool("g++"), language)
+        return _interpreter(box, [tool, "{box}/main.js"], "main.js", source, reserves=True)
     limits = Limits(
         wall_s=max(0.1, deadline - time.monotonic()),
         cpu_s=60,
@@ -171,12 +181,6 @@ def _interpreter(box: Sandbox, argv: list[str], name: str, content: bytes, *, re
     return lambda stdin, limits: box.run(
         Program(argv=argv, files={name: content}, stdin=stdin, reserves=reserves), limits
     )
-
-
-def _needed(tool: str | None, language: str) -> str:
-    if tool is None:
-        raise DataError(f"a program in {language} cannot be run: this machine has no interpreter or compiler for it")
-    return tool
 
 
 def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: float) -> Iterator[Verdict]:

@@ -1,7 +1,7 @@
 """Foreign programs under bubblewrap: what they may see, and use.
 
 A program sees the system read-only, a private /tmp and what it is given; no network, no other process, no environment, none
-of the host's files beyond /usr and the interpreter. It may use limited memory, processor time, processes and space; when the
+of the host's files beyond /usr and the interpreter's bin and lib. It may use limited memory, processor time, processes and space; when the
 wall-clock limit is over, or its first process ends, all of its processes are killed, whatever they did to stay alive.
 
 With `sandbox: none` the limits of a single process stay, and nothing else does: for those whose container is the sandbox.
@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,8 @@ logger = logging.getLogger(__name__)
 _NOBODY = 65534
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _TMP_BYTES = 64 << 20
+_OF_PYTHON = ("bin", "lib", "lib64")
+"""The folders of its prefix that an interpreter needs."""
 _SHM_BYTES = 16 << 20
 _INSTALL = "install it (Debian, Ubuntu: apt-get install -y bubblewrap; Fedora: dnf install bubblewrap)"
 _NONE = "or set reward_worker.sandbox = none where the whole container is a sandbox that may be lost"
@@ -77,13 +80,18 @@ class Sandbox:
     def python(self) -> str:
         """The interpreter for programs in Python: this one's base, or the system's where only that can be read inside."""
         base = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+        refused = ""
         for path in (base, "/usr/local/bin/python3", "/usr/bin/python3"):
-            if os.access(path, os.X_OK) and (self._user is None or _readable_by_others(Path(path))):
+            if not os.access(path, os.X_OK):
+                continue
+            if self._user is not None and not _readable_by_others(Path(path)):
+                refused = refused or f"the user nobody, who runs them, cannot read {path} (chmod o+x on its folders)"
+            elif _exposes(Path(path).parent.parent):
+                refused = refused or f"{path} lies in {Path(path).parent.parent} itself, a home that they must not see"
+            else:
                 return path
-        raise ConfigError(
-            f"no Python for programs in the sandbox: the user nobody, who runs them, cannot read {base}; "
-            "allow it (chmod o+x on its folders) or install the system's python3"
-        )
+        reason = refused or f"{base} is not there"
+        raise ConfigError(f"no Python for programs in the sandbox: {reason}; install the system's python3")
 
     def tool(self, *names: str) -> str | None:
         """The first of these programs that the system has."""
@@ -167,9 +175,10 @@ def _system(python: str) -> list[str]:
             options += ["--ro-bind", name, name]
     for name in ("/etc/alternatives", "/etc/ld.so.cache"):  # where /usr points to, and finds its libraries by
         options += ["--ro-bind-try", name, name]
-    home = str(Path(python).parent.parent)
-    if not home.startswith("/usr"):
-        options += ["--ro-bind", home, home]
+    prefix = Path(python).parent.parent
+    if prefix != Path("/") and not prefix.is_relative_to("/usr"):
+        for path in (str(prefix / name) for name in _OF_PYTHON):
+            options += ["--ro-bind-try", path, path]
     options += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
     return [*options, "--remount-ro", "/dev", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
 
@@ -191,6 +200,12 @@ def _in_memory(content: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _exposes(prefix: Path) -> bool:
+    """Whether an interpreter's prefix is the home folder of somebody, whose own bin and lib it would share."""
+    homes = {Path.home(), *(Path(user.pw_dir) for user in pwd.getpwall())} - {Path("/"), Path("/usr")}
+    return prefix.resolve() in {home.resolve() for home in homes}
 
 
 def _readable_by_others(path: Path) -> bool:

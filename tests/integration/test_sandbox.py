@@ -83,6 +83,22 @@ def test_verdicts_say_which_test_failed_and_why(code, program, tests, note):
 
 
 @NEEDED
+def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_record(code, monkeypatch):
+    value, note = verdict(code, "class Main {}", SQUARES, "java")
+    assert (value, note) == (0.0, "test 1 of 2: language: programs in java are not run")
+    from r1ray.errors import DataError
+    from r1ray.rewards import programs
+
+    monkeypatch.setattr(programs.Sandbox, "tool", lambda self, *names: None)
+    work = {"code": "1", "tests": {"kind": "stdio", "cases": SQUARES}, "partial": False, "test_timeout_s": 1.0}
+    limits = {"memory_bytes": 1 << 28, "sandbox": "bubblewrap", "limit_s": 1.0}
+    value, note = programs.judge(language="cpp", chosen=True, **work, **limits)
+    assert (value, note) == (0.0, "test 1 of 2: language: this machine has no interpreter or compiler for cpp")
+    with pytest.raises(DataError, match="no interpreter or compiler for cpp"):
+        programs.judge(language="cpp", chosen=False, **work, **limits)
+
+
+@NEEDED
 def test_a_program_that_does_not_compile(code):
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")

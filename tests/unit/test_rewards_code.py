@@ -50,9 +50,48 @@ def test_the_shapes_of_tests():
     assert code_tests({"function": "f", "calls": [{"args": [[1, 2], "a"], "expected": [2]}]}) == bench
 
 
+def test_the_shapes_that_datasets_publish():
+    stdio = code_tests(CASES)
+    assert code_tests({"inputs": ["1"], "outputs": ["2"]}) == code_tests('{"inputs": ["1"], "outputs": ["2"]}') == stdio
+    assert code_tests('[{"input": "1", "output": "2", "testtype": "stdin"}]') == stdio
+    assert code_tests({"tests": '[{"input": "1", "output": "2"}]'}) == stdio
+    assert code_tests({"inputs": [["1", "2"]], "outputs": [["3", "4"]]})["cases"] == [
+        {"stdin": "1\n2", "stdout": "3\n4"}
+    ]
+    calls = {"inputs": [[1, 2], [3, 4]], "outputs": [3, 7], "fn_name": "f"}
+    assert code_tests(calls)["calls"][1] == {"function": "f", "args": [3, 4], "expected": 7}
+    boxed = code_tests({**calls, "outputs": [[3], [7]]})
+    assert judged("def f(a, b): return a + b", calls=boxed["calls"]) == [(0, None), (1, None)]
+    assert judged("def f(a, b): return [a + b]", calls=boxed["calls"]) == [(0, None), (1, None)]
+    assert judged("def f(a, b): return [3]", calls=boxed["calls"]) == [(0, None), (1, "wrong")]
+    asserts = code_tests({"asserts": ["assert f(1) == 2"]})
+    assert code_tests(["assert f(1) == 2"]) == asserts
+    mbpp = {"test_list": ["assert f(1) == 2"], "test_setup_code": "x = 1", "test_imports": ["import math"]}
+    assert code_tests(mbpp) == {**asserts, "setup": "import math\nx = 1"}
+    bench = {"function": "f", "tests": '[{"input": "1", "output": "2", "testtype": "functional"}]'}
+    assert code_tests(bench)["calls"] == [{"function": "f", "args": [1], "expected": 2}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"tests": CASES, "language": "Rust"}, "Rust.*bash, cpp, javascript, python"),
+        ({"asserts": ["assert f()"], "language": "bash"}, "Python only"),
+    ],
+)
+def test_a_language_on_record_that_is_not_run_is_an_error(answer, says):
+    with pytest.raises(DataError, match=says):
+        CodeVerifier()(Sample(response="1", answer=answer))
+
+
 @pytest.mark.parametrize(
     "record",
     [
+        ["1"],
+        {"inputs": ["1"], "outputs": []},
+        {"inputs": ["1"], "outputs": ["2"], "fn_name": "f"},
+        '[{"input": "1", "output": "2", "testtype": "functional"}]',
+        "[" * 100_000,
         None,
         "assert 1",
         5,
@@ -77,7 +116,8 @@ def test_the_language_is_the_records_then_the_fences():
     assert language("```js\n1\n```", CASES) == "javascript"
     assert language("```js\n1\n```", {"tests": CASES, "language": "bash"}) == "bash"
     assert language("```js\n1\n```", CASES, language="cpp") == "cpp"
-    assert language("```cobol\n1\n```", CASES) == "python"
+    assert language("```cobol\n1\n```", CASES) == "cobol"  # and the program is told that this is not run
+    assert language("```\n1\n```", CASES) == language("1", CASES) == "python"
     assert language("```js\n1\n```", {"asserts": ["assert f() == 1"]}) == "python"
     assert CodeVerifier()(Sample(response="<think>hm", answer=CASES)) == 0.0
     with pytest.raises(ConfigError, match="memory_mib"):
