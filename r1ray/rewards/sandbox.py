@@ -1,8 +1,9 @@
 """Foreign programs under bubblewrap: what they may see, and use.
 
 A program sees the system read-only, a private /tmp and what it is given; no network, no other process, no environment, none
-of the host's files beyond /usr and the interpreter's bin and lib. It may use limited memory, processor time, processes and space; when the
-wall-clock limit is over, or its first process ends, all of its processes are killed, whatever they did to stay alive.
+of the host's files beyond /usr and the interpreter's bin and lib. It may use limited memory, processor time, processes and
+space; when the wall-clock limit is over, or its first process ends, all of its processes are killed, whatever they did to stay
+alive.
 
 With `sandbox: none` the limits of a single process stay, and nothing else does: for those whose container is the sandbox.
 """
@@ -204,8 +205,13 @@ def _in_memory(content: bytes) -> Iterator[int]:
 
 def _exposes(prefix: Path) -> bool:
     """Whether an interpreter's prefix is the home folder of somebody, whose own bin and lib it would share."""
-    homes = {Path.home(), *(Path(user.pw_dir) for user in pwd.getpwall())} - {Path("/"), Path("/usr")}
+    homes = {Path.home(), *_homes()} - {Path("/"), Path("/usr")}
     return prefix.resolve() in {home.resolve() for home in homes}
+
+
+@functools.cache
+def _homes() -> frozenset[Path]:
+    return frozenset(Path(user.pw_dir) for user in pwd.getpwall())
 
 
 def _readable_by_others(path: Path) -> bool:
