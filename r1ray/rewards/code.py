@@ -13,10 +13,11 @@ from r1ray.rewards.answer import answer_part
 from r1ray.rewards.base import Call, Reward, Sample
 
 LANGUAGES = {
-    "python": "python", "python3": "python", "py": "python", "bash": "bash", "sh": "bash", "shell": "bash",
-    "cpp": "cpp", "c++": "cpp", "cc": "cpp", "cxx": "cpp", "javascript": "javascript", "js": "javascript", "node": "javascript",
+    "python": "python", "python3": "python", "py": "python", "py3": "python", "bash": "bash", "sh": "bash", "shell": "bash",
+    "cpp": "cpp", "c++": "cpp", "cc": "cpp", "cxx": "cpp", "c++17": "cpp", "cpp17": "cpp",
+    "javascript": "javascript", "js": "javascript", "node": "javascript", "nodejs": "javascript",
 }  # fmt: skip
-"""What a fenced block may be called -> the language that it is run as."""
+"""What a record or a fenced block may call a language -> what it is run as."""
 
 MAX_CODE_CHARS = 1 << 18
 _EXTRA_S = 8.0  # beyond the limit, which the sandbox keeps itself: to start it, and to end it
@@ -50,13 +51,13 @@ class CodeVerifier(Reward):
         code, fence = program(sample.response, opened=sample.opened)
         if not code.strip() or len(code) > MAX_CODE_CHARS:
             return 0.0
-        recorded = sample.answer.get("language", "") if isinstance(sample.answer, dict) else ""
-        wanted = self.language if self.language != "auto" else recorded or sample.meta.get("language") or fence
+        wanted = self._wanted(tests, sample)
         return Call(
             function="r1ray.rewards.programs:judge",
             args={
                 "code": tests["before"] + code,
-                "language": LANGUAGES.get(str(wanted).lower(), "python") if tests["kind"] == "stdio" else "python",
+                "language": wanted or LANGUAGES.get(fence.lower(), fence or "python"),
+                "chosen": not wanted,
                 "tests": tests,
                 "partial": self.partial,
                 "test_timeout_s": self.test_timeout_s,
@@ -67,6 +68,21 @@ class CodeVerifier(Reward):
             limit_s=min(self.suite_timeout_s, number_of_tests(tests) * self.test_timeout_s),
             extra_s=_EXTRA_S,
         )
+
+    def _wanted(self, tests: Mapping[str, Any], sample: Sample) -> str:
+        """The language that the program must be in; empty where it may choose. Raises DataError for one that is not run."""
+        recorded = str(tests["language"] or sample.meta.get("language") or "")
+        known = LANGUAGES.get(recorded.lower())
+        if recorded and known is None:
+            runs = ", ".join(sorted(set(LANGUAGES.values())))
+            raise DataError(f"the language on record is {recorded!r:.40}; programs are run in {runs}")
+        if tests["kind"] == "calls":
+            if recorded and known != "python":
+                raise DataError(
+                    f"the language on record is {recorded}, and tests that call functions are run in Python only"
+                )
+            return "python"
+        return self.language if self.language != "auto" else known or ""
 
     @property
     def sandboxed(self) -> bool:
@@ -93,21 +109,27 @@ def program(response: str, *, opened: bool = False) -> tuple[str, str]:
 
 
 def code_tests(record: Any) -> dict[str, Any]:
-    """The tests on record in one of two forms. Raises DataError for what is in none of the shapes below.
+    """The tests on record in one of two forms. Raises DataError for what is in none of the shapes below, plain or as JSON.
 
     [{"stdin", "stdout"}, ...]                                     (input and output are other names for them)
-    {"asserts": ["assert f(1) == 2", ...], "setup": "import math"}            MBPP
-    {"entry_point": "f", "test": "def check(candidate): ...", "prompt": ...}  HumanEval
+    {"inputs": ["1\\n", ...], "outputs": ["2\\n", ...]}                             APPS, TACO
+    {"inputs": [[1], ...], "outputs": [2, ...], "fn_name": "f"}                     APPS, TACO
+    ["assert f(1) == 2", ...]
+    {"asserts": ["assert f(1) == 2", ...], "setup": "import math"}
+    {"test_list": ["assert f(1) == 2", ...], "test_setup_code": "", "test_imports": ["import math"]}   MBPP
+    {"entry_point": "f", "test": "def check(candidate): ...", "prompt": ...}        HumanEval
     {"function": "f", "calls": [{"args": [1], "expected": 2}, ...]}
-    {"function": "f", "tests": [{"input": "1", "output": "2"}, ...]}          LiveCodeBench: JSON, an argument a line
+    {"function": "f", "tests": [{"input": "1", "output": "2"}, ...]}                LiveCodeBench: JSON, an argument a line
     {"tests": any of these, "language": "bash", "prompt": ...}
 
-    Out come {"kind": "stdio", "cases": [{stdin, stdout}], "before"} or {"kind": "calls", "setup", "asserts", "calls",
-    "names", "before"}: `before` is what stands before the program, `names` what the tests call.
+    Out come {"kind": "stdio", "cases": [{stdin, stdout}], "before", "language"} or {"kind": "calls", "setup", "asserts",
+    "calls", "names", "before", "language"}: `before` is what stands before the program, `names` what the tests call.
     """
     try:
-        tests = _tests(record)
-    except (KeyError, TypeError, ValueError) as e:
+        raw = json.loads(record) if isinstance(record, str) else record
+        language = raw.get("language") if isinstance(raw, Mapping) else None
+        tests = {**_tests(raw), "language": str(language or "")}
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
         raise DataError(f"the tests on record have none of the known shapes ({e!r}): {record!r:.120}") from e
     if not (tests["cases"] if tests["kind"] == "stdio" else tests["asserts"] or tests["calls"]):
         raise DataError("there are no tests on record")
@@ -121,20 +143,59 @@ def number_of_tests(tests: Mapping[str, Any]) -> int:
 
 def _tests(record: Any) -> dict[str, Any]:
     if not isinstance(record, Mapping):
-        cases = [{"stdin": _either(c, "stdin", "input"), "stdout": _either(c, "stdout", "output")} for c in record]
-        return {"kind": "stdio", "cases": cases, "before": ""}
+        return _listed(record)
     prompt = str(record.get("prompt", ""))
     before = prompt + "\n" if prompt else ""
     if "asserts" in record:
         return _calls(before, setup=str(record.get("setup", "")), asserts=[str(a) for a in record["asserts"]])
+    if "test_list" in record:
+        setup = [*record.get("test_imports", []), record.get("test_setup_code", "")]
+        return _calls(before, setup="\n".join(map(str, setup)), asserts=[str(a) for a in record["test_list"]])
     if "entry_point" in record:
         name = str(record["entry_point"])
         return _calls(before, setup=prompt, asserts=[f"{record['test']}\ncheck({name})"], names=[name])
     if "function" in record:
         name = str(record["function"])
-        return _calls(before, calls=[_call(name, c) for c in record.get("calls") or record["tests"]])
-    inner = record["tests"]
+        return _calls(before, calls=[_call(name, c) for c in record.get("calls") or _plain(record["tests"])])
+    if "inputs" in record:
+        return _paired(record, before)
+    inner = _plain(record["tests"])
     return _tests({"prompt": prompt, **inner}) if isinstance(inner, Mapping) else {**_tests(inner), "before": before}
+
+
+def _plain(tests: Any) -> Any:
+    return json.loads(tests) if isinstance(tests, str) else tests
+
+
+def _listed(tests: Any) -> dict[str, Any]:
+    if tests and all(isinstance(t, str) and "assert" in t for t in tests):
+        return _calls("", asserts=list(tests))
+    if any(t.get("testtype") == "functional" for t in tests):
+        raise ValueError("tests of a function need its name: {'function': ..., 'tests': [...]}")
+    cases = [{"stdin": _either(t, "stdin", "input"), "stdout": _either(t, "stdout", "output")} for t in tests]
+    return {"kind": "stdio", "cases": cases, "before": ""}
+
+
+def _paired(record: Mapping[str, Any], before: str) -> dict[str, Any]:
+    pairs = list(zip(record["inputs"], record["outputs"], strict=True))
+    name = record.get("fn_name")
+    if not name:
+        return {
+            "kind": "stdio",
+            "cases": [{"stdin": _lines(i), "stdout": _lines(o)} for i, o in pairs],
+            "before": before,
+        }
+    if any(not isinstance(given, list) for given, _ in pairs):
+        raise ValueError("each of `inputs` must be the list of a function's arguments")
+    # Some files have each result in a list of its own, which no file says of itself.
+    boxed = all(isinstance(expected, list) and len(expected) == 1 for _, expected in pairs)
+    calls = [{"function": str(name), "args": given, "expected": expected} for given, expected in pairs]
+    return _calls(before, calls=[{**call, "boxed": True} for call in calls] if boxed else calls)
+
+
+def _lines(text: Any) -> str:
+    """A text, or its lines."""
+    return "\n".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
 def _calls(

@@ -1,4 +1,4 @@
-"""Runs inside sandboxes, by a bare interpreter: the standard library only, no import of r1ray.
+"""Runs inside sandboxes, by a bare interpreter: the standard library only, and crossing.py.
 
 Tests that call functions need two processes, so that what is judged shares nothing with what judges:
 
@@ -17,64 +17,17 @@ import builtins
 import functools
 import json
 import os
+import signal
 import socket
 import sys
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
+from r1ray.rewards.crossing import Handle, Peer, Unsendable, decode, encode
+
 _MAX_ITEMS = 100_000
-
-
-class Gone(Exception):
-    """The candidate's process has ended."""
-
-
-class Unsendable(Exception):
-    """A test hands the candidate something that is no plain data."""
-
-
-def encode(value: Any, objects: list[Any] | None) -> Any:
-    """A value as JSON: plain data by value, tagged by type; anything else stays in `objects`, by its number there.
-
-    Raises Unsendable for anything else where there is no such list.
-    """
-    if value is None or isinstance(value, bool | float | str):
-        return value
-    if isinstance(value, int):
-        return {"int": hex(int(value))}
-    for name, kind in (("list", list), ("tuple", tuple), ("set", set), ("frozenset", frozenset)):
-        if isinstance(value, kind):
-            return {name: [encode(v, objects) for v in value]}
-    if isinstance(value, dict):
-        return {"dict": [[encode(k, objects), encode(v, objects)] for k, v in dict.items(value)]}
-    if isinstance(value, bytes | bytearray):
-        return {"bytes": value.hex()}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if isinstance(value, Handle):
-        return {"own": value._id}
-    if objects is None:
-        raise Unsendable(f"the tests hand over a {type(value).__name__}, which is no plain data")
-    objects.append(value)
-    return {"object": len(objects) - 1}
-
-
-def decode(raw: Any, link: Any) -> Any:
-    """The way back. `link`: what makes the two kinds of reference into objects."""
-    if not isinstance(raw, dict):
-        return raw
-    ((tag, inner),) = raw.items()
-    if tag == "int":
-        return int(inner, 16)
-    if tag in ("list", "tuple", "set", "frozenset"):
-        return getattr(builtins, tag)(decode(v, link) for v in inner)
-    if tag == "dict":
-        return {decode(k, link): decode(v, link) for k, v in inner}
-    if tag == "bytes":
-        return bytes.fromhex(inner)
-    if tag == "complex":
-        return complex(*inner)
-    return link(tag, inner)
 
 
 class Candidate:
@@ -92,7 +45,7 @@ class Candidate:
             try:
                 reply = {"value": encode(self._do(**json.loads(line)), self._objects)}
             except BaseException as e:  # SystemExit, too, is an answer
-                reply = {"raised": type(e).__name__, "text": str(e)[:200]}
+                reply = {"raised": type(e).__name__, "text": _said(e)}
             self._stream.write(json.dumps(reply) + "\n")
             self._stream.flush()
 
@@ -102,7 +55,7 @@ class Candidate:
         values = [decode(a, link) for a in args]
         if op == "load":
             exec(compile(values[0], "<solution>", "exec"), self._module.__dict__)  # noqa: S102 - what the sandbox is for
-            return list(self._module.__dict__)
+            return [name for name in self._module.__dict__ if isinstance(name, str)]
         if op == "get":
             return _found(self._module, values[0])
         if op == "call":
@@ -117,6 +70,13 @@ class Candidate:
         return functions[op](target)
 
 
+def _said(error: BaseException) -> str:
+    try:
+        return str(error)[:200]
+    except BaseException as e:  # of the program's own making
+        return f"its text cannot be had: {type(e).__name__}"
+
+
 def _found(module: types.ModuleType, name: str) -> Any:
     """A function of the program; where it has none of the name, a method of its class Solution."""
     if not hasattr(module, name) and hasattr(module, "Solution"):
@@ -124,120 +84,142 @@ def _found(module: types.ModuleType, name: str) -> Any:
     return getattr(module, name)
 
 
-class Peer:
-    """The judge's line to the candidate."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def ask(self, op: str, on: int | None, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Any:
-        """One request. Raises what the candidate raised, if Python has such an exception, and Gone where it has ended."""
-        request: dict[str, Any] = {"op": op, "on": on, "args": [encode(a, None) for a in args]}
-        request["kwargs"] = {k: encode(v, None) for k, v in (kwargs or {}).items()}
-        try:
-            self._stream.write(json.dumps(request) + "\n")
-            self._stream.flush()
-            line = self._stream.readline()
-        except OSError as e:
-            raise Gone from e
-        if not line.endswith("\n"):
-            raise Gone
-        try:
-            reply = json.loads(line)
-            if "raised" not in reply:
-                return decode(reply["value"], lambda tag, inner: Handle(self, int(inner)))
-            name, text = str(reply["raised"]), str(reply["text"])
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise RuntimeError("the program wrote into the line to its judge") from e
-        kind = getattr(builtins, name, None)
-        known = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
-        raise kind(text) if known else RuntimeError(f"{name}: {text}")  # type: ignore[misc]
-
-
-class Handle:
-    """An object inside the candidate. It equals itself alone."""
-
-    def __init__(self, peer: Peer, number: int) -> None:
-        self._peer = peer
-        self._id = number
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._peer.ask("call", self._id, args, kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._peer.ask("attribute", self._id, (name,))
-
-    def __getitem__(self, key: Any) -> Any:
-        return self._peer.ask("item", self._id, (key,))
-
-    def __iter__(self) -> Any:
-        return iter(self._peer.ask("iterate", self._id, ()))
-
-    def __len__(self) -> int:
-        return int(self._peer.ask("length", self._id, ()))
-
-    def __bool__(self) -> bool:
-        return bool(self._peer.ask("truth", self._id, ()))
-
-    def __str__(self) -> str:
-        return str(self._peer.ask("text", self._id, ()))
-
-
 class Judge:
-    """Runs the tests, and reports each in a line on the standard output, whatever the tests print."""
+    """Runs the tests, and reports each in a line on the standard output, whatever the tests print.
 
-    def __init__(self, peer: Peer, out: IO[str]) -> None:
+    The first line says that the tests are ready: what fails before it is their fault, what fails after it the program's.
+    """
+
+    def __init__(self, peer: Peer, out: IO[str], test_s: float) -> None:
+        """`test_s`: seconds for each test, and for loading the program."""
         self._peer = peer
         self._out = out
+        self._test_s = test_s
 
-    def run(self, code: str, tests: dict[str, Any]) -> None:
-        """See `programs.FunctionTests` for what `tests` holds."""
+    def run(self, code: str, tests: dict[str, Any], first: int = 0, partial: bool = True) -> None:
+        """The tests from `first` on, until the program answers no more; without `partial` until one fails.
+
+        See `code.code_tests` for what `tests` holds.
+        """
         space: dict[str, Any] = {"__name__": "tests"}
         exec(compile(tests["setup"], "<setup>", "exec"), space)  # noqa: S102 - the data set's, in the sandbox
         sources = [compile(s, f"<test {i}>", "exec") for i, s in enumerate(tests["asserts"])]
-        checks = [functools.partial(exec, source, space) for source in sources]
+        checks: list[Callable[[], None]] = [functools.partial(exec, source, space) for source in sources]
         checks += [functools.partial(self._call, **call) for call in tests["calls"]]
-        try:
-            defined = self._peer.ask("load", None, (code,))
-        except Exception as e:
-            self._report(0, "crash", f"{type(e).__name__}: {e}", stop=True)
+        under_test = functions_under_test(tests, space)
+        signal.signal(signal.SIGALRM, self._late)
+        self._say({"ready": True})
+        why, text = self._verdict(lambda: self._load(code, space, tests, under_test))
+        if why:
+            self._report(first, "crash" if why == "wrong" else why, text, "nothing")
             return
-        self._fill(space, tests, set(defined))
-        for i, check in enumerate(checks):
-            try:
-                check()
-            except Unsendable as e:
-                self._report(i, "unfit", str(e), stop=True)
+        for i in range(first, len(checks)):
+            why, text = self._verdict(checks[i])
+            self._report(i, why, text, "session" if self._peer.ended else "")
+            if self._peer.ended or why == "unfit" or (why and not partial):
                 return
-            except Gone:
-                self._report(i, "crash", "the program ended before its tests did", stop=True)
-                return
-            except AssertionError as e:
-                self._report(i, "wrong", str(e))
-            except Exception as e:
-                self._report(i, "crash", f"{type(e).__name__}: {e}")
-            else:
-                self._report(i, None, "")
 
-    def _fill(self, space: dict[str, Any], tests: dict[str, Any], defined: set[str]) -> None:
-        """Give the tests what they use: the functions under test from the candidate, modules from the library itself."""
-        used = {n.id for s in tests["asserts"] for n in ast.walk(ast.parse(s)) if isinstance(n, ast.Name)}
-        wanted = set(tests["names"]) | (used - set(space) - set(dir(builtins)))
-        for name in sorted(wanted & sys.stdlib_module_names - set(tests["names"])):
+    def _verdict(self, check: Callable[[], None]) -> tuple[str | None, str]:
+        """What is wrong with a test, None if nothing, and what there is to say of it; within its time."""
+        try:
+            with self._limit():
+                verdict = _outcome(check)
+        except BaseException as e:  # not its text, which may be the program's to find
+            verdict = "crash", type(e).__name__
+        return self._peer.ended or verdict  # whatever a test made of it
+
+    @contextmanager
+    def _limit(self) -> Iterator[None]:
+        signal.setitimer(signal.ITIMER_REAL, self._test_s)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    def _late(self, number: int, frame: types.FrameType | None) -> None:
+        raise self._peer.end("timeout", "")
+
+    def _load(self, code: str, space: dict[str, Any], tests: dict[str, Any], under_test: set[str]) -> None:
+        """Load the program, and give the tests what they use: its functions, and modules from the library itself."""
+        defined = set(self._peer.ask("load", None, (code,)))
+        wanted = under_test | (_names(tests["asserts"]) - set(space) - set(dir(builtins)))
+        for name in sorted(wanted & sys.stdlib_module_names - under_test):
             space[name] = __import__(name)
             wanted.remove(name)
         for name in sorted(wanted & defined):
             space[name] = self._peer.ask("get", None, (name,))
-        for name in set(tests["names"]) - defined:
-            space.pop(name, None)  # a stub of the set-up must not pass for the program's function
+            if isinstance(space[name], Handle):
+                space[name]._tested = True
+        for name in under_test - defined:
+            space[name] = _missing(name)  # neither a stub of the set-up nor a builtin must pass for the program's
 
-    def _call(self, function: str, args: list[Any], expected: Any) -> None:
-        given = self._peer.ask("get", None, (function,))(*args)
-        assert alike(given, expected), f"{function}(...) gave {given!r:.100}, expected {expected!r:.100}"
+    def _call(self, function: str, args: list[Any], expected: Any, boxed: bool = False) -> None:
+        tested = self._peer.ask("get", None, (function,))
+        if isinstance(tested, Handle):
+            tested._tested = True
+        given = tested(*args)
+        right = alike(given, expected) or (boxed and alike(given, expected[0]))
+        assert right, f"{function}(...) gave {given!r:.100}, expected {expected!r:.100}"
 
-    def _report(self, test: int, why: str | None, text: str, *, stop: bool = False) -> None:
-        self._out.write(json.dumps({"test": test, "why": why, "text": text[:300], "stop": stop}) + "\n")
+    def _report(self, test: int, why: str | None, text: str, ends: str) -> None:
+        self._say({"test": test, "why": why, "text": text[:300], "ends": ends})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self._out.write(json.dumps(message) + "\n")
         self._out.flush()
+
+
+def _outcome(check: Callable[[], None]) -> tuple[str | None, str]:
+    try:
+        check()
+    except Unsendable as e:
+        return "unfit", str(e)
+    except AssertionError as e:
+        return "wrong", str(e)
+    except MemoryError:
+        return "memory", ""
+    except Exception as e:
+        return "crash", f"{type(e).__name__}: {e}"
+    return None, ""
+
+
+def _missing(name: str) -> Callable[..., Any]:
+    def missing(*args: Any, **kwargs: Any) -> Any:
+        raise NameError(f"name {name!r} is not defined")
+
+    return missing
+
+
+def _names(sources: list[str]) -> set[str]:
+    return {n.id for s in sources for n in ast.walk(ast.parse(s)) if isinstance(n, ast.Name)}
+
+
+def functions_under_test(tests: dict[str, Any], space: dict[str, Any]) -> set[str]:
+    """The names that can only be the program's: those on record, and one that the library has too but every assert calls.
+
+    `assert sum(10, 15) == 6`, alone, asks for a `sum` of the program. Where the asserts use another name that only the program
+    can have, as in `assert sorted(f(2)) == [2]`, it is that one which is tested, and `sorted` is the judge's.
+    """
+    names = set(tests["names"])
+    library = set(dir(builtins)) | sys.stdlib_module_names
+    calls = {_outermost(s) for s in tests["asserts"]}
+    if names or len(calls) != 1 or not calls <= library - set(space):
+        return names
+    return calls if _names(tests["asserts"]) <= library | set(space) else names  # type: ignore[return-value]
+
+
+def _outermost(source: str) -> str | None:
+    """The function that an assert calls first: g of `assert not g(h(1)) == 2`. None where that is no plain call."""
+    statement = ast.parse(source).body[:1]
+    inner: ast.AST = statement[0].test if statement and isinstance(statement[0], ast.Assert) else ast.Pass()
+    while True:
+        if isinstance(inner, ast.UnaryOp):
+            inner = inner.operand
+        elif isinstance(inner, ast.Compare):
+            inner = inner.left
+        else:
+            break
+    return inner.func.id if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) else None
 
 
 def alike(given: Any, expected: Any) -> bool:
@@ -251,6 +233,8 @@ def alike(given: Any, expected: Any) -> bool:
         return False
     if isinstance(given, int | float) and isinstance(expected, int | float):
         return given == expected or abs(given - expected) <= 1e-6 * max(1.0, abs(expected))
+    if isinstance(expected, int | float) and not isinstance(expected, bool):
+        return bool(given == expected)  # fractions and decimals
     return type(given) is type(expected) and bool(given == expected)
 
 
@@ -265,7 +249,9 @@ def main() -> None:
             work = json.load(sys.stdin)
             out = os.fdopen(os.dup(1), "w", encoding="utf-8")
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            Judge(Peer(stream), out).run(work["code"], work["tests"])
+            peer = Peer(stream)
+            Judge(peer, out, work.pop("test_s")).run(**work)
+            sys.exit(1 if peer.ended else 0)  # has whoever watches both look for how the candidate ended
 
 
 if __name__ == "__main__":

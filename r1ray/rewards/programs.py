@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,22 @@ from r1ray.errors import DataError
 from r1ray.rewards.running import Limits, Outcome, supervise
 from r1ray.rewards.sandbox import Program, Sandbox
 
-_GUEST = (Path(__file__).parent / "guest.py").read_bytes()
+_GUEST = {
+    "guest.py": (Path(__file__).parent / "guest.py").read_bytes(),
+    "r1ray/rewards/crossing.py": (Path(__file__).parent / "crossing.py").read_bytes(),
+}
+"""What runs inside; guest.py finds the other under the same name as here."""
 _COMPILE = 'g++ -std=c++17 -O1 -w -x c++ "$0" -o /tmp/main && cat /tmp/main'
+_TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript": ("node", "nodejs")}
+"""Language -> the programs of which one must be here. Python itself is the sandbox's to find, and bash starts all of them."""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
 _FLOAT_TOLERANCE = 1e-6
 _GRACE_S = 1.0
 """What starting the judge may take besides the tests."""
+_OVER = "the time for all tests was over"
+_REPORT_BYTES = 4096
+"""At most, of one report of the judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +39,19 @@ class Verdict:
     """Of one test."""
 
     test: int  # from 0
-    why: str | None  # None: passed; else wrong, crash, timeout, memory, output, compile, or unfit: the test itself
+    why: (
+        str | None
+    )  # None: passed; else wrong, crash, timeout, memory, output, compile, language, or unfit: the test itself
     text: str = ""
+
+
+Run = Callable[[bytes, Limits], Outcome]
 
 
 def judge(
     code: str,
     language: str,
+    chosen: bool,
     tests: dict[str, Any],
     partial: bool,
     test_timeout_s: float,
@@ -46,18 +61,20 @@ def judge(
 ) -> tuple[float, str | None]:
     """The share of tests that pass (`partial`), or 1.0 where all do; and which failed first, and why.
 
-    `tests` is what `code.CodeTests` describes. Time-outs of the program are failed tests: each may take `test_timeout_s`
-    seconds, and all together `limit_s`.
+    `tests` is what `code.code_tests` returns; `chosen`: the language is of the program's own choice. Time-outs of the program are
+    failed tests: each may take `test_timeout_s` seconds, and all together `limit_s`.
     Raises DataError where a test cannot be run at all.
     """
     box = Sandbox(sandbox)
-    limits = Limits(wall_s=min(test_timeout_s, limit_s), cpu_s=math.ceil(limit_s), memory_bytes=memory_bytes)
+    # The clock must strike before a busy loop has used up its processor time, which would end it under another name.
+    cpu_s = math.ceil(limit_s) + 1
+    limits = Limits(wall_s=min(test_timeout_s, limit_s), cpu_s=cpu_s, memory_bytes=memory_bytes)
     deadline = time.monotonic() + limit_s
     if tests["kind"] == "stdio":
-        verdicts = _by_output(box, code, language, tests["cases"], limits, deadline)
+        verdicts = _by_output(_runner(box, code, language, chosen, deadline), tests["cases"], limits, deadline)
         total = len(tests["cases"])
     else:
-        verdicts = _by_calls(box, code, tests, limits, deadline)
+        verdicts = _by_calls(box, {"code": code, "tests": tests, "partial": partial}, limits, deadline)
         total = len(tests["asserts"]) + len(tests["calls"])
     passed = 0
     first = None
@@ -72,18 +89,15 @@ def judge(
     return (passed / total if partial else float(passed == total)), first
 
 
-def _by_output(
-    box: Sandbox, code: str, language: str, cases: list[dict[str, str]], limits: Limits, deadline: float
-) -> Iterator[Verdict]:
+def _by_output(run: Run | Verdict, cases: list[dict[str, str]], limits: Limits, deadline: float) -> Iterator[Verdict]:
     """Run the program once for each case and compare what it prints. The expected output never goes inside."""
-    run = _runner(box, code, language, deadline)
     if isinstance(run, Verdict):
         yield run
         return
     for i, case in enumerate(cases):
         left = deadline - time.monotonic()
         if left <= 0:
-            yield Verdict(test=i, why="timeout", text="the time for all tests was over")
+            yield Verdict(test=i, why="timeout", text=_OVER)
             return
         expected = case["stdout"]
         room = max(limits.output_bytes, 2 * len(expected))
@@ -129,20 +143,26 @@ def _same_word(given: str, expected: str) -> bool:
     return abs(a - b) <= _FLOAT_TOLERANCE * max(1.0, abs(b))
 
 
-Run = Callable[[bytes, Limits], Outcome]
+def _runner(box: Sandbox, code: str, language: str, chosen: bool, deadline: float) -> Run | Verdict:
+    """What runs the program on an input; the verdict where it does not compile, or has chosen a language that is not run.
 
-
-def _runner(box: Sandbox, code: str, language: str, deadline: float) -> Run | Verdict:
-    """What runs the program on an input; the verdict where it does not compile."""
+    Raises DataError where this machine lacks what a language on record needs.
+    """
+    if language not in _TOOLS:
+        return Verdict(test=0, why="language", text=f"programs in {language[:40]} are not run")
+    tool = box.tool(*_TOOLS[language])
+    if tool is None:
+        lacks = f"this machine has no interpreter or compiler for {language}"
+        if chosen:
+            return Verdict(test=0, why="language", text=lacks)
+        raise DataError(f"a program cannot be run: {lacks}")
     source = code.encode("utf-8", "surrogatepass")
     if language == "python":
         return _interpreter(box, [box.python, "-I", "-B", "{box}/main.py"], "main.py", source)
     if language == "bash":
         return _interpreter(box, ["bash", "{box}/main.sh"], "main.sh", source)
     if language == "javascript":
-        node = box.tool("node", "nodejs")
-        return _interpreter(box, [_needed(node, language), "{box}/main.js"], "main.js", source, reserves=True)
-    _needed(box.tool("g++"), language)
+        return _interpreter(box, [tool, "{box}/main.js"], "main.js", source, reserves=True)
     limits = Limits(
         wall_s=max(0.1, deadline - time.monotonic()),
         cpu_s=60,
@@ -163,37 +183,69 @@ def _interpreter(box: Sandbox, argv: list[str], name: str, content: bytes, *, re
     )
 
 
-def _needed(tool: str | None, language: str) -> str:
-    if tool is None:
-        raise DataError(f"a program in {language} cannot be run: this machine has no interpreter or compiler for it")
-    return tool
+def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: float) -> Iterator[Verdict]:
+    """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's reports.
+
+    A program that has ended, or runs late, is started again for the test after the one that it failed. `work` holds the code,
+    the tests, and whether there is credit for some of them (`partial`).
+    """
+    total = len(work["tests"]["asserts"]) + len(work["tests"]["calls"])
+    first = 0
+    while first < total:
+        left = deadline - time.monotonic()
+        if first and left <= 0:
+            yield Verdict(test=first, why="timeout", text=_OVER)
+            return
+        verdicts, again = _session(box, {**work, "first": first}, total, limits, max(0.1, left))
+        yield from verdicts
+        if not again:
+            return
+        first = verdicts[-1].test + 1
 
 
-def _by_calls(box: Sandbox, code: str, tests: dict[str, Any], limits: Limits, deadline: float) -> Iterator[Verdict]:
-    """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's reports."""
+def _session(
+    box: Sandbox, work: dict[str, Any], total: int, limits: Limits, left_s: float
+) -> tuple[list[Verdict], bool]:
+    """What is said of the tests from work["first"] on, and whether it is worth starting the program again for the rest.
+
+    Raises DataError where the tests fail before the program has been loaded: that is not the program's fault.
+    """
+    judged, candidate = _outcomes(box, {**work, "test_s": limits.wall_s}, total, limits, left_s)
+    reports = [json.loads(line) for line in judged.stdout.splitlines(keepends=True) if line.endswith(b"}\n")]
+    if not reports:
+        said = (judged.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1][:200]
+        raise DataError(f"the tests themselves failed to run: {judged.reason}: {said}")
+    reports = reports[1:]
+    for report in reports:
+        # Why the program ended is better known outside, and it may have filled the memory without a word.
+        if report["ends"] and report["why"] == "crash" and candidate.reason != "exit":
+            report.update(why=candidate.reason, text="")
+    verdicts = [Verdict(test=r["test"], why=r["why"], text=r["text"]) for r in reports]
+    if reports and reports[-1]["ends"]:
+        return verdicts, reports[-1]["ends"] == "session"
+    next_test = work["first"] + len(reports)
+    whole = next_test == total or (reports and reports[-1]["why"] and not work["partial"])
+    if not whole and not (reports and reports[-1]["why"] == "unfit"):
+        why = candidate.reason if judged.reason == "exit" else judged.reason
+        text = _OVER if why == "timeout" else ""
+        verdicts.append(Verdict(test=next_test, why="crash" if why == "exit" else why, text=text))
+    return verdicts, False
+
+
+def _outcomes(box: Sandbox, work: dict[str, Any], total: int, limits: Limits, left_s: float) -> tuple[Outcome, Outcome]:
+    """How the judge ended, and the candidate."""
     ours, theirs = socket.socketpair()
-    work = json.dumps({"code": code, "tests": tests}).encode()
+    reports = replace(limits, output_bytes=max(limits.output_bytes, _REPORT_BYTES * total))
     with ExitStack() as stack, ours, theirs:
-        argv = (box.python, "-I", "-B", "{box}/guest.py")
+        # Not -I: it would hide crossing.py. The environment and the folder hold nothing else to be found.
+        argv = (box.python, "-E", "-s", "-B", "{box}/guest.py")
         sides = [
-            Program(argv=[*argv, "judge", str(ours.fileno())], files={"guest.py": _GUEST}, fds=[ours.fileno()], stdin=work),
-            Program(argv=[*argv, "candidate", str(theirs.fileno())], files={"guest.py": _GUEST}, fds=[theirs.fileno()]),
+            (Program(argv=[*argv, "judge", str(ours.fileno())], files=_GUEST, fds=[ours.fileno()],
+                     stdin=json.dumps(work).encode()), reports),
+            (Program(argv=[*argv, "candidate", str(theirs.fileno())], files=_GUEST, fds=[theirs.fileno()]), limits),
         ]  # fmt: skip
-        running = [box.start(side, limits, stack) for side in sides]
+        running = [box.start(side, allowed, stack) for side, allowed in sides]
         ours.close()
         theirs.close()
-        # The judge tells of each test, and only it can: its silence is a test that takes too long.
-        supervise(running, max(0.1, deadline - time.monotonic()) + _GRACE_S, quiet_s=limits.wall_s + _GRACE_S)
-        judged, candidate = (one.outcome for one in running)
-    total = len(tests["asserts"]) + len(tests["calls"])
-    reports = [json.loads(line) for line in judged.stdout.splitlines() if line.endswith(b"}")]
-    for report in reports:
-        if (report["stop"] and candidate.reason == "memory") or report["text"].startswith("MemoryError"):
-            report["why"] = "memory"
-        yield Verdict(test=report["test"], why=report["why"], text=report["text"])
-    if len(reports) < total and not (reports and reports[-1]["stop"]):
-        if not reports and judged.reason == "exit" and candidate.reason == "exit":
-            said = (judged.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1][:200]
-            raise DataError(f"the tests themselves failed to run: {said}")
-        why = "memory" if "memory" in (candidate.reason, judged.reason) else judged.reason
-        yield Verdict(test=len(reports), why="crash" if why == "exit" else why)
+        supervise(running, left_s + _GRACE_S)
+        return running[0].outcome, running[1].outcome

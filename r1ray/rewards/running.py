@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import selectors
 import signal
@@ -18,6 +17,8 @@ from typing import IO, Literal
 _LOOK_S = 0.025
 """Time between two looks at the memory of what runs."""
 _KILL_S = 10.0
+_SETTLE_S = 0.2
+"""Given to the others to end by themselves where the first has failed, as it may have because they did."""
 _CHUNK = 1 << 16
 _MEMORY_WORDS = (
     b"MemoryError",
@@ -85,6 +86,16 @@ class Running:
         return self._process.poll() is not None
 
     @property
+    def failed(self) -> bool:
+        """Whether its first process has ended by an error or a signal."""
+        return bool(self._process.poll())
+
+    def settle(self) -> None:
+        """Wait a moment for it to end by itself, so that its outcome says how."""
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it runs on, and will be killed
+            self._process.wait(_SETTLE_S)
+
+    @property
     def outcome(self) -> Outcome:
         """How it ended; to be asked once it has."""
         code = self._process.wait(_KILL_S)
@@ -150,27 +161,26 @@ class Running:
             self.kill("memory")
 
 
-def supervise(running: Sequence[Running], wall_s: float, quiet_s: float = math.inf) -> None:
+def supervise(running: Sequence[Running], wall_s: float) -> None:
     """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them all.
 
-    So it does where the first has printed nothing for `quiet_s` seconds. What a killed program had written is in its outcome
-    still.
+    What a killed program had written is in its outcome still.
     """
     deadline = time.monotonic() + wall_s
     next_look = time.monotonic() + _LOOK_S
-    printed, heard = 0, time.monotonic()
     with selectors.DefaultSelector() as selector:
         for one in running:
             one.register(selector)
-        while not running[0].done and (now := time.monotonic()) < min(deadline, heard + quiet_s):
+        while not running[0].done and (now := time.monotonic()) < deadline:
             _serve(selector, min(deadline, next_look) - now)
-            if len(running[0].output["stdout"]) > printed:
-                printed, heard = len(running[0].output["stdout"]), time.monotonic()
             if time.monotonic() >= next_look:
                 for one in running:
                     one.check_memory()
                 next_look = time.monotonic() + _LOOK_S
         reason: Reason = "exit" if running[0].done else "timeout"
+        if running[0].failed:
+            for one in running[1:]:
+                one.settle()
         for one in running:
             one.kill(reason)
         # The dead write no more: this drains what is left in the pipes, which is little, and ends.
@@ -197,12 +207,12 @@ def _memory(pid: int) -> int:
     while waiting:
         one = waiting.pop()
         try:
-            status = Path(f"/proc/{one}/status").read_text()
+            status = Path(f"/proc/{one}/status").read_bytes()  # its name may be no text
         except (FileNotFoundError, ProcessLookupError):
             continue
         waiting += _children(one)
         for line in status.splitlines():
-            if line.startswith(("RssAnon:", "RssShmem:")):
+            if line.startswith((b"RssAnon:", b"RssShmem:", b"VmSwap:", b"HugetlbPages:")):
                 total += int(line.split()[1]) << 10
     return total
 

@@ -1,8 +1,9 @@
 """Foreign programs under bubblewrap: what they may see, and use.
 
 A program sees the system read-only, a private /tmp and what it is given; no network, no other process, no environment, none
-of the host's files beyond /usr and the interpreter. It may use limited memory, processor time, processes and space; when the
-wall-clock limit is over, or its first process ends, all of its processes are killed, whatever they did to stay alive.
+of the host's files beyond /usr and the interpreter's bin and lib. It may use limited memory, processor time, processes and
+space; when the wall-clock limit is over, or its first process ends, all of its processes are killed, whatever they did to stay
+alive.
 
 With `sandbox: none` the limits of a single process stay, and nothing else does: for those whose container is the sandbox.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -23,12 +25,15 @@ from pathlib import Path
 
 from r1ray.errors import ConfigError
 from r1ray.rewards.running import Limits, Outcome, Running, supervise
+from r1ray.rewards.syscalls import seccomp_filter
 
 logger = logging.getLogger(__name__)
 
 _NOBODY = 65534
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 _TMP_BYTES = 64 << 20
+_OF_PYTHON = ("bin", "lib", "lib64")
+"""The folders of its prefix that an interpreter needs."""
 _SHM_BYTES = 16 << 20
 _INSTALL = "install it (Debian, Ubuntu: apt-get install -y bubblewrap; Fedora: dnf install bubblewrap)"
 _NONE = "or set reward_worker.sandbox = none where the whole container is a sandbox that may be lost"
@@ -76,13 +81,18 @@ class Sandbox:
     def python(self) -> str:
         """The interpreter for programs in Python: this one's base, or the system's where only that can be read inside."""
         base = str(Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+        refused = ""
         for path in (base, "/usr/local/bin/python3", "/usr/bin/python3"):
-            if os.access(path, os.X_OK) and (self._user is None or _readable_by_others(Path(path))):
+            if not os.access(path, os.X_OK):
+                continue
+            if self._user is not None and not _readable_by_others(Path(path)):
+                refused = refused or f"the user nobody, who runs them, cannot read {path} (chmod o+x on its folders)"
+            elif _exposes(Path(path).parent.parent):
+                refused = refused or f"{path} lies in {Path(path).parent.parent} itself, a home that they must not see"
+            else:
                 return path
-        raise ConfigError(
-            f"no Python for programs in the sandbox: the user nobody, who runs them, cannot read {base}; "
-            "allow it (chmod o+x on its folders) or install the system's python3"
-        )
+        reason = refused or f"{base} is not there"
+        raise ConfigError(f"no Python for programs in the sandbox: {reason}; install the system's python3")
 
     def tool(self, *names: str) -> str | None:
         """The first of these programs that the system has."""
@@ -122,16 +132,19 @@ class Sandbox:
         fds = {name: stack.enter_context(_in_memory(content)) for name, content in program.files.items()}
         data = [x for name, fd in fds.items() for x in ("--perms", "0555", "--ro-bind-data", str(fd), f"/box/{name}")]
         assert self._bwrap is not None
+        calls = stack.enter_context(_in_memory(seccomp_filter()))
         options = [*_namespaces(), *_system(self.python), *data, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
+        options += ["--seccomp", str(calls)]
         argv = [arg.replace("{box}", "/box") for arg in program.argv]
         # Its own environment is empty too: the program can read that of bubblewrap's first process under /proc.
         return _Command(
-            argv=[self._bwrap, *options, "--", *_launch(argv, program, limits)], env={}, fds=[*fds.values()]
+            argv=[self._bwrap, *options, "--", *_launch(argv, program, limits)], env={}, fds=[*fds.values(), calls]
         )
 
     def _unguarded(self, program: Program, limits: Limits, stack: ExitStack) -> _Command:
         box = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r1ray-box-")))
         for name, content in program.files.items():
+            (box / name).parent.mkdir(parents=True, exist_ok=True)
             (box / name).write_bytes(content)
             (box / name).chmod(0o555)
         argv = [arg.replace("{box}", str(box)) for arg in program.argv]
@@ -163,9 +176,10 @@ def _system(python: str) -> list[str]:
             options += ["--ro-bind", name, name]
     for name in ("/etc/alternatives", "/etc/ld.so.cache"):  # where /usr points to, and finds its libraries by
         options += ["--ro-bind-try", name, name]
-    home = str(Path(python).parent.parent)
-    if not home.startswith("/usr"):
-        options += ["--ro-bind", home, home]
+    prefix = Path(python).parent.parent
+    if prefix != Path("/") and not prefix.is_relative_to("/usr"):
+        for path in (str(prefix / name) for name in _OF_PYTHON):
+            options += ["--ro-bind-try", path, path]
     options += ["--proc", "/proc", "--dev", "/dev", "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm"]  # noqa: S108
     return [*options, "--remount-ro", "/dev", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
 
@@ -187,6 +201,17 @@ def _in_memory(content: bytes) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _exposes(prefix: Path) -> bool:
+    """Whether an interpreter's prefix is the home folder of somebody, whose own bin and lib it would share."""
+    homes = {Path.home(), *_homes()} - {Path("/"), Path("/usr")}
+    return prefix.resolve() in {home.resolve() for home in homes}
+
+
+@functools.cache
+def _homes() -> frozenset[Path]:
+    return frozenset(Path(user.pw_dir) for user in pwd.getpwall())
 
 
 def _readable_by_others(path: Path) -> bool:

@@ -83,6 +83,22 @@ def test_verdicts_say_which_test_failed_and_why(code, program, tests, note):
 
 
 @NEEDED
+def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_record(code, monkeypatch):
+    value, note = verdict(code, "class Main {}", SQUARES, "java")
+    assert (value, note) == (0.0, "test 1 of 2: language: programs in java are not run")
+    from r1ray.errors import DataError
+    from r1ray.rewards import programs
+
+    monkeypatch.setattr(programs.Sandbox, "tool", lambda self, *names: None)
+    work = {"code": "1", "tests": {"kind": "stdio", "cases": SQUARES}, "partial": False, "test_timeout_s": 1.0}
+    limits = {"memory_bytes": 1 << 28, "sandbox": "bubblewrap", "limit_s": 1.0}
+    value, note = programs.judge(language="cpp", chosen=True, **work, **limits)
+    assert (value, note) == (0.0, "test 1 of 2: language: this machine has no interpreter or compiler for cpp")
+    with pytest.raises(DataError, match="no interpreter or compiler for cpp"):
+        programs.judge(language="cpp", chosen=False, **work, **limits)
+
+
+@NEEDED
 def test_a_program_that_does_not_compile(code):
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
@@ -102,6 +118,11 @@ CHEATS = {
     "os._exit before the asserts": "import os\nos._exit(0)",
     "os._exit in the call": "import os\ndef f(x): os._exit(0)",
     "SystemExit": "raise SystemExit(0)",
+    "the end of the test's loops": "def f(x): raise StopIteration",
+    "the end of a generator": "def f(x): raise GeneratorExit",
+    "a builtin under test": "def all(x): return True\ndef zip(*x): return []\ndef f(x): return 0",
+    "a list that cannot be read": "class L(list):\n    def __iter__(self): raise RuntimeError\nf = L()",
+    "a name that is no text": "import ctypes, time\nctypes.CDLL(None).prctl(15, bytes([255, 254]))\ntime.sleep(0.2)\nf = 0",
     "equal to everything": """
 class T:
     def __eq__(self, other): return True
@@ -156,12 +177,74 @@ def f(x): return 0
 }
 
 
+LOOPS = {
+    "asserts": [
+        "assert all(map(lambda p: f(p) == p + 1, [1, 2, 3]))",
+        "for a, b in zip(map(f, [1, 2]), [2, 3]): assert a == b",
+    ]
+}
+RAISES = {"asserts": ["try:\n    f(1)\nexcept Exception:\n    pass", "try:\n    f(1)\nexcept:\n    pass"]}
+
+
 @NEEDED
 @pytest.mark.parametrize("name", CHEATS)
 def test_no_cheat_is_paid(code, name):
-    value, note = verdict(code, CHEATS[name], ASSERTS)
-    assert value == 0.0
-    assert note
+    for tests in (ASSERTS, LOOPS):
+        value, note = verdict(code, CHEATS[name], tests)
+        assert value == 0.0
+        assert note
+
+
+@NEEDED
+def test_a_dead_program_is_no_exception_that_a_test_may_expect(code):
+    dead = CHEATS["os._exit in the call"]
+    assert verdict(code, dead, RAISES) == (0.0, "test 1 of 2: crash: the program ended before its tests did")
+
+
+ENDLESS = "def f(x):\n    while x == 0: pass\n    return x\n"
+
+
+@NEEDED
+@pytest.mark.parametrize(
+    ("program", "tests"),
+    [
+        (ENDLESS, {"asserts": ["assert f(0) == 0", "assert f(1) == 1"]}),
+        (ENDLESS, {"entry_point": "f", "test": "def check(f):\n    assert f(1) == 1 and f(0) == 0"}),
+        (ENDLESS, {"function": "f", "calls": [{"args": [0], "expected": 0}, {"args": [1], "expected": 1}]}),
+        (ENDLESS + "print(f(int(input())))", [{"stdin": "0", "stdout": "0"}, {"stdin": "1", "stdout": "1"}]),
+        ("while True: pass", {"asserts": ["assert f(0) == 0"]}),
+    ],
+)
+def test_an_endless_loop_costs_its_test_and_no_more(program, tests):
+    from r1ray.rewards.base import Sample
+
+    sample = Sample(response=fenced(program), answer=tests)
+    with scorer(reward("accuracy", verifier="code", partial=True, test_timeout_s=0.4), timeout_s=20.0) as s:
+        judged = s.begin(sample).result()
+    assert judged.score.error is None
+    assert "timeout" in judged.notes["accuracy"]
+    one = isinstance(tests, dict) and ("entry_point" in tests or program.startswith("while"))
+    assert judged.score.reward == (0.0 if one else 0.5)
+    assert judged.seconds < 10.0
+
+
+@NEEDED
+def test_a_program_that_ends_itself_in_a_test_is_started_again_for_the_next():
+    program = "import os\ndef f(x):\n    if x == 0: os._exit(0)\n    return x"
+    with scorer(reward("accuracy", verifier="code", partial=True)) as s:
+        judged = judge(s, fenced(program), {"asserts": ["assert f(0) == 0", "assert f(1) == 1", "assert f(0) == 0"]})
+    assert judged.parts == {"accuracy": pytest.approx(1 / 3)}
+
+
+@NEEDED
+def test_the_end_of_the_processor_time_is_a_timeout():
+    """Of several processors at once, that is: for one, the clock strikes first."""
+    busy = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 9))\ndef f(x):\n    while True: pass"
+    with scorer(reward("accuracy", verifier="code", test_timeout_s=20.0), timeout_s=30.0) as s:
+        from r1ray.rewards.base import Sample
+
+        judged = s.begin(Sample(response=fenced(busy), answer=ASSERTS)).result()
+    assert judged.notes["accuracy"] == "test 1 of 3: timeout"
 
 
 @NEEDED

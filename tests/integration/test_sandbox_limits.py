@@ -123,6 +123,36 @@ def test_memory_is_limited_for_all_processes_together(box, program):
 
 
 @NEEDED
+def test_no_memory_can_be_had_that_is_in_no_process(box):
+    """Files without a name, System V's shared memory, pages in pipes, buffers of network sockets, and their like."""
+    program = """
+import ctypes, mmap, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+def tried(what, call):
+    ctypes.set_errno(0)
+    try:
+        failed = call() == -1
+    except OSError as e:
+        failed = e.errno == 1
+    print(what, "refused" if failed else "GRANTED")
+tried("memfd_create", lambda: os.memfd_create("x"))
+tried("shmget", lambda: libc.shmget(0, 20 << 20, 0o1600))
+tried("msgget", lambda: libc.msgget(0, 0o1600))
+tried("semget", lambda: libc.semget(0, 100, 0o1600))
+tried("vmsplice", lambda: libc.vmsplice(0, None, 0, 0))
+tried("io_uring_setup", lambda: libc.syscall(425, 8, ctypes.create_string_buffer(200)))
+tried("tcp", lambda: socket.socket(socket.AF_INET))
+tried("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
+left, right = socket.socketpair()
+left.send(b"x")
+print(right.recv(1) + b"")
+"""
+    said = run(box, program, memory_bytes=100 << 20).stdout.decode().splitlines()
+    assert [line.split()[1] for line in said[:-1]] == ["refused"] * 8
+    assert said[-1] == "b'x'"
+
+
+@NEEDED
 def test_disks_are_limited(box):
     program = """
 import os

@@ -1,5 +1,6 @@
 """The code verifier up to the sandbox: which program is meant, what tests look like, and how values cross over."""
 
+import contextlib
 import socket
 import threading
 from collections import OrderedDict
@@ -9,7 +10,8 @@ import pytest
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.base import Call, Sample
 from r1ray.rewards.code import CodeVerifier, code_tests, program
-from r1ray.rewards.guest import Candidate, Handle, Judge, Peer, Unsendable, alike, decode, encode
+from r1ray.rewards.crossing import Handle, Peer, Unsendable, decode, encode
+from r1ray.rewards.guest import Candidate, Judge, alike
 from r1ray.rewards.programs import same_output
 
 CASES = [{"stdin": "1", "stdout": "2"}]
@@ -48,9 +50,48 @@ def test_the_shapes_of_tests():
     assert code_tests({"function": "f", "calls": [{"args": [[1, 2], "a"], "expected": [2]}]}) == bench
 
 
+def test_the_shapes_that_datasets_publish():
+    stdio = code_tests(CASES)
+    assert code_tests({"inputs": ["1"], "outputs": ["2"]}) == code_tests('{"inputs": ["1"], "outputs": ["2"]}') == stdio
+    assert code_tests('[{"input": "1", "output": "2", "testtype": "stdin"}]') == stdio
+    assert code_tests({"tests": '[{"input": "1", "output": "2"}]'}) == stdio
+    assert code_tests({"inputs": [["1", "2"]], "outputs": [["3", "4"]]})["cases"] == [
+        {"stdin": "1\n2", "stdout": "3\n4"}
+    ]
+    calls = {"inputs": [[1, 2], [3, 4]], "outputs": [3, 7], "fn_name": "f"}
+    assert code_tests(calls)["calls"][1] == {"function": "f", "args": [3, 4], "expected": 7}
+    boxed = code_tests({**calls, "outputs": [[3], [7]]})
+    assert judged("def f(a, b): return a + b", calls=boxed["calls"]) == [(0, None), (1, None)]
+    assert judged("def f(a, b): return [a + b]", calls=boxed["calls"]) == [(0, None), (1, None)]
+    assert judged("def f(a, b): return [3]", calls=boxed["calls"]) == [(0, None), (1, "wrong")]
+    asserts = code_tests({"asserts": ["assert f(1) == 2"]})
+    assert code_tests(["assert f(1) == 2"]) == asserts
+    mbpp = {"test_list": ["assert f(1) == 2"], "test_setup_code": "x = 1", "test_imports": ["import math"]}
+    assert code_tests(mbpp) == {**asserts, "setup": "import math\nx = 1"}
+    bench = {"function": "f", "tests": '[{"input": "1", "output": "2", "testtype": "functional"}]'}
+    assert code_tests(bench)["calls"] == [{"function": "f", "args": [1], "expected": 2}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"tests": CASES, "language": "Rust"}, "Rust.*bash, cpp, javascript, python"),
+        ({"asserts": ["assert f()"], "language": "bash"}, "Python only"),
+    ],
+)
+def test_a_language_on_record_that_is_not_run_is_an_error(answer, says):
+    with pytest.raises(DataError, match=says):
+        CodeVerifier()(Sample(response="1", answer=answer))
+
+
 @pytest.mark.parametrize(
     "record",
     [
+        ["1"],
+        {"inputs": ["1"], "outputs": []},
+        {"inputs": ["1"], "outputs": ["2"], "fn_name": "f"},
+        '[{"input": "1", "output": "2", "testtype": "functional"}]',
+        "[" * 100_000,
         None,
         "assert 1",
         5,
@@ -75,7 +116,8 @@ def test_the_language_is_the_records_then_the_fences():
     assert language("```js\n1\n```", CASES) == "javascript"
     assert language("```js\n1\n```", {"tests": CASES, "language": "bash"}) == "bash"
     assert language("```js\n1\n```", CASES, language="cpp") == "cpp"
-    assert language("```cobol\n1\n```", CASES) == "python"
+    assert language("```cobol\n1\n```", CASES) == "cobol"  # and the program is told that this is not run
+    assert language("```\n1\n```", CASES) == language("1", CASES) == "python"
     assert language("```js\n1\n```", {"asserts": ["assert f() == 1"]}) == "python"
     assert CodeVerifier()(Sample(response="<think>hm", answer=CASES)) == 0.0
     with pytest.raises(ConfigError, match="memory_mib"):
@@ -142,20 +184,34 @@ def test_alike_compares_what_json_can_say():
     assert not alike(Handle(None, 0), 1)
 
 
-def judged(code, **tests):
+def judged(code, test_s=5.0, **tests):
     """The reports on a program, both sides in threads of this process."""
     import io
     import json
 
     ours, theirs = socket.socketpair()
-    with ours, theirs, ours.makefile("rw") as left, theirs.makefile("rw") as right:
-        thread = threading.Thread(target=Candidate(right).serve)
+    unsent = contextlib.suppress(BrokenPipeError)  # a reply that nobody waits for any more
+    with ours, theirs, unsent, ours.makefile("rw") as left, unsent, theirs.makefile("rw") as right:
+        closed = threading.Event()
+        candidate = Candidate(right)
+        candidate._module.__dict__.update(closed=closed, leave=lambda: theirs.shutdown(socket.SHUT_RDWR))
+
+        def serve():
+            with contextlib.suppress(OSError):  # it has left, or its judge has: its process would end
+                candidate.serve()
+
+        thread = threading.Thread(target=serve)
         thread.start()
         out = io.StringIO()
-        Judge(Peer(left), out).run(code, {"setup": "", "asserts": [], "calls": [], "names": [], **tests})
-        ours.shutdown(socket.SHUT_RDWR)
+        whole = {"setup": "", "asserts": [], "calls": [], "names": [], **tests}
+        Judge(Peer(left), out, test_s).run(code, whole)
+        closed.set()
+        with contextlib.suppress(OSError):  # the candidate has left
+            ours.shutdown(socket.SHUT_RDWR)
         thread.join(10)
-    return [(r["test"], r["why"]) for r in map(json.loads, out.getvalue().splitlines())]
+    ready, *reports = map(json.loads, out.getvalue().splitlines())
+    assert ready == {"ready": True}
+    return [(r["test"], r["why"]) for r in reports]
 
 
 def test_the_judge_calls_the_candidate():
@@ -198,3 +254,75 @@ def test_what_the_tests_use_is_the_judges_own():
 def test_methods_of_a_solution_class_are_found():
     calls = [{"function": "f", "args": [2], "expected": 4}, {"function": "f", "args": [2], "expected": 5}]
     assert judged("class Solution:\n    def f(self, x): return x * x", calls=calls) == [(0, None), (1, "wrong")]
+
+
+def test_what_ends_loops_in_python_does_not_end_those_of_the_tests():
+    loops = ["assert all(map(lambda p: f(p) == p + 1, [1, 2]))", "for a, b in zip(map(f, [1]), [2]): assert a == b"]
+    for name in ("StopIteration", "StopAsyncIteration", "GeneratorExit"):
+        assert judged(f"def f(x): raise {name}", asserts=loops) == [(0, "crash"), (1, "crash")]
+
+
+@pytest.mark.parametrize("guard", ["except Exception", "except", "except BaseException"])
+def test_a_program_that_is_gone_or_late_is_no_exception_that_a_test_may_expect(guard):
+    asserts = [f"try:\n    f(1)\n{guard}:\n    pass"]
+    assert judged("def f(x): leave()", asserts=asserts) == [(0, "crash")]
+    late = "def f(x):\n    while not closed.is_set(): pass"
+    assert judged(late, asserts=asserts, test_s=0.05) == [(0, "timeout")]
+
+
+def test_a_test_that_never_ends_is_late_wherever_it_loops():
+    code = "def f(x):\n    while x == 0 and not closed.is_set(): pass\n    return x"
+    assert judged(code, asserts=["assert f(1) == 1", "assert f(0) == 0"], test_s=0.05) == [(0, None), (1, "timeout")]
+    assert judged("def f(x): return 0", asserts=["while not f(1): pass"], test_s=0.05) == [(0, "timeout")]
+    assert judged("while not closed.is_set(): pass", asserts=["assert f(1)"], test_s=0.05) == [(0, "timeout")]
+    calls = [{"function": "f", "args": [0], "expected": 0}]
+    assert judged(code, calls=calls, test_s=0.05) == [(0, "timeout")]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class L(list):\n    def __iter__(self): raise RuntimeError\nf = L()",
+        "class L(dict):\n    def items(self): raise RuntimeError\nf = L()",
+        "globals()[5] = [1]\nf = None",
+        "class E(Exception):\n    def __str__(self): raise ValueError\ndef f(x): raise E",
+        "class T:\n    def __str__(self): raise ValueError\ndef f(x): return T()",
+        "import numbers\nraise StopIteration",
+    ],
+)
+def test_what_the_program_is_made_of_is_never_the_tests_fault(code):
+    assert judged(code, asserts=["assert f(1) == 2, f(1)"]) in ([(0, "wrong")], [(0, "crash")])
+
+
+def test_a_function_of_the_librarys_name_is_the_programs_where_only_it_can_be_meant():
+    adds = "def sum(a, b): return a + b"
+    assert judged(adds, asserts=["assert sum(10, 15) == 25", "assert sum(1, 2) == 3"]) == [(0, None), (1, None)]
+    assert judged("def bisect(x): return x", asserts=["assert bisect(1) == 1"]) == [(0, None)]
+    assert judged("x = 1", asserts=["assert max(1, 2) == 2"]) == [(0, "crash")]
+    every = "def set(x): return 1\ndef f(x): return 2"
+    assert judged(every, asserts=["assert set(f(1)) == set([1])", "assert set(f(2)) == set([2])"])[0][1] == "crash"
+
+
+def test_values_of_the_library_are_compared_as_what_they_are():
+    code = """
+from collections import deque
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+def f(x): return [Fraction(1, 2), Decimal("0.5"), deque([1]), range(3), date(2020, 1, 2), timedelta(1)][x]
+def g(): return datetime(2020, 1, 2, tzinfo=timezone.utc)
+"""
+    rights = ["f(0) == 0.5", "f(1) == 0.5", "f(2) == collections.deque([1])", "f(3) == range(3)"]
+    rights += ["f(4) == datetime.date(2020, 1, 2)", "f(5) == datetime.timedelta(1)", "g().year == 2020"]
+    assert [why for _, why in judged(code, asserts=[f"assert {r}" for r in rights])] == [None] * len(rights)
+    assert judged(code, asserts=["assert f(0) == 0.25"]) == [(0, "wrong")]
+    calls = [{"function": "f", "args": [0], "expected": 0.5}, {"function": "f", "args": [1], "expected": 0}]
+    assert judged(code, calls=calls) == [(0, None), (1, "wrong")]
+    sly = "from fractions import Fraction\nclass T(Fraction):\n    def __eq__(self, o): return True\ndef f(x): return T(1)"
+    assert judged(sly, asserts=["assert f(1) == 0.5"]) == [(0, "wrong")]
+
+
+def test_what_no_program_can_be_given_is_the_tests_fault_only_where_they_give_it_to_what_they_test():
+    assert judged("def f(x): return 1", asserts=["assert f(lambda: 0) == 1"]) == [(0, "unfit")]
+    code = "class T:\n    def union(self, x): return x\ndef f(x): return T()"
+    assert judged(code, asserts=["assert f(1).union(lambda: 0)"]) == [(0, "crash")]
