@@ -264,6 +264,6 @@ def test_ten_megabytes_of_anything_take_no_time(unit):
     response = unit * (10_000_000 // len(unit))
     for pure in PURE:
         answer = "3" if isinstance(pure, NumericVerifier) else "B"
-        began = time.perf_counter()
+        began = time.thread_time()  # what else runs on this machine does not count
         pure(Sample(response=response, answer=answer))
-        assert time.perf_counter() - began < 1.0, (type(pure).__name__, unit)
+        assert time.thread_time() - began < 1.0, (type(pure).__name__, unit)
