@@ -212,6 +212,8 @@ def _session(
     """
     judged, candidate = _outcomes(box, {**work, "test_s": limits.wall_s}, total, limits, left_s)
     reports = [json.loads(line) for line in judged.stdout.splitlines(keepends=True) if line.endswith(b"}\n")]
+    if not reports and work["first"]:  # they did run, before the program was started again
+        return [Verdict(test=work["first"], why="timeout", text=_OVER)], False
     if not reports:
         said = (judged.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1][:200]
         raise DataError(f"the tests themselves failed to run: {judged.reason}: {said}")

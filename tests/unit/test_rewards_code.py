@@ -8,11 +8,13 @@ from collections import OrderedDict
 import pytest
 
 from r1ray.errors import ConfigError, DataError
+from r1ray.rewards import programs
 from r1ray.rewards.base import Call, Sample
 from r1ray.rewards.code import CodeVerifier, code_tests, program
 from r1ray.rewards.crossing import Handle, Peer, Unsendable, decode, encode
 from r1ray.rewards.guest import Candidate, Judge, alike
 from r1ray.rewards.programs import same_output
+from r1ray.rewards.running import Limits, Outcome
 
 CASES = [{"stdin": "1", "stdout": "2"}]
 
@@ -326,3 +328,21 @@ def test_what_no_program_can_be_given_is_the_tests_fault_only_where_they_give_it
     assert judged("def f(x): return 1", asserts=["assert f(lambda: 0) == 1"]) == [(0, "unfit")]
     code = "class T:\n    def union(self, x): return x\ndef f(x): return T()"
     assert judged(code, asserts=["assert f(1).union(lambda: 0)"]) == [(0, "crash")]
+
+
+def test_tests_that_never_became_ready_are_at_fault_unless_they_were_ready_before(monkeypatch):
+    ended = Outcome(reason="exit", code=1, stdout=b"", stderr=b"NameError: nothing")
+    monkeypatch.setattr(programs, "_outcomes", lambda *args: (ended, ended))
+    with pytest.raises(DataError, match="tests themselves failed to run: exit: NameError: nothing"):
+        programs._session(None, {"first": 0, "partial": True}, 2, Limits(), 1.0)
+    verdicts, again = programs._session(None, {"first": 1, "partial": True}, 2, Limits(), 1.0)
+    assert [(v.test, v.why, again) for v in verdicts] == [(1, "timeout", False)]
+
+
+def test_a_program_that_ends_after_the_tests_were_ready_is_at_fault(monkeypatch):
+    judged = Outcome(reason="exit", code=-9, stdout=b'{"ready": true}\n', stderr=b"")
+    for reason, why in (("exit", "crash"), ("memory", "memory"), ("timeout", "timeout")):
+        candidate = Outcome(reason=reason, code=1, stdout=b"", stderr=b"")
+        monkeypatch.setattr(programs, "_outcomes", lambda *args, c=candidate: (judged, c))
+        verdicts, _ = programs._session(None, {"first": 0, "partial": True}, 2, Limits(), 1.0)
+        assert [(v.test, v.why) for v in verdicts] == [(0, why)]
