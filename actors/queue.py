@@ -34,6 +34,7 @@ class QueueOwner:
         self._trouble: tuple[float, str] | None = None  # when a write of somebody's failed the last time, and of what
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
+        self._left: set[str] = set()  # released workers: names are not used again, but a call may come late
         self._closed = False
 
     @cached_property
@@ -66,25 +67,35 @@ class QueueOwner:
 
     # -- rollout workers ----------------------------------------------------------------------------------------
 
-    async def lease(self, worker_id: str, version: int, groups: int, wait_s: float) -> list[Lease]:
-        """At most `groups` leases; waits up to `wait_s` for the first. The worker may report a newer version meanwhile."""
-        self._serving[worker_id] = version
+    async def lease(self, worker_id: str, version: int, groups: int, held: list[str], wait_s: float) -> list[Lease]:
+        """At most `groups` leases; waits up to `wait_s` for the first. The worker may report a newer version meanwhile.
+
+        `held`: the groups that the worker was leased and has not delivered. What else is leased to it was answered to nobody,
+        by a call that died with this process or that the worker gave up: that comes first, and nothing new with it.
+        """
+        if worker_id not in self._left:
+            self._serving[worker_id] = version
         until = asyncio.get_running_loop().time() + wait_s
         while True:
-            if worker_id not in self._serving:  # released while it waited: it is dead or has left
-                return []
             with self._writing():
-                leases = [] if self._closed else self._ledger.lease(worker_id, self._serving[worker_id], groups)
+                leases = self._lease(worker_id, groups, held)
             if leases or asyncio.get_running_loop().time() >= until:
                 return leases
             await self._wait(until)
+
+    def _lease(self, worker_id: str, groups: int, held: list[str]) -> list[Lease]:
+        if self._closed or worker_id in self._left:
+            return []
+        again = self._ledger.unheard(worker_id, held, groups)
+        return again or self._ledger.lease(worker_id, self._serving[worker_id], groups)
 
     async def stop_leasing(self) -> None:
         """The run is about to end: no prompt is leased any more. What is under way may still come."""
         self._closed = True
 
     async def serving(self, worker_id: str, version: int) -> None:
-        self._serving[worker_id] = version
+        if worker_id not in self._left:
+            self._serving[worker_id] = version
         await self._notify()
 
     async def fail(self, group_id: str, reason: str, infrastructure: bool) -> None:
@@ -93,6 +104,7 @@ class QueueOwner:
 
     async def release_worker(self, worker_id: str) -> list[str]:
         """Hand back the leases of a worker that died or left; returns their groups."""
+        self._left.add(worker_id)
         self._serving.pop(worker_id, None)
         released = self._ledger.release_worker(worker_id)
         await self._notify()

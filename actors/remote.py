@@ -57,9 +57,9 @@ class QueueAndRewards:
         """Asked for when it is first needed: a sampling job has none."""
         return ray.get_actor(QUEUE)
 
-    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
+    def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
         leases: list[Lease] = self._asker.ask(
-            lambda: self._queue.lease.remote(worker_id, version, groups, LEASE_WAIT_S),
+            lambda: self._queue.lease.remote(worker_id, version, groups, held, LEASE_WAIT_S),
             "the ledger to lease prompts",
             patience_s=LEASE_WAIT_S,
         )

@@ -64,8 +64,8 @@ class RolloutWorker:
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._weights = InflightWeights(engine, worker_id, self._serving)
         self._version = UNSYNCED
-        self._leased = 0  # groups between lease and delivery to the sender
-        self._undelivered = 0
+        self._held: set[str] = set()  # groups from lease until their `deliver` has returned
+        self._leased = 0  # of them, those that no sender has been given
         self._draining = self._stopping = False
         self._failure: BaseException | None = None
         self._step_began: float | None = None  # None: the engine is not in a step
@@ -118,7 +118,8 @@ class RolloutWorker:
         short_of_memory: 1 while it leases nothing for that, stuck_s: how long the engine has been in one step)."""
         self._refuse_if_failed()
         began = self._step_began
-        gauges: dict[str, float] = {"version": self._version, "leased": self._leased, "undelivered": self._undelivered}
+        gauges: dict[str, float] = {"version": self._version, "leased": self._leased}
+        gauges["undelivered"] = len(self._held) - self._leased
         gauges["short_of_memory"] = float(self._short_of_memory)
         gauges["stuck_s"] = 0.0 if began is None else time.monotonic() - began
         return {**self._counts, **gauges}
@@ -128,8 +129,8 @@ class RolloutWorker:
         with self._changed:
             self._draining = True
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._leased == 0 and self._undelivered == 0, deadline_s):
-                raise DeadlineExceeded(f"{self._id} still had {self._leased} groups to finish after {deadline_s:g} s")
+            if not self._changed.wait_for(lambda: not self._held, deadline_s):
+                raise DeadlineExceeded(f"{self._id} still held {len(self._held)} groups after {deadline_s:g} s")
 
     def stop(self) -> None:
         with self._changed:
@@ -167,16 +168,17 @@ class RolloutWorker:
                 )
                 if self._stopping:
                     return
-                want, version = room - self._leased, self._version
+                want, version, held = room - self._leased, self._version, sorted(self._held)
                 # What is in the engine is finished and sent on, which frees memory, or at least takes no more of it.
                 self._short_of_memory = self._memory() > self._config.recovery.memory_share
                 if self._short_of_memory:
                     self._changed.wait_for(lambda: self._stopping, PRESSURE_S)
                     continue
-            leases = self._services.lease(self._id, version, want)
+            leases = self._services.lease(self._id, version, want, held)
             works = [w for w in map(self._work, leases) if w is not None]
             with self._changed:
                 self._leased += len(works)
+                self._held.update(work.group_id for work in works)
                 if works:
                     self._inbox.append(works)
                 self._changed.notify_all()
@@ -250,7 +252,6 @@ class RolloutWorker:
                 continue
             with self._changed:
                 self._leased -= 1
-                self._undelivered += 1
                 self._outbox.append(group)
                 self._changed.notify_all()
 
@@ -271,7 +272,7 @@ class RolloutWorker:
                 self._outbox.clear()
             self._services.deliver([pack_rollout(g) for g in groups])
             with self._changed:
-                self._undelivered -= len(groups)
+                self._held.difference_update(g.group_id for g in groups)
                 self._changed.notify_all()
 
     # -- plumbing -----------------------------------------------------------------------------------------------

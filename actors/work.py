@@ -31,8 +31,12 @@ class Prompts(Protocol):
 class Services(Protocol):
     """The rest of the system as this worker sees it. Each call blocks at most its own deadline."""
 
-    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
-        """Prompts to answer; waits a short while for some, so an empty list means "ask again"."""
+    def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
+        """Prompts to answer; waits a short while for some, so an empty list means "ask again".
+
+        `held`: ids of all groups that were leased to this worker and whose `deliver` or `fail` has not returned. Any other
+        lease of it counts as never heard of, and comes again.
+        """
         ...
 
     def serving(self, worker_id: str, version: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 
 from r1ray.ledger.batches import bound_steps
 from r1ray.ledger.records import Lease, LedgerSettings
@@ -51,6 +52,24 @@ def lease(
         [(x.group_id, x.index, x.attempt, worker_id, version, now, x.deadline) for x in leases],
     )
     return leases
+
+
+def unheard(
+    db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str, held: Collection[str], max_groups: int
+) -> list[Lease]:
+    rows = db.execute(
+        "SELECT group_id, prompt_index, attempt FROM groups WHERE state = 'leased' AND worker_id = ?"
+        " ORDER BY prompt_index",
+        (worker_id,),
+    ).fetchall()
+    deadline = now + settings.lease_timeout_s
+    again = [
+        Lease(group_id=row["group_id"], index=row["prompt_index"], attempt=row["attempt"], deadline=deadline)
+        for row in rows
+        if row["group_id"] not in held
+    ][:max_groups]
+    db.executemany("UPDATE groups SET deadline = ? WHERE group_id = ?", [(deadline, x.group_id) for x in again])
+    return again
 
 
 def hand_back(db: sqlite3.Connection, reason: str, where: str, value: object) -> list[str]:

@@ -6,7 +6,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -114,6 +114,15 @@ class Ledger:
         """
         with self._transaction() as db:
             return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups)
+
+    def unheard(self, worker_id: str, held: Collection[str], max_groups: int) -> list[Lease]:
+        """Up to `max_groups` leases of the worker that are not among the groups it holds, with a new deadline.
+
+        They were leased to it by a call whose answer was lost. A call that arrives late, with a `held` of long ago, does no
+        harm: nothing but the deadline changes.
+        """
+        with self._transaction() as db:
+            return leases.unheard(db, self._settings, self._clock(), worker_id, held, max_groups)
 
     def release_worker(self, worker_id: str) -> list[str]:
         """Queue the prompts that a dead or leaving worker holds; returns the ids of the dropped groups."""

@@ -41,7 +41,9 @@ def drive(folder: Path, say: Say, arm: Arm) -> None:
         ledger.publish(saved, 0, "digest")
         for step in range(saved, STEPS):
             while (manifest := ledger.take(step)) is None:
-                groups = [x.group_id for x in ledger.lease("w", step, 3)]
+                leased = ledger.lease("w", step, 3)
+                groups = [x.group_id for x in ledger.unheard("w", [], 3)]
+                assert groups == [x.group_id for x in leased]
                 if groups and groups[0].endswith("-1"):  # every new prompt that comes first fails once
                     ledger.put(payload(groups.pop(0), version=step, error="VerifierError"))
                 if groups:

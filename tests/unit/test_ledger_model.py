@@ -46,6 +46,16 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         leases = self.ledger.lease(worker, version, n)
         assert [x.group_id for x in leases] == self.model.lease(worker, version, n, self.clock.now + 60)
 
+    @rule(worker=WORKERS, data=st.data(), n=st.integers(1, 4))
+    def lease_again(self, worker: str, data: st.DataObject, n: int) -> None:
+        """The worker says what it holds, truly or as it was long ago; the rest of its leases comes again."""
+        theirs = [g for g in self.model.groups.values() if g.state == "leased" and g.worker == worker]
+        held = data.draw(st.sets(st.sampled_from(sorted(self.model.groups)))) if self.model.groups else set()
+        expected = sorted((g for g in theirs if g.group_id not in held), key=lambda g: g.index)[:n]
+        for g in expected:
+            g.deadline = self.clock.now + 60
+        assert [x.group_id for x in self.ledger.unheard(worker, held, n)] == [g.group_id for g in expected]
+
     def message(self, group_id: str, kind: str) -> bytes:
         version = self.model.groups[group_id].version
         rewards = (1.0, 1.0) if kind == "equal" else (0.0, 1.0)

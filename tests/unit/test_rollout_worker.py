@@ -29,11 +29,15 @@ class Services:
         self.offers: queue.Queue[list[int]] = queue.Queue()
         self.delivered: queue.Queue[list[RolloutGroup]] = queue.Queue()
         self.asked: queue.Queue[tuple[int, int]] = queue.Queue()
+        self.held: queue.Queue[list[str]] = queue.Queue()
+        self.stored = threading.Event()
+        self.stored.set()
         self.announced: list[int] = []
         self.failure: Exception | None = None
 
-    def lease(self, worker_id: str, version: int, groups: int) -> list[Lease]:
+    def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
         self.asked.put((version, groups))
+        self.held.put(held)
         indices = self.offers.get(timeout=WAIT_S)
         return [Lease(group_id=f"{i}-1", index=i, attempt=1, deadline=0.0) for i in indices]
 
@@ -44,6 +48,7 @@ class Services:
         if self.failure is not None:
             raise self.failure
         self.delivered.put([unpack_rollout(g) for g in groups])
+        assert self.stored.wait(WAIT_S)
 
     def fail(self, group_id: str, reason: str) -> None: ...
 
@@ -133,6 +138,23 @@ def test_room_shrinks_by_what_is_under_way(worker: RolloutWorker, services: Serv
     services.offers.put([0, 1, 2])
     assert services.asked.get(timeout=WAIT_S)[1] == 4
     assert services.asked.get(timeout=WAIT_S)[1] == 1
+
+
+def test_a_group_counts_as_held_until_its_delivery_has_returned(
+    worker: RolloutWorker, services: Services, engine: ScriptedEngine
+) -> None:
+    services.stored.clear()
+    receive(worker, engine, 0)
+    assert services.held.get(timeout=WAIT_S) == []
+    services.offers.put([0, 1])
+    assert services.held.get(timeout=WAIT_S) == ["0-1", "1-1"]
+    assert services.delivered.get(timeout=WAIT_S)  # a reward worker has it, and has not answered
+    services.offers.put([2])
+    assert services.held.get(timeout=WAIT_S) == ["0-1", "1-1", "2-1"]
+    services.stored.set()
+    worker.drain(WAIT_S)
+    services.offers.put([])
+    assert worker.stats()["undelivered"] == 0
 
 
 def test_a_failed_receive_leaves_the_old_policy_and_the_next_one_works(
