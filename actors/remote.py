@@ -13,20 +13,22 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.engine import Applied, TransferSpecs
 from actors.reward import RewardWorker
 from r1ray.codec import pack_rollout
 from r1ray.config.checks import Use
 from r1ray.config.schema import Config
-from r1ray.errors import DeadlineExceeded, InfrastructureError
+from r1ray.errors import DeadlineExceeded, InfrastructureError, ProcessDied
 from r1ray.ledger.records import Lease
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import Sampling
 
 LEASE_WAIT_S = 5.0
 RETRY_S = 0.5
+LONGEST_RETRY_S = 8.0
+"""Between two tries. Doubled up to this where an actor is there and refuses, for want of a judge or of room on the disk."""
 QUEUE = "queue"
 """Name of the queue actor."""
 PULSE = "pulse"
@@ -100,13 +102,15 @@ class Asker:
         Raises InfrastructureError once `recovery.outage_s` is over, and what the actor itself refuses.
         """
         until = time.monotonic() + self._outage_s
+        pause_s = RETRY_S
         while True:
             try:
                 return self._answer(call(), patience_s + self._rpc_s, what)
             except InfrastructureError as e:
                 if time.monotonic() >= until:
                     raise InfrastructureError(f"{e} (for recovery.outage_s={self._outage_s:g})") from e
-            time.sleep(RETRY_S)
+                time.sleep(min(pause_s, max(0.0, until - time.monotonic())))
+                pause_s = RETRY_S if isinstance(e, ProcessDied) else min(2 * pause_s, LONGEST_RETRY_S)
 
     def _answer(self, answer: Any, timeout_s: float, what: str) -> Any:
         try:
@@ -114,7 +118,11 @@ class Asker:
         except GetTimeoutError:
             raise DeadlineExceeded(f"waited {timeout_s:g} s (deadlines.rpc_s) for {what}") from None
         except RayActorError as e:
-            raise InfrastructureError(f"gone while waited for: {what}: {e}") from e
+            raise ProcessDied(f"gone while waited for: {what}: {e}") from e
+        except RayTaskError as e:
+            if isinstance(e.cause, InfrastructureError):
+                raise InfrastructureError(f"{what}: {e.cause}") from e  # without Ray's traceback in its text
+            raise
 
 
 class RolloutActor:

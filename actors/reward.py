@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TypeVar
 
 from r1ray.codec import pack_scored, unpack_rollout
 from r1ray.config.schema import Config
 
+R = TypeVar("R")
 Put = Callable[[list[bytes], bool], list[str]]
 
 
@@ -28,18 +30,29 @@ class RewardWorker:
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="score")
 
     def score(self, groups: list[bytes]) -> list[bytes]:
-        """Score packed rollout groups into packed scored groups, in order."""
-        return list(self._pool.map(self._score_one, groups))
+        """Score packed rollout groups into packed scored groups, in order.
+
+        Raises InfrastructureError where one could not be judged for no fault of its own; the call may be repeated.
+        """
+        return self._each(self._score_one, groups)
 
     def score_and_put(self, groups: list[bytes], atomic: bool) -> list[str]:
-        """Score groups and store each as soon as it is scored (`atomic`: all together); returns the outcomes by name."""
+        """Score groups and store each as soon as it is scored (`atomic`: all together); returns the outcomes by name.
+
+        Raises as `score` does, after the others are stored.
+        """
         if atomic:
             return self._put(self.score(groups), True)
         if len(groups) == 1:
             return self._put([self._score_one(groups[0])], False)
-        return [
-            o for outcome in self._pool.map(lambda g: self._put([self._score_one(g)], False), groups) for o in outcome
-        ]
+        stored = self._each(lambda g: self._put([self._score_one(g)], False), groups)
+        return [outcome for outcomes in stored for outcome in outcomes]
+
+    def _each(self, work: Callable[[bytes], R], groups: list[bytes]) -> list[R]:
+        """All of them to their end, before the first failure is raised: a repeated call must find none still under way."""
+        under_way = [self._pool.submit(work, group) for group in groups]
+        wait(under_way)  # each of its verifications keeps a limit of its own
+        return [done.result() for done in under_way]
 
     def _score_one(self, group: bytes) -> bytes:
         return pack_scored(self._scorer.score(unpack_rollout(group)))

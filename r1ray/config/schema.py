@@ -214,7 +214,7 @@ class RecoveryConfig:
     learner_restarts: int = 5  # in a row; reset by a checkpoint
     queue_restarts: int = 20  # in a row; reset by a training step
     sync_misses: int = 5  # weight syncs in a row that a rollout worker may miss before it is replaced
-    outage_s: float = 600.0  # how long a full disk, or a queue or reward worker that restarts, is waited out
+    outage_s: float = 600.0  # how long a full disk, a judge that is down, or a restarting actor is waited out
     nan_steps: int = 3  # skipped steps in a row before the policy rolls back to the checkpoint before them
     nan_rollbacks: int = 2  # in a row; reset by training past them
     memory_share: float = 0.9  # of a host's memory in use: above it its rollout workers lease nothing more

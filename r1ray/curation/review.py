@@ -51,8 +51,9 @@ class Review:
             )
         ).result()
         score = judged.score
-        if score.error is not None and score.error.startswith(InfrastructureError.__name__):
-            raise InfrastructureError(f"a refined response to {sample.prompt_id} could not be judged: {score.error}")
+        if judged.outage is not None:
+            told = f"a refined response to {sample.prompt_id} could not be judged: {score.error}"
+            raise InfrastructureError(told) from judged.outage
         if score.error is not None:
             return "refine_incorrect"
         scored = replace(sample, reward=score.reward, parts=score.parts)

@@ -40,6 +40,7 @@ class Endpoint:
     max_tokens: int  # of the reply
     key_variable: str | None = None  # environment variable that holds the endpoint's key
     spend: Callable[[], None] = lambda: None  # called before each request; may refuse it by raising
+    refund: Callable[[], None] = lambda: None  # called after each that met no working endpoint
 
     def __post_init__(self) -> None:
         if urllib.parse.urlsplit(self.url).scheme not in ("http", "https"):
@@ -62,6 +63,7 @@ class Endpoint:
             try:
                 return self._once(prompt, deadline)
             except InfrastructureError:
+                self.refund()
                 pause = FIRST_PAUSE_S * 2**attempt
                 if attempt == self.retries or time.monotonic() + pause >= deadline:
                     raise

@@ -43,6 +43,11 @@ class Budget:
                 raise VerifierError(f"the judge's budget of {allowed} calls is spent: raise max_calls_per_worker")
             self._spent += 1
 
+    def refund(self) -> None:
+        """Take back a call that the endpoint was not there to answer: an outage must not use the budget up."""
+        with self._lock:
+            self._spent -= 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReward(Reward):
@@ -101,4 +106,5 @@ class JudgeReward(Reward):
             max_tokens=self.max_tokens,
             key_variable=self.key_variable,
             spend=lambda: self.budget.spend(self.max_calls_per_worker),
+            refund=self.budget.refund,
         )

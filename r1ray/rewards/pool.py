@@ -36,6 +36,7 @@ _LOOK_S = 0.004
 """Seconds between two looks at that time."""
 _START_S = 120.0
 _FORK_S = 10.0
+_DYING_S = 0.05
 _NICE = 19
 
 
@@ -58,7 +59,7 @@ class Pool:
         """Make the call in a process.
 
         Raises VerifierTimeout after `limit_s` (waiting for a place does not count), VerifierCrash where the process dies or
-        the function raises, and DataError where the function raises that.
+        the function raises, and DataError where the function raises that; ProcessDied where the zygote is to blame.
         """
         verifying = call.lane == "verify"
         with self._place if verifying else contextlib.nullcontext():
@@ -93,7 +94,7 @@ class Pool:
             self._ensure_zygote()
 
     def close(self) -> None:
-        """Kill all processes. Calls that are being made end with VerifierCrash."""
+        """Kill all processes. Calls that are being made end with ProcessDied."""
         with self._lock:
             self._closed = True
             self._kill_idle()
@@ -130,13 +131,13 @@ class Pool:
         except (OSError, EOFError) as e:
             zygote.close()
             self._zygote = None
-            raise VerifierCrash(
+            raise ProcessDied(
                 f"the process that verifiers are forked from died: {e!r}; the next call starts it anew"
             ) from e
 
     def _ensure_zygote(self) -> _Zygote:
         if self._closed:
-            raise VerifierCrash("the pool of verifiers was closed")
+            raise ProcessDied("the pool of verifiers was closed")
         if self._zygote is None:
             self._zygote = _Zygote(self._preload)
             self._idle.extend(self._fork(self._zygote) for _ in range(self._ready))
@@ -174,10 +175,19 @@ class _Zygote:
         try:
             with theirs:
                 socket.send_fds(self._control, [b"f"], [theirs.fileno()])
-            return _Worker(frames.receive(self._control)["pid"], ours)
+            return _Worker(frames.receive(self._control)["pid"], ours, self)
         except BaseException:
             ours.close()
             raise
+
+    @property
+    def dead(self) -> bool:
+        """Its children get their SIGKILL while it is dying, hence the moment's wait for it."""
+        try:
+            self._process.wait(_DYING_S)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def close(self) -> None:
         self._control.close()
@@ -188,8 +198,9 @@ class _Zygote:
 class _Worker:
     """One forked process, for one call at a time."""
 
-    def __init__(self, pid: int, sock: socket.socket) -> None:
+    def __init__(self, pid: int, sock: socket.socket, parent: _Zygote) -> None:
         self._pid = pid
+        self._parent = parent
         self._handle = os.pidfd_open(pid)
         self._sock = sock
         self._clock = (~pid << 3) | 2  # Linux: of the processor time of that process
@@ -253,6 +264,8 @@ class _Worker:
         except TimeoutError as e:
             raise VerifierTimeout(f"no verdict within {self._limit_s:g} s (reward_worker.timeout_s)") from e
         except (EOFError, OSError) as e:
+            if self._parent.dead:
+                raise ProcessDied("the verifier's process died with the one that it was forked from") from e
             raise VerifierCrash("the verifier's process died") from e
 
     def kill(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from r1ray.errors import ConfigError, VerifierTimeout
+from r1ray.errors import ConfigError, DeadlineExceeded, VerifierTimeout
 from r1ray.files import read_json
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.conversation import Part, conversation_ids, judged_part
@@ -93,7 +93,8 @@ class Server:
     def score(self, reward: ModelReward, messages: tuple[Message, ...], response: str) -> float:
         """The model's score of a response.
 
-        Raises DataError for a conversation that is too long, and VerifierTimeout after `reward.timeout_s`.
+        Raises DataError for a conversation that is too long, and after `reward.timeout_s` VerifierTimeout, or DeadlineExceeded
+        where the model is not even loaded.
         """
         deadline = time.monotonic() + reward.timeout_s
         tokenizer, model = self._load(reward)
@@ -128,7 +129,7 @@ class Server:
         if self._held is not None:  # not behind another model that is being loaded
             return self._held
         if not _LOADING.acquire(timeout=reward.timeout_s):
-            raise VerifierTimeout(f"the reward model {reward.path} was not loaded within {reward.timeout_s:g} s")
+            raise DeadlineExceeded(f"the reward model {reward.path} was not loaded within {reward.timeout_s:g} s")
         try:
             if self._held is None:
                 self._held = load_reward_model(Path(reward.path), reward.device, reward.dtype)

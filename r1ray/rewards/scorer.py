@@ -54,6 +54,7 @@ class Judged:
     score: Score
     notes: dict[str, str]  # by part, what its reward had to say besides, such as which test failed
     seconds: float  # that judging took, waiting in line not counted
+    outage: InfrastructureError | None = None  # a part had no verdict for no fault of the sample: worth judging again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,19 +69,22 @@ class Pending:
         parts: dict[str, float] = {}
         notes: dict[str, str] = {}
         errors: list[str] = []
+        outage: InfrastructureError | None = None
         seconds = 0.0
         for part, outcome in zip(self.parts, self.outcomes, strict=True):
             known = outcome if isinstance(outcome, _Outcome) else outcome.result()
             seconds += known.seconds
             if not isinstance(known.judgement, Judgement):
                 errors.append(f"{type(known.judgement).__name__}: {part.key}: {known.judgement}")
+                if isinstance(known.judgement, InfrastructureError):
+                    outage = outage or known.judgement
                 continue
             parts[part.key] = known.judgement.value
             if known.judgement.why:
                 notes[part.key] = known.judgement.why
         reward = 0.0 if errors else math.fsum(p.weight * parts[p.key] for p in self.parts)
         score = Score(reward=reward, parts=parts, error="; ".join(errors) or None)
-        return Judged(score=score, notes=notes, seconds=seconds)
+        return Judged(score=score, notes=notes, seconds=seconds, outage=outage)
 
 
 class Scorer:
@@ -131,9 +135,18 @@ class Scorer:
             part.reward.check()
 
     def score(self, group: RolloutGroup) -> ScoredGroup:
-        """Judge every completion of a group."""
+        """Judge every completion of a group.
+
+        Raises InfrastructureError where a part of one has no verdict for no fault of its own, such as an endpoint that is
+        down: the prompt must not be blamed for it.
+        """
         pending = [self.begin(Sample.of(group, i)) for i in range(len(group.completions))]
-        return ScoredGroup(rollout=group, scores=tuple(p.result().score for p in pending))
+        judged = [p.result() for p in pending]
+        for one in judged:
+            if one.outage is not None:
+                told = f"group {group.group_id} could not be judged: {one.score.error}"
+                raise InfrastructureError(told) from one.outage
+        return ScoredGroup(rollout=group, scores=tuple(one.score for one in judged))
 
     def begin(self, sample: Sample) -> Pending:
         """Begin to judge a sample: what can be told at once is told, calls go to processes."""
@@ -141,7 +154,7 @@ class Scorer:
         return Pending(parts=parts, outcomes=tuple(self._begin(part.reward, sample) for part in parts))
 
     def close(self) -> None:
-        """Kill the processes. What is still being judged ends in a VerifierCrash."""
+        """Kill the processes. What they are still judging ends in a ProcessDied."""
         self._pool.close()
         for lane in self._lanes.values():
             lane.shutdown(wait=False)

@@ -218,7 +218,7 @@ def test_the_worker_that_is_killed_takes_the_sandbox_along():
     with scorer(reward("accuracy", verifier="code"), timeout_s=60.0) as s:
         pending = s.begin(Sample(response=fenced("import time\ntime.sleep(59.5)"), answer=SQUARES))
         wait_for(lambda: left_behind("--unshare-all"))
-    assert pending.result().score.error.startswith("VerifierCrash")
+    assert pending.result().score.error.startswith("ProcessDied")
     wait_for(lambda: left_behind("--unshare-all") == [])
 
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from r1ray.errors import VerifierTimeout
+from r1ray.errors import DeadlineExceeded
 from r1ray.rewards import preference
 from r1ray.rewards.preference import ModelReward, Server
 
@@ -36,7 +36,7 @@ def test_one_model_is_loaded_at_a_time_and_a_loaded_one_does_not_wait(monkeypatc
     thread = threading.Thread(target=lambda: scores.append(slow.server.score(slow, MESSAGES, "yes")))
     thread.start()
     assert begun.wait(30)
-    with pytest.raises(VerifierTimeout, match="late was not loaded within"):
+    with pytest.raises(DeadlineExceeded, match="late was not loaded within"):
         late.server.score(late, MESSAGES, "yes")
     assert first.server.score(first, MESSAGES, "yes") == 2.0
     go_on.set()

@@ -51,6 +51,13 @@ def test_an_overloaded_endpoint_is_asked_again():
     assert len(asked) == 3
 
 
+def test_an_outage_does_not_use_up_the_budget():
+    with endpoint((503, ""), (503, ""), (200, "Score: 10")) as (url, _):
+        with scorer(reward("judge", url=url, model="m", retries=2, max_calls_per_worker=1)) as s:
+            assert judge(s, THOUGHT, messages=ASKED).reward == 1.0
+            assert "budget of 1 calls is spent" in judge(s, THOUGHT, messages=ASKED).error
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "calls"),
     [

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from r1ray.errors import ConfigError
+from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
 from r1ray.rewards.base import Sample
 from tests.unit.reward_support import group, judge, reward, scorer
 
@@ -172,12 +172,38 @@ def test_a_pool_whose_zygote_was_killed_starts_another():
         s._pool._zygote._process.wait(5)
         outcomes = [judge(s, "a b") for _ in range(4)]
         assert outcomes[-1].reward == 2.0
-        # The first may meet a process that is dying, or the zygote's closed socket; it then has an error, not a reward of 0.
-        assert all(o.error is None or o.error.startswith("VerifierCrash") for o in outcomes)
+        # The first may meet a process that is dying, or the zygote's closed socket; no sample is to blame for that.
+        assert all(o.error is None or o.error.startswith("ProcessDied") for o in outcomes)
+
+
+def test_a_sample_that_was_being_judged_as_the_zygote_died_is_not_to_blame():
+    with scorer(reward(f"{OWN}:hangs"), timeout_s=30.0) as s:
+        pending = s.begin(Sample(response="hang"))
+        deadline = time.monotonic() + 10
+        while s._pool._zygote is None or len(s._pool._idle) == s._pool._ready:
+            assert time.monotonic() < deadline
+        os.kill(s._pool._zygote._process.pid, signal.SIGKILL)
+        judged = pending.result()
+    assert isinstance(judged.outage, ProcessDied)
+    assert judged.score.error.startswith(f"ProcessDied: {OWN}:hangs: ")
+
+
+def test_a_group_of_which_a_sample_met_a_dead_zygote_is_judged_again_and_not_failed(monkeypatch):
+    with scorer(reward(f"{OWN}:words"), timeout_s=5.0) as s:
+        call, deaths = s._pool.call, [ProcessDied("the process that verifiers are forked from died")]
+        monkeypatch.setattr(s._pool, "call", lambda *args: call(*args) if not deaths else _raise(deaths.pop()))
+        with pytest.raises(
+            InfrastructureError, match=r"group 0-0 could not be judged: ProcessDied: .*forked from died"
+        ):
+            s.score(group(["a b", "c"], None))
+        assert [x.reward for x in s.score(group(["a b", "c"], None)).scores] == [2.0, 1.0]
+
+
+def _raise(error):
+    raise error
 
 
 def test_a_module_that_cannot_be_loaded_by_workers_is_named():
-    from r1ray.errors import ProcessDied
     from r1ray.rewards.pool import Pool
 
     pool = Pool(["no.such.module"], 1)
@@ -189,4 +215,4 @@ def test_a_module_that_cannot_be_loaded_by_workers_is_named():
 def test_after_close_what_is_begun_ends_in_an_error():
     with scorer(reward(f"{OWN}:hangs"), timeout_s=30.0) as s:
         pending = s.begin(Sample(response="hang"))
-    assert pending.result().score.error.startswith("VerifierCrash")
+    assert pending.result().score.error.startswith("ProcessDied")
