@@ -102,11 +102,11 @@ class QueueOwner:
         self._ledger.fail(group_id, reason, infrastructure=infrastructure)
         await self._notify()
 
-    async def release_worker(self, worker_id: str) -> list[str]:
-        """Hand back the leases of a worker that died or left; returns their groups."""
+    async def release_worker(self, worker_id: str, drained: bool) -> list[str]:
+        """Hand back the leases of a worker that died, or left as it was asked to (`drained`); returns their groups."""
         self._left.add(worker_id)
         self._serving.pop(worker_id, None)
-        released = self._ledger.release_worker(worker_id)
+        released = self._ledger.release_worker(worker_id, drained=drained)
         await self._notify()
         return released
 

@@ -18,7 +18,7 @@ from r1ray.control.backoff import Backoff
 from r1ray.control.calls import Place, Remote
 from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.pulse import Pulse
-from r1ray.errors import BudgetSpent, ConfigError, IntegrityError
+from r1ray.errors import BudgetSpent, ConfigError, IntegrityError, ProcessDied
 
 DRAINING = "draining"
 
@@ -58,14 +58,17 @@ class FleetSettings:
 
 
 class Fleet:
-    """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event` hears of every change."""
+    """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event` hears of every change.
+
+    `release(name, drained)` hands back what a worker had leased that died, or left as it was asked to (`drained`).
+    """
 
     def __init__(
         self,
         settings: FleetSettings,
         *,
         spawn: Callable[[str], tuple[Remote, Future[Any]]],
-        release: Callable[[str], None],
+        release: Callable[[str, bool], None],
         on_event: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -160,7 +163,7 @@ class Fleet:
             return
         self._event("worker_lost", worker=name, reason=reason, state=member.state)
         member.health.died(reason)
-        self._forget(name)
+        self._forget(name, drained=False)
         self._deaths += 1
         if self._deaths > self._settings.restart_budget:
             raise BudgetSpent(
@@ -168,10 +171,10 @@ class Fleet:
                 f"(recovery.worker_restarts={self._settings.restart_budget}); the last one, {name}: {reason}"
             )
 
-    def _forget(self, name: str) -> None:
+    def _forget(self, name: str, *, drained: bool) -> None:
         member = self._members.pop(name)
         member.remote.kill()
-        self._release(name)
+        self._release(name, drained)
 
     def _match_desired(self, now: float) -> None:
         staying = self._staying()
@@ -186,7 +189,7 @@ class Fleet:
         for name, member in by_use[self._desired :]:
             self._event("worker_draining", worker=name)
             if member.health.state is State.RESTARTING:
-                self._forget(name)
+                self._forget(name, drained=True)
                 self._event("worker_left", worker=name, drained=True)
             else:
                 member.drain = (member.remote.call("drain", self._settings.drain_s), now)
@@ -219,7 +222,8 @@ class Fleet:
         assert member.drain is not None
         last, began = member.drain
         if last.done() or now - began > self._settings.drain_s:
-            self._forget(name)
+            # One that runs out of time was still asked to leave, and its prompts are not to blame.
+            self._forget(name, drained=not (last.done() and isinstance(last.exception(), ProcessDied)))
             self._event("worker_left", worker=name, drained=last.done() and last.exception() is None)
 
     def _tick_answers(self, member: Member, now: float) -> None:

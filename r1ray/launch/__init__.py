@@ -63,6 +63,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
         max_staleness=queue.max_staleness,
         lease_timeout_s=queue.lease_timeout_s,
         max_attempts=queue.max_attempts,
+        max_returns=queue.max_returns,
         stale_policy="drop" if queue.stale == "drop" else "reissue",
         dynamic_sampling=config.algorithm.dynamic_sampling,
         keep_payload_steps=queue.keep_payload_steps,
@@ -150,8 +151,8 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
 
 
 def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
-    def release(name: str) -> None:
+    def release(name: str, drained: bool) -> None:
         # Not waited for: the lease's own deadline stands behind it.
-        queue.call("release_worker", name)
+        queue.call("release_worker", name, drained)
 
     return rollout_fleet(cluster, "train", release=release, on_event=writer.event)

@@ -86,7 +86,7 @@ def run_sampling(
         told = Told(folder, view, kind=use, phase="sampling", unit="prompts")
         parts = JobParts(
             # Nobody leases here, so nothing has to be handed back for a worker that dies.
-            fleet=rollout_fleet(cluster, use, release=lambda name: None, on_event=writer.event),
+            fleet=rollout_fleet(cluster, use, release=lambda name, drained: None, on_event=writer.event),
             standing=standing_actors(cluster, writer.event),
             folder=folder,
             samples=folder.path / samples,

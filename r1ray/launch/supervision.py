@@ -34,8 +34,8 @@ def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None
     return StandingActors(kinds, limits=health_limits(cluster.config), on_event=on_event)
 
 
-def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str], None], on_event: OnEvent) -> Fleet:
-    """The rollout workers; `release(name)` hands back what a lost one had leased."""
+def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], None], on_event: OnEvent) -> Fleet:
+    """The rollout workers; `release(name, drained)` hands back what one that is gone had leased."""
 
     def spawn(name: str) -> tuple[Remote, Future[Any]]:
         remote = cluster.rollout(name, use)

@@ -114,6 +114,8 @@ def _count(db: sqlite3.Connection) -> Iterator[AuditRow]:
         yield AuditRow(what=what, detail="", groups=n)
     for reason, n in db.execute("SELECT reason, COUNT(*) FROM groups WHERE state = 'dropped' GROUP BY reason"):
         yield AuditRow(what="dropped", detail=str(reason), groups=n)
+    for reason, n in db.execute("SELECT reason, COUNT(*) FROM groups WHERE fate = 'final' GROUP BY reason"):
+        yield AuditRow(what="given up", detail=str(reason), groups=n)
     for state in ("taken", "trained"):
         for step, n in db.execute("SELECT step, COUNT(*) FROM groups WHERE state = ? GROUP BY step", (state,)):
             yield AuditRow(what=state, detail=f"step {step}", groups=n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Collection
 
@@ -10,6 +11,11 @@ from r1ray.ledger.records import Lease, LedgerSettings
 
 EXPIRED = "lease_expired"
 WORKER_LEFT = "worker_left"
+"""It died, or had to be killed."""
+WORKER_DRAINED = "worker_drained"
+DRIVER_LEFT = "driver_left"
+SUSPICIOUS = (EXPIRED, WORKER_LEFT)
+"""What a prompt may bring about that kills engines or takes longer than a lease lasts; more often it is innocent."""
 
 
 def admitted(db: sqlite3.Connection, settings: LedgerSettings) -> int:
@@ -72,11 +78,17 @@ def unheard(
     return again
 
 
-def hand_back(db: sqlite3.Connection, reason: str, where: str, value: object) -> list[str]:
-    """Queue the prompts of all leases that fit the condition `where`, which has one place for `value`."""
+def hand_back(db: sqlite3.Connection, settings: LedgerSettings, reason: str, where: str, value: object) -> list[str]:
+    """Queue the prompts of all leases that fit the condition `where`, which has one place for `value`.
+
+    A prompt that this happened to `max_returns` times, for a reason that may be its own doing, is dropped for good.
+    """
+    most = settings.max_returns if reason in SUSPICIOUS else math.inf
     rows = db.execute(
-        "UPDATE groups SET state = 'dropped', cause = 'returned', reason = ?, fate = 'queued'"  # noqa: S608  constants
+        "UPDATE groups SET state = 'dropped', cause = 'returned', reason = ?,"  # noqa: S608  constants
+        " fate = CASE WHEN 1 + (SELECT COUNT(*) FROM groups AS o WHERE o.prompt_index = groups.prompt_index"
+        "   AND o.cause = 'returned' AND o.reason IN (?, ?)) >= ? THEN 'final' ELSE 'queued' END"
         f" WHERE state = 'leased' AND {where} RETURNING group_id",
-        (reason, value),
+        (reason, *SUSPICIOUS, most, value),
     ).fetchall()
     return [str(r["group_id"]) for r in rows]

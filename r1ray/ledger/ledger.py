@@ -124,20 +124,25 @@ class Ledger:
         with self._transaction() as db:
             return leases.unheard(db, self._settings, self._clock(), worker_id, held, max_groups)
 
-    def release_worker(self, worker_id: str) -> list[str]:
-        """Queue the prompts that a dead or leaving worker holds; returns the ids of the dropped groups."""
+    def release_worker(self, worker_id: str, *, drained: bool = False) -> list[str]:
+        """Queue the prompts that a dead worker holds, or one that was asked to leave (`drained`); returns the dropped groups.
+
+        A prompt that was with workers as they died, or whose lease lapsed, `max_returns` times in all is dropped for good.
+        """
+        reason = leases.WORKER_DRAINED if drained else leases.WORKER_LEFT
         with self._transaction() as db:
-            return leases.hand_back(db, leases.WORKER_LEFT, "worker_id = ?", worker_id)
+            return leases.hand_back(db, self._settings, reason, "worker_id = ?", worker_id)
 
     def release_all(self) -> list[str]:
         """Queue the prompts of every lease: no worker of an earlier driver is left. Returns the dropped groups."""
         with self._transaction() as db:
-            return leases.hand_back(db, leases.WORKER_LEFT, "deadline <= ?", math.inf)
+            return leases.hand_back(db, self._settings, leases.DRIVER_LEFT, "deadline <= ?", math.inf)
 
     def expire(self, now: float | None = None) -> list[str]:
         """Queue the prompts of all leases that lapsed by `now` (None: the clock's time); returns the dropped groups."""
         with self._transaction() as db:
-            return leases.hand_back(db, leases.EXPIRED, "deadline <= ?", self._clock() if now is None else now)
+            lapsed = self._clock() if now is None else now
+            return leases.hand_back(db, self._settings, leases.EXPIRED, "deadline <= ?", lapsed)
 
     # -- reward workers
 

@@ -23,12 +23,14 @@ class LedgerSettings:
     stale_policy: Literal["reissue", "drop"] = "reissue"  # what becomes of the prompt of a group that got too old
     dynamic_sampling: bool = False  # drop groups whose rewards are all equal
     keep_payload_steps: int | None = None  # None: all
+    max_returns: int = 10  # leases of one prompt that may lapse or lose their worker; older ledgers do not name it
 
     def __post_init__(self) -> None:
         lowest: tuple[tuple[str, float | None, float], ...] = (
             ("groups_per_step", self.groups_per_step, 1),
             ("max_staleness", self.max_staleness, 0),
             ("max_attempts", self.max_attempts, 1),
+            ("max_returns", self.max_returns, 1),
             ("keep_payload_steps", self.keep_payload_steps, 0),
         )
         for name, value, least in lowest:
@@ -63,7 +65,7 @@ class PutOutcome(StrEnum):
 
     ACCEPTED = "accepted"
     DUPLICATE = "duplicate"  # judged before; nothing changed
-    LATE = "late"  # its lease lapsed and a later attempt of the prompt took over; nothing changed
+    LATE = "late"  # its lease lapsed and a later attempt took over, or the prompt was given up; nothing changed
     NO_SIGNAL = "no_signal"  # all rewards equal: dropped, another prompt takes its place
     FAILED = "failed"  # a score has an error: dropped, leased again until max_attempts
 

@@ -16,6 +16,7 @@ class Group:
     deadline: float
     state: str = "leased"
     cause: str = ""
+    suspicious: bool = False
     final: bool = False
     step: int | None = None
 
@@ -27,6 +28,7 @@ class Model:
     size: int
     staleness: int
     attempts: int
+    returns: int
     reissue_stale: bool
     dynamic: bool
     groups: dict[str, Group] = field(default_factory=dict)
@@ -59,7 +61,12 @@ class Model:
 
     def welcome(self, g: Group) -> bool:
         handed_back = g.state == "dropped" and g.cause == "returned"
-        return g.state == "leased" or (handed_back and self.current()[g.index] is g)
+        return g.state == "leased" or (handed_back and not g.final and self.current()[g.index] is g)
+
+    def hand_back(self, g: Group, *, suspicious: bool) -> None:
+        g.suspicious = suspicious
+        times = sum(o.index == g.index and o.cause == "returned" and o.suspicious for o in self.groups.values())
+        self.drop(g, "returned", final=suspicious and times + 1 >= self.returns)
 
     def blame(self, g: Group) -> None:
         failures = sum(o.index == g.index and o.cause == "failed" for o in self.groups.values())

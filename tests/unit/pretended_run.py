@@ -188,7 +188,7 @@ class World:
             fleet = Fleet(
                 FleetSettings(workers=1, max_workers=4, restart_budget=2, sync_misses=3, limits=LIMITS, drain_s=1),
                 spawn=self._spawn,
-                release=lambda name: None,
+                release=lambda name, drained: None,
                 on_event=writer.event,
             )
             parts = Parts(

@@ -22,7 +22,7 @@ class World:
         self.remotes: dict[str, FakeRemote] = {}
         self.stats: dict[str, dict[str, float]] = {}
         self.readies: dict[str, Future[Any]] = {}
-        self.released: list[str] = []
+        self.released: list[tuple[str, bool]] = []  # and whether it was drained
         self.events: list[tuple[str, dict[str, Any]]] = []
         settings = FleetSettings(
             workers=workers,
@@ -35,7 +35,7 @@ class World:
         self.fleet = Fleet(
             settings,
             spawn=self._spawn,
-            release=self.released.append,
+            release=lambda name, drained: self.released.append((name, drained)),
             on_event=lambda kind, **fields: self.events.append((kind, fields)),
             clock=lambda: self.now,
         )
@@ -81,7 +81,7 @@ def test_a_dead_worker_hands_back_its_leases_and_is_replaced() -> None:
     world.remotes["rollout-1"].dead = True
     world.after(1.0)  # asks
     world.after(0.1)  # hears
-    assert world.released == ["rollout-1"]
+    assert world.released == [("rollout-1", False)]
     assert set(world.fleet.members) == {"rollout-0", "rollout-2"}
 
 
@@ -121,7 +121,7 @@ def test_an_engine_that_hangs_in_a_step_ends_its_worker() -> None:
     world.stats["rollout-0"]["stuck_s"] = 11.0
     world.after(1.0)
     world.after(0.1)
-    assert world.released == ["rollout-0"]
+    assert world.released == [("rollout-0", False)]
 
 
 def test_a_worker_that_never_gets_ready_is_replaced() -> None:
@@ -265,6 +265,7 @@ def test_scaling_up_starts_and_scaling_down_drains() -> None:
     assert set(world.fleet.members) == {"rollout-0"}
     assert world.remotes["rollout-1"].dead
     assert world.kinds()[-2:] == ["worker_draining", "worker_left"]
+    assert world.released == [("rollout-1", True)]
 
 
 def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
@@ -277,4 +278,15 @@ def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
     assert "rollout-1" in world.fleet.members
     world.after(2.0)
     assert "rollout-1" not in world.fleet.members
-    assert world.released == ["rollout-1"]
+    assert world.released == [("rollout-1", True)]
+
+
+def test_a_worker_that_dies_as_it_drains_has_died() -> None:
+    world = World(workers=2)
+    world.ready("rollout-0", "rollout-1")
+    world.remotes["rollout-1"].hold.add("drain")
+    world.fleet.scale(1)
+    world.fleet.tick()
+    world.remotes["rollout-1"].kill()
+    world.after(0.1)
+    assert world.released == [("rollout-1", False)]

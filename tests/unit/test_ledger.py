@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import IntegrityError, WireError
-from r1ray.ledger import Ledger, PutOutcome
+from r1ray.ledger import Ledger, PutOutcome, audit
 from tests.unit.ledger_support import Clock, fast_folder, ids, new_ledger, payload
 
 Make = Callable[..., Ledger]
@@ -156,6 +156,37 @@ def test_infrastructure_failures_do_not_use_up_attempts(make: Make) -> None:
     assert ledger.fail("0-6", "PromptTooLong", infrastructure=False)
     assert not ledger.fail("0-6", "PromptTooLong", infrastructure=False)
     assert ledger.status().dropped_prompts == 1
+
+
+def test_a_prompt_whose_leases_lapse_or_lose_their_workers_again_and_again_is_given_up(
+    make: Make, clock: Clock, folder: Path
+) -> None:
+    ledger = make(max_returns=3)
+    for worker in ("w0", "w1"):
+        assert ledger.lease(worker, 0, 1)[0].index == 0
+        ledger.release_worker(worker)
+    ledger.lease("w2", 0, 2)
+    ledger.put(payload("1-1"))
+    clock.now += 60
+    assert ledger.expire() == ["0-3"]
+    assert ids(ledger.lease("w3", 0, 1)) == ["2-1"]
+    assert ledger.put(payload("0-3")) is PutOutcome.LATE
+    status = ledger.status()
+    assert (status.dropped_prompts, status.dropped_by_reason) == (1, {"worker_left": 2, "lease_expired": 1})
+    report = audit(folder / "ledger.sqlite", [])
+    assert report.ok
+    assert [(r.detail, r.groups) for r in report.rows if r.what == "given up"] == [("lease_expired", 1)]
+
+
+def test_leases_that_are_handed_back_in_good_order_do_not_use_up_returns(make: Make) -> None:
+    ledger = make(max_returns=2)
+    for attempt in range(1, 6):
+        assert ids(ledger.lease("w", 0, 1)) == [f"0-{attempt}"]
+        assert ledger.release_worker("w", drained=True) if attempt % 2 else ledger.release_all()
+    ledger.lease("w", 0, 1)
+    ledger.release_worker("w")
+    assert ledger.put(payload("0-6")) is PutOutcome.ACCEPTED  # late, and welcome: it comes off the count as well
+    assert ledger.status().dropped_by_reason == {"worker_drained": 3, "driver_left": 2}
 
 
 def test_put_many_is_all_or_nothing(make: Make) -> None:

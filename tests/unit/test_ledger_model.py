@@ -19,15 +19,22 @@ KINDS = st.sampled_from(["good", "good", "good", "equal", "error"])
 
 
 class LedgerAgainstModel(RuleBasedStateMachine):
-    @initialize(staleness=st.integers(0, 2), attempts=st.integers(1, 2), reissue=st.booleans(), dynamic=st.booleans())
-    def begin(self, staleness: int, attempts: int, reissue: bool, dynamic: bool) -> None:
+    @initialize(
+        staleness=st.integers(0, 2),
+        attempts=st.integers(1, 2),
+        returns=st.integers(1, 3),
+        reissue=st.booleans(),
+        dynamic=st.booleans(),
+    )
+    def begin(self, staleness: int, attempts: int, returns: int, reissue: bool, dynamic: bool) -> None:
         self.open = ExitStack()
         self.path = self.open.enter_context(fast_folder()) / "ledger.sqlite"
         self.clock = Clock()
-        self.model = Model(2, staleness, attempts, reissue, dynamic)
+        self.model = Model(2, staleness, attempts, returns, reissue, dynamic)
         chosen = rules(
             max_staleness=staleness,
             max_attempts=attempts,
+            max_returns=returns,
             stale_policy="reissue" if reissue else "drop",
             dynamic_sampling=dynamic,
         )
@@ -85,21 +92,21 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         changes = g.state == "leased" if infrastructure else self.model.welcome(g)
         assert self.ledger.fail(g.group_id, "Oops", infrastructure) == changes
         if changes:
-            self.model.drop(g, "returned") if infrastructure else self.model.blame(g)
+            self.model.hand_back(g, suspicious=False) if infrastructure else self.model.blame(g)
 
-    @rule(worker=WORKERS)
-    def release(self, worker: str) -> None:
+    @rule(worker=WORKERS, drained=st.booleans())
+    def release(self, worker: str, drained: bool) -> None:
         lost = [g for g in self.model.groups.values() if g.state == "leased" and g.worker == worker]
-        assert sorted(self.ledger.release_worker(worker)) == sorted(g.group_id for g in lost)
+        assert sorted(self.ledger.release_worker(worker, drained=drained)) == sorted(g.group_id for g in lost)
         for g in lost:
-            self.model.drop(g, "returned")
+            self.model.hand_back(g, suspicious=not drained)
 
     @rule()
     def another_driver(self) -> None:
         lost = [g for g in self.model.groups.values() if g.state == "leased"]
         assert sorted(self.ledger.release_all()) == sorted(g.group_id for g in lost)
         for g in lost:
-            self.model.drop(g, "returned")
+            self.model.hand_back(g, suspicious=False)
 
     @rule(seconds=st.sampled_from([1, 30, 61]))
     def expire(self, seconds: int) -> None:
@@ -107,7 +114,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         lapsed = [g for g in self.model.groups.values() if g.state == "leased" and g.deadline <= self.clock.now]
         assert sorted(self.ledger.expire()) == sorted(g.group_id for g in lapsed)
         for g in lapsed:
-            self.model.drop(g, "returned")
+            self.model.hand_back(g, suspicious=True)
 
     @rule()
     def take(self) -> None:

@@ -80,7 +80,7 @@ def test_a_call_that_comes_late_takes_nothing_from_the_worker(make: Make, tmp_pa
 def test_a_late_call_of_a_worker_that_was_released_leases_nothing(make: Make, tmp_path: Path) -> None:
     queue = make()
     assert lease(queue, "w0", 2, []) == ["0-1", "1-1"]
-    asyncio.run(queue.release_worker("w0"))
+    asyncio.run(queue.release_worker("w0", False))
     asyncio.run(queue.serving("w0", 1))
     assert lease(queue, "w0", 2, []) == []
     assert leased(tmp_path) == {}
