@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from actors.engine import Applied, TransferSpecs
+from actors.patience import COMPLETIONS_A_CALL, judging_s
 from actors.reward import RewardWorker
 from r1ray.codec import pack_rollout
 from r1ray.config.checks import Use
@@ -72,21 +73,28 @@ class QueueAndRewards:
 
     def deliver(self, groups: list[bytes]) -> None:
         """To one reward worker after the other; storing a group twice does no harm."""
-        self._ask_reward("score_and_put", groups, self._config.run.deterministic)
+        completions = len(groups) * self._config.rollout.group_size
+        self._ask_reward(completions, "score_and_put", groups, self._config.run.deterministic)
 
-    def score(self, groups: list[bytes]) -> list[bytes]:
-        scored: list[bytes] = self._ask_reward("score", groups)
+    def score(self, groups: list[bytes], n: int) -> list[bytes]:
+        """The groups, of `n` completions each, scored, in their order."""
+        size = max(1, COMPLETIONS_A_CALL // n)
+        scored: list[bytes] = []
+        for start in range(0, len(groups), size):
+            part = groups[start : start + size]
+            scored += self._ask_reward(len(part) * n, "score", part)
         return scored
 
     def fail(self, group_id: str, reason: str) -> None:
         self._asker.ask(lambda: self._queue.fail.remote(group_id, reason, False), "the ledger to note a failed prompt")
 
-    def _ask_reward(self, method: str, *args: Any) -> Any:
+    def _ask_reward(self, completions: int, method: str, *args: Any) -> Any:
         def call() -> Any:
             worker = self._rewards[next(self._next) % len(self._rewards)]
             return getattr(worker, method).remote(*args)
 
-        return self._asker.ask(call, "a reward worker", patience_s=4 * self._config.reward_worker.timeout_s)
+        what = f"a reward worker to judge {completions} completions"
+        return self._asker.ask(call, what, patience_s=judging_s(self._config, completions))
 
 
 class Asker:
@@ -99,14 +107,15 @@ class Asker:
     def ask(self, call: Callable[[], Any], what: str, *, patience_s: float = 0.0) -> Any:
         """What `call()` answers, which has `patience_s` beside the deadline of a call.
 
-        Raises InfrastructureError once `recovery.outage_s` is over, and what the actor itself refuses.
+        Raises InfrastructureError once it has failed for `recovery.outage_s`, and what the actor itself refuses.
         """
-        until = time.monotonic() + self._outage_s
+        until: float | None = None
         pause_s = RETRY_S
         while True:
             try:
                 return self._answer(call(), patience_s + self._rpc_s, what)
             except InfrastructureError as e:
+                until = until or time.monotonic() + self._outage_s
                 if time.monotonic() >= until:
                     raise InfrastructureError(f"{e} (for recovery.outage_s={self._outage_s:g})") from e
                 time.sleep(min(pause_s, max(0.0, until - time.monotonic())))
@@ -200,7 +209,7 @@ class RolloutActor:
         """Sample and score problems [start, stop) of a source, `n` times each; packed scored groups in their order."""
         prompts = self._problems[source][start:stop]
         groups = self._worker.generate(prompts, sampling, n, deadline_s)
-        return self._services.score([pack_rollout(g) for g in groups])
+        return self._services.score([pack_rollout(g) for g in groups], n)
 
     def stats(self) -> dict[str, float]:
         return self._worker.stats()

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from actors.engine import Applied, GenerationEngine, TransferSpecs
 from actors.inflight import Group, InflightWeights
+from actors.patience import for_one_call, senders
 from actors.work import Prompts, Services, Work, evaluation_works, training_work
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
@@ -74,9 +75,7 @@ class RolloutWorker:
     # -- called by the actor ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        # Several senders, so that a group whose verification takes long does not hold up the others.
-        senders = 1 if self._config.run.deterministic else 4
-        leasing = [] if self._prompts is None else [self._lease_loop, *[self._send_loop] * senders]
+        leasing = [] if self._prompts is None else [self._lease_loop, *[self._send_loop] * senders(self._config)]
         for loop in (self._engine_loop, *leasing):
             threading.Thread(target=self._guard, args=(loop,), name=loop.__name__, daemon=True).start()
 
@@ -268,8 +267,7 @@ class RolloutWorker:
                 self._changed.wait_for(lambda: self._stopping or (self._outbox and not (whole and self._leased)))
                 if self._stopping:
                     return
-                groups = list(self._outbox)
-                self._outbox.clear()
+                groups = for_one_call(self._outbox, whole=whole)
             self._services.deliver([pack_rollout(g) for g in groups])
             with self._changed:
                 self._held.difference_update(g.group_id for g in groups)

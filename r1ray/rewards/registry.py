@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from r1ray.config.schema import RewardConfig
 from r1ray.errors import ConfigError
 from r1ray.rewards.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
@@ -74,3 +75,9 @@ def build(name: str, params: Mapping[str, Any]) -> Reward:
             f"there is no reward {name!r}{nearest(kind, REWARDS)}; there are {', '.join(REWARDS)}, and module:function"
         )
     return REWARDS[kind](params, name)
+
+
+def longest_answer_s(rewards: Sequence[RewardConfig]) -> float:
+    """Seconds that one question to a model or an endpoint may take; 0 where none is asked. Raises ConfigError like `build`."""
+    asked = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("model", "judge")]
+    return max((r.timeout_s for r in asked if isinstance(r, ModelReward | JudgeReward)), default=0.0)

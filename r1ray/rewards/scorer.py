@@ -26,7 +26,7 @@ from r1ray.types import RolloutGroup, Score, ScoredGroup
 _VERIFY_LANE = 48
 """Verifications at once. Most are over in milliseconds; so many must hang at once before any other has to wait."""
 
-_ASK_LANE = 64
+ASK_LANE = 64
 """Questions to models and endpoints at once; more than any batch of them."""
 
 
@@ -116,7 +116,7 @@ class Scorer:
         self._lanes = {
             "verify": ThreadPoolExecutor(_VERIFY_LANE, thread_name_prefix="verify"),
             "program": ThreadPoolExecutor(processors, thread_name_prefix="program"),
-            "ask": ThreadPoolExecutor(_ASK_LANE, thread_name_prefix="ask"),
+            "ask": ThreadPoolExecutor(ASK_LANE, thread_name_prefix="ask"),
         }
 
     @property

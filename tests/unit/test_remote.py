@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("ray")
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import GetTimeoutError, RayTaskError
 
 from actors import remote
-from actors.remote import Asker
+from actors.patience import for_one_call, judging_s
+from actors.remote import Asker, QueueAndRewards
 from actors.reward import RewardWorker
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
@@ -56,7 +60,13 @@ def judged_by(url: str, outage_s: float) -> Config:
 
 
 def deliver(config: Config, ledger: Ledger, groups: list[bytes]) -> list[str]:
-    worker = RewardWorker(config, lambda payloads, atomic: [str(ledger.put(p)) for p in payloads])
+    one_at_a_time = threading.Lock()
+
+    def put(payloads: list[bytes], atomic: bool) -> list[str]:
+        with one_at_a_time:  # as the queue's actor does
+            return [str(ledger.put(p)) for p in payloads]
+
+    worker = RewardWorker(config, put)
     try:
         call = lambda: lambda: worker.score_and_put(groups, False)  # noqa: E731  a remote call, and its answer
         outcomes: list[str] = Asker(config).ask(call, "a reward worker")
@@ -111,3 +121,73 @@ def test_what_is_no_outage_is_raised_at_once() -> None:
     with pytest.raises(ValueError, match="no"):
         Asker(Config()).ask(lambda: broken, "a reward worker")
     assert calls == [1]
+
+
+def waits(seconds: list[float], answers: Callable[[Any], Any]) -> Callable[..., Any]:
+    def get(answer: Any, timeout: float) -> Any:
+        seconds.append(timeout)
+        return answers(answer)
+
+    return get
+
+
+def services(monkeypatch: pytest.MonkeyPatch, config: Config) -> QueueAndRewards:
+    """Reward workers whose answer is what they were given."""
+
+    class Worker:
+        score = SimpleNamespace(remote=lambda groups: groups)
+        score_and_put = SimpleNamespace(remote=lambda groups, atomic: groups)
+
+    monkeypatch.setattr(remote.ray, "get_actor", lambda name: Worker())
+    return QueueAndRewards(config)
+
+
+def test_patience_covers_programs_that_all_run_out_of_time_on_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+    config = Config()  # groups of 16, verifications of 10 s
+    rewards = services(monkeypatch, config)
+    monkeypatch.setattr(remote.ray, "get", waits(seconds, lambda answer: answer))
+    rewards.deliver([b""] * 2)
+    assert seconds[0] >= 2 * 16 * config.reward_worker.timeout_s + config.deadlines.rpc_s
+
+
+def test_patience_covers_a_reward_model_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config()
+    without = judging_s(config, 16)
+    config.rewards = [reward("model/helpful", path="p"), reward("judge", url="http://x", model="m", timeout_s=30)]
+    assert judging_s(config, 16) == without + 600
+    assert judging_s(config, 17) > judging_s(config, 16) + 600  # 68 questions of four callers: one more round
+
+
+def test_an_evaluation_is_scored_in_calls_of_bounded_size_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+    calls: list[list[bytes]] = []
+    rewards = services(monkeypatch, Config())
+    monkeypatch.setattr(remote.ray, "get", waits(seconds, lambda answer: calls.append(answer) or answer))
+    groups = [str(i).encode() for i in range(20)]
+    assert rewards.score(groups, 16) == groups
+    assert [len(call) for call in calls] == [4] * 5
+    assert set(seconds) == {judging_s(Config(), 64) + Config().deadlines.rpc_s}
+    assert [len(rewards.score(groups[:3], 100)), *map(len, calls[5:])] == [3, 1, 1, 1]
+
+
+def test_a_call_takes_whole_groups_and_at_most_so_many_completions() -> None:
+    outbox = deque(group(i, n=30) for i in range(5))
+    assert [g.prompt.index for g in for_one_call(outbox, whole=False)] == [0, 1]
+    assert [g.prompt.index for g in for_one_call(outbox, whole=True)] == [2, 3, 4]
+    assert len(for_one_call(deque([group(0, n=100), group(1, n=1)]), whole=False)) == 1
+
+
+def test_an_outage_begins_with_the_first_failure_and_not_with_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(remote.time, "monotonic", lambda: now[0])
+
+    def late(answer: Any, timeout: float) -> Any:
+        now[0] += timeout
+        if now[0] < 3000:
+            raise GetTimeoutError("not yet")
+        return "judged"
+
+    monkeypatch.setattr(remote.ray, "get", late)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    assert Asker(Config()).ask(lambda: None, "a reward worker", patience_s=2000.0) == "judged"
