@@ -32,7 +32,7 @@ IDS_SHOWN = 20
 class AuditRow:
     """One line of the table of counts."""
 
-    what: str  # leased, scored, taken, trained, dropped, re-issued, queued
+    what: str  # leased, scored, taken, trained, dropped, given up, re-issued, queued
     detail: str  # the step or the reason; empty: the total
     groups: int
 

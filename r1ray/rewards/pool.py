@@ -138,6 +138,9 @@ class Pool:
     def _ensure_zygote(self) -> _Zygote:
         if self._closed:
             raise ProcessDied("the pool of verifiers was closed")
+        if self._zygote is not None and self._zygote.gone:
+            self._zygote.close()
+            self._zygote = None
         if self._zygote is None:
             self._zygote = _Zygote(self._preload)
             self._idle.extend(self._fork(self._zygote) for _ in range(self._ready))
@@ -181,13 +184,15 @@ class _Zygote:
             raise
 
     @property
-    def dead(self) -> bool:
-        """Its children get their SIGKILL while it is dying, hence the moment's wait for it."""
-        try:
+    def gone(self) -> bool:
+        return self._process.poll() is not None
+
+    @property
+    def going(self) -> bool:
+        """Whether it is gone, or will be in a moment: its children get their SIGKILL while it is dying."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DYING_S)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
+        return self.gone
 
     def close(self) -> None:
         self._control.close()
@@ -220,8 +225,8 @@ class _Worker:
 
     @property
     def dead(self) -> bool:
-        """Of an idle worker, which has nothing to say while it lives."""
-        return self._readable(0.0)
+        """Of an idle worker, which has nothing to say while it lives, and does not outlive the zygote."""
+        return self._parent.gone or self._readable(0.0)
 
     def _readable(self, wait_s: float) -> bool:
         poll = select.poll()  # unlike select, it takes descriptors above 1024
@@ -264,7 +269,7 @@ class _Worker:
         except TimeoutError as e:
             raise VerifierTimeout(f"no verdict within {self._limit_s:g} s (reward_worker.timeout_s)") from e
         except (EOFError, OSError) as e:
-            if self._parent.dead:
+            if self._parent.going:
                 raise ProcessDied("the verifier's process died with the one that it was forked from") from e
             raise VerifierCrash("the verifier's process died") from e
 
