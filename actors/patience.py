@@ -6,7 +6,7 @@ import math
 from collections import deque
 
 from r1ray.config.schema import Config
-from r1ray.rewards.registry import longest_answer_s
+from r1ray.rewards.registry import longest_answer_s, longest_program_s
 from r1ray.rewards.scorer import ASK_LANE
 from r1ray.types import RolloutGroup
 
@@ -39,4 +39,5 @@ def judging_s(config: Config, completions: int) -> float:
     calls = math.ceil(senders(config) * config.rollout.workers / config.reward_worker.workers)
     waiting = calls * completions
     rounds = math.ceil(waiting / ASK_LANE)
-    return waiting * config.reward_worker.timeout_s + rounds * longest_answer_s(config.rewards)
+    verdict_s = max(config.reward_worker.timeout_s, longest_program_s(config.rewards))
+    return waiting * verdict_s + rounds * longest_answer_s(config.rewards)

@@ -28,8 +28,11 @@ from r1ray.types import Sampling
 
 LEASE_WAIT_S = 5.0
 RETRY_S = 0.5
-LONGEST_RETRY_S = 8.0
-"""Between two tries. Doubled up to this where an actor is there and refuses, for want of a judge or of room on the disk."""
+LONGEST_RETRY_S = 2.0
+"""Between two tries. Doubled up to this where an actor is there and refuses, for want of a judge or of room on the disk.
+
+Well below `actors.queue.TROUBLE_S`, or a run that pauses would seem to go on in between.
+"""
 QUEUE = "queue"
 """Name of the queue actor."""
 PULSE = "pulse"

@@ -9,6 +9,7 @@ from r1ray.config.schema import RewardConfig
 from r1ray.errors import ConfigError
 from r1ray.rewards.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
+from r1ray.rewards.code import CodeVerifier
 from r1ray.rewards.form import Format
 from r1ray.rewards.judge import Budget, JudgeReward
 from r1ray.rewards.language import Language
@@ -81,3 +82,10 @@ def longest_answer_s(rewards: Sequence[RewardConfig]) -> float:
     """Seconds that one question to a model or an endpoint may take; 0 where none is asked. Raises ConfigError like `build`."""
     asked = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("model", "judge")]
     return max((r.timeout_s for r in asked if isinstance(r, ModelReward | JudgeReward)), default=0.0)
+
+
+def longest_program_s(rewards: Sequence[RewardConfig]) -> float:
+    """Seconds that the tests of one program may take by the rewards' own limits; 0 where none is run."""
+    verifiers = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("accuracy", "cosine_length")]
+    inner = [r.inner if isinstance(r, CosineLength) else r for r in verifiers]
+    return max((r.suite_timeout_s for r in inner if isinstance(r, CodeVerifier)), default=0.0)

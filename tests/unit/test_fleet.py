@@ -176,7 +176,7 @@ def test_a_worker_that_misses_too_many_syncs_in_a_row_is_replaced() -> None:
     world.fleet.missed("rollout-0", "cannot reach the store")
     world.fleet.tick()
     assert set(world.fleet.members) == {"rollout-1"}
-    assert world.released == ["rollout-0"]
+    assert world.released == [("rollout-0", False)]
     (lost,) = [fields for kind, fields in world.events if kind == "worker_lost"]
     assert "recovery.sync_misses" in lost["reason"]
     assert "cannot reach the store" in lost["reason"]

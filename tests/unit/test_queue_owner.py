@@ -36,9 +36,9 @@ def test_a_ledger_that_cannot_be_opened_for_now_is_opened_later(path: Path, monk
     async def scenario() -> None:
         owner = QueueOwner(str(path), SETTINGS, "r")  # where an error would end the actor for good
         with pytest.raises(InfrastructureError, match="disk I/O error"):
-            await owner.lease("w", 0, 1, 0.0)
+            await owner.lease("w", 0, 1, [], 0.0)
         assert (await owner.identity())["trouble"] == "disk I/O error"
-        assert len(await owner.lease("w", 0, 1, 0.0)) == 1
+        assert len(await owner.lease("w", 0, 1, [], 0.0)) == 1
         await owner.close()
 
     asyncio.run(scenario())
@@ -64,7 +64,7 @@ def test_a_write_that_failed_is_told_of_while_it_is_repeated(path: Path, monkeyp
         monkeypatch.setattr(owner._ledger, "put_many", full)
         with pytest.raises(DiskFull):
             await owner.put([b""], True)
-        await owner.lease("w", 0, 0, 0.0)  # what writes nothing does not mean that there is room
+        await owner.lease("w", 0, 0, [], 0.0)  # what writes nothing does not mean that there is room
         assert (await owner.identity())["trouble"] == "no room left to write"
         monkeypatch.setattr("actors.queue.TROUBLE_S", 0.0)
         assert (await owner.identity())["trouble"] is None

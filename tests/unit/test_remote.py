@@ -159,6 +159,14 @@ def test_patience_covers_a_reward_model_that_loads(monkeypatch: pytest.MonkeyPat
     assert judging_s(config, 17) > judging_s(config, 16) + 600  # 68 questions of four callers: one more round
 
 
+def test_patience_covers_programs_with_many_tests() -> None:
+    config = Config()
+    config.rewards = [reward("accuracy/code", verifier="code", suite_timeout_s=90.0)]
+    assert judging_s(config, 16) >= 16 * 90
+    config.rewards = [reward("cosine_length", verifier="code", verifier_params={"suite_timeout_s": 90.0})]
+    assert judging_s(config, 16) >= 16 * 90
+
+
 def test_an_evaluation_is_scored_in_calls_of_bounded_size_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds: list[float] = []
     calls: list[list[bytes]] = []

@@ -1,4 +1,4 @@
-"""The owner of the ledger without Ray: answers that are lost, calls that come late."""
+"""Leases of the owner of the ledger, without Ray: answers that are lost, calls that come late."""
 
 from __future__ import annotations
 
