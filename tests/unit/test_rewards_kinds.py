@@ -81,6 +81,24 @@ def test_numeric():
         NumericVerifier(relative=-1.0)
 
 
+@pytest.mark.parametrize(
+    ("truth", "answer", "value"),
+    [
+        ("0.5", "0.5\\%", 0.0),
+        ("0.5", "50\\%", 1.0),
+        ("50%", "0.5", 1.0),
+        ("50%", "49.9999999%", 1.0),
+        ("1%", "100%", 0.0),
+        ("5 km", "5 m", 0.0),
+        ("5 km", "5", 1.0),
+        ("5 km", "5.000001 km", 1.0),
+        ("0.000001", "0", 0.0),
+    ],
+)
+def test_numeric_reads_percent_and_units(truth, answer, value):
+    assert NumericVerifier()(Sample(response=f"\\boxed{{{answer}}}", answer=truth)) == value
+
+
 def test_the_checker_of_a_synthetic_task():
     meta = {"synthetic": "arithmetic", "params": {"digits": [2, 3]}}
     check = TaskVerifier()
