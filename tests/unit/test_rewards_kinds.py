@@ -57,6 +57,45 @@ def test_choice_without_the_options_at_hand(response, value):
     assert ChoiceVerifier()(Sample(response=response, answer="B")) == value
 
 
+@pytest.mark.parametrize(
+    ("response", "value"),
+    [
+        ("B 12", 1.0),
+        ("B, 12", 1.0),
+        ("(B) 12", 1.0),
+        ("\\boxed{B - 12}", 1.0),
+        ("The answer is B 12", 1.0),
+        ("option B is right", 1.0),
+        ("Choice (B) is the correct one.", 1.0),
+        ("B is correct", 1.0),
+        ("B 10", 0.0),
+        ("A 12", 0.0),
+        ("A 10, B 12", 0.0),
+        ("A 10 B 12", 0.0),
+        ("A, B", 0.0),
+        ("option B is wrong", 0.0),
+        ("option A is right, option B is right", 0.0),
+        ("option C is right", 0.0),
+    ],
+)
+def test_choice_by_letter_and_text_in_other_spellings(response, value):
+    assert ChoiceVerifier()(Sample(response=response, answer="B", meta={"choices": ["10", "12"]})) == value
+
+
+def test_a_whole_number_is_the_place_of_the_right_option():
+    verifier = ChoiceVerifier()
+    colours = {"answer": 2, "choices": ["red", "green", "blue", "x"]}
+    assert verifier(Sample(response="blue", answer=colours)) == 1.0
+    assert verifier(Sample(response="\\boxed{B}", answer=colours)) == 0.0
+    numbers = {"choices": ["1", "2", "3", "4"]}
+    assert verifier(Sample(response="\\boxed{C}", answer=2, meta=numbers)) == 1.0
+    assert verifier(Sample(response="\\boxed{C}", answer="2", meta=numbers)) == 0.0  # the option's text
+    assert verifier(Sample(response="A", answer=0)) == 1.0
+    for wrong in (4, -1):
+        with pytest.raises(DataError, match="no place among the 4 options"):
+            verifier(Sample(response="A", answer=wrong, meta=numbers))
+
+
 def test_choice_needs_a_truth_that_is_an_option():
     with pytest.raises(DataError, match="neither a letter nor an option"):
         ChoiceVerifier()(Sample(response="B", answer="Madrid", meta={"choices": CITIES}))
