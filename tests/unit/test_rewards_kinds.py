@@ -165,8 +165,37 @@ THOUGHTS = {
     "hi": "पहले हम दोनों संख्याओं को जोड़ते हैं और फिर योग को तीन से भाग देते हैं। इसलिए यही सही उत्तर है।",
     "el": "Πρώτα προσθέτουμε τους δύο αριθμούς και μετά διαιρούμε το άθροισμα με το τρία.",
     "he": "קודם נחבר את שני המספרים ואז נחלק את הסכום בשלוש.",
+    "sv": "Först adderar vi de två talen och sedan delar vi summan med tre. Det betyder att det är svaret som vi vill ha.",
+    "pl": "Najpierw dodajemy dwie liczby, a potem dzielimy sumę przez trzy. Więc to jest odpowiedź, której szukamy.",
+    "tr": "Önce iki sayıyı topluyoruz ve sonra bu toplamı üçe bölüyoruz. Yani aradığımız cevap bu olur.",
+    "id": "Pertama kita menambahkan kedua bilangan itu, lalu kita membagi jumlahnya dengan tiga. Jadi ini jawaban yang benar.",
+    "vi": "Đầu tiên chúng ta cộng hai số với nhau, và sau đó chia tổng cho ba. Như vậy đây là câu trả lời của chúng ta.",
     "th": "ก่อนอื่นเราบวกตัวเลขสองตัว แล้วหารผลรวมด้วยสาม",
 }
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("en", THOUGHTS["pl"]),
+        ("en", THOUGHTS["id"]),
+        ("en", THOUGHTS["vi"]),
+        ("en", THOUGHTS["tr"]),
+        ("ru", "Спочатку ми додаємо два числа, а потім ділимо суму на три. Отже, це і є правильна відповідь. Так."),
+        ("ar", "ابتدا دو عدد را جمع می‌کنیم و سپس مجموع را بر سه تقسیم می‌کنیم. پس این پاسخ درست است."),
+        ("en", "Saame esmalt kaks arvu kokku liita. Seejärel jagame summa kolmega. " * 6),  # a language without a list
+    ],
+)
+def test_a_neighbour_of_the_target_is_not_the_target(target, text):
+    assert Language(target=target)(thought(text)) < 0.35
+
+
+def test_a_question_in_a_language_that_is_not_told_apart_names_no_target():
+    assert language_of("Скільки всього яблук є в її кошику?") is None
+
+
+def test_words_that_tell_nothing_are_the_targets_for_a_while():
+    assert Language(target="en")(thought("Bus stop alpha. Passengers boarding.")) == 1.0
 
 
 def thought(text, **fields):
