@@ -139,7 +139,7 @@ def _latin_language(words: list[str], target: str | None) -> str | None:
     """The language whose function words and letters a sentence has most of; None where it has none."""
     votes: Counter[str] = Counter()
     for word in words:
-        votes.update(LISTED_IN.get(word, ()))
+        votes.update(sorted(LISTED_IN.get(word, ())))  # the first of equals wins, in every process the same
         if not word.isascii():
             votes.update(code for code, letters in LETTERS.items() if any(letter in word for letter in letters))
     if not votes:
