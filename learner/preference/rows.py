@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,8 @@ def read_examples(
 
     Raises ConfigError for a file that cannot be read, and for the first row that is not of its kind, with its line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{file} cannot be read as UTF-8 text: {e}") from e
     examples, too_long = [], 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         try:
@@ -65,6 +61,15 @@ def read_examples(
         prompt = json.dumps(messages, sort_keys=True)
         examples.append(Example(prompt=prompt, sequences=sequences, lengths=lengths, safe=safe))
     return examples, too_long
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """Line by line, which only a newline ends: a text may hold U+2028 and the other marks that str.splitlines cuts at."""
+    try:
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            yield from lines
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{file} cannot be read as UTF-8 text: {e}") from e
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

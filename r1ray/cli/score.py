@@ -49,12 +49,18 @@ def score(
     if not file.is_file():
         raise ConfigError(f"{file} is no file")
     worker = RewardWorkerConfig(timeout_s=timeout, sandbox=sandbox)
-    scorer = Scorer(reward_configs(reward, param or []), worker, processors=workers)
+    rewards = reward_configs(reward, param or [])
+    how = {
+        "rewards": [{"name": r.name, "weight": r.weight, "params": r.params} for r in rewards],
+        "timeout_s": timeout,
+        "sandbox": sandbox,
+    }
+    scorer = Scorer(rewards, worker, processors=workers)
     try:
         scorer.check()
         with Progress(console=console, transient=True) as bar:
             task = bar.add_task(f"scoring {file.name}", total=file.stat().st_size)
-            summary = score_file(file, out, scorer, lambda size: bar.advance(task, size))
+            summary = score_file(file, out, scorer, lambda size: bar.advance(task, size), how)
     finally:
         scorer.close()
     _print(summary)

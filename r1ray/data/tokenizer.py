@@ -16,7 +16,9 @@ class Tokenizer(Protocol):
     eos_token_id: int | None
     chat_template: Any  # None: the model knows no chat format
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    def encode(
+        self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> list[int]: ...
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
 

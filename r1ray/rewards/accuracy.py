@@ -6,7 +6,6 @@ import functools
 import json
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 from r1ray.errors import ConfigError, DataError
@@ -15,7 +14,7 @@ from r1ray.rewards.base import Call, Reward, Sample
 from r1ray.rewards.choice import ChoiceVerifier
 from r1ray.rewards.code import CodeVerifier
 from r1ray.rewards.instructions import InstructionsVerifier
-from r1ray.rewards.numbers import plain, same, unwrapped
+from r1ray.rewards.numbers import close, plain, same, unwrapped
 from r1ray.tasks import get_task
 from r1ray.tasks.base import SyntheticTask
 
@@ -66,7 +65,7 @@ class ExactVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericVerifier(Reward):
-    """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|."""
+    """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|, its percent and unit as in mathematics."""
 
     relative: float = 1e-6
     absolute: float = 0.0
@@ -82,8 +81,8 @@ class NumericVerifier(Reward):
         if truth is None:
             raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or exact")
         given = [plain(a) for a in _answers(sample)]
-        tolerance = Fraction(self.absolute) + Fraction(self.relative) * abs(truth.value)
-        return float(bool(given) and all(n is not None and abs(n.value - truth.value) <= tolerance for n in given))
+        near = functools.partial(close, truth, absolute=self.absolute, relative=self.relative)
+        return float(bool(given) and all(n is not None and near(n) for n in given))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

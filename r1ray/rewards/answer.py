@@ -4,16 +4,18 @@ Only the answer part is looked at: what follows the last `</think>`. In it, the 
 
     <answer> ... </answer>      a \\boxed{} inside it, else a closing "answer is ..." inside it, else all of it
     \\boxed{ ... }
-    "answer is ..." or "#### ..."   on the last such line
+    "answer is ..." or "#### ..."   on the last such line, or behind it on the next; in other languages too
     the answer part itself          where it is a single short line
 
-Every answer found must be right, so that several answers that contradict each other never count.
+A box beside <answer> is an answer too. Every answer found must be right, so that several answers that contradict each other
+never count.
 All of it is linear in the length of the text, hostile text included.
 """
 
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,11 +29,22 @@ _MAX_BARE_CHARS = 200
 
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)[{}]")
 _CLOSING = re.compile(
-    r"(?:\banswer(?:\s+is\b\s*:?|\s*:|\s*=)|\b(?:option|choice)\s+is\b\s*:?|^[ \t]*####)(.*)$",
+    r"(?:\banswer(?:\s+is\b\s*:?|[*_]{0,3}\s*:|\s*=)|\b(?:option|choice)\s+is\b\s*:?|^[ \t]*####"
+    r"|(?<!\w)(?:antwort|réponse|respuesta|risposta|resposta|antwoord|ответ|απάντηση|الإجابة|الجواب|תשובה|उत्तर)(?:\s[^\W\d_]+)?"
+    r"(?:[*_]{0,3}\s*[:：=]|\s+(?:[—–-]|(?:ist|lautet|est|es|è|é|is|είναι|هي|هو|है|равен)(?!\w)\s*:?))"
+    r"|(?:答案|答え|回答|답|คำตอบ)[*_]{0,3}\s*(?:[:：=]|(?:应该|應該)?(?:是|为|為|は|은|는|คือ)\s*[:：]?))(.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
-_AFTERWARDS = re.compile(r"(?<=[^\s.])\.\s+(?=[A-Z])|,?\s(?:because|since|which|as)\s")
+_HEDGE = re.compile(
+    r"(?:approximately|about|roughly|around|ungefähr|etwa|environ|aproximadamente|circa|примерно|大约|大約|约|約|≈|\\approx\b)\s*",
+    re.IGNORECASE,
+)
+_AFTERWARDS = re.compile(
+    r"(?<=[^\s.])\.\s+(?=[^\W\d_a-z])|。|,?\s(?:because|since|which|as|weil|car|porque|perché|pois)\s|[，,]?\s*(?:因为|因為)"
+)
 """Where an explanation begins behind an answer on the same line."""
+_COPULA = re.compile(r"\s*(?:です|である|입니다|이다|है)[.。।]?$")
+"""Languages that put the verb last have it behind the answer."""
 _MARKS = " \t\r\n*_`"
 
 
@@ -70,9 +83,9 @@ def answers(response: str, *, opened: bool = False, complete: bool = True) -> li
     `complete`: the response was not cut off; of one that was, only answers with a closing delimiter count.
     """
     part = answer_part(response, opened=opened)[-MAX_PART_CHARS:]
-    tagged = _tagged(part)
+    tagged, outside = _tagged(part)
     if tagged:
-        found = [a for text in tagged for a in (boxed(text) or _closing(text) or [text])]
+        found = [a for text in tagged for a in (boxed(text) or _closing(text) or [text])] + boxed(outside)
     else:
         found = boxed(part)
         if not found and complete:
@@ -99,28 +112,35 @@ def boxed(text: str) -> list[str]:
     return found
 
 
-def _tagged(part: str) -> list[str]:
+def _tagged(part: str) -> tuple[list[str], str]:
+    """What stands between whole <answer> tags, and what does not."""
     found: list[str] = []
-    end = 0
+    outside: list[str] = []
+    past = 0
     while len(found) <= MAX_ANSWERS:
-        start = part.find("<answer>", end)
+        start = part.find("<answer>", past)
         end = part.find("</answer>", start)
         if start < 0 or end < 0:
             break
         found.append(part[start + len("<answer>") : end])
-    return found
+        outside.append(part[past:start])
+        past = end + len("</answer>")
+    return found, " ".join([*outside, part[past:]])
 
 
 def _closing(text: str) -> list[str]:
-    """What the last line of the kind "the answer is ..." says."""
+    """What the last line of the kind "the answer is ..." says, or the line below it where it ends there."""
     tail = text[-2 * MAX_ANSWER_CHARS :]
-    lines = _CLOSING.findall(tail)
-    if not lines:
+    last = next(iter(deque(_CLOSING.finditer(tail), maxlen=1)), None)
+    if last is None:
         return []
     # "the answer is 4, that is: the answer is 5" stands on one line; the last words decide.
-    said = re.split(r"\banswer\s+is\b\s*:?", lines[-1], flags=re.IGNORECASE)[-1]
-    said = _AFTERWARDS.split(said, maxsplit=1)[0]
-    said = said.strip(_MARKS).removesuffix(".").strip(_MARKS)
+    said = re.split(r"\banswer\s+is\b\s*:?", last[1], flags=re.IGNORECASE)[-1].strip(_MARKS)
+    if not said:
+        said = tail[last.end() :].lstrip(_MARKS).partition("\n")[0]
+    said = _AFTERWARDS.split(said, maxsplit=1)[0].strip(_MARKS)
+    said = _COPULA.sub("", _HEDGE.sub("", said, count=1) if _HEDGE.match(said) else said)
+    said = said.removesuffix(".").strip(_MARKS)
     return [said] if said else []
 
 

@@ -12,8 +12,15 @@ from r1ray.rewards.answer import answers
 from r1ray.rewards.base import Reward, Sample
 from r1ray.rewards.numbers import unwrapped
 
+_LETTERS = 26
 _LETTER = re.compile(
     r"(?:option|choice|answer)?\s*[(\[{]?([A-Za-z])\s*(?:[)\]}.:]+|$)\s*[-–—:]?\s*(.*)", re.IGNORECASE | re.DOTALL
+)
+_LETTER_AND_TEXT = re.compile(r"[(\[{]?([A-Za-z])[)\]}.:]*[\s,–—-]+(\S.*)", re.DOTALL)
+_LETTER_IS_RIGHT = re.compile(
+    r"(?:the )?(?:(?:option|choice|answer) )?[(\[]?([A-Z])[)\]]? is "
+    r"(?:the )?(?:right|correct|true|best)(?: one| option| choice| answer)?",
+    re.IGNORECASE,
 )
 
 
@@ -21,18 +28,31 @@ _LETTER = re.compile(
 class ChoiceVerifier(Reward):
     """The right option, by its letter, its text, or both, which then must agree. A list of options is no answer.
 
-    The truth is a letter, or the text of one of the options in `choices`; these stand in the row, or beside the truth as
-    {"answer": "B", "choices": ["red", "green", ...]}.
+    The truth is a letter, the text of one of the options in `choices`, or, as a whole number, the place of one, from 0; the
+    options stand in the row, or beside the truth as {"answer": "B", "choices": ["red", "green", ...]}.
     """
 
     def __call__(self, sample: Sample) -> float:
         record = sample.answer if isinstance(sample.answer, dict) else {"answer": sample.answer}
         choices = options(sample.answer, sample.meta)
-        truth = letter_of(str(record.get("answer", "")), choices)
-        if truth is None:
-            raise DataError(f"the answer on record, {sample.answer!r:.80}, is neither a letter nor an option")
+        truth = right_letter(record.get("answer"), choices)
         given = answers(sample.response, opened=sample.opened, complete=sample.finish_reason == "stop")
         return float(bool(given) and all(letter_of(a, choices) == truth for a in given))
+
+
+def right_letter(truth: Any, choices: Sequence[str]) -> str:
+    """The letter of the option that a truth on record stands for. Raises DataError where it stands for none."""
+    if isinstance(truth, int) and not isinstance(truth, bool):
+        if not 0 <= truth < (len(choices) or _LETTERS):
+            raise DataError(
+                f"the answer on record, {truth}, is no place among the {len(choices) or _LETTERS} options, counted from 0: "
+                "write the option's text in quotes, or its letter"
+            )
+        return chr(ord("A") + truth)
+    letter = letter_of(truth, choices) if isinstance(truth, str) else None
+    if letter is None:
+        raise DataError(f"the answer on record, {truth!r:.80}, is neither a letter nor an option")
+    return letter
 
 
 def options(answer: Any, meta: Mapping[str, Any]) -> list[str]:
@@ -48,6 +68,13 @@ def letter_of(text: str, choices: Sequence[str]) -> str | None:
     said = _text(text)
     if said and choices.count(said) == 1:
         return chr(ord("A") + choices.index(said))
+    if named := _LETTER_AND_TEXT.fullmatch(text):  # `B, 12`: only the text tells that B is no word here
+        place = ord(named[1].upper()) - ord("A")
+        if place < len(choices) and _text(named[2]) == choices[place]:
+            return named[1].upper()
+    found = _LETTER_IS_RIGHT.fullmatch(" ".join(text.split()))
+    if found and (not choices or ord(found[1].upper()) - ord("A") < len(choices)):
+        return found[1].upper()
     found = _LETTER.fullmatch(text)
     if not found:
         return None

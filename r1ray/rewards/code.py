@@ -47,7 +47,7 @@ class CodeVerifier(Reward):
             )
 
     def __call__(self, sample: Sample) -> float | Call:
-        tests = code_tests(sample.answer)
+        tests = code_tests(sample.meta.get("tests", sample.answer))  # a scored row may have an answer beside them
         code, fence = program(sample.response, opened=sample.opened)
         if not code.strip() or len(code) > MAX_CODE_CHARS:
             return 0.0

@@ -26,6 +26,7 @@ where N is a number from 0 (useless) to 10 (could not be better)."""
 """The prompt of a judge that is not given another."""
 
 _SLOTS = re.compile(r"\{(question|response|answer)\}")
+_TAG = re.compile(r"<(?=\s*/?\s*(?:question|response)\b)", re.IGNORECASE)
 _SCORE = re.compile(r"\bscore\W{0,8}(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 
 
@@ -51,7 +52,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReward(Reward):
-    """The score that a language model gives, divided by `highest`: 0 to 1.
+    """The score that a language model gives, divided by `highest`: 0 to 1. An empty summary gets 0 unasked.
 
     Never 0 for want of a verdict: an endpoint that cannot be reached or fails is an InfrastructureError, one that is too slow a
     VerifierTimeout, a refused request (RequestRefused), a reply without a score and a spent budget are VerifierErrors.
@@ -76,12 +77,17 @@ class JudgeReward(Reward):
         if self.highest <= 0 or self.timeout_s <= 0 or self.retries < 0:
             raise ConfigError("judge: highest and timeout_s must be positive, retries must not be negative")
 
-    def __call__(self, sample: Sample) -> Ask:
+    def __call__(self, sample: Sample) -> float | Ask:
+        judged = judged_part(sample.response, self.judge, opened=sample.opened)
+        if not judged and self.judge == "summary":
+            return 0.0  # the thinking never ended, or nothing follows it
         slots = {
             "question": question(sample.messages),
-            "response": judged_part(sample.response, self.judge, opened=sample.opened),
+            "response": judged,
             "answer": str(sample.answer),
         }
+        # A response that closes its own tag must not go on as the judge's instructions.
+        slots = {name: _TAG.sub("&lt;", text) for name, text in slots.items()}
         # In one pass: a response that spells {answer} must not be shown the truth in its place.
         prompt = _SLOTS.sub(lambda slot: slots[slot.group(1)], self.template)
         return Ask(function=lambda: self._score(self._endpoint().complete(prompt).text))

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.answer import chain_of_thought
 from r1ray.rewards.base import Reward, Sample
-from r1ray.rewards.words import LATIN, LETTERS, LISTED_IN
+from r1ray.rewards.words import LATIN, LETTERS, LISTED_IN, NEIGHBOURS, OTHER
 
 NAMES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt", "dutch": "nl",
     "chinese": "zh", "japanese": "ja", "korean": "ko", "russian": "ru", "arabic": "ar", "hindi": "hi", "greek": "el",
-    "hebrew": "he", "thai": "th",
+    "hebrew": "he", "thai": "th", "swedish": "sv", "polish": "pl", "turkish": "tr", "indonesian": "id", "vietnamese": "vi",
 }  # fmt: skip
 """The languages that are told apart: name -> code."""
 
@@ -28,6 +28,9 @@ _SIGN_WORDS = 0.6
 """Words that a Chinese or Japanese character counts as: their words have between one and two."""
 _LONE_HAN = 6
 """So many Chinese characters in a row without kana may still be Japanese, in a text that is."""
+
+_DOUBT = 24
+"""So many words in the Latin script may go by without a function word of the target before they are not taken for it."""
 
 _SCRIPTS = {
     "hangul": r"[\u1100-\u11ff\uac00-\ud7af]+",
@@ -95,9 +98,10 @@ def code_of(name: str) -> str | None:
 
 
 def language_of(text: str) -> str | None:
-    """The language that most words of a text are in; None where it has none."""
+    """The language that most words of a text are in; None where it has none, or one that is not told apart."""
     counts = count_words(text, None)
-    return max(counts, key=lambda code: counts[code]) if counts else None
+    code = max(counts, key=lambda code: counts[code]) if counts else None
+    return None if code == OTHER else code
 
 
 def count_words(text: str, target: str | None) -> dict[str, float]:
@@ -107,12 +111,16 @@ def count_words(text: str, target: str | None) -> dict[str, float]:
     counts: Counter[str] = Counter()
     kana = re.search(_SCRIPTS["kana"], text) is not None
     latin_default = target if target in LATIN else None
+    doubted = 0  # words since the last function word of the target
+    neighbour: dict[str, str] = {}  # script -> whose letters were seen last
     for sentence in _SENTENCE.split(text):
         words = [(str(m.lastgroup), m.group()) for m in _WORDS.finditer(sentence)]
         scripts = Counter(script for script, _ in words)
         latin = [word.casefold() for script, word in words if script == "latin"]
         if latin:
-            own = _latin_language(latin, target) or latin_default or "en"
+            doubted = 0 if any(target in LISTED_IN.get(word, ()) for word in latin) else doubted + len(latin)
+            said = _latin_language(latin, target)
+            own = said or (OTHER if target in LATIN and doubted > _DOUBT else latin_default or "en")
             latin_default = target if target in LATIN else own
             for word in latin:
                 counts[_word_language(word, own, target)] += 1
@@ -121,7 +129,9 @@ def count_words(text: str, target: str | None) -> dict[str, float]:
         counts["ja"] += scripts["kana"] * _SIGN_WORDS  # type: ignore[assignment]
         counts["ko"] += scripts["hangul"]
         for code in ("ru", "ar", "hi", "el", "he", "th"):
-            counts[code] += scripts[code]
+            if code in NEIGHBOURS and scripts[code]:
+                neighbour[code] = _neighbour(code, [w for s, w in words if s == code]) or neighbour.get(code, code)
+            counts[neighbour.get(code, code)] += scripts[code]
     return {code: float(count) for code, count in counts.items() if count}
 
 
@@ -129,13 +139,19 @@ def _latin_language(words: list[str], target: str | None) -> str | None:
     """The language whose function words and letters a sentence has most of; None where it has none."""
     votes: Counter[str] = Counter()
     for word in words:
-        votes.update(LISTED_IN.get(word, ()))
+        votes.update(sorted(LISTED_IN.get(word, ())))  # the first of equals wins, in every process the same
         if not word.isascii():
             votes.update(code for code, letters in LETTERS.items() if any(letter in word for letter in letters))
     if not votes:
         return None
     best = max(votes.values())
     return target if target and votes[target] == best else max(votes, key=lambda code: votes[code])
+
+
+def _neighbour(script: str, words: list[str]) -> str | None:
+    """The language of the script's name, or OTHER where the letters of its neighbours prevail; None where nothing tells."""
+    foreign, own = (sum(any(c in letters for c in w.lower()) for w in words) for letters in NEIGHBOURS[script])
+    return None if foreign == own else OTHER if foreign > own else script
 
 
 def _word_language(word: str, sentence: str, target: str | None) -> str:

@@ -12,6 +12,8 @@ from fractions import Fraction
 MAX_DIGITS = 400
 DECIMAL_TOLERANCE = Fraction(1, 1_000_000)
 """How far a decimal may be from a fraction that it stands for: 0.333333 is 1/3, 0.33 is not."""
+DECIMAL_SHARE = Fraction(1, 10_000)
+"""And how far as a share of that fraction, so that 0.0 stands for no other number than 0."""
 
 _SPACES = re.compile(r"(?<!\\)\\[,;:! ]|[\s ]+|~")
 _WRAPS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
@@ -32,6 +34,7 @@ _SHORT_UNITS = """
     USD EUR GBP deg rad
 """
 _UNIT = re.compile(r"(?:[A-Za-z°µΩ¢]+\.?)(?:[ /-][A-Za-z°]+\.?)*(?:\^?\{?[23]\}?|[²³])?")
+_LETTER = re.compile(r"[A-Za-z](?:\^?\{?[23]\}?|[²³])?")
 _NOT_UNITS = "pi sin cos tan log ln sqrt exp or and to mod inf infinity not by into times over plus minus"
 _DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree\b")
 _ALIASES = {
@@ -48,9 +51,10 @@ class Plain:
     """A number as it was written."""
 
     value: Fraction
-    percent: bool  # 50% is both 50 and 0.5
+    percent: bool  # beside a number without it, 50% is both 50 and 0.5
     decimal: bool  # written with a decimal point, so maybe rounded
     unit: str  # "" where it has none
+    letter: bool = False  # the unit is one letter right behind the number: 3m may be three metres, or 3 times m
 
 
 def unwrapped(text: str) -> str:
@@ -79,7 +83,8 @@ def plain(text: str) -> Plain | None:
         return None
     rest = found["unit"].strip()
     percent = rest.lower() in ("%", "\\%", "percent", "pct")
-    unit = "" if percent else _unit(rest, spaced=found["unit"] != rest or text[: found.start("unit")].endswith(" "))
+    spaced = found["unit"] != rest or text[: found.start("unit")].endswith(" ")
+    unit = "" if percent else _unit(rest, spaced=spaced)
     value = _value(found)
     if unit is None or value is None:
         return None
@@ -88,19 +93,45 @@ def plain(text: str) -> Plain | None:
         percent=percent,
         decimal=bool(found["number"]) and "." in found["number"],
         unit=unit or ("$" if currency else ""),
+        letter=not spaced and _LETTER.fullmatch(rest) is not None,
     )
 
 
 def same(truth: Plain, answer: Plain) -> bool:
-    """Whether two numbers are equal: as fractions, within DECIMAL_TOLERANCE where one is a decimal; units may be left out."""
-    if truth.unit and answer.unit and truth.unit != answer.unit:
-        return False
-    tolerance = DECIMAL_TOLERANCE if truth.decimal != answer.decimal else Fraction(0)
-    return any(abs(a - b) <= tolerance for a in _readings(truth) for b in _readings(answer))
+    """Whether two numbers are equal: as fractions, within `rounding` of the truth where one of the two is a decimal."""
+    decimal = truth.decimal != answer.decimal
+    return any(abs(a - b) <= (rounding(a) if decimal else 0) for a, b in _readings(truth, answer))
 
 
-def _readings(number: Plain) -> tuple[Fraction, ...]:
-    return (number.value, number.value / 100) if number.percent else (number.value,)
+def close(truth: Plain, answer: Plain, *, absolute: float, relative: float) -> bool:
+    """Whether |answer - truth| <= absolute + relative * |truth|, with percent and units read as by `same`."""
+    limit, share = Fraction(absolute), Fraction(relative)
+    return any(abs(a - b) <= limit + share * abs(a) for a, b in _readings(truth, answer))
+
+
+def rounding(value: Fraction) -> Fraction:
+    """How far a decimal that stands for `value` may be from it."""
+    return min(DECIMAL_TOLERANCE, DECIMAL_SHARE * abs(value))
+
+
+def _readings(truth: Plain, answer: Plain) -> list[tuple[Fraction, Fraction]]:
+    """The pairs of values of which one must be equal; none where the units, or what may be a variable, differ.
+
+    A unit may be left out; only what looks like a variable in the truth may not.
+    """
+    if truth.percent and answer.percent:
+        return [(truth.value, answer.value)]
+    if truth.letter and answer.unit != truth.unit:
+        return []
+    if truth.percent or answer.percent:
+        if truth.unit or answer.unit:
+            return []
+        if truth.percent:
+            return [(truth.value, answer.value), (truth.value / 100, answer.value)]
+        # Who says 0.5% of what is a half has taken the share for a percentage.
+        values = (answer.value, answer.value / 100) if abs(answer.value) >= 1 else (answer.value / 100,)
+        return [(truth.value, value) for value in values]
+    return [] if truth.unit and answer.unit and truth.unit != answer.unit else [(truth.value, answer.value)]
 
 
 def _value(found: re.Match[str]) -> Fraction | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from r1ray.errors import ConfigError, DataError
+from r1ray.files import read_json, write_atomic
 from r1ray.rewards.base import Sample, without_end_tokens
 from r1ray.rewards.scorer import Judged, Pending, Scorer
 from r1ray.types import Score
@@ -74,11 +75,14 @@ class Summary:
         return self.rewards / judged if judged else math.nan
 
 
-def score_file(source: Path, out: Path | None, scorer: Scorer, progress: Callable[[int], None]) -> Summary:
+def score_file(
+    source: Path, out: Path | None, scorer: Scorer, progress: Callable[[int], None], how: Mapping[str, Any]
+) -> Summary:
     """Score every line of `source`; append to `out` what is not in it yet.
 
-    `progress` is called with the bytes of `source` that are done. Raises ConfigError for a source that cannot be read, and for
-    an `out` that holds anything else than scores of the first lines of this source.
+    `progress` is called with the bytes of `source` that are done. `how`: all that the scores depend on besides the lines, as JSON
+    types; it is kept beside `out`. Raises ConfigError for a source that cannot be read, and for an `out` that holds anything
+    else than scores of the first lines of this source, or scores that were made in another way.
     """
     summary = Summary()
     try:
@@ -88,6 +92,7 @@ def score_file(source: Path, out: Path | None, scorer: Scorer, progress: Callabl
     with lines, open(os.devnull if out is None else out, "a+b") as sink:
         filled = (raw for raw in lines if raw.strip())
         if out is not None:
+            _check_how(out, sink, how)
             where = f"{out} holds something else than the scores of {source}"
             _resume(filled, sink, summary, set(scorer.part_names), where)
             progress(lines.tell())
@@ -113,13 +118,16 @@ def sample_of(line: Mapping[str, Any]) -> Sample:
     finish = line.get("finish_reason", "stop")
     if finish not in _FINISHED:
         raise DataError(f"finish_reason = {finish!r:.40} must be one of {', '.join(_FINISHED)}")
+    meta = {key: value for key, value in line.items() if key != "response"}
+    if "tests" in line:
+        meta["tests"] = _with_prompt(line["tests"], line.get("prompt"))
     messages = line.get("messages") or ([{"role": "user", "content": str(line["prompt"])}] if "prompt" in line else [])
     return Sample(
         response=without_end_tokens(line["response"]),
-        answer=_with_prompt(line["tests"], line.get("prompt")) if "tests" in line else line.get("answer"),
+        answer=line.get("answer", meta.get("tests")),
         prompt_id=str(line.get("id", "")),
         messages=tuple(messages),
-        meta={key: value for key, value in line.items() if key != "response"},
+        meta=meta,
         tokens=_count(line, "tokens"),
         max_new_tokens=_count(line, "max_new_tokens"),
         finish_reason=finish,
@@ -177,6 +185,31 @@ def _finish(line: dict[str, Any], pending: Pending | str, size: int, sink: IO[by
     summary.add(scored)
     sink.write(json.dumps(scored).encode() + b"\n")  # all in ASCII: half surrogate pairs survive
     return size
+
+
+def how_file(out: Path) -> Path:
+    """Where it is kept how the lines of `out` were scored."""
+    return out.with_name(out.name + ".how.json")
+
+
+def _check_how(out: Path, sink: IO[bytes], how: Mapping[str, Any]) -> None:
+    """Keep `how` for a new output; refuse one that has lines and was made otherwise."""
+    file, now = how_file(out), json.loads(json.dumps(how))
+    sink.seek(0)
+    if not sink.read(1):
+        write_atomic(file, json.dumps(now, indent=1).encode())
+        return
+    if not file.is_file():
+        raise ConfigError(
+            f"{out} has lines, and {file.name} is missing, which says how they were scored: give another --out"
+        )
+    before = read_json(file)
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise ConfigError(
+                f"{out}: it was scored with {key} = {json.dumps(before.get(key))}, this is with {json.dumps(now.get(key))}: "
+                f"give another --out, or remove it and {file.name}"
+            )
 
 
 def _resume(lines: Iterator[bytes], sink: IO[bytes], summary: Summary, names: set[str], where: str) -> None:

@@ -35,13 +35,17 @@ _LOADING = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReward(Reward):
-    """What a reward model says: its score as it is (pairwise), or the probability that the response is safe (pointwise)."""
+    """What a reward model says: its score, at least `floor` (pairwise), or the probability that the response is safe (pointwise).
+
+    An empty summary gets the lowest value, `floor` or 0, unasked: a pairwise score has no zero, and the model never saw one.
+    """
 
     path: str  # folder, Hugging Face sequence classification with one label
     kind: Kind = "pairwise"
     judge: Part = "summary"
     batch_size: int = 8
     max_length: int = 8192  # tokens of prompt and judged part
+    floor: float = -10.0  # of a pairwise score
     device: str = "auto"  # auto: a GPU where the reward worker has one
     dtype: Literal["float32", "bfloat16"] = "float32"
     timeout_s: float = 600.0  # of one judgement; the first waits for the model to be loaded
@@ -50,9 +54,13 @@ class ModelReward(Reward):
     def __post_init__(self) -> None:
         if not 1 <= self.batch_size <= MAX_BATCH or self.max_length < 1 or self.timeout_s <= 0:
             raise ConfigError(f"model: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
+        if not math.isfinite(self.floor):
+            raise ConfigError(f"model: floor = {self.floor} must be a number")
 
-    def __call__(self, sample: Sample) -> Ask:
+    def __call__(self, sample: Sample) -> float | Ask:
         judged = judged_part(sample.response, self.judge, opened=sample.opened)
+        if not judged and self.judge == "summary":
+            return self.floor if self.kind == "pairwise" else 0.0
         return Ask(function=lambda: self._value(sample.messages, judged))
 
     def check(self) -> None:
@@ -78,7 +86,7 @@ class ModelReward(Reward):
     def _value(self, messages: tuple[Message, ...], judged: str) -> float:
         score = self.server.score(self, messages, judged)
         if self.kind == "pairwise":
-            return score
+            return max(score, self.floor)
         return 1.0 / (1.0 + math.exp(-score)) if score > -700.0 else 0.0
 
 

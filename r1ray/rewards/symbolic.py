@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import re
+from fractions import Fraction
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
 from math_verify.errors import TimeoutException
+from sympy import Expr, Float, Tuple
 
-from r1ray.rewards.numbers import plain, same, unwrapped
+from r1ray.rewards.notation import assigned, brackets, elements, is_equation, with_thousands_joined
+from r1ray.rewards.numbers import plain, rounding, same, unwrapped
 
 logging.getLogger("math_verify").setLevel(
     logging.ERROR
@@ -17,6 +20,7 @@ logging.getLogger("math_verify").setLevel(
 
 _CONFIG = (LatexExtractionConfig(boxed_match_priority=0),)
 _NAMES = "sin cos tan cot sec csc log ln exp sqrt min max gcd lcm mod det inf infinity and"
+_LAST_LETTER = re.compile(r"^(.*[\d}])([A-Za-z](?:\^?\{?[23]\}?)?)$")
 _WORD = re.compile(r"(?<!\\)\b[A-Za-z]{3,}")
 _ENVIRONMENT = re.compile(r"\\(?:begin|end)\{\w+\}")
 _SYMBOLS = {"π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "×": r"\times ", "·": r"\cdot ",
@@ -30,7 +34,6 @@ _ASCII = (
     (re.compile(r"(?<=[^\s*])\s*\*\s*(?=[^\s*])"), r" \\cdot "),
     (re.compile(r"<="), r"\\le "),
     (re.compile(r">="), r"\\ge "),
-    (re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))(?!\d{3},?\d*\))"), ""),
 )
 _COMMON = (
     (r"\frac{1}{2}", "x^2 + 1"), ("(x+1)^2", "x^2+2x+1"), ("[0, 1)", r"\{1, 2\}"), ("7+x", "x+7"), ("2x-3y", "x=5"),
@@ -59,12 +62,40 @@ def equal(truth: str, answer: str) -> bool:
     first, second = plain(truth), plain(answer)
     if first and second:
         return same(first, second)
+    if first and first.letter:  # the library takes a letter behind a number for a unit, and leaves it out
+        left = _LAST_LETTER.sub(r"\2 \\cdot (\1)", left)
     if _is_prose(left) or _is_prose(right):
         return left.casefold().split() == right.casefold().split()
-    gold, given = _parsed(left), _parsed(right)
-    return bool(
+    if is_equation(left) != is_equation(right):
+        values = [assigned(text, equal) if is_equation(text) else text for text in (left, right)]
+        return None not in values and equal(str(values[0]), str(values[1]))
+    kinds = brackets(left), brackets(right)
+    if all(kinds) and kinds[0] != kinds[1]:
+        return False
+    if "()" in kinds and "" in kinds:  # what stands without brackets beside a tuple is in its order
+        left, right = (f"({', '.join(e)})" if len(e := elements(text)) > 1 else text for text in (left, right))
+    return _verified(left, right)
+
+
+def _verified(truth: str, answer: str) -> bool:
+    gold, given = _parsed(truth), _parsed(answer)
+    agreed = (
         gold and given and verify(gold, given, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
     )
+    return bool(agreed) and not _is_vanished(gold[0], given[0])
+
+
+def _is_vanished(truth: Any, answer: Any) -> bool:
+    """Whether a number, or one of a tuple, agrees only because the library rounds to six places: 10^{-8} and 0.0."""
+    if isinstance(truth, Tuple) and isinstance(answer, Tuple) and len(truth) == len(answer):
+        return any(map(_is_vanished, truth, answer))
+    if not (isinstance(truth, Expr) and isinstance(answer, Expr) and (truth.has(Float) or answer.has(Float))):
+        return False
+    values = truth.evalf(), answer.evalf()
+    if not all(value.is_Number and value.is_finite and abs(value) < 1 for value in values):
+        return False
+    one, two = (Fraction(str(value)) for value in values)
+    return abs(one - two) > rounding(one)
 
 
 def warm_up() -> None:
@@ -84,6 +115,7 @@ def _normal(text: str) -> str:
         text = text.replace(symbol, latex)
     for pattern, replacement in _ASCII:
         text = pattern.sub(replacement, text)
+    text = with_thousands_joined(text)
     return _REPEATING.sub(_fraction, text).strip()
 
 

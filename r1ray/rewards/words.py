@@ -23,6 +23,16 @@ _LISTS = {
         ser está há cada muito nos seu primeiro agora logo assim temos devemos ao pela pelo quando onde sem dois ou tem""",
     "nl": """de het een en van is in op te dat die niet met voor zijn aan er om ook als maar dan we ik je hij ze door naar
         dus eerst nu kan moet wordt uit bij deze dit heeft hebben worden wij twee elke omdat""",
+    "sv": """och att det som är på av för med den till inte om ett men har vi jag kan så sedan först nu eller från vara blir måste
+        därför alltså när också varje efter mellan två dem vad svaret""",
+    "pl": """w z na nie się że jest jak ale po od za przez dla oraz lub więc jeśli gdy tylko może czy są być było teraz najpierw
+        następnie potem każdy dwa który która które mamy musimy ten ta tego czyli także już ich""",
+    "tr": """ve bir bu için ile olarak olan çok daha en gibi kadar sonra ama ancak veya ya ki şimdi önce eğer iki her ise değil
+        var yok olur bunu biz ben onu böylece yani""",
+    "id": """yang dan di dari untuk dengan pada adalah ini itu tidak akan kita dalam ke oleh jadi maka karena juga sudah atau
+        dapat bisa lalu kemudian pertama sekarang setiap dua jika lebih saya kami harus kedua""",
+    "vi": """và của là có cho không được trong với một các những này đó thì ta chúng để khi nếu vì nên từ đến cũng như ra vào
+        hai đầu tiên tiếp theo bây giờ mỗi số""",
 }
 
 LATIN = frozenset(_LISTS)
@@ -34,5 +44,14 @@ LISTED_IN: dict[str, frozenset[str]] = {
 }
 """Word, in lower case -> the languages that it is a function word of."""
 
-LETTERS = {"de": "äöüß", "fr": "çèêœàù", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò"}
+OTHER = "und"
+"""The code of words in a language that is not told apart."""
+
+LETTERS = {
+    "de": "äöüß", "fr": "çèêœàù", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò", "sv": "åäö", "pl": "ąęłńśźżć", "tr": "ğışçöü",
+    "vi": "ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ", OTHER: "ěřůčšžőűșțţėįųņļķģ",
+}  # fmt: skip
 """Code -> letters that speak for the language."""
+
+NEIGHBOURS = {"ru": ("іїєґўјљњћђ", "ыъэё"), "ar": ("پچگژکیٹڈےہ", "ةيكىأإ")}
+"""Script -> letters of other languages in it (Ukrainian, Persian), and letters that those do without, in lower case."""

@@ -82,13 +82,13 @@ def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Pa
     judged = [t for t in read_transcripts(tmp_path / "run") if "model/safe" in t["parts"]]
     assert judged
     assert all(t["parts"].keys() == {"model/helpful", "model/safe", "format"} for t in judged)
-    (tokenizer, helpful), (_, safe) = (load_reward_model(tmp_path / name, "cpu", "float32") for name in KINDS)
+    tokenizer, safe = load_reward_model(tmp_path / "safe", "cpu", "float32")
     for t in judged:
         asked = ({"role": "user", "content": t["prompt"]},)
         assert "</think>" not in t["text"]
         response = without_end_tokens(t["text"])  # a transcript shows the end token too
-        summary, whole = (conversation_ids(tokenizer, asked, text, 128) for text in ("", response))
-        assert t["parts"]["model/helpful"] == pytest.approx(scores_of(helpful, [summary])[0], rel=1e-3, abs=1e-4)
+        whole = conversation_ids(tokenizer, asked, response, 128)
+        assert t["parts"]["model/helpful"] == -10.0  # the floor: the summary is empty
         expected = 1 / (1 + math.exp(-scores_of(safe, [whole])[0]))
         assert t["parts"]["model/safe"] == pytest.approx(expected, rel=1e-3, abs=1e-4)
     r1ray("verify", tmp_path / "run")

@@ -13,7 +13,7 @@ class Letters:
     eos_token_id = 0
     chat_template = None
 
-    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
         return [ord(c) for c in text]
 
 
@@ -33,6 +33,15 @@ def test_pairs_are_read_without_their_thinking_and_safety_rows_with_it(tmp_path)
     [example], _ = read(tmp_path, row, kind="pointwise", judge="response")
     assert "".join(map(chr, example.sequences[0])).endswith("<think>bomb</think>no")
     assert example.safe is False
+
+
+def test_only_a_newline_ends_a_row(tmp_path):
+    rows = [
+        json.dumps({"prompt": f"a{mark}b", "chosen": "y", "rejected": "n"}, ensure_ascii=False)
+        for mark in "\u2028\u2029\x85"
+    ]
+    examples, _ = read(tmp_path, *rows)
+    assert len(examples) == 3
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,45 @@ def test_choice_without_the_options_at_hand(response, value):
     assert ChoiceVerifier()(Sample(response=response, answer="B")) == value
 
 
+@pytest.mark.parametrize(
+    ("response", "value"),
+    [
+        ("B 12", 1.0),
+        ("B, 12", 1.0),
+        ("(B) 12", 1.0),
+        ("\\boxed{B - 12}", 1.0),
+        ("The answer is B 12", 1.0),
+        ("option B is right", 1.0),
+        ("Choice (B) is the correct one.", 1.0),
+        ("B is correct", 1.0),
+        ("B 10", 0.0),
+        ("A 12", 0.0),
+        ("A 10, B 12", 0.0),
+        ("A 10 B 12", 0.0),
+        ("A, B", 0.0),
+        ("option B is wrong", 0.0),
+        ("option A is right, option B is right", 0.0),
+        ("option C is right", 0.0),
+    ],
+)
+def test_choice_by_letter_and_text_in_other_spellings(response, value):
+    assert ChoiceVerifier()(Sample(response=response, answer="B", meta={"choices": ["10", "12"]})) == value
+
+
+def test_a_whole_number_is_the_place_of_the_right_option():
+    verifier = ChoiceVerifier()
+    colours = {"answer": 2, "choices": ["red", "green", "blue", "x"]}
+    assert verifier(Sample(response="blue", answer=colours)) == 1.0
+    assert verifier(Sample(response="\\boxed{B}", answer=colours)) == 0.0
+    numbers = {"choices": ["1", "2", "3", "4"]}
+    assert verifier(Sample(response="\\boxed{C}", answer=2, meta=numbers)) == 1.0
+    assert verifier(Sample(response="\\boxed{C}", answer="2", meta=numbers)) == 0.0  # the option's text
+    assert verifier(Sample(response="A", answer=0)) == 1.0
+    for wrong in (4, -1):
+        with pytest.raises(DataError, match="no place among the 4 options"):
+            verifier(Sample(response="A", answer=wrong, meta=numbers))
+
+
 def test_choice_needs_a_truth_that_is_an_option():
     with pytest.raises(DataError, match="neither a letter nor an option"):
         ChoiceVerifier()(Sample(response="B", answer="Madrid", meta={"choices": CITIES}))
@@ -79,6 +118,24 @@ def test_numeric():
         NumericVerifier()(Sample(response="3", answer="many"))
     with pytest.raises(ConfigError, match="relative"):
         NumericVerifier(relative=-1.0)
+
+
+@pytest.mark.parametrize(
+    ("truth", "answer", "value"),
+    [
+        ("0.5", "0.5\\%", 0.0),
+        ("0.5", "50\\%", 1.0),
+        ("50%", "0.5", 1.0),
+        ("50%", "49.9999999%", 1.0),
+        ("1%", "100%", 0.0),
+        ("5 km", "5 m", 0.0),
+        ("5 km", "5", 1.0),
+        ("5 km", "5.000001 km", 1.0),
+        ("0.000001", "0", 0.0),
+    ],
+)
+def test_numeric_reads_percent_and_units(truth, answer, value):
+    assert NumericVerifier()(Sample(response=f"\\boxed{{{answer}}}", answer=truth)) == value
 
 
 def test_the_checker_of_a_synthetic_task():
@@ -108,8 +165,37 @@ THOUGHTS = {
     "hi": "पहले हम दोनों संख्याओं को जोड़ते हैं और फिर योग को तीन से भाग देते हैं। इसलिए यही सही उत्तर है।",
     "el": "Πρώτα προσθέτουμε τους δύο αριθμούς και μετά διαιρούμε το άθροισμα με το τρία.",
     "he": "קודם נחבר את שני המספרים ואז נחלק את הסכום בשלוש.",
+    "sv": "Först adderar vi de två talen och sedan delar vi summan med tre. Det betyder att det är svaret som vi vill ha.",
+    "pl": "Najpierw dodajemy dwie liczby, a potem dzielimy sumę przez trzy. Więc to jest odpowiedź, której szukamy.",
+    "tr": "Önce iki sayıyı topluyoruz ve sonra bu toplamı üçe bölüyoruz. Yani aradığımız cevap bu olur.",
+    "id": "Pertama kita menambahkan kedua bilangan itu, lalu kita membagi jumlahnya dengan tiga. Jadi ini jawaban yang benar.",
+    "vi": "Đầu tiên chúng ta cộng hai số với nhau, và sau đó chia tổng cho ba. Như vậy đây là câu trả lời của chúng ta.",
     "th": "ก่อนอื่นเราบวกตัวเลขสองตัว แล้วหารผลรวมด้วยสาม",
 }
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("en", THOUGHTS["pl"]),
+        ("en", THOUGHTS["id"]),
+        ("en", THOUGHTS["vi"]),
+        ("en", THOUGHTS["tr"]),
+        ("ru", "Спочатку ми додаємо два числа, а потім ділимо суму на три. Отже, це і є правильна відповідь. Так."),
+        ("ar", "ابتدا دو عدد را جمع می‌کنیم و سپس مجموع را بر سه تقسیم می‌کنیم. پس این پاسخ درست است."),
+        ("en", "Saame esmalt kaks arvu kokku liita. Seejärel jagame summa kolmega. " * 6),  # a language without a list
+    ],
+)
+def test_a_neighbour_of_the_target_is_not_the_target(target, text):
+    assert Language(target=target)(thought(text)) < 0.35
+
+
+def test_a_question_in_a_language_that_is_not_told_apart_names_no_target():
+    assert language_of("Скільки всього яблук є в її кошику?") is None
+
+
+def test_words_that_tell_nothing_are_the_targets_for_a_while():
+    assert Language(target="en")(thought("Bus stop alpha. Passengers boarding.")) == 1.0
 
 
 def thought(text, **fields):

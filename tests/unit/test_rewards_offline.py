@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from r1ray.cli import build_app
 from r1ray.cli.score import reward_configs
 from r1ray.errors import ConfigError
-from r1ray.rewards.offline import Times, score_file
+from r1ray.rewards.offline import Times, how_file, sample_of, score_file
 from tests.unit.reward_support import reward, scorer
 
 ROWS = [
@@ -37,8 +37,9 @@ def read(path):
 
 
 def run(source, out, *rewards):
-    with scorer(*(rewards or [reward("accuracy", verifier="math"), reward("format", 0.5)])) as s:
-        return score_file(source, out, s, lambda size: None)
+    rewards = rewards or [reward("accuracy", verifier="math"), reward("format", 0.5)]
+    with scorer(*rewards) as s:
+        return score_file(source, out, s, lambda size: None, {"rewards": [[r.name, r.params] for r in rewards]})
 
 
 def test_each_line_keeps_its_fields_and_gets_its_scores_in_order(tmp_path):
@@ -61,6 +62,7 @@ def test_it_goes_on_where_a_killed_run_stopped(tmp_path):
     source, whole, torn = write(tmp_path / "in.jsonl", rows), tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
     first = run(source, whole)
     torn.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    how_file(torn).write_bytes(how_file(whole).read_bytes())
     second = run(source, torn)
     assert torn.read_bytes() == whole.read_bytes()
     assert 250 < second.resumed < 350
@@ -72,13 +74,29 @@ def test_an_output_of_something_else_is_not_continued(tmp_path):
     source, out = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
     run(source, out)
     before = out.read_bytes()
-    with pytest.raises(ConfigError, match="it was scored for accuracy, format"):
+    with pytest.raises(ConfigError, match=r"it was scored with rewards = .*accuracy"):
         run(source, out, reward("format"))
+    with pytest.raises(ConfigError, match=r"it was scored with rewards = .*math.*this is with .*exact"):
+        run(source, out, reward("accuracy", verifier="exact"), reward("format", 0.5))
     with pytest.raises(ConfigError, match=r"line 1 differs"):
         run(write(tmp_path / "other.jsonl", ROWS[1:]), out)
     with pytest.raises(ConfigError, match=r"line 3 differs"):
         run(write(tmp_path / "shorter.jsonl", ROWS[:2]), out)
+    how_file(out).unlink()
+    with pytest.raises(ConfigError, match=r"out\.jsonl\.how\.json is missing"):
+        run(source, out)
     assert out.read_bytes() == before
+
+
+def test_a_row_may_have_a_number_and_tests(tmp_path):
+    from r1ray.rewards.code import CodeVerifier
+
+    tests = {"entry_point": "f", "test": "def check(c): assert c(1) == 2"}
+    row = {"response": "```python\n    return x + 1\n```\nThe answer is 7", "answer": 7, "tests": tests}
+    sample = sample_of({**row, "prompt": "def f(x):\n"})
+    assert sample.answer == 7
+    assert CodeVerifier()(sample).args["tests"]["kind"] != "stdio"
+    assert run(write(tmp_path / "in.jsonl", [row]), tmp_path / "o", reward("accuracy", verifier="math")).mean == 1.0
 
 
 def test_memory_stays_flat(tmp_path):
