@@ -20,8 +20,11 @@ def learned_rewards(config: Config) -> list[str]:
 
 
 def keeps_reference(config: Config) -> bool:
-    """Whether the learner keeps a reference policy: to be trained towards, or to be measured against."""
-    return config.algorithm.kl_coefficient > 0 or config.watch.max_kl is not None
+    """Whether the learner keeps a reference policy: to be trained towards, or to be measured against.
+
+    A learned reward can be fooled, so the distance is in the metrics wherever there is one.
+    """
+    return config.algorithm.kl_coefficient > 0 or config.watch.max_kl is not None or bool(learned_rewards(config))
 
 
 class HackingWatch:

@@ -22,15 +22,22 @@ def check(
         list[str] | None, typer.Option(metavar="FIELD=COLUMN", help="As `columns` in the config; may be repeated.")
     ] = None,
     answer_after: Annotated[str | None, typer.Option(metavar="MARK", help="As `params.answer_after`.")] = None,
+    reward: Annotated[
+        str | None,
+        typer.Option(metavar="VERIFIER", help="Whether it can judge by the answers: math, choice, code, ..."),
+    ] = None,
 ) -> None:
     """Say line by line what is wrong with a file of prompts; exit code 1 where anything is.
 
-    Example: r1ray data check train.jsonl --column prompt=question --answer-after '####'
+    Example: r1ray data check train.jsonl --column prompt=question --answer-after '####' --reward numeric
     """
     from r1ray.data.check import check_file
     from r1ray.data.files import FileParams
     from r1ray.errors import ConfigError
+    from r1ray.rewards.accuracy import VERIFIERS
 
+    if reward is not None and reward not in VERIFIERS:
+        raise ConfigError(f"--reward {reward} is no verifier; there are {', '.join(VERIFIERS)}")
     columns = {}
     for item in column or []:
         field, equals, name = item.partition("=")
@@ -38,7 +45,8 @@ def check(
             raise ConfigError(f"--column {item} must be FIELD=COLUMN, e.g. prompt=question")
         columns[field] = name
     rows = faults = 0
-    for row in check_file(file, columns, FileParams(answer_after=answer_after)):
+    verifier = None if reward is None else VERIFIERS[reward]()
+    for row in check_file(file, columns, FileParams(answer_after=answer_after), verifier):
         rows += 1
         if row.fault is not None:
             faults += 1

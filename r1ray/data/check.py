@@ -11,6 +11,7 @@ from r1ray.data.files import FileParams
 from r1ray.data.rows import parse_row
 from r1ray.data.stores import parse_line
 from r1ray.errors import ConfigError, DataError
+from r1ray.rewards.base import Reward, Sample
 
 MAX_LINE_BYTES = 16 << 20
 _BATCH_ROWS = 64
@@ -24,18 +25,22 @@ class CheckedRow:
     fault: str | None  # None: nothing is wrong
 
 
-def check_file(path: Path, columns: Mapping[str, str], params: FileParams) -> Iterator[CheckedRow]:
+def check_file(
+    path: Path, columns: Mapping[str, str], params: FileParams, verifier: Reward | None = None
+) -> Iterator[CheckedRow]:
     """Every row of a JSONL or (by its suffix) Parquet file, judged as a source with these columns and parameters would.
 
-    Memory stays flat, whatever the file: one line, or one batch of rows, at a time. Raises ConfigError where the file
-    cannot be opened.
+    The `verifier` says whether it could judge by the answer or the tests of a row. Memory stays flat, whatever the file: one
+    line, or one batch of rows, at a time. Raises ConfigError where the file cannot be opened.
     """
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
     for number, raw in rows:
         try:
             if isinstance(raw, DataError):
                 raise raw
-            params.with_final_answer(parse_row(raw, number, columns))
+            row = params.with_final_answer(parse_row(raw, number, columns))
+            if verifier is not None:  # it reads the truth first, and an empty response is never run
+                verifier(Sample(response="", answer=row.answer, meta=row.meta))
         except DataError as e:
             yield CheckedRow(number=number, fault=str(e))
         else:

@@ -213,7 +213,7 @@ def _calls(
 def _call(function: str, case: Mapping[str, Any]) -> dict[str, Any]:
     if "args" in case:
         return {"function": function, "args": list(case["args"]), "expected": case["expected"]}
-    args = [json.loads(line) for line in case["input"].splitlines() if line.strip()]
+    args = [json.loads(line) for line in case["input"].split("\n") if line.strip()]
     return {"function": function, "args": args, "expected": json.loads(case["output"])}
 
 

@@ -157,8 +157,35 @@ def test_the_command_maps_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reward", "good", "bad", "message"),
+    [
+        ("numeric", "3/4", "three", "the answer 'three' is no number"),
+        (
+            "choice",
+            {"answer": "B", "choices": ["1", "2"]},
+            {"answer": 2, "choices": ["1", "2"]},
+            "2, is no place among",
+        ),
+        ("code", {"asserts": ["assert f(1) == 2"]}, {"assert": "f(1) == 2"}, "none of the known shapes"),
+        ("math", "\\frac{1}{2}", ["1"], "it must be text or a number"),
+    ],
+)
+def test_truths_that_a_verifier_cannot_judge_by_are_told(
+    tmp_path: Path, reward: str, good: object, bad: object, message: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"prompt": "a", "answer": a}) + "\n" for a in (good, bad)), encoding="utf-8")
+    assert run(str(path)) == (0, "", "2 rows, 0 faulty\n")
+    code, out, err = run(str(path), "--reward", reward)
+    assert (code, err) == (1, "2 rows, 1 faulty\n")
+    assert out.startswith(f"{path}:2: ")
+    assert message in out
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["x.jsonl", "--reward", "fluency"], "--reward fluency is no verifier; there are math, choice"),
         (["nowhere.jsonl"], "nowhere.jsonl cannot be read: No such file"),
         (["/dev/null"], "holds no rows"),
         (["x.jsonl", "--column", "prompt"], "--column prompt must be FIELD=COLUMN"),

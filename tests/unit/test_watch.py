@@ -48,6 +48,12 @@ def test_a_kl_that_is_watched_needs_a_reference() -> None:
     config = load_config(["tiny"], ["watch.max_kl=0.2", "algorithm.reference_refresh_steps=10"]).config
     assert keeps_reference(config)
     assert not keeps_reference(load_config(["tiny"], []).config)
+
+
+def test_a_run_with_a_learned_reward_measures_its_kl() -> None:
+    config = load_config(["tiny"], []).config
+    config.rewards.append(RewardConfig(name="model/helpful", params={"path": "helpful"}))
+    assert keeps_reference(config)
     with pytest.raises(ConfigError, match=r"watch\.max_length_correlation"):
         load_config(["tiny"], ["watch.max_length_correlation=0.5"])
 
