@@ -125,7 +125,9 @@ def _sampling(config: Config) -> Iterator[Problem]:
         message = "compares proximal with behaviour log-probabilities, but no proximal ones are computed"
         yield problem(config, "algorithm.is_correction", message, "none, or algorithm.importance=decoupled")
     if algorithm.reference_refresh_steps is not None and not keeps_reference(config):
-        message = "replaces a reference that is not there: algorithm.kl_coefficient is 0, watch.max_kl null, and no reward a model's"
+        message = (
+            "replaces a reference that is not there: kl_coefficient is 0, watch.max_kl null, and no reward a model's"
+        )
         yield problem(config, "algorithm.reference_refresh_steps", message, "null, or a coefficient above 0")
     if config.watch.max_length_correlation is not None and not learned_rewards(config):
         message = "watches rewards that a model gives, and there are none"

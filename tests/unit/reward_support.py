@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +17,8 @@ import numpy as np
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.rewards.base import Sample
+from r1ray.rewards.crossing import Peer
+from r1ray.rewards.guest import Candidate, Judge
 from r1ray.rewards.scorer import Scorer
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, VersionSpan
 
@@ -71,3 +77,30 @@ def gsm8k() -> list[str]:
     return solutions or [
         f"First {n} and {n}.\nTogether <<{n}+{n}={2 * n}>>{2 * n:,}.\n#### {2 * n:,}" for n in range(0, 9000, 7)
     ]
+
+
+def judged(code: str, test_s: float = 5.0, **tests: Any) -> list[tuple[int, str | None]]:
+    """The reports on a program, both sides in threads of this process."""
+    ours, theirs = socket.socketpair()
+    unsent = contextlib.suppress(BrokenPipeError)  # a reply that nobody waits for any more
+    with ours, theirs, unsent, ours.makefile("rw") as left, unsent, theirs.makefile("rw") as right:
+        closed = threading.Event()
+        candidate = Candidate(right)
+        candidate._module.__dict__.update(closed=closed, leave=lambda: theirs.shutdown(socket.SHUT_RDWR))
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):  # it has left, or its judge has: its process would end
+                candidate.serve()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        out = io.StringIO()
+        whole = {"setup": "", "asserts": [], "calls": [], "names": [], **tests}
+        Judge(Peer(left), out, test_s).run(code, whole)
+        closed.set()
+        with contextlib.suppress(OSError):  # the candidate has left
+            ours.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    ready, *reports = map(json.loads, out.getvalue().splitlines())
+    assert ready == {"ready": True}
+    return [(r["test"], r["why"]) for r in reports]

@@ -1,0 +1,27 @@
+"""Fixtures of several unit tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.pretended_run import World
+
+Make = Callable[..., World]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes a run of 6 steps, a checkpoint at every second; keyword arguments are keys of the configuration."""
+    worlds: list[World] = []
+
+    def made(**changes: Any) -> World:
+        worlds.append(World(tmp_path / str(len(worlds)), **changes))
+        return worlds[-1]
+
+    yield made
+    for world in worlds:
+        world.close()
