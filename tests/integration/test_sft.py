@@ -193,7 +193,7 @@ def test_a_file_that_has_changed_is_another_run(undisturbed: Path, inputs: list[
         ("data.train.0.weight=2.0", "has no meaning here"),
         ("data.train.0.params={subset: main}", "is no parameter of such a source"),
         ("data.train.0.columns={response: answer}", "the column 'answer' is missing"),
-        ("data.template=tokenizer", "has no chat template"),
+        ("data.template=tokenizer", "needs a chat template"),
         ("model.max_length=8", "leaves no conversation to train on"),
         ("learner.optimizer.warmup_steps=1000", "is more than the run's 72 steps"),
     ],
