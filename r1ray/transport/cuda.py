@@ -132,4 +132,6 @@ def within(timeout_s: float, call: Callable[[], T], otherwise: str) -> T:
     try:
         return done.result(max(0.0, timeout_s))
     except TimeoutError:
+        if done.done():  # the call's own
+            raise
         raise RuntimeError(otherwise) from None

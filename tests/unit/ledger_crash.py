@@ -149,7 +149,7 @@ def main(mode: str, folder: Path) -> None:
         killed += died != 0
         if mode == "statements" and not died:
             break
-    print(json.dumps({"killed": killed}))
+    print(json.dumps({"faults": killed}))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +28,23 @@ def fast_folder() -> Iterator[Path]:
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)
+
+
+def faults_survived(driver: str, mode: str) -> int:
+    """How many faults the module `driver` injected in a process of its own, its invariants having held after each."""
+    with fast_folder() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", f"tests.unit.{driver}", mode, str(folder)],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # it forks
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    faults: int = json.loads(done.stdout)["faults"]
+    return faults
 
 
 class Clock:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.unit.ledger_support import fast_folder
+from tests.unit.ledger_support import faults_survived
 
 
 @pytest.mark.parametrize(
@@ -24,15 +18,4 @@ from tests.unit.ledger_support import fast_folder
     ],
 )
 def test_killed_or_failing_anywhere_it_is_whole_or_absent(mode: str, at_least: int) -> None:
-    with fast_folder() as folder:
-        done = subprocess.run(
-            [sys.executable, "-m", "tests.unit.checkpoint_crash", mode, str(folder)],
-            cwd=Path(__file__).parents[2],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # it forks
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["faults"] >= at_least
+    assert faults_survived("checkpoint_crash", mode) >= at_least

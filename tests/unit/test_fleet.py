@@ -268,12 +268,18 @@ def test_scaling_up_starts_and_scaling_down_drains() -> None:
     assert world.released == [("rollout-1", True)]
 
 
-def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
+def draining() -> World:
+    """rollout-0 goes on; rollout-1 is asked to leave and does not answer."""
     world = World(workers=2)
     world.ready("rollout-0", "rollout-1")
     world.remotes["rollout-1"].hold.add("drain")
     world.fleet.scale(1)
     world.fleet.tick()
+    return world
+
+
+def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
+    world = draining()
     world.after(29.0)
     assert "rollout-1" in world.fleet.members
     world.after(2.0)
@@ -282,11 +288,7 @@ def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
 
 
 def test_a_worker_that_dies_as_it_drains_has_died() -> None:
-    world = World(workers=2)
-    world.ready("rollout-0", "rollout-1")
-    world.remotes["rollout-1"].hold.add("drain")
-    world.fleet.scale(1)
-    world.fleet.tick()
+    world = draining()
     world.remotes["rollout-1"].kill()
     world.after(0.1)
     assert world.released == [("rollout-1", False)]
