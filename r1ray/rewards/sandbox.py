@@ -40,6 +40,13 @@ _NONE = "or set reward_worker.sandbox = none where the whole container is a sand
 _ENVIRONMENT = {"PATH": _SYSTEM_PATH, "HOME": "/tmp", "LANG": "C.UTF-8"}  # noqa: S108 - private inside
 _LAUNCH = 'ulimit -c 0 -n 64 "$1" "$2" -f "$3" -u "$4" && ulimit -S -t "$5" || exit 126; shift 5; exec "$@"'
 """Run by bash inside, so that the limits count what is inside alone."""
+_ALIVE = (
+    'alive=$1; shift; until read -r _ _ state _ </proc/1/stat && [ "$state" = S ]; do :; done; '
+    'read -t 0 -u "$alive" && exit 126; exec {alive}<&-; '
+)
+"""Run before it under bubblewrap, whose processes ask the kernel to die with their parents one after the other while they
+start: those that ask an instant after its death live on, with no one to end them. Once the first process inside waits, all
+have asked. Then the starter must still hold its end of the pipe `alive`; a pipe that has ended can be read at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,13 +140,13 @@ class Sandbox:
         data = [x for name, fd in fds.items() for x in ("--perms", "0555", "--ro-bind-data", str(fd), f"/box/{name}")]
         assert self._bwrap is not None
         calls = stack.enter_context(_in_memory(seccomp_filter()))
+        alive = stack.enter_context(_pipe())
         options = [*_namespaces(), *_system(self.python), *data, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
         options += ["--seccomp", str(calls)]
         argv = [arg.replace("{box}", "/box") for arg in program.argv]
         # Its own environment is empty too: the program can read that of bubblewrap's first process under /proc.
-        return _Command(
-            argv=[self._bwrap, *options, "--", *_launch(argv, program, limits)], env={}, fds=[*fds.values(), calls]
-        )
+        launch = _launch(argv, program, limits, before=_ALIVE, first=(str(alive),))
+        return _Command(argv=[self._bwrap, *options, "--", *launch], env={}, fds=[*fds.values(), calls, alive])
 
     def _unguarded(self, program: Program, limits: Limits, stack: ExitStack) -> _Command:
         box = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r1ray-box-")))
@@ -184,10 +191,23 @@ def _system(python: str) -> list[str]:
     return [*options, "--remount-ro", "/dev", "--size", str(_TMP_BYTES), "--tmpfs", "/tmp"]  # noqa: S108
 
 
-def _launch(argv: list[str], program: Program, limits: Limits) -> list[str]:
+def _launch(
+    argv: list[str], program: Program, limits: Limits, *, before: str = "", first: Sequence[str] = ()
+) -> list[str]:
     memory = ("-d" if program.reserves else "-v", str(limits.memory_bytes >> 10))
     numbers = (max(1, limits.file_bytes >> 10), limits.processes, limits.cpu_s)
-    return ["bash", "-c", _LAUNCH, "bash", *memory, *map(str, numbers), *argv]
+    return ["bash", "-c", before + _LAUNCH, "bash", *first, *memory, *map(str, numbers), *argv]
+
+
+@contextmanager
+def _pipe() -> Iterator[int]:
+    """The reading end of a pipe whose other end this process holds, and those that it forks."""
+    reading, writing = os.pipe()
+    try:
+        yield reading
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 @contextmanager

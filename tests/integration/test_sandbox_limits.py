@@ -222,6 +222,31 @@ def test_the_worker_that_is_killed_takes_the_sandbox_along():
     wait_for(lambda: left_behind("--unshare-all") == [])
 
 
+KILLED_WHILE_STARTING = """
+import os, random, signal, time
+from r1ray.rewards.running import Limits
+from r1ray.rewards.sandbox import Program, Sandbox
+
+box, moment = Sandbox("bubblewrap"), random.Random(0)
+box.check()
+for _ in range(80):
+    pid = os.fork()
+    if pid == 0:
+        box.run(Program(argv=["/usr/bin/sleep", "3557"], files={}), Limits(wall_s=60.0))
+        os._exit(1)
+    time.sleep(moment.uniform(0.0, 0.03))
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+"""
+
+
+@NEEDED
+def test_killed_at_any_moment_of_a_start_it_leaves_nothing_behind():
+    """Without the look at its starter in `_ALIVE` about one start in five lives on."""
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_STARTING], check=True, timeout=120)
+    wait_for(lambda: left_behind("/usr/bin/sleep 3557") == [])
+
+
 def test_without_bubblewrap_the_code_reward_refuses_at_the_start_and_says_what_to_do(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
     with scorer(reward("accuracy", verifier="code")) as s:
