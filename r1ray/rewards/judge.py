@@ -6,7 +6,7 @@ import re
 import threading
 from dataclasses import dataclass
 
-from r1ray.errors import ConfigError, VerifierError
+from r1ray.errors import ConfigError, InfrastructureError, VerifierError, VerifierTimeout
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.conversation import Part, judged_part, question
 from r1ray.rewards.endpoint import Endpoint
@@ -50,12 +50,36 @@ class Budget:
             self._spent -= 1
 
 
+class Silence:
+    """Which requests an endpoint has left unanswered since its last answer. Thread-safe.
+
+    One prompt that takes too long is to blame itself; where a second one does and no other was answered in between, the
+    endpoint is: a server that hangs takes connections still.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._unanswered: set[int] = set()
+
+    def broken(self) -> None:
+        """A request was answered."""
+        with self._lock:
+            self._unanswered.clear()
+
+    def kept(self, prompt: str) -> bool:
+        """This prompt was not answered in time; whether that is the endpoint's fault."""
+        with self._lock:
+            self._unanswered.add(hash(prompt))
+            return len(self._unanswered) > 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReward(Reward):
     """The score that a language model gives, divided by `highest`: 0 to 1. An empty summary gets 0 unasked.
 
-    Never 0 for want of a verdict: an endpoint that cannot be reached or fails is an InfrastructureError, one that is too slow a
-    VerifierTimeout, a refused request (RequestRefused), a reply without a score and a spent budget are VerifierErrors.
+    Never 0 for want of a verdict: an endpoint that cannot be reached, fails or answers nobody is an InfrastructureError, a reply
+    that comes too late a VerifierTimeout; a refused request (RequestRefused), a reply without a score and a spent budget are
+    VerifierErrors.
     """
 
     url: str  # up to /v1
@@ -69,6 +93,7 @@ class JudgeReward(Reward):
     max_tokens: int = 512  # of the judge's reply
     key_variable: str | None = None  # environment variable that holds the endpoint's key
     budget: Budget
+    silence: Silence
 
     def __post_init__(self) -> None:
         self._endpoint()  # refuses an address that is none
@@ -90,11 +115,22 @@ class JudgeReward(Reward):
         slots = {name: _TAG.sub("&lt;", text) for name, text in slots.items()}
         # In one pass: a response that spells {answer} must not be shown the truth in its place.
         prompt = _SLOTS.sub(lambda slot: slots[slot.group(1)], self.template)
-        return Ask(function=lambda: self._score(self._endpoint().complete(prompt).text))
+        return Ask(function=lambda: self._score(self._reply(prompt)))
 
     def check(self) -> None:
         """See Reward. The endpoint itself may come up later than the run."""
         self._endpoint().check()
+
+    def _reply(self, prompt: str) -> str:
+        try:
+            reply = self._endpoint().complete(prompt)
+        except VerifierTimeout as e:
+            if not self.silence.kept(prompt):
+                raise
+            self.budget.refund()
+            raise InfrastructureError(f"{e}, nor has it answered another request since it let one wait as long") from e
+        self.silence.broken()
+        return reply.text
 
     def _score(self, reply: str) -> float:
         found = _SCORE.findall(reply)

@@ -11,7 +11,7 @@ from r1ray.rewards.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
 from r1ray.rewards.code import CodeVerifier
 from r1ray.rewards.form import Format
-from r1ray.rewards.judge import Budget, JudgeReward
+from r1ray.rewards.judge import Budget, JudgeReward, Silence
 from r1ray.rewards.language import Language
 from r1ray.rewards.length import CosineLength, Length
 from r1ray.rewards.params import make, nearest
@@ -41,7 +41,7 @@ def _model(params: Mapping[str, Any], owner: str) -> Reward:
 
 
 def _judge(params: Mapping[str, Any], owner: str) -> Reward:
-    return make(JudgeReward, params, owner, budget=Budget())
+    return make(JudgeReward, params, owner, budget=Budget(), silence=Silence())
 
 
 def _plain(cls: type[Reward]) -> Callable[[Mapping[str, Any], str], Reward]:

@@ -9,6 +9,7 @@ from r1ray.errors import ConfigError
 from r1ray.rewards import endpoint as endpoint_module
 from r1ray.rewards import preference
 from r1ray.rewards.conversation import conversation_ids
+from r1ray.rewards.judge import Silence
 from tests.unit.endpoint_support import endpoint
 from tests.unit.reward_support import judge, reward, scorer
 
@@ -110,7 +111,7 @@ def test_an_endpoint_that_is_not_there_and_a_spent_budget_are_errors():
         assert judge(s, THOUGHT).error.startswith("DataError: judge: the conversation is unknown")
 
 
-def test_an_endpoint_that_does_not_answer_is_a_timeout():
+def test_an_answer_that_does_not_come_is_a_timeout_and_that_none_comes_an_outage():
     free = threading.Event()
 
     class Silent(BaseHTTPRequestHandler):
@@ -123,11 +124,24 @@ def test_an_endpoint_that_does_not_answer_is_a_timeout():
         try:
             url = f"http://127.0.0.1:{server.server_port}/v1"
             with scorer(reward("judge", url=url, model="m", timeout_s=0.2)) as s:
-                assert judge(s, THOUGHT, messages=ASKED).error.startswith("VerifierTimeout: judge: no verdict")
+                late = "VerifierTimeout: judge: no verdict"
+                assert judge(s, THOUGHT, messages=ASKED).error.startswith(late)
+                assert judge(s, THOUGHT, messages=ASKED).error.startswith(
+                    late
+                )  # one prompt proves nothing of the endpoint
+                assert judge(s, "Since.", messages=ASKED).error.startswith("InfrastructureError: judge: no verdict")
         finally:
             free.set()
             server.shutdown()
             thread.join(10)
+
+
+def test_an_endpoint_that_answers_others_in_between_is_not_blamed_for_two_that_take_long():
+    silence = Silence()
+    assert not silence.kept("long")
+    silence.broken()
+    assert not silence.kept("longer")
+    assert silence.kept("long")
 
 
 @pytest.mark.parametrize(
