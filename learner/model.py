@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from learner import attention
 from learner.batch import PackedTokens
+from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
 
@@ -128,7 +129,7 @@ class PolicyModel(nn.Module):
 def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
     """Load the folder `path` (Hugging Face format) onto the CPU, in the dtype and with the attention of the configuration.
 
-    Raises ConfigError for folders that cannot be read and models whose logits are more than hidden @ weight.
+    Raises ConfigError for folders that cannot be read and models that are not computed exactly (`learner.supported`).
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -141,21 +142,13 @@ def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
         )
     except (OSError, ValueError) as e:
         raise ConfigError(f"model.path={path} cannot be loaded as a causal language model: {e}") from e
-    _check_supported(hf)
+    check_packable(hf, model.max_length)
+    check_logits(hf)
     silence_dropout(hf)
     if model.activation_checkpointing:
         hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     hf.train()
     return PolicyModel(hf)
-
-
-def _check_supported(hf: Any) -> None:
-    """Logits must be exactly hidden @ weight, or the learner's log-probabilities would not be vLLM's."""
-    altered = [k for k in ("final_logit_softcapping", "logit_scale", "logits_scaling") if getattr(hf.config, k, None)]
-    if getattr(hf.get_output_embeddings(), "bias", None) is not None:
-        altered.append("a bias in the output layer")
-    if altered:
-        raise ConfigError(f"model {hf.config.model_type} alters its logits by {', '.join(altered)}: not supported")
 
 
 def silence_dropout(hf: Any) -> None:

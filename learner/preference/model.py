@@ -18,6 +18,7 @@ from learner import attention
 from learner.attention import PackedLayout, make_layout
 from learner.model import DTYPES, silence_dropout
 from learner.preference.rows import Example
+from learner.supported import check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
 
@@ -69,7 +70,7 @@ class RewardModel(nn.Module):
 def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> RewardModel:
     """The language model (or reward model) of the folder with a head for one score, new where it has none.
 
-    Raises ConfigError for a folder that cannot be read so.
+    Raises ConfigError for a folder that cannot be read so, and for layers that mix packed sequences.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
@@ -87,6 +88,7 @@ def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> Reward
         )
     except (OSError, ValueError) as e:
         raise ConfigError(f"--model {model.path} cannot be loaded as a sequence classifier: {e}") from e
+    check_packable(hf, model.max_length)
     if not isinstance(getattr(hf, "score", None), nn.Linear):
         raise ConfigError(f"--model {model.path}: the head of {type(hf).__name__} is no linear layer `score`")
     hf.config.pad_token_id = pad_token_id  # transformers finds the last token of a row by it

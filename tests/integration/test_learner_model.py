@@ -122,15 +122,51 @@ def test_dropout_of_the_model_is_silenced(tmp_path: Path) -> None:
     assert torch.equal(policy(packed())[0], policy(packed())[0])
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [({"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}, "sliding window of 16 < 59 tokens")],
-)
-def test_attention_that_packing_cannot_do_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    folder = make_model(tmp_path / "window", **changes)
-    policy = load_policy(make_config(folder).model, folder)
-    with pytest.raises(ConfigError, match=message):
+def test_a_window_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "window", use_sliding_window=True, sliding_window=58, max_window_layers=0)
+    with pytest.raises(ConfigError, match="sliding window of 58 < model.max_length = 64 tokens"):
+        load_policy(make_config(folder).model, folder)
+    policy = load_policy(make_config(folder, model__max_length=58).model, folder)
+    with pytest.raises(ConfigError, match="sliding window of 58 < 59 tokens"):
         policy(packed())
+
+
+SMALL = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 61,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("Lfm2", {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}, "has conv, which would mix"),
+        ("Jamba", {"num_hidden_layers": 2, "mamba_d_state": 4, "num_experts": 1}, "recurrent layers, which would mix"),
+        ("Llama4Text", {"num_hidden_layers": 4, "attention_chunk_size": 63, "head_dim": 8}, "has chunked_attention"),
+        ("Cohere", {"num_hidden_layers": 1}, "alters its logits by logit_scale"),
+        ("Granite", {"num_hidden_layers": 1, "logits_scaling": 8.0}, "alters its logits by logits_scaling"),
+    ],
+)
+def test_models_that_packing_or_the_head_would_compute_wrongly_are_refused(
+    tmp_path: Path, kind: str, changes: dict[str, Any], message: str
+) -> None:
+    import transformers
+
+    name = "Llama4" if kind == "Llama4Text" else kind
+    settings = getattr(transformers, f"{kind}Config")(**SMALL, **changes)
+    getattr(transformers, f"{name}ForCausalLM")(settings).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        load_policy(make_config(tmp_path).model, tmp_path)
+
+
+def test_a_factor_of_one_alters_nothing(tmp_path: Path) -> None:
+    import transformers
+
+    transformers.GraniteForCausalLM(transformers.GraniteConfig(**SMALL, num_hidden_layers=1)).save_pretrained(tmp_path)
+    load_policy(make_config(tmp_path).model, tmp_path)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
