@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -21,8 +20,6 @@ class RewardWorker:
         sources: Mapping[str, list[str] | None] = {
             s.name: s.rewards for s in (*config.data.train, *config.data.evaluation)
         }
-        if config.reward_worker.num_gpus == 0:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides only what it has given to others
         from r1ray.rewards.scorer import Scorer
 
         self._scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)

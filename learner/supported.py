@@ -26,8 +26,8 @@ def check_packable(hf: Any, max_length: int) -> None:
     window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds or not kinds else None
     if window and window < max_length and config._attn_implementation == IMPLEMENTATION:
         raise ConfigError(
-            f"model {config.model_type} has a sliding window of {window} < model.max_length = {max_length} tokens: shorten that, or "
-            "set model.attention=flash_attention_2"
+            f"model {config.model_type} has a sliding window of {window} < model.max_length = {max_length} tokens: "
+            "shorten that, or set model.attention=flash_attention_2"
         )
     if getattr(hf, "_is_stateful", False):
         mixing.append("recurrent layers")

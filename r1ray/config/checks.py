@@ -12,6 +12,7 @@ from r1ray.config import values
 from r1ray.config.curation import curation, sampled_whole
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
+from r1ray.config.transport import transport
 from r1ray.lengths import longest_completion
 from r1ray.watch import keeps_reference, learned_rewards
 
@@ -175,21 +176,6 @@ def _reward_gpus(config: Config) -> Iterator[Problem]:
         )
 
 
-def _transport(config: Config) -> Iterator[Problem]:
-    transport, learner, rollout = config.sync.transport, config.learner, config.rollout
-    if rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
-        message = "reads back whole weights, but each process of a split model holds a shard of them"
-        yield problem(config, "sync.digest", message, "wire, or rollout.engine.tensor_parallel_size=1")
-    without = [key for key in ("learner.num_gpus", "rollout.num_gpus") if value_at(config, key) == 0]
-    if transport in ("nccl", "ipc") and without:
-        message = f"moves weights between GPUs, but {' and '.join(without)} is 0"
-        yield problem(config, "sync.transport", message, "gloo or auto")
-    elif transport == "ipc" and (learner.ranks > 1 or rollout.max_workers > 1):
-        message = "shares the memory of one GPU between one learner rank and one rollout worker"
-        fix = "learner.ranks=1 rollout.workers=1 rollout.max_workers=1, or nccl"
-        yield problem(config, "sync.transport", message, fix)
-
-
 def _evaluation(config: Config) -> Iterator[Problem]:
     evaluation = config.evaluation
     if evaluation.every_steps and not config.data.evaluation:
@@ -245,7 +231,7 @@ _TRAIN: tuple[Check, ...] = (
     _sampling,
     _learner,
     _engine,
-    _transport,
+    transport,
     _reward_gpus,
     _evaluation,
 )

@@ -26,6 +26,7 @@ from actors.remote import PULSE, QUEUE, reward_names
 from learner.preference.train import Settings
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.schema import Config
+from r1ray.config.transport import transport_of
 from r1ray.control.calls import Place
 from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
@@ -190,27 +191,24 @@ class Cluster:
         return RayRemote(name, actor.remote(self._log(name), self.config, name, self.model_path, self.vocab_hash, use))
 
     def learner(self, rank: int) -> RayRemote:
-        c = self.config.learner
-        actor = self._actor(LearnerProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        actor = self._rank(LearnerProcess)
         name = f"learner-{rank}"
-        return RayRemote(name, actor.remote(self._log(name), self.config, rank, self._transport()))
+        return RayRemote(name, actor.remote(self._log(name), self.config, rank, transport_of(self.config)))
 
     def sft(self, rank: int) -> RayRemote:
-        c = self.config.learner
-        actor = self._actor(SftProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        actor = self._rank(SftProcess)
         name = f"learner-{rank}"
         return RayRemote(name, actor.remote(self._log(name), self.config, rank, self.vocab_hash))
 
     def reward_model(self, rank: int, data: Path, base: Path, settings: Settings) -> RayRemote:
-        c = self.config.learner
-        actor = self._actor(RewardModelProcess, c.num_cpus, c.num_gpus, self.config.ray.learner_resources)
+        actor = self._rank(RewardModelProcess)
         name = f"learner-{rank}"
         return RayRemote(name, actor.remote(self._log(name), data, base, settings, rank))
 
-    def _transport(self) -> str:
-        if self.config.sync.transport != "auto":
-            return self.config.sync.transport
-        return "nccl" if self.config.learner.num_gpus else "gloo"
+    def _rank(self, cls: type) -> Any:
+        c = self.config.learner
+        threads = {"OMP_NUM_THREADS": str(max(1, int(c.num_cpus)))}  # also of DeepSpeed's optimiser in host memory
+        return self._actor(cls, c.num_cpus, c.num_gpus, self.config.ray.learner_resources, environment=threads)
 
     def _actor(
         self,
@@ -219,11 +217,13 @@ class Cluster:
         num_gpus: float,
         resources: dict[str, float],
         *,
-        environment: Any = None,
+        environment: Mapping[str, str] | None = None,
         groups: dict[str, int] | None = None,
         **options: Any,
     ) -> Any:
-        variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
+        # Ray hides only those GPUs that it has given to others.
+        hidden = {} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        variables = {"OMP_NUM_THREADS": "1", **hidden, **(environment or {})}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
         return made.options(
             num_cpus=num_cpus,

@@ -124,7 +124,7 @@ def test_dropout_of_the_model_is_silenced(tmp_path: Path) -> None:
 
 def test_a_window_shorter_than_a_sequence_is_refused(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "window", use_sliding_window=True, sliding_window=58, max_window_layers=0)
-    with pytest.raises(ConfigError, match="sliding window of 58 < model.max_length = 64 tokens"):
+    with pytest.raises(ConfigError, match=r"sliding window of 58 < model\.max_length = 64 tokens"):
         load_policy(make_config(folder).model, folder)
     policy = load_policy(make_config(folder, model__max_length=58).model, folder)
     with pytest.raises(ConfigError, match="sliding window of 58 < 59 tokens"):

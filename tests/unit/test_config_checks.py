@@ -154,6 +154,11 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (["rollout.engine.extra={max_num_seqs: 3}"], "rollout.engine.extra.max_num_seqs", "set rollout.engine.max_num"),
         (["sync.transport=nccl"], "sync.transport", "learner.num_gpus and rollout.num_gpus is 0"),
         (["sync.transport=ipc", "learner.num_gpus=0.5", "rollout.num_gpus=0.5"], "sync.transport", "max_workers=1"),
+        (
+            ["sync.transport=nccl", "learner.num_gpus=1", "rollout.num_gpus=0.5"],
+            "rollout.num_gpus",
+            "wants one for each rank and worker",
+        ),
         (["data.evaluation=[]"], "evaluation.every_steps", "nothing to evaluate"),
         (["evaluation.samples=0", "evaluation.greedy=false"], "evaluation.samples", "measures nothing"),
     ],

@@ -176,7 +176,7 @@ class TestGpus:
 
     def test_a_shared_gpu_has_what_vllm_leaves(self) -> None:
         shared = ["learner.ranks=1", "learner.num_gpus=0.5", "rollout.num_gpus=0.5", "rollout.workers=1"]
-        config = load_config(["models/qwen2.5-1.5b"], shared).config
+        config = load_config(["models/qwen2.5-1.5b"], [*shared, "rollout.max_workers=1"]).config
         model = replace(SEVEN_B, parameters=500_000_000, layers=24, hidden=896, intermediate=4864, key_value=128)
         one = replace(NODE, gpu_memory_bytes=(80 * GIB,))
         assert keys(make_plan(config, model, one)) == {"learner.micro_batch_tokens"}
