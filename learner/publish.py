@@ -58,9 +58,8 @@ class WeightPublisher:
             if self._channel is None:
                 self._channel = self._accept()
             for bucket in self._plan:
-                tensors = [self._next(stream, spec) for spec in bucket.specs]
                 buffer = self._channel.buffer(bucket.nbytes)
-                pack_into(buffer, tensors)
+                pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))  # each is whole until the next is
                 if self._config.digest != "off":
                     digest.update(buffer)
                 self._channel.broadcast(buffer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +72,7 @@ def unpack(bucket: Bucket, buffer: torch.Tensor) -> Iterator[tuple[str, torch.Te
         yield spec.name, part.view(spec.torch_dtype).view(spec.shape)
 
 
-def pack_into(buffer: torch.Tensor, tensors: Sequence[torch.Tensor]) -> None:
+def pack_into(buffer: torch.Tensor, tensors: Iterable[torch.Tensor]) -> None:
     """Copy `tensors` one behind the other into `buffer` (uint8 [sum of their bytes])."""
     offset = 0
     for tensor in tensors:
