@@ -53,8 +53,6 @@ class GenerationEngine(Protocol):
 
     def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None: ...
 
-    def abort(self, request_ids: Sequence[str]) -> None: ...
-
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         """One engine step; the requests that it finished, each with all its completions."""
         ...
@@ -158,9 +156,6 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         self._engine.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params)
-
-    def abort(self, request_ids: Sequence[str]) -> None:
-        self._engine.abort_request(list(request_ids))
 
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         finished = []

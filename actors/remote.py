@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from actors.engine import Applied, TransferSpecs
 from actors.patience import COMPLETIONS_A_CALL, judging_s
@@ -36,7 +36,7 @@ Well below `actors.queue.TROUBLE_S`, or a run that pauses would seem to go on in
 QUEUE = "queue"
 """Name of the queue actor."""
 PULSE = "pulse"
-"""Concurrency group of health questions."""
+"""Concurrency group of what must not wait for an actor's work: health questions, and of rollout workers weights and goodbyes."""
 
 
 def reward_names(config: Config) -> list[str]:
@@ -116,7 +116,7 @@ class Asker:
         pause_s = RETRY_S
         while True:
             try:
-                return self._answer(call(), patience_s + self._rpc_s, what)
+                return self._answer(call, patience_s + self._rpc_s, what)
             except InfrastructureError as e:
                 until = until or time.monotonic() + self._outage_s
                 if time.monotonic() >= until:
@@ -124,17 +124,19 @@ class Asker:
                 time.sleep(min(pause_s, max(0.0, until - time.monotonic())))
                 pause_s = RETRY_S if isinstance(e, ProcessDied) else min(2 * pause_s, LONGEST_RETRY_S)
 
-    def _answer(self, answer: Any, timeout_s: float, what: str) -> Any:
+    def _answer(self, call: Callable[[], Any], timeout_s: float, what: str) -> Any:
         try:
-            return ray.get(answer, timeout=timeout_s)
+            return ray.get(call(), timeout=timeout_s)
         except GetTimeoutError:
             raise DeadlineExceeded(f"waited {timeout_s:g} s (deadlines.rpc_s) for {what}") from None
-        except RayActorError as e:
+        except (RayActorError, OutOfMemoryError) as e:  # the latter is how Ray says whom it killed for want of memory
             raise ProcessDied(f"gone while waited for: {what}: {e}") from e
         except RayTaskError as e:
             if isinstance(e.cause, InfrastructureError):
                 raise InfrastructureError(f"{what}: {e.cause}") from e  # without Ray's traceback in its text
             raise
+        except RayError as e:
+            raise InfrastructureError(f"{what}: {e}") from e
 
 
 class RolloutActor:
@@ -189,6 +191,8 @@ class RolloutActor:
         left_out = {} if prompts is None else {name: counts for name, counts in prompts.dropped.items() if counts}
         return {"place": place(), "evaluation": sizes, "dropped": dropped, "left_out": left_out}
 
+    # These three in threads of their own: evaluations may take all others for minutes.
+    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
     def receive_weights(
         self,
         *,
@@ -214,9 +218,11 @@ class RolloutActor:
         groups = self._worker.generate(prompts, sampling, n, deadline_s)
         return self._services.score([pack_rollout(g) for g in groups], n)
 
+    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
     def stats(self) -> dict[str, float]:
         return self._worker.stats()
 
+    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
     def drain(self, deadline_s: float) -> None:
         self._worker.drain(deadline_s)
 

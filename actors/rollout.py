@@ -24,7 +24,7 @@ from actors.patience import for_one_call, senders
 from actors.work import Prompts, Services, Work, evaluation_works, training_work
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
-from r1ray.errors import DataError, DeadlineExceeded, InfrastructureError
+from r1ray.errors import DataError, DeadlineExceeded, ProcessDied
 from r1ray.ledger.records import Lease
 from r1ray.machine import memory_in_use
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
@@ -151,7 +151,7 @@ class RolloutWorker:
                 self._changed.notify_all()
             for future in waiting:
                 if not future.done():
-                    future.set_exception(e)
+                    future.set_exception(self._gone(e))
             self.stop()
 
     def _lease_loop(self) -> None:
@@ -277,7 +277,11 @@ class RolloutWorker:
 
     def _refuse_if_failed(self) -> None:
         if self._failure is not None:
-            raise InfrastructureError(f"{self._id} has failed: {self._failure}") from self._failure
+            raise self._gone(self._failure) from self._failure
+
+    def _gone(self, error: BaseException) -> ProcessDied:
+        """Its process lives, but nobody will hear of this worker again: what it was asked is to be asked elsewhere."""
+        return ProcessDied(f"{self._id} has failed: {type(error).__name__}: {error}")
 
     def _call(self, command: Callable[[], R], deadline_s: float) -> R:
         """Run `command` on the engine's thread, between two steps."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.files import ASIDE, remove_whole, write_aside
-from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprint, step_of
+from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprints, step_of
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError, IntegrityError
 
@@ -84,23 +84,21 @@ def _write(
             write_shards(aside, stem, stream)
         save_file({"rng": rng}, aside / "rng.safetensors")
         (aside / TRAINER).write_text(json.dumps(trainer, indent=1))
-        files = {path.name: fingerprint(path) for path in sorted(aside.iterdir())}
+        files = fingerprints(sorted(aside.iterdir()))
         (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
 
 
 def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run_id: str) -> tuple[int, Tensor]:
     """Load what `save` wrote, on every rank; returns (policy version, rng [ranks of then, bytes]). A collective.
 
-    Raises IntegrityError for a checkpoint that is torn, of another run than `run_id` or of another model, ConfigError where
-    a reference policy is needed and the checkpoint has none.
+    `folder` is one that `find_latest` has found whole: a large one is not read twice for that. Raises IntegrityError for a
+    checkpoint of another run than `run_id` or of another model, ConfigError where a reference policy is needed and the
+    checkpoint has none.
     """
     from safetensors.torch import load_file
 
     from learner.shards import read_shards
 
-    wrong = defect(folder)
-    if wrong:
-        raise IntegrityError(f"checkpoint {folder} is not whole: {wrong}")
     trainer = json.loads((folder / TRAINER).read_text())
     if trainer["run_id"] != run_id:
         raise IntegrityError(

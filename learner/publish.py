@@ -59,7 +59,9 @@ class WeightPublisher:
                 self._channel = self._accept()
             for bucket in self._plan:
                 buffer = self._channel.buffer(bucket.nbytes)
-                pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))  # each is whole until the next is
+                pack_into(
+                    buffer, (self._next(stream, spec) for spec in bucket.specs)
+                )  # each is whole until the next is
                 if self._config.digest != "off":
                     digest.update(buffer)
                 self._channel.broadcast(buffer)

@@ -119,7 +119,7 @@ class TrainingRank(abc.ABC):
     def load_checkpoint(self, folder: Path, run_id: str) -> None:
         """Go on from a checkpoint of run `run_id`, of any number of ranks.
 
-        Raises IntegrityError where it is torn, or of another run or model.
+        `find_latest` has found it whole. Raises IntegrityError for one of another run or model.
         """
         with named_failures(f"loading {folder}"):
             self._version, rng = checkpoint.load(

@@ -211,7 +211,7 @@ class DeadlineConfig:
 
 @dataclass
 class RecoveryConfig:
-    worker_restarts: int = 10  # in a row, of rollout workers (reset by one that generates) or reward workers
+    worker_restarts: int = 10  # in a row for each: rollout workers (reset by one that generates), reward workers
     learner_restarts: int = 5  # in a row; reset by a checkpoint
     queue_restarts: int = 20  # in a row; reset by a training step
     sync_misses: int = 5  # weight syncs in a row that a rollout worker may miss before it is replaced

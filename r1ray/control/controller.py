@@ -31,7 +31,7 @@ from r1ray.config.schema import Config
 from r1ray.control.calls import TICK_S, Remote, pause
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
-from r1ray.control.learners import LearnerGroup, LearnerLost
+from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
 from r1ray.control.outages import Outages, QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.publishing import Publishing
@@ -102,6 +102,7 @@ class Controller:
             group=parts.learners(self.tick),
             queue=self._queue,
             outages=outages,
+            restarts=Restarts(config.recovery.learner_restarts, tick=self.tick, on_event=parts.writer.event),
             folder=parts.folder,
             writer=parts.writer,
         )
@@ -180,7 +181,9 @@ class Controller:
     def _begin(self) -> None:
         self._progress.waiting(Stage.DEADLINE, "learner and rollout workers to start")
         self._training.begin()
+        self._progress.began(self._training.step)
         self._publishing.publish()
+        self._evaluate_beside()  # an evaluation that was under way ended with its driver
 
     def _train_one(self) -> None:
         began = time.monotonic()
@@ -226,12 +229,13 @@ class Controller:
         )
 
     def _after_step(self) -> None:
-        step, last = self._training.step, self._training.step >= self._config.run.steps
-        if last or self._training.due:
+        if self._training.due or self._training.step >= self._config.run.steps:
             self._save()
-        every = self._config.evaluation.every_steps
-        if every and step % every == 0 and not last:
-            self._evaluator.start(step)
+        self._evaluate_beside()
+
+    def _evaluate_beside(self) -> None:
+        if self._evaluator.due(self._training.step) and not self._progress.evaluated(self._training.step):
+            self._evaluator.start(self._training.step)
 
     def _save(self) -> None:
         self._write_up()

@@ -18,7 +18,9 @@ from r1ray.lengths import longest_completion
 from r1ray.types import Sampling, ScoredGroup
 
 PART = 128
-"""Problems of one call; a worker that dies costs at most these."""
+"""Problems of one call."""
+AT_ONCE = 8
+"""Calls of one evaluation that are with a worker: they keep its engine full, and are what its death costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class Evaluator:
         self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
     ) -> None:
         self._config = config.evaluation
+        self._steps = config.run.steps
         self._verifiers = {s.name: verifier_of(config.rewards, s) for s in config.data.evaluation}
         self._max_new_tokens = config.evaluation.max_new_tokens or longest_completion(config)
         self._deadline_s = config.deadlines.evaluation_s
@@ -56,6 +59,10 @@ class Evaluator:
     @property
     def busy(self) -> bool:
         return bool(self._running)
+
+    def due(self, step: int) -> bool:
+        """Whether the policy of `step` is to be evaluated beside training."""
+        return self._config.every_steps > 0 and 0 < step < self._steps and step % self._config.every_steps == 0
 
     def start(self, step: int) -> None:
         """Evaluate the policy that is served now as that of `step`, unless that is under way."""
@@ -70,7 +77,7 @@ class Evaluator:
             if evaluation.parts is None:
                 if not self._sizes():
                     continue
-                evaluation.parts = Handout(self._cut(), ask=self._ask, names=_name)
+                evaluation.parts = Handout(self._cut(), ask=self._ask, names=_name, at_once=AT_ONCE)
             for part, groups in evaluation.parts.tick(serving):
                 evaluation.groups[part] = [unpack_scored(g) for g in groups]
             if not evaluation.parts.unfinished:

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from r1ray.config.schema import Config
-from r1ray.control.learners import LearnerGroup, LearnerLost
+from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
 from r1ray.control.outages import Outages
 from r1ray.control.stop import Interrupted, Stop
-from r1ray.errors import BudgetSpent, DiskFull, IntegrityError, NumericError
+from r1ray.errors import DiskFull, IntegrityError, NumericError
 from r1ray.metrics import MetricsWriter, read_evaluations
 from r1ray.runfolder import RunFolder
 
@@ -48,12 +48,12 @@ class Finetuning:
         self._stop = stop
         self._report = report
         self._group = learners(self._tick)
+        self._restarts = Restarts(config.recovery.learner_restarts, tick=self._tick, on_event=writer.event)
         self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=self._paused)
         self.step = 0
         self.steps = 0  # known once the ranks have read the data
         self._saved: int | None = None
         self._working = False
-        self._deaths = 0  # without a checkpoint in between
         self._skipped = 0  # steps in a row
         self._last: dict[str, float] = {}
 
@@ -66,7 +66,7 @@ class Finetuning:
                     if self._advance():
                         return True
                 except LearnerLost as e:
-                    self._lost(e)
+                    self._restarts.lost(e)
         except Interrupted as e:
             self._writer.event("interrupted", reason=str(e), saved=self._saved)
             return False
@@ -91,6 +91,7 @@ class Finetuning:
         self._stop.check(unsaved=bool(self._group.ranks) and (self._working or self.step != (self._saved or 0)))
 
     def _begin(self) -> None:
+        self._restarts.wait()
         infos = self._group.start()
         self.steps = infos[0]["steps"]
         if any(info["data"] != self._data for info in infos):
@@ -165,7 +166,7 @@ class Finetuning:
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
         self._call("save_checkpoint", str(folder / name), self._run_id, what=f"save checkpoint {name}")
         self._saved = self.step
-        self._deaths = 0
+        self._restarts.saved()
         self._call("prune_checkpoints", str(folder), what="remove old checkpoints")
         self._writer.event("checkpoint", policy_version=self.step, name=name)
 
@@ -175,16 +176,6 @@ class Finetuning:
         self._evaluate()
         if self._config.checkpoint.export_final:
             self._call("export", str(self._folder.final), what="export the final model")
-
-    def _lost(self, error: LearnerLost) -> None:
-        self._deaths += 1
-        self._writer.event("learner_lost", message=str(error))
-        budget = self._config.recovery.learner_restarts
-        if self._deaths > budget:
-            raise BudgetSpent(
-                f"the learner was lost {self._deaths} times without a checkpoint in between "
-                f"(recovery.learner_restarts={budget}); the last time: {error}"
-            ) from error
 
     def _paused(self, reason: str | None) -> None:
         if reason is None:

@@ -51,7 +51,7 @@ class Member:
 class FleetSettings:
     workers: int  # desired at the start
     max_workers: int
-    restart_budget: int  # deaths in a row
+    restart_budget: int  # deaths in a row, for each worker that there should be
     sync_misses: int  # syncs in a row that a worker may miss
     limits: HealthLimits
     drain_s: float
@@ -165,10 +165,10 @@ class Fleet:
         member.health.died(reason)
         self._forget(name, drained=False)
         self._deaths += 1
-        if self._deaths > self._settings.restart_budget:
+        if self._deaths > self._settings.restart_budget * self._desired:  # a host takes all of its workers at once
             raise BudgetSpent(
-                f"{self._deaths} rollout workers in a row died without one generating anything "
-                f"(recovery.worker_restarts={self._settings.restart_budget}); the last one, {name}: {reason}"
+                f"{self._deaths} rollout workers in a row died without one generating anything (recovery.worker_restarts="
+                f"{self._settings.restart_budget} for each of {self._desired}); the last one, {name}: {reason}"
             )
 
     def _forget(self, name: str, *, drained: bool) -> None:

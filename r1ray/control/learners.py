@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from r1ray.config.schema import Config
-from r1ray.control.calls import Place, Remote, gather
-from r1ray.errors import DiskFull, InfrastructureError
+from r1ray.control.backoff import Backoff
+from r1ray.control.calls import TICK_S, Place, Remote, gather, pause
+from r1ray.errors import BudgetSpent, DiskFull, InfrastructureError
 
 PASSING = (InfrastructureError, RuntimeError, OSError, MemoryError)
 """Errors of a rank that new processes may not meet. RuntimeError: what torch raises for devices, memory and collectives."""
@@ -16,6 +17,37 @@ PASSING = (InfrastructureError, RuntimeError, OSError, MemoryError)
 
 class LearnerLost(InfrastructureError):
     """A rank died or hung, and the group with it; it is to be restarted from the last whole checkpoint."""
+
+
+class Restarts:
+    """Deaths of the learner without a checkpoint in between: counted, and each but the first is followed by a longer pause."""
+
+    def __init__(self, budget: int, *, tick: Callable[[], None], on_event: Callable[..., None]) -> None:
+        self._budget = budget
+        self._tick = tick
+        self._event = on_event
+        self._deaths = 0
+        self._starts = Backoff()
+
+    def lost(self, error: LearnerLost) -> None:
+        """It is gone. Raises BudgetSpent."""
+        self._deaths += 1
+        self._starts.tried(time.monotonic())
+        self._event("learner_lost", message=str(error))
+        if self._deaths > self._budget:
+            raise BudgetSpent(
+                f"the learner was lost {self._deaths} times without a checkpoint in between "
+                f"(recovery.learner_restarts={self._budget}); the last time: {error}"
+            ) from error
+
+    def saved(self) -> None:
+        self._deaths = 0
+        self._starts.succeeded()
+
+    def wait(self) -> None:
+        """Until the next start is due."""
+        while not self._starts.due(time.monotonic()):
+            pause(TICK_S, self._tick)
 
 
 class LearnerGroup:
@@ -51,7 +83,8 @@ class LearnerGroup:
         Raises DiskFull where a rank could not write: the group is as before. Else the group is killed and the error is
         LearnerLost, or as a rank raised it where a new group would run into it too (configuration, a bad checkpoint, a bug).
         """
-        calls = {r.name: r.call(method, *args) for r in self.ranks}
+        ranks = self.ranks
+        calls = {r.name: r.call(method, *args) for r in ranks}
         if meanwhile is not None:
             meanwhile()
         until = time.monotonic() + deadline_s
@@ -63,7 +96,9 @@ class LearnerGroup:
                 raise self._lost(done.failures, what) if done.failures else error
         if done.failures:
             raise self._lost(done.failures, what)
-        return [done.results[r.name] for r in self.ranks]
+        if not ranks or self.ranks is not ranks:
+            raise LearnerLost(f"the learner was ended while it was to {what}")
+        return [done.results[r.name] for r in ranks]
 
     def kill(self) -> None:
         """End all ranks; a call under way fails."""

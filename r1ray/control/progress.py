@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
@@ -35,9 +35,11 @@ class Progress:
         view: View,
         writer: MetricsWriter,
         steps: int,
+        sources: Iterable[str],
         evaluations: list[dict[str, Any]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`sources`: names of what is evaluated on; `evaluations`: the rows that a run has which is resumed."""
         self._folder = folder
         self._view = view
         self._writer = writer
@@ -54,8 +56,11 @@ class Progress:
         self._waiting_for = ""
         self._paused: tuple[str, float] | None = None  # for what, and since when
         self._standing: dict[str, tuple[str, int | None]] = {}
+        self._sources = tuple(sources)
         self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
         self._last_row: dict[str, Any] = {}
+        self.step = 0
+        """The step after the last that was written up."""
         self._step_ends: list[float] = []
         self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters when a step last looked, and their time
         self._pace: dict[str, dict[str, float]] = {}  # worker -> how much they grew between the last two looks
@@ -99,10 +104,17 @@ class Progress:
         return next((row for (step, _), row in self._evaluations.items() if step == newest), None)
 
     def evaluated(self, step: int) -> bool:
-        return any(s == step for s, _ in self._evaluations)
+        """Whether all sources are, with the policy of `step`."""
+        return all((step, source) in self._evaluations for source in self._sources)
+
+    def began(self, step: int) -> None:
+        """Training goes on from `step`: the first, or that of a checkpoint."""
+        self.step = step
+        self._written = float("-inf")
 
     def stepped(self, row: dict[str, Any]) -> None:
         self._last_row = dict(row)
+        self.step = int(row["step"]) + 1
         self._state = "running"
         self._step_ends.append(self._clock())
         self._written = float("-inf")
@@ -138,11 +150,6 @@ class Progress:
                 "queue/reissued": float(ledger.reissued),
             }
         return metrics
-
-    @property
-    def step(self) -> int:
-        """The step after the last that was written up."""
-        return int(self._last_row["step"]) + 1 if self._last_row else 0
 
     def marks(self, fleet: Fleet) -> tuple[float, ...]:
         """Counters of tokens, of scores, and of steps."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from r1ray.control.fleet import Fleet
-from r1ray.control.learners import LearnerLost
+from r1ray.control.learners import PASSING, LearnerLost
 from r1ray.control.outages import QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.sync import SyncReport, WeightSync
 from r1ray.control.training import Training
 from r1ray.control.watchdog import Stage
-from r1ray.errors import InfrastructureError
 
 
 class Publishing:
@@ -34,7 +33,7 @@ class Publishing:
             self._incarnation = training.incarnation
         try:
             report = self._sync.publish(training.group.ranks, self._fleet.alive(), version)
-        except InfrastructureError as e:
+        except PASSING as e:
             training.group.kill()
             raise LearnerLost(f"the learner was lost while it published policy {version}: {e}") from e
         self._fleet.synced(report.synced, version)
@@ -42,7 +41,7 @@ class Publishing:
             self._fleet.missed(name, reason)
         for name, reason in report.out.items():
             self._fleet.lost(name, reason)
-        if report.digest:
+        if report.synced:  # whatever is known of their digest: the next learner's weights are others
             self._queue.ask("publish", version, self._incarnation, report.digest)
         self._progress.synced(report)
         return report

@@ -30,6 +30,7 @@ class Pulse:
                 self._health.asked(now)
             return None
         if not self._open.done():
+            self._health.asked(now)  # again, since a weight sync in between has answered the question before
             return None
         answer, self._open, self._next = self._open, None, now + EVERY_S
         error = answer.exception()

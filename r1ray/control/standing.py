@@ -20,7 +20,7 @@ from r1ray.errors import BudgetSpent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """How many deaths in a row a kind of actor may have."""
+    """How many deaths in a row each actor of a kind may have; they are counted together."""
 
     restarts: int
     key: str  # of the configuration
@@ -59,6 +59,7 @@ class StandingActors:
         self._clock = clock
         self._actors: list[_Actor] = []
         self._deaths: dict[str, int] = {}  # by the key of the budget
+        self._limits = {budget.key: budget.restarts * len(remotes) for budget, remotes in kinds}
         for budget, remotes in kinds:
             for remote in remotes:
                 health = Health(limits, clock())
@@ -121,8 +122,8 @@ class StandingActors:
         name, budget = actor.remote.name, actor.budget
         deaths = self._deaths[budget.key] = self._deaths.get(budget.key, 0) + 1
         self._event("actor_lost", actor=name, reason=reason)
-        if deaths > budget.restarts:
+        if deaths > self._limits[budget.key]:
             raise BudgetSpent(
-                f"{deaths} deaths without a training step in between ({budget.key}={budget.restarts}); "
+                f"{deaths} deaths without a training step in between ({budget.key}={budget.restarts} for each); "
                 f"the last one, {name}: {reason}"
             )

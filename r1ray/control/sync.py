@@ -39,7 +39,6 @@ class SyncReport:
     stale: dict[str, str] = field(default_factory=dict)  # worker -> reason
     out: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0  # the whole publication
-    receive_s: float = 0.0  # slowest worker
     apply_s: float = 0.0  # slowest worker's stand-still
     digest_s: float = 0.0
 
@@ -80,7 +79,8 @@ class WeightSync:
         for _ in range(ATTEMPTS):
             if not waiting:
                 break
-            digest, done, first = self._transfer(learners, waiting, version)
+            sent, done, first = self._transfer(learners, waiting, version)
+            digest = sent or digest
             if first in failed_first and len(waiting) > 1:  # again: what fails it may fail the others' group each time
                 waiting.pop(first)
             if first is not None:
@@ -95,8 +95,8 @@ class WeightSync:
             for name, applied in done.results.items():
                 waiting.pop(name)
                 stale.pop(name, None)
-                if digest and applied.digest and applied.digest != digest:
-                    out[name] = f"received policy {version} with digest {applied.digest}, the learner sent {digest}"
+                if sent and applied.digest and applied.digest != sent:
+                    out[name] = f"received policy {version} with digest {applied.digest}, the learner sent {sent}"
                 else:
                     synced[name] = applied
         return SyncReport(
@@ -107,7 +107,6 @@ class WeightSync:
             stale=stale,
             out=out,
             seconds=time.monotonic() - began,
-            receive_s=max((a.receive_s for a in synced.values()), default=0.0),
             apply_s=max((a.apply_s for a in synced.values()), default=0.0),
             digest_s=max((a.digest_s for a in synced.values()), default=0.0),
         )

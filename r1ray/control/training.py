@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from r1ray.config.schema import Config
-from r1ray.control.learners import LearnerGroup, LearnerLost
+from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
 from r1ray.control.outages import Outages, QueueClient
 from r1ray.errors import BudgetSpent, DiskFull, IntegrityError, NumericError
 from r1ray.metrics import MetricsWriter
@@ -38,6 +38,7 @@ class Training:
         group: LearnerGroup,
         queue: QueueClient,
         outages: Outages,
+        restarts: Restarts,
         folder: RunFolder,
         writer: MetricsWriter,
     ) -> None:
@@ -45,6 +46,7 @@ class Training:
         self._group = group
         self._queue = queue
         self._outages = outages
+        self._restarts = restarts
         self._folder = folder
         self._run_id = folder.identity().run_id
         self._writer = writer
@@ -52,7 +54,6 @@ class Training:
         self.saved: int | None = None
         self.incarnation = 0
         self._working = False  # on a step that is neither counted nor saved yet
-        self._deaths = 0  # without a checkpoint in between
         self._first_skipped: int | None = None  # of the row of skipped steps that goes on
         self._rollbacks = 0  # without training past `_furthest` in between
         self._furthest = 0
@@ -82,6 +83,7 @@ class Training:
 
         Raises LearnerLost, and IntegrityError where there is no checkpoint although steps were trained.
         """
+        self._restarts.wait()
         self._group.start()
         folder = str(self._folder.checkpoints)
         newest = self._call("load_latest", folder, self._run_id, what="load the last checkpoint")[0]
@@ -143,7 +145,7 @@ class Training:
         self._call("save_checkpoint", str(folder / name), self._run_id, what=f"save checkpoint {name}")
         self._queue.ask("commit", self.step, name)
         self.saved = self.step
-        self._deaths = 0
+        self._restarts.saved()
         self._call("prune_checkpoints", str(folder), what="remove old checkpoints")
         self._writer.event("checkpoint", policy_version=self.step, name=name)
 
@@ -153,14 +155,7 @@ class Training:
 
     def lost(self, error: LearnerLost) -> None:
         """The learner is gone, `begin` is next. Raises BudgetSpent."""
-        self._deaths += 1
-        self._writer.event("learner_lost", message=str(error))
-        budget = self._config.recovery.learner_restarts
-        if self._deaths > budget:
-            raise BudgetSpent(
-                f"the learner was lost {self._deaths} times without a checkpoint in between "
-                f"(recovery.learner_restarts={budget}); the last time: {error}"
-            ) from error
+        self._restarts.lost(error)
 
     def roll_back(self, error: Diverged) -> None:
         """Give up what was trained since the checkpoint before the first skipped step; `begin` is next. Raises BudgetSpent."""

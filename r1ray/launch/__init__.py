@@ -107,7 +107,12 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
     config = cluster.config
     queue = cluster.queue(ledger_settings(config))
     progress = Progress(
-        folder=folder, view=view, writer=writer, steps=config.run.steps, evaluations=read_evaluations(folder.path)
+        folder=folder,
+        view=view,
+        writer=writer,
+        steps=config.run.steps,
+        sources=[source.name for source in config.data.evaluation],
+        evaluations=read_evaluations(folder.path),
     )
     stalls = Stalls(
         config.recovery,

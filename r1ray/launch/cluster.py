@@ -17,7 +17,7 @@ import ray
 from ray._private import services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
@@ -93,7 +93,9 @@ class RayRemote:
                 return
             if isinstance(error, RayTaskError):
                 error = error.cause  # what the method raised, without Ray's traceback around it
-            elif isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError):
+            elif isinstance(error, OutOfMemoryError) or (
+                isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
+            ):
                 error = ProcessDied(f"{self.name} died: {str(error).strip().splitlines()[-1].strip()}")
             elif isinstance(error, RayError):
                 error = InfrastructureError(f"{self.name}.{method}: {error}")
@@ -186,6 +188,7 @@ class Cluster:
             gpus,
             self.config.ray.rollout_resources,
             max_concurrency=16,
+            groups={PULSE: 4},
             environment=environment,
         )
         return RayRemote(name, actor.remote(self._log(name), self.config, name, self.model_path, self.vocab_hash, use))

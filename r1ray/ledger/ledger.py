@@ -181,7 +181,7 @@ class Ledger:
 
     def payloads(self, group_ids: list[str]) -> list[bytes]:
         """The packed ScoredGroups, in the order asked for; IntegrityError for one that is not, or no longer, stored."""
-        with self._transaction() as db:
+        with transaction(self._db, self._path, "DEFERRED") as db:
             return batches.read_payloads(db, group_ids)
 
     def commit(self, policy_version: int, checkpoint: str) -> None:
@@ -208,7 +208,8 @@ class Ledger:
 
     def next_incarnation(self) -> int:
         """The number that a learner which starts now publishes under: one more than any before it."""
-        return batches.next_incarnation(self._db)
+        with transaction(self._db, self._path, "DEFERRED") as db:
+            return batches.next_incarnation(db)
 
     def status(self) -> LedgerStatus:
         """Where the groups are; cheap enough to ask once a second."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprint
+from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprints
 from r1ray.codec import pack_scored
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
@@ -124,7 +124,7 @@ def write_checkpoint(run_dir: Path, policy_version: int, run_id: str = RUN) -> N
     aside = run_dir / "checkpoints" / "aside"
     aside.mkdir(parents=True)
     (aside / TRAINER).write_text(json.dumps({"policy_version": policy_version, "run_id": run_id}))
-    files = {TRAINER: fingerprint(aside / TRAINER)}
+    files = fingerprints([aside / TRAINER])
     (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}))
     aside.rename(aside.with_name(f"step_{policy_version:06d}"))
 

@@ -26,7 +26,7 @@ from r1ray.control.watchdog import Watchdog
 from r1ray.ledger.audit import audit
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
-from r1ray.metrics import MetricsWriter, read_events
+from r1ray.metrics import MetricsWriter, read_evaluations, read_events
 from r1ray.runfolder import Identity, RunFolder
 from r1ray.types import BatchManifest
 from tests.unit.ledger_support import write_checkpoint
@@ -64,6 +64,9 @@ class World:
         self.trained: list[int] = []
         self.published: list[int] = []
         self.starts = 0
+        self.digests = True
+        self.groups_opened = 0  # for weight syncs
+        self.worker_holds: set[str] = set()  # calls that the worker does not answer
         identity = Identity.new(vocab_hash="v", model_hash="m", config_hash="c")
         self.folder = RunFolder.create(folder / "run", "", identity)
         self.disk = Disk(self.folder)
@@ -151,7 +154,11 @@ class World:
             self._do("publish", asked)
             assert asked == version
             self.published.append(asked)
-            return Sent(digest=f"{self.starts}-{asked}", seconds=0.0)
+            return Sent(digest=self._digest(asked), seconds=0.0)
+
+        def open_epoch(epoch: int, receivers: int) -> str:
+            self.groups_opened += 1
+            return "rendezvous"
 
         def export(folder: str) -> None:
             self._do("export", version)
@@ -168,18 +175,30 @@ class World:
             prune_checkpoints=self._told("prune_checkpoints", forget),
             publish=publish,
             weight_specs=list,
-            open_epoch=lambda epoch, receivers: "rendezvous",
+            open_epoch=open_epoch,
             export=export,
         )
 
+    def _digest(self, version: int) -> str:
+        return f"{self.starts}-{version}" if self.digests else ""
+
     def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
         def receive(*, version: int, **_: Any) -> Applied:
-            return Applied(version=version, digest=f"{self.starts}-{version}", receive_s=0, apply_s=0, digest_s=0)
+            return Applied(version=version, digest=self._digest(version), receive_s=0, apply_s=0, digest_s=0)
 
         ready: Future[Any] = Future()
-        ready.set_result({"place": {"pid": 1, "node": "n"}, "evaluation": {}})
+        sizes = {source.name: 1 for source in self.config.data.evaluation}
+        ready.set_result({"place": {"pid": 1, "node": "n"}, "evaluation": sizes})
         stats = {"tokens": 1.0, "stuck_s": 0.0, "short_of_memory": 0.0}
-        return FakeRemote(name, stats=lambda: dict(stats), receive_weights=receive, drain=lambda s: None), ready
+
+        def evaluate(*_: Any) -> list[bytes]:
+            return [pack_scored(scored(0, version=self.published[-1]))]
+
+        remote = FakeRemote(
+            name, stats=lambda: dict(stats), receive_weights=receive, evaluate=evaluate, drain=lambda s: None
+        )
+        remote.hold = self.worker_holds
+        return remote, ready
 
     def run(self) -> bool:
         """One driver, from its start to its end; a second call is a resume."""
@@ -209,7 +228,14 @@ class World:
                     folder=self.folder,
                     writer=writer,
                 ),
-                progress=Progress(folder=self.folder, view=NoView(), writer=writer, steps=6, evaluations=[]),
+                progress=Progress(
+                    folder=self.folder,
+                    view=NoView(),
+                    writer=writer,
+                    steps=6,
+                    sources=[source.name for source in config.data.evaluation],
+                    evaluations=read_evaluations(self.folder.path),
+                ),
                 stop=self.stop,
                 call_off=lambda rendezvous, reason: False,
             )

@@ -69,10 +69,6 @@ class ScriptedEngine:
     def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None:
         self._running[request_id] = (self._steps, n)
 
-    def abort(self, request_ids: Sequence[str]) -> None:
-        for request_id in request_ids:
-            self._running.pop(request_id, None)
-
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         if self.failure is not None:
             raise self.failure

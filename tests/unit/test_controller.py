@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from r1ray.config.schema import SourceConfig
 from r1ray.control.stop import Stop
 from r1ray.errors import BudgetSpent, ConfigError, DiskFull, IntegrityError, ProcessDied
-from r1ray.metrics import read_events, read_metrics
+from r1ray.metrics import read_evaluations, read_events, read_metrics
 from tests.unit.pretended_run import World
 
 Make = Callable[..., World]
@@ -30,6 +31,7 @@ def test_every_step_is_trained_once_published_and_saved(make: Make) -> None:
     assert world.ledger.status().trained_steps == 6
 
 
+@pytest.mark.parametrize("error", [ProcessDied("learner-0 died"), RuntimeError("CUDA error")], ids=["died", "device"])
 @pytest.mark.parametrize(
     ("method", "at", "again"),
     [
@@ -42,10 +44,10 @@ def test_every_step_is_trained_once_published_and_saved(make: Make) -> None:
     ],
 )
 def test_a_lost_learner_comes_back_from_its_checkpoint_wherever_it_is_lost(
-    make: Make, method: str, at: int, again: list[int]
+    make: Make, method: str, at: int, again: list[int], error: Exception
 ) -> None:
     world = make()
-    world.plan[method, at] = [ProcessDied("learner-0 died")]
+    world.plan[method, at] = [error]
     assert world.run()
     assert world.starts == 2
     assert sorted(world.trained) == sorted([0, 1, 2, 3, 4, 5, *again])
@@ -60,6 +62,40 @@ def test_deaths_without_a_checkpoint_in_between_spend_the_budget(make: Make) -> 
     with pytest.raises(BudgetSpent, match=r"recovery.learner_restarts=2\); the last time: .*learner-0 died"):
         world.run()
     assert world.starts == 3
+
+
+def test_without_digests_each_learner_still_publishes_in_a_group_of_its_own(make: Make) -> None:
+    """What tells them apart is the number of their policies' incarnation, which the ledger gives."""
+    world = make()
+    world.digests = False
+    world.plan["train_step", 3] = [ProcessDied("learner-0 died")]
+    assert world.run()
+    assert world.starts == world.groups_opened == 2
+
+
+def test_an_evaluation_that_ended_with_its_driver_begins_again_with_the_next(make: Make) -> None:
+    world = make(evaluation__every_steps=4)
+    world.config.data.evaluation = [SourceConfig(name="heldout")]
+    world.on_train = lambda step: world.worker_holds.add("evaluate") if step == 3 else None
+    world.plan["train_step", 4] = [ConfigError("the end of the driver")]
+    with pytest.raises(ConfigError):
+        world.run()
+    assert [row["step"] for row in read_evaluations(world.folder.path)] == [0]
+    world.on_train = lambda step: None
+    world.worker_holds.clear()
+    assert world.run()
+    assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 4, 6]
+
+
+def test_a_resumed_run_says_from_where_it_goes_on(make: Make) -> None:
+    world = make()
+    world.on_train = lambda step: world.stop.request("SIGTERM") if step == 2 else None
+    assert not world.run()
+    world.stop = Stop(60)
+    said = []
+    world.on_train = lambda step: said.append(json.loads((world.folder.path / "status.json").read_text())["step"])
+    assert world.run()
+    assert said[0] == 3
 
 
 def test_a_checkpoint_in_between_forgives_deaths(make: Make) -> None:

@@ -187,7 +187,7 @@ def test_missed_syncs_spend_the_budget_of_restarts() -> None:
     world.ready("rollout-0")
     world.fleet.missed("rollout-0", "cannot reach the store")
     world.fleet.missed("rollout-0", "cannot reach the store")
-    with pytest.raises(BudgetSpent, match=r"recovery.worker_restarts=0\).*cannot reach the store"):
+    with pytest.raises(BudgetSpent, match=r"recovery.worker_restarts=0 for each of 1\).*cannot reach the store"):
         world.fleet.missed("rollout-0", "cannot reach the store")
 
 
@@ -230,6 +230,27 @@ def test_workers_that_die_together_are_replaced_together() -> None:
             world.fleet.lost(name, "its node is gone")
         world.after(60.0)
         assert len(world.fleet.members) == 3, round_
+
+
+def test_a_host_that_takes_all_its_workers_along_spends_one_death_of_each() -> None:
+    world = World(workers=3, budget=1)
+    for name in list(world.fleet.members):
+        world.fleet.lost(name, "its host is gone")
+    world.after(60.0)
+    first, *_ = world.fleet.members
+    with pytest.raises(BudgetSpent, match=r"4 rollout workers in a row .*=1 for each of 3"):
+        world.fleet.lost(first, "did not start")
+
+
+def test_a_question_that_a_sync_has_passed_by_is_counted_from_then_on() -> None:
+    world = World(workers=1)
+    world.ready("rollout-0")
+    world.remotes["rollout-0"].hold.add("stats")
+    world.after(1.0)  # asks, and gets no answer any more
+    world.fleet.synced(["rollout-0"], 0)
+    for _ in range(12):
+        world.after(1.0)
+    assert ("worker_lost", "rollout-0") in [(kind, fields.get("worker")) for kind, fields in world.events]
 
 
 def test_scaling_stays_within_its_bounds() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +14,16 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray.exceptions import GetTimeoutError, RayTaskError
+from ray.exceptions import ActorDiedError, GetTimeoutError, OutOfDiskError, OutOfMemoryError, RayTaskError
 
 from actors import remote
 from actors.patience import for_one_call, judging_s
-from actors.remote import Asker, QueueAndRewards
+from actors.remote import PULSE, Asker, QueueAndRewards, RolloutActor
 from actors.reward import RewardWorker
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
-from r1ray.errors import InfrastructureError
+from r1ray.errors import InfrastructureError, ProcessDied
+from r1ray.launch.cluster import RayRemote
 from r1ray.ledger import Ledger
 from r1ray.rewards import endpoint as endpoint_module
 from tests.unit.endpoint_support import Answer, endpoint
@@ -199,3 +201,35 @@ def test_an_outage_begins_with_the_first_failure_and_not_with_the_call(monkeypat
     monkeypatch.setattr(remote.ray, "get", late)
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
     assert Asker(Config()).ask(lambda: None, "a reward worker", patience_s=2000.0) == "judged"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("killed"), ActorDiedError(), OutOfDiskError("no room for objects")])
+def test_whatever_ray_says_of_an_actor_that_is_gone_is_waited_out(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    errors = [error, error]
+
+    def get(answer: Any, timeout: float) -> Any:
+        if errors:
+            raise errors.pop()
+        return "judged"
+
+    monkeypatch.setattr(remote.ray, "get", get)
+    assert Asker(Config()).ask(lambda: None, "a reward worker") == "judged"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("killed"), ActorDiedError()])
+def test_an_actor_that_ray_killed_for_want_of_memory_has_died(error: Exception) -> None:
+    class Handle:
+        def __getattr__(self, name: str) -> Any:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return SimpleNamespace(remote=lambda: SimpleNamespace(future=lambda: failed))
+
+    with pytest.raises(ProcessDied, match="rollout-0 died"):
+        RayRemote("rollout-0", Handle()).call("stats").result(0)
+
+
+def test_weights_health_and_goodbyes_do_not_wait_behind_evaluations() -> None:
+    for method in (RolloutActor.stats, RolloutActor.receive_weights, RolloutActor.drain):
+        assert method.__ray_concurrency_group__ == PULSE

@@ -109,7 +109,7 @@ def test_a_restart_ends_those_that_answer_and_is_counted() -> None:
     world.pid = 2
     world.after(0)
     assert world.standing.states() == {"queue": ("healthy", 2)}
-    with pytest.raises(BudgetSpent, match=r"recovery.queue_restarts=1\).*queue: nothing moved"):
+    with pytest.raises(BudgetSpent, match=r"recovery.queue_restarts=1 for each\).*queue: nothing moved"):
         world.standing.restart("nothing moved for 60 s")
 
 
