@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from r1ray.config.schema import SourceConfig
-from r1ray.data.rows import FIELDS
+from r1ray.data.rows import FIELDS, columns_of
 from r1ray.errors import ConfigError, DataError
 
 
@@ -129,7 +129,7 @@ def _columns(source: SourceConfig, there: list[str], fields: Sequence[str]) -> l
     """The columns that rows are made of, among those that are there: long ones that nobody asks for stay on disk."""
     if missing := set(source.columns.values()) - set(there):
         raise ConfigError(f"the source {source.name} names the columns {sorted(missing)}; {source.path} has {there}")
-    wanted = {source.columns.get(name, name) for name in (*fields, *source.columns)}
+    wanted = set(columns_of(fields, source.columns).values())
     return [name for name in there if name in wanted]
 
 
