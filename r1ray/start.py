@@ -60,9 +60,9 @@ class Preparation:
             raise ConfigError(f"{path} is a run of `r1ray {begun}`: resume it with that command")
         stored = load_config([str(folder.config.resolve())], use=use)
         here = f"run.dir={path}"
-        loaded = load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use)
+        loaded = _resolved(load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use))
         refuse_another_run(stored.config, loaded.config, loaded.provenance, use)
-        return cls(loaded=_resolved(loaded), machine=this_machine(), use=use, existing=folder)
+        return cls(loaded=loaded, machine=this_machine(), use=use, existing=folder)
 
     def plan(self) -> Plan:
         """Where everything runs and what memory it takes. Raises ConfigError where the model folder cannot be read."""

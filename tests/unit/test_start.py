@@ -95,6 +95,13 @@ def test_a_resume_without_changes_writes_nothing(stopped: RunFolder) -> None:
         assert read_events(folder.path) == []
 
 
+def test_the_overlay_that_a_run_was_started_with_may_be_named_again(stopped: RunFolder) -> None:
+    with Preparation.resumed(RUN, ["tiny"], ["run.steps=80"]).folder() as folder:
+        (event,) = read_events(folder.path)
+        assert event["changed"] == {"run.steps": 80}
+    assert load_config([str(stopped.config)]).config.model.path == "models/tiny"
+
+
 def test_a_resume_that_would_be_another_run_is_refused_by_key(stopped: RunFolder) -> None:
     with pytest.raises(ConfigError, match=r"rollout\.group_size = 4 \(command line\): the run was started with 8"):
         resumed("rollout.group_size=4")
