@@ -19,12 +19,17 @@ def export_model(weights: Iterator[tuple[str, Tensor]], *, source: Path, target:
     """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, in the place of an older export.
 
     Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
-    A collective: ranks that are not the `writer` only take part in gathering.
+    A collective: ranks that are not the `writer` only take part in gathering. Raises DiskFull where there is no room.
     """
-    if not writer:
+    try:
+        if writer:
+            _write(weights, source, target)
+    finally:  # the other ranks are in the same collectives, to the end
         for _ in weights:
             pass
-        return
+
+
+def _write(weights: Iterator[tuple[str, Tensor]], source: Path, target: Path) -> None:
     with write_aside(target) as folder:
         for path in source.iterdir():
             if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):

@@ -16,7 +16,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.text import Text
 
-from r1ray.data.templates import CHAT_TEMPLATES, render
+from r1ray.data.templates import CHAT_TEMPLATES, opening_of, render
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.formatting import printable
 from r1ray.responses import Piece, Splitter
@@ -77,7 +77,7 @@ class Chat:
         sampling = replace(self._sampling, max_new_tokens=min(self._sampling.max_new_tokens, room))
         stop = () if self._template in CHAT_TEMPLATES else (TURN_TITLE,)
         said: list[Piece] = []
-        splitter = Splitter(thinking=text.rstrip().endswith("<think>"))
+        splitter = Splitter(thinking=bool(opening_of(text)))
         with closing(self._engine.stream(token_ids, sampling, stop)) as bits:
             for bit in bits:
                 said += self._show(splitter.feed(bit))

@@ -97,6 +97,10 @@ class RunFolder:
         return self.path / "config.yaml"
 
     @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
     def ledger(self) -> Path:
         return self.path / "ledger.sqlite"
 

@@ -5,9 +5,12 @@ load configuration -> check this machine and disk -> plan memory and placement -
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from r1ray.config.checks import Use
 from r1ray.config.identity import changes, config_hash, refuse_another_run
@@ -15,7 +18,7 @@ from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import refuse
 from r1ray.config.surroundings import check_surroundings
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.files import write_atomic
+from r1ray.files import read_json, write_atomic
 from r1ray.ledger.storage import check_file
 from r1ray.machine import Machine, this_machine
 from r1ray.metrics import MetricsWriter
@@ -60,9 +63,9 @@ class Preparation:
             raise ConfigError(f"{path} is a run of `r1ray {begun}`: resume it with that command")
         stored = load_config([str(folder.config.resolve())], use=use)
         here = f"run.dir={path}"
-        loaded = load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use)
+        loaded = _resolved(load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use))
         refuse_another_run(stored.config, loaded.config, loaded.provenance, use)
-        return cls(loaded=_resolved(loaded), machine=this_machine(), use=use, existing=folder)
+        return cls(loaded=loaded, machine=this_machine(), use=use, existing=folder)
 
     def plan(self) -> Plan:
         """Where everything runs and what memory it takes. Raises ConfigError where the model folder cannot be read."""
@@ -82,12 +85,13 @@ class Preparation:
         refuse(check_surroundings(self.loaded.config, self.machine, self.use), self.loaded.provenance)
         refuse(self.plan().problems, self.loaded.provenance)
 
-    def folder(self, *, fresh: bool = False) -> RunFolder:
+    def folder(self, *, fresh: bool = False, data: Mapping[str, Any] | None = None) -> RunFolder:
         """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
 
-        `fresh` sets an earlier run in the same place aside, under another name.
+        `fresh` sets an earlier run in the same place aside, under another name. `data` is what was found in the sources
+        (`SftData.facts`); None: they are looked at here, where this command has not a record of its own.
         Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
-        IntegrityError where the tokenizer is not the one that the run was begun with.
+        IntegrityError where the tokenizer, the model or the data are not those that the run was begun with.
         """
         from r1ray.data.vocab import vocab_hash
 
@@ -95,6 +99,7 @@ class Preparation:
         self.check()
         model = Path(config.model.path)
         vocabulary = vocab_hash(model)
+        found = self._found() if data is None else data
         if self.existing is None:
             if fresh:
                 RunFolder.set_aside(Path(config.run.dir))
@@ -104,8 +109,23 @@ class Preparation:
                 model_hash=model_hash(model),
                 use=self.use,
             )
-            return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
-        return _reopen(self.existing, self.loaded, vocabulary, self.use)
+            made = RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
+            _keep(found, made)
+            return made
+        _refuse_others(self.existing, self.loaded, vocabulary, self.use)
+        _refuse_other_data(self.existing, found, self.use)
+        taken = _take(self.existing, self.loaded, self.use)
+        if found and not taken.data.exists():
+            _keep(found, taken)
+            _tell_unrecorded(taken)
+        return taken
+
+    def _found(self) -> dict[str, Any]:
+        from r1ray.data.contents import contents
+
+        if self.use not in ("train", "sample"):  # `r1ray eval` keeps the digests of its benchmarks
+            return {}
+        return contents(self.loaded.config.data, evaluates=self.use == "train")
 
     def reopened(self) -> RunFolder:
         """The locked folder of the run that is resumed, for work that needs neither its model nor its machine."""
@@ -121,7 +141,8 @@ def _resolved(loaded: LoadedConfig) -> LoadedConfig:
     return replace(loaded, config=replace(loaded.config, model=model))
 
 
-def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) -> RunFolder:
+def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) -> None:
+    """Raise IntegrityError where tokenizer, model or ledger are not those of the run in `folder`."""
     begun = folder.identity()
     if vocabulary != begun.vocab_hash:
         raise IntegrityError(
@@ -135,7 +156,45 @@ def _reopen(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) 
         )
     if use == "train":
         _check_ledger(folder, begun.run_id)
-    return _take(folder, loaded, use)
+
+
+def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> None:
+    """Raise IntegrityError where `data`, which was found in the sources now, is not what the run in `folder` was begun with.
+
+    Order and parts are functions of the number of rows: with others, a resume would be another run. A run that has no
+    record of them (format 1 did not always have one) cannot be judged here.
+    """
+    if not data or not folder.data.exists() or (begun := read_json(folder.data)) == data:
+        return
+    rows = "conversations" if use == "sft" else "prompts"
+    raise IntegrityError(
+        f"the {rows} are not those that the run in {folder.path} was begun with: {'; '.join(_differences(begun, data))}. "
+        "Give the same files, or begin a new run"
+    )
+
+
+def _differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(begun, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*begun, *now]):
+            yield from _differences(begun.get(key), now.get(key), f"{name} {key}".strip())
+    elif begun != now:
+        yield f"{name} {begun}, now {now}"
+
+
+def _keep(data: Mapping[str, Any], folder: RunFolder) -> None:
+    if data:
+        write_atomic(folder.data, json.dumps(data, indent=1).encode())
+
+
+def _tell_unrecorded(folder: RunFolder) -> None:
+    """A run of an earlier r1ray goes on, which days of work may depend on; but nobody is to think that it was checked."""
+    message = (
+        f"{folder.path} has no record of what its sources held when it began, so whether they have changed since cannot be "
+        f"told. What they hold now is kept in {folder.data.name}, and later resumes are checked against it."
+    )
+    with MetricsWriter(folder.path, tensorboard=False) as writer:
+        writer.event("data_unrecorded", message=message)
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:

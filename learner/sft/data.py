@@ -23,7 +23,7 @@ import numpy as np
 from r1ray.config.schema import Config, SourceConfig
 from r1ray.data.conversations import CONVERSATION_FIELDS, Conversation, parse_conversation
 from r1ray.data.stores import RowStore, open_rows
-from r1ray.data.templates import CHAT_TEMPLATES, THINK_OPENING, render
+from r1ray.data.templates import CHAT_TEMPLATES, opening_of, render
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError, DataError
 from r1ray.types import Int32Array
@@ -80,16 +80,17 @@ class Framing:
     def _texts(self, row: Conversation) -> tuple[str, str]:
         text = render(self._data.template, row.prompt, self._tokenizer, self._data.system_prompt)
         response = row.response
-        if not text.endswith(THINK_OPENING):
+        if not (opening := opening_of(text)):
             return text, response
         if "</think>" not in response:  # the model would learn to give its answer as thinking
             raise DataError(
                 f"the prompt opens <think> (data.template = {self._data.template}) and the response has no </think>: let an "
                 "answer without thinking begin with <think></think> (curation.empty_thinking), or choose another template"
             )
-        opened = response.lstrip()
-        if opened.startswith("<think>"):  # the prompt has done so already
-            response = opened.removeprefix("<think>").removeprefix("\n")
+        if response.lstrip().startswith("<think>"):
+            response = response.lstrip()
+            for character in opening:  # what the prompt has said already: the tag, and perhaps the end of its line
+                response = response.removeprefix(character)
         return text, response
 
 

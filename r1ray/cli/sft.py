@@ -46,6 +46,6 @@ def sft(
 
     preparation.check()
     data = preflight(preparation.loaded.config)
-    with preparation.folder(fresh=fresh) as folder:
+    with preparation.folder(fresh=fresh, data=data) as folder:
         code = finetune(preparation.loaded, folder, data, resume=resume is not None)
     raise typer.Exit(code)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 
-from r1ray.data.templates import R1_ZERO_FRAME, THINK_OPENING, render
+from r1ray.data.templates import R1_ZERO_FRAME, THINK_OPENING, opening_of, render
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError
 
@@ -50,7 +50,7 @@ def chat_template(template: str, tokenizer: Tokenizer) -> str:
 
 def opens_thinking(template: str, tokenizer: Tokenizer) -> bool:
     """Whether a prompt in this template ends inside the thinking."""
-    return render(template, "?", tokenizer).rstrip().endswith("<think>")
+    return bool(opening_of(render(template, "?", tokenizer)))
 
 
 def _opening(tokenizer: Tokenizer) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from r1ray.data.rows import chat_of, text_of
+from r1ray.data.rows import question_of, read_columns, text_of
 from r1ray.errors import DataError
 from r1ray.types import Message
 
@@ -30,17 +30,8 @@ def parse_conversation(raw: Any, number: int, columns: Mapping[str, str]) -> Con
 
     `number` names the row where it has no id. Raises DataError for what is wrong with it.
     """
-    if not isinstance(raw, Mapping):
-        raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
-    if missing := [column for column in columns.values() if column not in raw]:
-        raise DataError(f"the column {missing[0]!r} is missing; the row has {sorted(map(str, raw))!r:.200}")
-    values = {name: raw.get(columns.get(name, name)) for name in CONVERSATION_FIELDS}
-    if (values["prompt"] is None) == (values["messages"] is None):
-        raise DataError("a row needs one of prompt and messages")
-    if values["prompt"] is not None:
-        chat: tuple[Message, ...] = ({"role": "user", "content": text_of(values["prompt"], "the prompt")},)
-    else:
-        chat = chat_of(values["messages"])
+    values = read_columns(raw, CONVERSATION_FIELDS, columns)
+    chat = question_of(values, columns)
     if values["response"] is None:
         if chat[-1]["role"] != "assistant":
             raise DataError("a row needs a response, or messages that end with the assistant's")

@@ -9,7 +9,7 @@ import numpy as np
 
 from r1ray.config.schema import DataConfig
 from r1ray.data.rows import Row
-from r1ray.data.templates import CHAT_TEMPLATES, render
+from r1ray.data.templates import CHAT_TEMPLATES, opening_of, render
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError, DataError
 from r1ray.types import Int32Array, Message
@@ -44,8 +44,8 @@ class Framer:
         token_ids = np.asarray(self._encode(text), dtype=np.int32)
         if len(token_ids) > self._data.max_prompt_tokens:
             return None
-        if text.rstrip().endswith("<think>"):
-            row = replace(row, meta={**row.meta, "opening": text[text.rindex("<think>") :]})
+        if opening := opening_of(text):
+            row = replace(row, meta={**row.meta, "opening": opening})
         return FramedRow(row=row, token_ids=token_ids)
 
     def fits(self, row: Row) -> bool:

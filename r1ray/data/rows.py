@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ FIELDS = ("prompt", "messages", "answer", "id", "pass_rate", "target_language", 
 
 ROLES = ("system", "user", "assistant")
 _META_FIELDS = ("target_language", "domain")
+_QUESTION = ("prompt", "messages")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +30,7 @@ class Row:
 
 def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
     """The row, its columns mapped; `number` names it where it has no id. Raises DataError for what is wrong with it."""
-    if not isinstance(raw, Mapping):
-        raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
-    for name, column in columns.items():
-        if column not in raw:
-            there = sorted(map(str, raw))
-            raise DataError(f"the column {column!r} (for {name}) is missing; the row has {there!r:.200}")
-    values = {name: raw.get(columns.get(name, name)) for name in (*FIELDS, *columns)}
+    values = read_columns(raw, FIELDS, columns)
     answer = values["answer"]
     if answer is None:
         raise DataError(f"the answer (column {columns.get('answer', 'answer')!r}) is missing or null")
@@ -44,22 +39,62 @@ def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
     _check_packable(meta, "meta")
     return Row(
         row_id=str(number if values["id"] is None else values["id"]),
-        messages=_messages(values["prompt"], values["messages"], columns),
+        messages=_messages(values, columns),
         answer=answer,
         pass_rate=_pass_rate(values["pass_rate"]),
         meta=meta,
     )
 
 
-def _messages(prompt: Any, messages: Any, columns: Mapping[str, str]) -> tuple[Message, ...]:
+def columns_of(fields: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
+    """Name -> the column that it is read from, of `fields` and of what else `columns` names; left out: what is not read.
+
+    Published data sets have `prompt` beside `messages`, or the chat under `prompt`. So a name in `columns` wins: where it
+    has one of the two, the other is not read, and a column that is given to a field is not read under its own name.
+    """
+    given = {columns[name] for name in fields if name in columns}
+    shut = {*_QUESTION} - {*_asked(columns)}
+    own = {name: name for name in fields if name not in columns and name not in given | shut}
+    return {**own, **columns}
+
+
+def read_columns(raw: Any, fields: Sequence[str], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Name -> value of a row, None where it has none, see `columns_of`.
+
+    Raises DataError for what is no row, and for one that lacks a column of `columns`.
+    """
+    if not isinstance(raw, Mapping):
+        raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
+    for name, column in columns.items():
+        if column not in raw:
+            there = sorted(map(str, raw))
+            raise DataError(f"the column {column!r} is missing (columns.{name}); the row has {there!r:.200}")
+    read = columns_of(fields, columns)
+    return {name: raw.get(read[name]) if name in read else None for name in (*fields, *columns)}
+
+
+def question_of(values: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
+    """The prompt of a row, or else its messages, whoever spoke last. Raises DataError where it has neither or both."""
+    prompt, messages = (values[name] for name in _QUESTION)
     if (prompt is None) == (messages is None):
-        names = f"{columns.get('prompt', 'prompt')!r} or {columns.get('messages', 'messages')!r}"
-        raise DataError(
-            f"a row needs one of the columns {names}, this one has {'neither' if prompt is None else 'both'}"
-        )
+        asked = _asked(columns)
+        if len(asked) == 1:
+            raise DataError(f"the column {columns[asked[0]]!r} (columns.{asked[0]}) is null")
+        names = " or ".join(repr(columns.get(name, name)) for name in asked)
+        has = "neither" if prompt is None else "both: name the right one in `columns`"
+        raise DataError(f"a row needs one of the columns {names}, this one has {has}")
     if prompt is not None:
         return ({"role": "user", "content": text_of(prompt, "the prompt")},)
-    chat = chat_of(messages)
+    return chat_of(messages)
+
+
+def _asked(columns: Mapping[str, str]) -> Sequence[str]:
+    """Where the question may stand: under what `columns` names, else under either."""
+    return [name for name in _QUESTION if name in columns] or _QUESTION
+
+
+def _messages(values: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
+    chat = question_of(values, columns)
     if chat[-1]["role"] != "user":
         raise DataError(f"the last message is the {chat[-1]['role']}'s: it must be the user's, for the model to answer")
     return chat

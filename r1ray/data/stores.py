@@ -5,6 +5,7 @@ A data set is never held in memory as Python objects; every process of a node sh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import mmap
 from array import array
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from r1ray.config.schema import SourceConfig
-from r1ray.data.rows import FIELDS
+from r1ray.data.rows import FIELDS, columns_of
 from r1ray.errors import ConfigError, DataError
 
 
@@ -28,6 +29,10 @@ class RowStore(Protocol):
 
     def place(self, number: int) -> str:
         """Where a row stands, for messages."""
+        ...
+
+    def digest(self) -> str:
+        """Of all rows: 32 hex digits, the same in every process and after every restart."""
         ...
 
 
@@ -79,6 +84,17 @@ class JsonlRows:
         line = self._bytes[: self._starts[number]].count(b"\n") + 1
         return f"{self._path}:{line}"
 
+    def digest(self) -> str:
+        """Of the bytes up to the end of the last row: what is appended behind a `limit` does not count."""
+        hashed = hashlib.sha256()
+        if self._bytes is not None and self._ends:
+            with (
+                memoryview(self._bytes) as whole,
+                whole[: self._ends[-1]] as used,
+            ):  # a slice of the map would be a copy
+                hashed.update(used)
+        return hashed.hexdigest()[:32]
+
 
 class ArrowRows:
     """A table of Arrow columns."""
@@ -96,6 +112,14 @@ class ArrowRows:
     def place(self, number: int) -> str:
         return f"{self._name} row {number}"
 
+    def digest(self) -> str:
+        """Of the values, which outlive the layout that a version of Arrow gives them."""
+        hashed = hashlib.sha256()
+        for batch in self._table.to_batches(max_chunksize=1024):
+            for row in batch.to_pylist():
+                hashed.update(json.dumps(row, sort_keys=True, default=str).encode() + b"\n")
+        return hashed.hexdigest()[:32]
+
 
 def open_rows(
     source: SourceConfig, *, subset: str | None = None, revision: str | None = None, fields: Sequence[str] = FIELDS
@@ -106,15 +130,17 @@ def open_rows(
     """
     assert source.path is not None, "the configuration's checks refuse a source without a path"
     if source.kind == "jsonl":
-        return JsonlRows(_files(source, Path(source.path), f"{source.split}.jsonl")[0], source.limit)
+        return JsonlRows(files_of(source)[0], source.limit)
     if source.kind == "parquet":
-        files = _files(source, Path(source.path), f"{source.split}*.parquet")
-        return ArrowRows(_parquet_table(source, files, fields), source.path, source.limit)
+        return ArrowRows(_parquet_table(source, files_of(source), fields), source.path, source.limit)
     return ArrowRows(_hub_table(source, source.path, subset, revision, fields), source.path, source.limit)
 
 
-def _files(source: SourceConfig, path: Path, pattern: str) -> list[Path]:
-    """The file itself, or those of a folder that hold the split."""
+def files_of(source: SourceConfig) -> list[Path]:
+    """Of a JSONL or Parquet source: the file itself, or those of a folder that hold the split. Raises ConfigError for none."""
+    assert source.path is not None, "the configuration's checks refuse a source without a path"
+    path = Path(source.path)
+    pattern = f"{source.split}.jsonl" if source.kind == "jsonl" else f"{source.split}*.parquet"
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -129,7 +155,7 @@ def _columns(source: SourceConfig, there: list[str], fields: Sequence[str]) -> l
     """The columns that rows are made of, among those that are there: long ones that nobody asks for stay on disk."""
     if missing := set(source.columns.values()) - set(there):
         raise ConfigError(f"the source {source.name} names the columns {sorted(missing)}; {source.path} has {there}")
-    wanted = {source.columns.get(name, name) for name in (*fields, *source.columns)}
+    wanted = set(columns_of(fields, source.columns).values())
     return [name for name in there if name in wanted]
 
 

@@ -20,6 +20,11 @@ THINK_OPENING = "<think>\n"
 """What the template `r1` begins every response with, as the model card of DeepSeek-R1 advises. It ends the prompt."""
 
 
+def opening_of(text: str) -> str:
+    """`<think>` and the white space behind it, where a prompt ends so and the model begins inside the thinking; else nothing."""
+    return text[text.rindex("<think>") :] if text.rstrip().endswith("<think>") else ""
+
+
 def _plain(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
     titles = {"system": "", "user": "User: ", "assistant": "Assistant: "}
     return "".join(f"{titles[m['role']]}{m['content']}\n" for m in messages) + "Assistant:"
@@ -52,8 +57,7 @@ def _tokenizer(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
 def _r1(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
     text = _tokenizer(messages, tokenizer)
     # Some chat templates open the thinking themselves; twice would be wrong.
-    already_open = text.rstrip("\n").endswith("<think>")
-    return text.rstrip("\n") + "\n" if already_open else text + THINK_OPENING
+    return text.removesuffix(opening_of(text)) + THINK_OPENING
 
 
 def _none(messages: Sequence[Message], tokenizer: Tokenizer) -> str:

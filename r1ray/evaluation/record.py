@@ -28,7 +28,7 @@ from r1ray.evaluation.figures import figures
 from r1ray.evaluation.published import published
 from r1ray.files import read_json, write_atomic
 from r1ray.runfolder import RunFolder
-from r1ray.sampling.store import Part, SampleRow, read_shard
+from r1ray.sampling.store import SampleRow, read_shard, shards
 from r1ray.types import Message
 
 RECORD = "evaluation.json"
@@ -97,8 +97,12 @@ def _count(ids: Sequence[str] | None) -> int | None:
 
 
 def _samples(folder: Path, source: str) -> list[SampleRow]:
-    parts = sorted(Part.of_file(path) for path in (folder / SAMPLES).glob("*.parquet"))
-    return [row for part in parts if part.source == source for row in read_shard(folder / SAMPLES / part.file_name)]
+    return [
+        row
+        for part in shards(folder / SAMPLES)
+        if part.source == source
+        for row in read_shard(folder / SAMPLES / part.file_name)
+    ]
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,8 +19,6 @@ from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.data.vocab import vocab_hash
-from r1ray.errors import IntegrityError
-from r1ray.files import read_json, write_atomic
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.told import Told
@@ -32,9 +29,6 @@ from r1ray.versions import installed_versions
 from r1ray.view import View, make_view
 
 PHASE = "supervised fine-tuning"
-
-DATA = "data.json"
-"""Of the run folder: what was found in the sources when the run began."""
 
 
 def preflight(config: Config) -> dict[str, Any]:
@@ -52,7 +46,6 @@ def preflight(config: Config) -> dict[str, Any]:
 def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *, resume: bool) -> int:
     """Train in `folder`, whose lock the caller holds, on what `preflight` found. Returns the exit code; raises R1RayError."""
     config = loaded.config
-    _refuse_other_data(folder, data)
     cluster = Cluster(
         config=config,
         model_path=config.model.path,
@@ -75,18 +68,6 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *
         stop_on_signals(stop, view)  # again: Ray's C++ part has put handlers of its own around them
         _run(cluster, folder, data, writer, view, stop)
     return 0
-
-
-def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any]) -> None:
-    """The order of the conversations is a function of their number: with others, a resume would be another run."""
-    path = folder.path / DATA
-    if not path.exists():
-        write_atomic(path, json.dumps(data, indent=1).encode())
-    elif (begun := read_json(path)) != data:
-        raise IntegrityError(
-            f"the conversations are not those that the run in {folder.path} was begun with ({data}, then {begun}): "
-            "give the same files, or begin a new run"
-        )
 
 
 def _run(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -74,16 +75,37 @@ def write_shard(folder: Path, part: Part, rows: Sequence[SampleRow]) -> Path:
 
 
 def missing_parts(folder: Path, parts: Sequence[Part]) -> list[Part]:
-    """Of the parts of a job those that have no shard yet, in their order."""
-    return [part for part in parts if not (folder / part.file_name).exists()]
+    """Of the parts of a job those that have no shard yet, in their order. Raises IntegrityError for a shard of another job."""
+    there, wanted = set(shards(folder)), set(parts)
+    if strange := sorted(there - wanted):
+        raise IntegrityError(
+            f"{folder / strange[0].file_name} is none of the parts that are wanted: the source {strange[0].source} had "
+            "another number of prompts when it was written. Give the same files, or begin a new run"
+        )
+    return [part for part in parts if part not in there]
+
+
+def shards(folder: Path) -> list[Part]:
+    """The parts that have a shard in samples/, by source name and start.
+
+    Raises IntegrityError for files that are no shards, and for shards that share prompts: these would count twice.
+    """
+    there = sorted(Part.of_file(path) for path in folder.glob("*.parquet"))
+    for before, part in pairwise(there):
+        if part.source == before.source and part.start < before.stop:
+            raise IntegrityError(
+                f"{folder / before.file_name} and {part.file_name} both hold prompt {part.start} of {part.source}: the "
+                "source changed between them. Sample it again in a new run"
+            )
+    return there
 
 
 def read_samples(folder: Path) -> Iterator[SampleRow]:
     """The samples in samples/ by source name, index and number: the samples of a prompt follow each other.
 
-    Raises IntegrityError for a shard that cannot be read, and for files that are no shards.
+    Raises IntegrityError for a shard that cannot be read, and as `shards` does.
     """
-    for part in sorted(Part.of_file(path) for path in folder.glob("*.parquet")):
+    for part in shards(folder):
         yield from read_shard(folder / part.file_name)
 
 
@@ -93,7 +115,8 @@ def count_samples(folder: Path) -> int:
     from pyarrow import parquet
 
     count = 0
-    for path in folder.glob("*.parquet"):
+    for part in shards(folder):
+        path = folder / part.file_name
         try:
             count += parquet.read_metadata(path).num_rows
         except (OSError, pyarrow.ArrowException) as e:

@@ -16,6 +16,10 @@ GSM8K = Path(os.environ.get("R1RAY_GSM8K", Path(__file__).parents[3] / "shared/d
 needs_gsm8k = pytest.mark.skipif(not GSM8K.is_dir(), reason=f"no GSM8K at {GSM8K}; set R1RAY_GSM8K")
 
 
+OPENINGS = {"thinking": "<think>\n", "tag": "<think>", "spaced": "<think>\n\n"}
+"""Chat template -> what it puts at the end of a prompt."""
+
+
 class ByteTokenizer:
     """One token a byte; token 256 begins a text, token 257 ends one."""
 
@@ -36,7 +40,7 @@ class ByteTokenizer:
         assert not tokenize
         assert add_generation_prompt
         turns = "".join(f"<{m['role']}>{m['content']}" for m in conversation)
-        return f"{turns}<assistant>" + ("<think>\n" if self.chat_template == "thinking" else "")
+        return f"{turns}<assistant>{OPENINGS.get(self.chat_template, '')}"
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -154,6 +155,33 @@ def test_the_command_maps_columns(tmp_path: Path) -> None:
     columns = ("--column", "prompt=q", "--column", "answer=a")
     assert run(str(path), *columns, "--answer-after", "####") == (0, "", "1 rows, 0 faulty\n")
     assert run(str(path), *columns, "--answer-after", "@@")[1].endswith("the answer does not hold the mark '@@'\n")
+
+
+CHAT = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "column"),
+    [
+        ({"problem": "1 + 1?", "messages": CHAT}, "prompt=problem"),
+        ({"prompt": "1 + 1?", "messages": CHAT}, "prompt=prompt"),
+        ({"prompt": "1 + 1, then?", "messages": CHAT[:1]}, "messages=messages"),
+        ({"prompt": CHAT[:1]}, "messages=prompt"),
+    ],
+)
+def test_of_prompt_and_messages_the_one_in_columns_counts(tmp_path: Path, row: dict[str, Any], column: str) -> None:
+    row = {**row, "answer": "2"}
+    name, _, place = column.partition("=")
+    assert parse_row(row, 0, {name: place}).messages == tuple(CHAT[:1])
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert run(str(path), "--column", column) == (0, "", "1 rows, 0 faulty\n")
+
+
+def test_a_column_that_is_named_and_null_is_told_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": None, "answer": "2", "messages": CHAT[:1]}) + "\n", encoding="utf-8")
+    assert faults(path, prompt="prompt") == {1: "the column 'prompt' (columns.prompt) is null"}
 
 
 @pytest.mark.parametrize(

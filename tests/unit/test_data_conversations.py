@@ -36,13 +36,35 @@ def test_columns_are_mapped_and_optional_ones_are_read() -> None:
     assert (row.row_id, row.domain, row.trivial) == ("7", "chat", True)
 
 
+ULTRACHAT = {"prompt": "Hello", "prompt_id": "f0", "messages": [USER, ASSISTANT]}
+
+
+@pytest.mark.parametrize(
+    ("raw", "columns"),
+    [
+        (ULTRACHAT, {"messages": "messages"}),
+        ({**ULTRACHAT, "answer": "Good day."}, {"prompt": "prompt", "response": "answer"}),
+        ({"prompt": [USER, ASSISTANT]}, {"messages": "prompt"}),
+        ({"prompt": [USER], "answer": "Good day."}, {"messages": "prompt", "response": "answer"}),
+        ({"prompt": "Hello", "messages": "Good day."}, {"response": "messages"}),
+    ],
+)
+def test_of_prompt_and_messages_the_one_in_columns_counts(raw: dict[str, Any], columns: dict[str, str]) -> None:
+    row = parse_conversation(raw, 0, columns)
+    assert (row.prompt, row.response) == ((USER,), "Good day.")
+
+
 @pytest.mark.parametrize(
     ("raw", "columns", "message"),
     [
         ([], {}, "a row must be an object"),
         ({"q": "x"}, {"prompt": "question"}, "'question' is missing"),
-        ({"response": "x"}, {}, "one of prompt and messages"),
-        ({"prompt": "x", "messages": [USER], "response": "x"}, {}, "one of prompt and messages"),
+        ({"response": "x"}, {}, "one of the columns 'prompt' or 'messages', this one has neither"),
+        (
+            {"prompt": "x", "messages": [USER], "response": "x"},
+            {},
+            "this one has both: name the right one in `columns`",
+        ),
         ({"messages": [USER]}, {}, "needs a response"),
         ({"messages": [ASSISTANT], "response": "x"}, {}, "must be the user's"),
         ({"messages": [ASSISTANT]}, {}, "must be the user's"),
@@ -63,3 +85,14 @@ def test_parquet_gives_the_columns_of_a_conversation_and_no_others(tmp_path: Any
     parquet.write_table(table, tmp_path / "rows.parquet")
     source = SourceConfig(name="chat", kind="parquet", path=str(tmp_path / "rows.parquet"))
     assert open_rows(source, fields=CONVERSATION_FIELDS).raw(0) == {"prompt": "Hello", "response": "Good day."}
+
+
+def test_parquet_gives_no_messages_where_the_prompt_is_named(tmp_path: Any) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist([{"problem": "1+1?", **ULTRACHAT}]), tmp_path / "rows.parquet")
+    source = SourceConfig(
+        name="maths", kind="parquet", path=str(tmp_path / "rows.parquet"), columns={"prompt": "problem"}
+    )
+    assert open_rows(source).raw(0) == {"problem": "1+1?"}

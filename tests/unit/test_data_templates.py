@@ -10,7 +10,7 @@ from r1ray.data.framing import Framer
 from r1ray.data.rows import Row
 from r1ray.data.templates import R1_ZERO_FRAME, as_messages, render
 from r1ray.errors import ConfigError, DataError
-from tests.unit.data_helpers import ByteTokenizer
+from tests.unit.data_helpers import OPENINGS, ByteTokenizer
 
 CHAT = ({"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}, {"role": "user", "content": "+1?"})
 
@@ -36,8 +36,9 @@ def test_the_text_that_is_continued(
     assert render(template, prompt, ByteTokenizer(), system) == expected
 
 
-def test_a_chat_template_that_opens_the_thinking_is_not_doubled() -> None:
-    assert render("r1", "1+1", ByteTokenizer("thinking")) == "<user>1+1<assistant><think>\n"
+@pytest.mark.parametrize("chat_template", OPENINGS)
+def test_a_chat_template_that_opens_the_thinking_is_not_doubled(chat_template: str) -> None:
+    assert render("r1", "1+1", ByteTokenizer(chat_template)) == "<user>1+1<assistant><think>\n"
 
 
 def test_the_frame_names_the_tags_that_the_format_reward_looks_for() -> None:
@@ -87,13 +88,18 @@ def test_only_text_without_special_tokens_gets_them_from_the_tokenizer() -> None
 
 
 @pytest.mark.parametrize(
-    ("template", "chat_template"), [("r1", "bytes"), ("r1", "thinking"), ("tokenizer", "thinking")]
+    ("template", "chat_template", "opening"),
+    [
+        ("r1", "bytes", "<think>\n"),
+        *(("r1", t, "<think>\n") for t in OPENINGS),
+        *(("tokenizer", *o) for o in OPENINGS.items()),
+    ],
 )
-def test_rewards_learn_what_the_prompt_has_opened(template: str, chat_template: str) -> None:
+def test_rewards_learn_what_the_prompt_has_opened(template: str, chat_template: str, opening: str) -> None:
     row = Row(row_id="0", messages=as_messages("1+1"), answer="2", meta={"domain": "maths"})
     framed = Framer(DataConfig(template=template), ByteTokenizer(chat_template)).frame(row)
     assert framed is not None
-    assert framed.row.meta == {"domain": "maths", "opening": "<think>\n"}
+    assert framed.row.meta == {"domain": "maths", "opening": opening}
 
 
 @pytest.mark.parametrize("length", [20, 29, 30, 31, 200])

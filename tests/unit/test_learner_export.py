@@ -1,15 +1,18 @@
 """The exported model, and folders that are written aside."""
 
+import errno
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from learner.export import export_model
 from learner.files import scratch_beside
 from learner.shards import read_shards
+from r1ray.errors import DiskFull
 
 
 def names(folder: Path) -> list[str]:
@@ -43,6 +46,28 @@ def test_an_export_replaces_an_older_one(tmp_path):
         export_model(iter([("w", torch.full((2,), value))]), source=source, target=target, writer=True)
     assert [(n, t.tolist()) for n, t in read_shards(target, "model")] == [("w", [2.0, 2.0])]
     assert names(tmp_path) == ["final", "model"]
+
+
+def test_a_full_disk_leaves_no_collective_to_the_other_ranks_alone(tmp_path, monkeypatch):
+    def full(folder, stem, tensors):
+        next(tensors)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("learner.export.write_shards", full)
+    source = tmp_path / "model"
+    source.mkdir()
+    weights = iter([(name, torch.ones(1)) for name in "abc"])
+    with pytest.raises(DiskFull, match=r"no room for .*final, nothing of it was kept"):
+        export_model(weights, source=source, target=tmp_path / "final", writer=True)
+    assert list(weights) == []
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_rank_that_does_not_write_takes_part_to_the_end(tmp_path):
+    weights = iter([("a", torch.ones(1)), ("b", torch.ones(1))])
+    export_model(weights, source=tmp_path, target=tmp_path / "final", writer=False)
+    assert list(weights) == []
+    assert names(tmp_path) == []
 
 
 LEFT_BEHIND = """

@@ -18,7 +18,7 @@ from r1ray.control.fleet import Fleet
 from r1ray.control.handout import Handout
 from r1ray.control.standing import StandingActors
 from r1ray.control.stop import Stop
-from r1ray.errors import BudgetSpent, DeadlineExceeded
+from r1ray.errors import BudgetSpent, DeadlineExceeded, IntegrityError
 from r1ray.launch.told import Told
 from r1ray.metrics import MetricsWriter, read_events
 from r1ray.runfolder import RunFolder
@@ -122,6 +122,17 @@ def test_what_has_a_shard_is_not_sampled_again(job: Make, tmp_path: Path) -> Non
     assert [call[1][:3] for call in a.calls] == [("x", 2, 4)]
     assert sampled(tmp_path) == every(x=6)
     assert told[1][:3] == ("running", 4, 6)
+
+
+def test_a_source_that_has_grown_is_not_sampled_on(job: Make, tmp_path: Path) -> None:
+    subject, _ = job(FakeFleet({"x": 3}, {"a": worker("a")}))
+    assert subject.run()
+    a = worker("a")
+    subject, _ = job(FakeFleet({"x": 5}, {"a": a}))
+    with pytest.raises(IntegrityError, match="the source x had another number of prompts"):
+        subject.run()
+    assert a.calls == []
+    assert sampled(tmp_path) == every(x=3)
 
 
 def test_parts_of_a_worker_that_died_go_to_another(job: Make, tmp_path: Path) -> None:

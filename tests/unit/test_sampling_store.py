@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import IntegrityError
-from r1ray.sampling.store import Part, missing_parts, read_samples, write_shard
+from r1ray.sampling.store import Part, count_samples, missing_parts, read_samples, write_shard
 from tests.unit.curation_support import prompts, sample
 
 ODD = sample(
@@ -41,6 +41,26 @@ def test_parts_without_a_shard_are_missing(tmp_path: Path) -> None:
     (tmp_path / f".{parts[2].file_name}.1.tmp").write_bytes(b"half")
     assert missing_parts(tmp_path, parts) == [parts[0], parts[2]]
     assert Part.of_file(tmp_path / parts[1].file_name) == parts[1]
+
+
+def test_shards_that_share_prompts_are_not_read_as_samples(tmp_path: Path) -> None:
+    for start, stop in ((0, 64), (64, 100), (64, 128)):
+        write_shard(tmp_path, Part(source="sums", start=start, stop=stop), prompts(1))
+    write_shard(tmp_path, Part(source="tasks", start=32, stop=96), prompts(1))
+    for read in (lambda: list(read_samples(tmp_path)), lambda: count_samples(tmp_path)):
+        with pytest.raises(
+            IntegrityError, match=r"064-0000100.* and sums-0000064-0000128.* both hold prompt 64 of sums"
+        ):
+            read()
+    (tmp_path / "sums-0000064-0000100.parquet").unlink()
+    assert count_samples(tmp_path) == len(list(read_samples(tmp_path))) == 3 * len(prompts(1))
+
+
+def test_a_shard_of_another_number_of_prompts_is_told(tmp_path: Path) -> None:
+    write_shard(tmp_path, Part(source="sums", start=2, stop=3), prompts(1))
+    wanted = [Part(source="sums", start=0, stop=2), Part(source="sums", start=2, stop=4)]
+    with pytest.raises(IntegrityError, match=r"sums-0000002-0000003\.parquet is none of the parts that are wanted"):
+        missing_parts(tmp_path, wanted)
 
 
 def test_files_that_are_no_shards_are_told(tmp_path: Path) -> None:

@@ -71,6 +71,21 @@ def test_thinking_that_the_prompt_opens_is_not_opened_again(response: str, token
     assert text(example.prompt) + text(example.completion) == "<user>q<assistant><think>\nso\n</think>\n7"
 
 
+@pytest.mark.parametrize(("chat_template", "between"), [("thinking", ""), ("tag", "\n"), ("spaced", "")])
+def test_so_it_is_where_the_chat_template_opens_it_in_its_own_way(chat_template: str, between: str) -> None:
+    framing = Framing(configured(template="tokenizer"), ByteTokenizer(chat_template))
+    learned = {
+        "<think>so</think>7": "so</think>7",
+        "<think>\nso</think>7": between + "so</think>7",
+        "</think>7": "</think>7",
+    }
+    for response, expected in learned.items():
+        row = Conversation(row_id="0", prompt=({"role": "user", "content": "q"},), response=response)
+        assert text(framing.example(row).completion) == expected
+    with pytest.raises(DataError, match=r"the prompt opens <think> \(data\.template = tokenizer\)"):
+        framing.fits(dataclasses.replace(row, response="7"))
+
+
 def test_an_answer_without_thinking_is_refused_where_the_prompt_opens_it(tmp_path: Path) -> None:
     closed = {"prompt": "q", "response": "<think>\n\n</think>\n\nHello!"}
     config = configured(source(tmp_path, [closed, {"prompt": "q", "response": "Hello!"}]), template="r1")

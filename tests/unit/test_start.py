@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,15 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from r1ray.config.checks import Use
 from r1ray.config.identity import config_hash
 from r1ray.config.load import load_config
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.files import read_json
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.storage import create_file
 from r1ray.machine import GIB, Machine
 from r1ray.metrics import read_events
 from r1ray.runfolder import RunFolder
 from r1ray.start import EMBEDDED_FOLDER, Preparation
+from tests.unit.data_helpers import write_jsonl
 from tests.unit.model_folder import write_model
 
 LAPTOP = Machine(cores=2, memory_bytes=16 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
@@ -95,6 +99,13 @@ def test_a_resume_without_changes_writes_nothing(stopped: RunFolder) -> None:
         assert read_events(folder.path) == []
 
 
+def test_the_overlay_that_a_run_was_started_with_may_be_named_again(stopped: RunFolder) -> None:
+    with Preparation.resumed(RUN, ["tiny"], ["run.steps=80"]).folder() as folder:
+        (event,) = read_events(folder.path)
+        assert event["changed"] == {"run.steps": 80}
+    assert load_config([str(stopped.config)]).config.model.path == "models/tiny"
+
+
 def test_a_resume_that_would_be_another_run_is_refused_by_key(stopped: RunFolder) -> None:
     with pytest.raises(ConfigError, match=r"rollout\.group_size = 4 \(command line\): the run was started with 8"):
         resumed("rollout.group_size=4")
@@ -159,6 +170,94 @@ def test_a_resume_of_what_is_not_this_run_says_why_and_writes_nothing(
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# -- what the sources hold ------------------------------------------------------------------------------------------
+
+SOURCES = "data.train=[{name: sums, kind: jsonl, path: sums.jsonl}, {name: tasks, kind: jsonl, path: tasks.jsonl}]"
+COMMANDS: list[Use] = ["train", "sample"]
+
+
+@pytest.fixture(params=COMMANDS)
+def on_files(request: pytest.FixtureRequest) -> tuple[RunFolder, Use]:
+    """A stopped run of that command on two files of 100 and 20 rows."""
+    for name, count in (("sums", 100), ("tasks", 20)):
+        write_jsonl(Path(f"{name}.jsonl"), [{"prompt": f"{name} {i}", "answer": str(i)} for i in range(count)])
+    folder = Preparation.new(["tiny"], [SOURCES], request.param).folder()
+    folder.release()
+    return folder, request.param
+
+
+def grow() -> None:
+    with Path("sums.jsonl").open("a") as file:
+        file.writelines(json.dumps({"prompt": f"more {i}", "answer": ""}) + "\n" for i in range(50))
+
+
+def test_a_resume_on_the_same_files_goes_on(on_files: tuple[RunFolder, Use]) -> None:
+    stopped, use = on_files
+    Path("sums.jsonl").touch()
+    with Preparation.resumed(RUN, [], [], use).folder() as folder:
+        assert {s: f["rows"] for s, f in read_json(folder.data)["data.train"].items()} == {"sums": 100, "tasks": 20}
+        assert read_events(stopped.path) == []
+
+
+def _rows_behind(path: Path) -> None:
+    grow()
+
+
+def _another_answer(path: Path) -> None:
+    path.write_text(path.read_text().replace('"answer": "50"', '"answer": "51"'))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_rows_behind, r"begun with: data\.train sums rows 100, now 150; data\.train sums digest \w+, now \w+\. Give"),
+        (_another_answer, r"begun with: data\.train sums digest \w+, now \w+\. Give"),
+    ],
+)
+def test_a_resume_on_other_files_is_refused_and_writes_nothing(
+    on_files: tuple[RunFolder, Use], change: Callable[[Path], None], message: str
+) -> None:
+    stopped, use = on_files
+    change(Path("sums.jsonl"))
+    before = contents(stopped.path)
+    with pytest.raises(IntegrityError, match=message):
+        Preparation.resumed(RUN, [], ["deadlines.rpc_s=5"], use).folder()
+    assert contents(stopped.path) == before
+    assert stopped.holder() is None
+
+
+def test_a_run_without_a_record_of_its_files_says_so_and_keeps_one(
+    on_files: tuple[RunFolder, Use], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped, use = on_files
+    stopped.data.unlink()
+    for _ in range(2):
+        Preparation.resumed(RUN, [], [], use).folder().release()
+    assert [event["kind"] for event in read_events(stopped.path)] == ["data_unrecorded"]
+    assert capsys.readouterr().err.count("warning: runs/tiny has no record of what its sources held") == 1
+    grow()
+    with pytest.raises(IntegrityError, match="rows 100, now 150"):
+        Preparation.resumed(RUN, [], [], use).folder()
+
+
+def test_what_fine_tuning_has_found_itself_is_kept_and_compared() -> None:
+    write_jsonl(Path("chats.jsonl"), [{"prompt": "a", "response": "b"}])
+    found = {"conversations": 10, "held_out": {"exam": 2}}
+    source = "data.train=[{name: chats, kind: jsonl, path: chats.jsonl}]"
+    Preparation.new(["tiny"], [source, "data.evaluation=[]"], "sft").folder(data=found).release()
+    assert read_json(RUN / "data.json") == found
+    other = {**found, "held_out": {"exam": 3}}
+    with pytest.raises(IntegrityError, match=r"the conversations are not .* begun with: held_out exam 2, now 3\. Give"):
+        Preparation.resumed(RUN, [], [], "sft").folder(data=other)
+    Preparation.resumed(RUN, [], [], "sft").folder(data=found).release()
+
+
+def test_synthetic_tasks_need_no_record(stopped: RunFolder) -> None:
+    assert not stopped.data.exists()
+    with resumed().folder() as folder:
+        assert read_events(folder.path) == []
 
 
 def test_a_resume_of_a_run_that_goes_on_is_refused() -> None:

@@ -1,0 +1,55 @@
+"""What the files of a configuration hold: a run keeps it when it begins, so that a resume can tell whether they are the same.
+
+The order of prompts, and the parts of a sampling job, are functions of how many rows there are: with other files, a resume
+would give some prompts twice and others never. Synthetic tasks have no files; the configuration says all of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from r1ray.config.schema import DataConfig, SourceConfig
+from r1ray.data.stores import files_of, open_rows
+from r1ray.errors import ConfigError
+
+
+def contents(data: DataConfig, *, evaluates: bool) -> dict[str, Any]:
+    """Key of `data` -> source -> its `rows` and their `digest`, of the sources that are files and are read.
+
+    `evaluates`: the command reads `data.evaluation` for its own sake. Reads the files once, at the speed of a hash (JSONL,
+    Parquet) or of the `datasets` library. Raises ConfigError for a source that is not there.
+    """
+    read = {"train": data.train}
+    if evaluates or data.decontaminate:
+        read["evaluation"] = data.evaluation
+    if data.decontaminate:
+        read["decontaminate_against"] = data.decontaminate_against
+    found = {
+        f"data.{section}": {source.name: _of(source) for source in sources if source.kind != "synthetic"}
+        for section, sources in read.items()
+    }
+    return {section: sources for section, sources in found.items() if sources}
+
+
+def _of(source: SourceConfig) -> dict[str, Any]:
+    if source.kind == "parquet":
+        return _of_parquet(source)
+    store = open_rows(source, subset=source.params.get("subset"), revision=source.params.get("revision"))
+    return {"rows": len(store), "digest": store.digest()}
+
+
+def _of_parquet(source: SourceConfig) -> dict[str, Any]:
+    """Of the bytes of the whole files, whatever `limit` says: decoding gigabytes to hash a part would take minutes."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows, hashed = 0, hashlib.sha256()
+    for path in files_of(source):
+        try:
+            rows += parquet.read_metadata(path).num_rows
+        except pyarrow.ArrowException as e:
+            raise ConfigError(f"{path} cannot be read as Parquet: {e}") from e
+        with path.open("rb") as file:
+            hashed.update(hashlib.file_digest(file, "sha256").digest())
+    return {"rows": rows if source.limit is None else min(rows, source.limit), "digest": hashed.hexdigest()[:32]}
