@@ -58,7 +58,7 @@ class CodeVerifier(Reward):
                 "code": tests["before"] + code,
                 "language": wanted or LANGUAGES.get(fence.lower(), fence or "python"),
                 "chosen": not wanted,
-                "tests": tests,
+                "tests": _as_json(tests),
                 "partial": self.partial,
                 "test_timeout_s": self.test_timeout_s,
                 "memory_bytes": self.memory_mib << 20,
@@ -134,6 +134,14 @@ def code_tests(record: Any) -> dict[str, Any]:
     if not (tests["cases"] if tests["kind"] == "stdio" else tests["asserts"] or tests["calls"]):
         raise DataError("there are no tests on record")
     return tests
+
+
+def _as_json(tests: Mapping[str, Any]) -> str:
+    """The tests as text: in JSON whole numbers have no largest, in msgpack 64 bits. Raises DataError for what it cannot say."""
+    try:
+        return json.dumps(tests)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise DataError(f"the tests on record are not what JSON can say ({e}): {tests!r:.120}") from e
 
 
 def number_of_tests(tests: Mapping[str, Any]) -> int:

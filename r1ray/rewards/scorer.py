@@ -169,10 +169,8 @@ class Scorer:
             if isinstance(verdict, Ask):
                 return self._lanes["ask"].submit(_answer, verdict)
             outcome = Judgement(value=verdict)
-        except DataError as e:
-            outcome = e
-        except Exception as e:  # a reward that raises must not take the group's other samples along
-            outcome = VerifierCrash(f"{type(e).__name__}: {e}")
+        except Exception as e:
+            outcome = _named(e)
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
     def _call(self, call: Call) -> _Outcome:
@@ -185,8 +183,8 @@ class Scorer:
             outcome = self._pool.call(call, limit_s)
             if call.then is not None:
                 outcome = replace(outcome, value=call.then(outcome.value))
-        except (DataError, InfrastructureError) as e:
-            outcome = e
+        except Exception as e:
+            outcome = _named(e)
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
 
@@ -195,11 +193,19 @@ def _answer(ask: Ask) -> _Outcome:
     outcome: Judgement | DataError | InfrastructureError
     try:
         outcome = Judgement(value=ask.function())
-    except (DataError, InfrastructureError) as e:
-        outcome = e
-    except Exception as e:  # of a model's libraries, such as a GPU without memory: the sample's error, by name
-        outcome = VerifierCrash(f"{type(e).__name__}: {e}")
+    except Exception as e:
+        outcome = _named(e)
     return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+
+
+def _named(error: Exception) -> DataError | InfrastructureError:
+    """What a sample's error is called: whatever is raised is that sample's alone, and must not take others along.
+
+    No name of ours have, for instance, a whole number that no message can carry, or a model's GPU without memory.
+    """
+    if isinstance(error, DataError | InfrastructureError):
+        return error
+    return VerifierCrash(f"{type(error).__name__}: {error}")
 
 
 def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:

@@ -1,10 +1,14 @@
 """The code verifier up to the sandbox: which program is meant, what tests look like, and how values cross over."""
 
+import json
+import math
+import socket
 from collections import OrderedDict
 
 import pytest
 
 from r1ray.errors import ConfigError, DataError
+from r1ray.rewards import frames
 from r1ray.rewards.base import Call, Sample
 from r1ray.rewards.code import CodeVerifier, code_tests, program
 from r1ray.rewards.crossing import Handle, Unsendable, decode, encode
@@ -120,6 +124,21 @@ def test_the_language_is_the_records_then_the_fences():
     assert CodeVerifier()(Sample(response="<think>hm", answer=CASES)) == 0.0
     with pytest.raises(ConfigError, match="memory_mib"):
         CodeVerifier(memory_mib=1)
+
+
+def test_tests_reach_the_worker_whole_or_are_an_error():
+    def sent(calls):
+        call = CodeVerifier()(Sample(response="1", answer=calls))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            frames.send(ours, call.args)
+            return json.loads(frames.receive(theirs)["tests"])["calls"]
+
+    big = '{"function": "f", "calls": [{"args": [1180591620717411303424, "\\ud800"], "expected": Infinity}]}'
+    assert sent(big) == [{"function": "f", "args": [2**70, "\ud800"], "expected": math.inf}]
+    assert sent({"function": "f", "calls": [{"args": (2,), "expected": {"a": (1,)}}]})[0]["expected"] == {"a": [1]}
+    with pytest.raises(DataError, match="not what JSON can say"):
+        sent({"function": "f", "calls": [{"args": [b"1"], "expected": 1}]})
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,14 @@ def test_what_cannot_be_judged_has_an_error_by_name_and_the_next_is_judged(funct
             assert judge(s, "go on").error is None
 
 
+def test_what_no_message_to_a_worker_can_carry_is_an_error_by_name_and_the_next_is_judged():
+    with scorer(reward(f"{OWN}:words"), reward("format")) as s:
+        score = judge(s, "a b", meta={"n": 2**70})
+        assert score.error.startswith(f"VerifierCrash: {OWN}:words: OverflowError")
+        assert score.parts == {"format": 0.0}
+        assert judge(s, "a b").parts == {f"{OWN}:words": 2.0, "format": 0.0}
+
+
 HOSTILE = {
     "9**9**9": ("\\boxed{9^{9^{9^9}}}", "7"),
     "a huge factorial": ("\\boxed{(10^7)!}", "7"),
