@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.errors import DataError
+from r1ray.rewards.guest import near
 from r1ray.rewards.running import Limits, Outcome, supervise
 from r1ray.rewards.sandbox import Program, Sandbox
 
@@ -26,7 +27,6 @@ _TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript":
 """Language -> the programs of which one must be here. Python itself is the sandbox's to find, and bash starts all of them."""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
-_FLOAT_TOLERANCE = 1e-6
 _GRACE_S = 1.0
 """What starting the judge may take besides the tests."""
 _OVER = "the time for all tests was over"
@@ -141,7 +141,7 @@ def _same_word(given: str, expected: str) -> bool:
         a, b = float(given), float(expected)
     except ValueError:
         return False
-    return abs(a - b) <= _FLOAT_TOLERANCE * max(1.0, abs(b))
+    return near(a, b)
 
 
 def _runner(box: Sandbox, code: str, language: str, chosen: bool, deadline: float) -> Run | Verdict:

@@ -154,6 +154,10 @@ def test_tests_reach_the_worker_whole_or_are_an_error():
         ("Yes", "YES", False),
         ("", "", True),
         ("nan", "1.0", False),
+        ("5", "1.0e999", False),
+        ("-1.0e999", "1.0e999", False),
+        ("2.0e999", "1.0e999", True),
+        ("1.0e999", "5.0", False),
         ("", "1", False),
     ],
 )
@@ -199,3 +203,10 @@ def test_alike_compares_what_json_can_say():
     assert not alike([1], [1, 2])
     assert not alike("1", 1)
     assert not alike(Handle(None, 0), 1)
+    assert alike(math.inf, math.inf)
+    assert not any(alike(x, math.inf) for x in (5, 5.0, 10**400, -math.inf, math.nan))
+    assert not any(alike(math.inf, x) for x in (5, 5.0, 10**400))
+    assert alike(10**400, 10**400)
+    assert not alike(1e300, 10**400)
+    assert alike(1.0000001e15, 10**15)
+    assert not alike(10**15 + 1, 10**15)  # whole numbers: one off is wrong
