@@ -48,10 +48,10 @@ class CodeVerifier(Reward):
 
     def __call__(self, sample: Sample) -> float | Call:
         tests = code_tests(sample.meta.get("tests", sample.answer))  # a scored row may have an answer beside them
+        wanted = self._wanted(tests, sample)  # before the program: faults of the record do not depend on the response
         code, fence = program(sample.response, opened=sample.opened)
         if not code.strip() or len(code) > MAX_CODE_CHARS:
             return 0.0
-        wanted = self._wanted(tests, sample)
         return Call(
             function="r1ray.rewards.programs:judge",
             args={
