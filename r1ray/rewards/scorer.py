@@ -12,11 +12,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
-from r1ray.errors import ConfigError, DataError, InfrastructureError, VerifierCrash
+from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied, VerifierCrash
 from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
 from r1ray.rewards.pool import Pool
 from r1ray.rewards.registry import build
@@ -72,7 +72,7 @@ class Pending:
         outage: InfrastructureError | None = None
         seconds = 0.0
         for part, outcome in zip(self.parts, self.outcomes, strict=True):
-            known = outcome if isinstance(outcome, _Outcome) else outcome.result()
+            known = outcome if isinstance(outcome, _Outcome) else _result(outcome)
             seconds += known.seconds
             if not isinstance(known.judgement, Judgement):
                 errors.append(f"{type(known.judgement).__name__}: {part.key}: {known.judgement}")
@@ -154,10 +154,11 @@ class Scorer:
         return Pending(parts=parts, outcomes=tuple(self._begin(part.reward, sample) for part in parts))
 
     def close(self) -> None:
-        """Kill the processes. What they are still judging ends in a ProcessDied."""
+        """Kill the processes, ask nothing more. What was asked gets its answer; whatever else is left ends in a ProcessDied."""
         self._pool.close()
-        for lane in self._lanes.values():
-            lane.shutdown(wait=False)
+        for name, lane in self._lanes.items():
+            # Questions cost time and money; calls that wait in line meet a closed pool, and end at once.
+            lane.shutdown(wait=False, cancel_futures=name == "ask")
 
     def _begin(self, reward: Reward, sample: Sample) -> _Outcome | Future[_Outcome]:
         began = time.perf_counter()
@@ -186,6 +187,14 @@ class Scorer:
         except Exception as e:
             outcome = _named(e)
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+
+
+def _result(outcome: Future[_Outcome]) -> _Outcome:
+    try:
+        return outcome.result()
+    except CancelledError:
+        died = ProcessDied("the rewards were closed before this was asked")
+        return _Outcome(judgement=died, seconds=0.0)
 
 
 def _answer(ask: Ask) -> _Outcome:
