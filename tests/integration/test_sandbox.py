@@ -206,6 +206,7 @@ def test_no_cheat_is_paid(code, name):
         value, note = verdict(code, CHEATS[name], tests)
         assert value == 0.0
         assert note
+        assert "timeout" not in note  # it has been found out, not waited for
 
 
 @NEEDED
@@ -232,13 +233,13 @@ def test_an_endless_loop_costs_its_test_and_no_more(program, tests):
     from r1ray.rewards.base import Sample
 
     sample = Sample(response=fenced(program), answer=tests)
-    with scorer(reward("accuracy", verifier="code", partial=True, test_timeout_s=0.4), timeout_s=20.0) as s:
+    with scorer(reward("accuracy", verifier="code", partial=True, test_timeout_s=3.0), timeout_s=60.0) as s:
         judged = s.begin(sample).result()
     assert judged.score.error is None
     assert "timeout" in judged.notes["accuracy"]
     one = isinstance(tests, dict) and ("entry_point" in tests or program.startswith("while"))
     assert judged.score.reward == (0.0 if one else 0.5)
-    assert judged.seconds < 10.0
+    assert judged.seconds < 30.0
 
 
 @NEEDED
