@@ -48,17 +48,17 @@ class CodeVerifier(Reward):
 
     def __call__(self, sample: Sample) -> float | Call:
         tests = code_tests(sample.meta.get("tests", sample.answer))  # a scored row may have an answer beside them
+        wanted = self._wanted(tests, sample)  # before the program: faults of the record do not depend on the response
         code, fence = program(sample.response, opened=sample.opened)
         if not code.strip() or len(code) > MAX_CODE_CHARS:
             return 0.0
-        wanted = self._wanted(tests, sample)
         return Call(
             function="r1ray.rewards.programs:judge",
             args={
                 "code": tests["before"] + code,
                 "language": wanted or LANGUAGES.get(fence.lower(), fence or "python"),
                 "chosen": not wanted,
-                "tests": tests,
+                "tests": _as_json(tests),
                 "partial": self.partial,
                 "test_timeout_s": self.test_timeout_s,
                 "memory_bytes": self.memory_mib << 20,
@@ -134,6 +134,14 @@ def code_tests(record: Any) -> dict[str, Any]:
     if not (tests["cases"] if tests["kind"] == "stdio" else tests["asserts"] or tests["calls"]):
         raise DataError("there are no tests on record")
     return tests
+
+
+def _as_json(tests: Mapping[str, Any]) -> str:
+    """The tests as text: in JSON whole numbers have no largest, in msgpack 64 bits. Raises DataError for what it cannot say."""
+    try:
+        return json.dumps(tests)
+    except (TypeError, ValueError, RecursionError) as e:
+        raise DataError(f"the tests on record are not what JSON can say ({e}): {tests!r:.120}") from e
 
 
 def number_of_tests(tests: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ import ast
 import builtins
 import functools
 import json
+import math
 import os
 import signal
 import socket
@@ -28,6 +29,7 @@ from typing import IO, Any
 from r1ray.rewards.crossing import Handle, Peer, Unsendable, decode, encode
 
 _MAX_ITEMS = 100_000
+_TOLERANCE = 1e-6
 
 
 class Candidate:
@@ -223,7 +225,7 @@ def _outermost(source: str) -> str | None:
 
 
 def alike(given: Any, expected: Any) -> bool:
-    """Equality with what JSON can say: tuples are lists, and floats may differ by a millionth."""
+    """Equality with what JSON can say: tuples are lists, and floats may differ by a millionth, whole numbers by nothing."""
     if isinstance(given, list | tuple) and isinstance(expected, list | tuple):
         return len(given) == len(expected) and all(map(alike, given, expected))
     if isinstance(given, dict) and isinstance(expected, dict):
@@ -232,10 +234,23 @@ def alike(given: Any, expected: Any) -> bool:
     if isinstance(given, Handle) or isinstance(given, bool) != isinstance(expected, bool):
         return False
     if isinstance(given, int | float) and isinstance(expected, int | float):
-        return given == expected or abs(given - expected) <= 1e-6 * max(1.0, abs(expected))
+        whole = isinstance(given, int) and isinstance(expected, int)
+        return given == expected if whole else near(given, expected)
     if isinstance(expected, int | float) and not isinstance(expected, bool):
         return bool(given == expected)  # fractions and decimals
     return type(given) is type(expected) and bool(given == expected)
+
+
+def near(given: float, expected: float) -> bool:
+    """Whether two numbers are equal, or finite and a millionth apart: of 1, or of what is expected where that is more."""
+    if given == expected:
+        return True
+    try:
+        apart, size = abs(float(given) - float(expected)), abs(float(expected))
+    except OverflowError:  # a whole number that is larger than any float
+        return False
+    # Without a bound on the size everything finite would be near infinity.
+    return math.isfinite(size) and apart <= _TOLERANCE * max(1.0, size)
 
 
 def main() -> None:

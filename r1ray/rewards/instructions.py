@@ -37,11 +37,14 @@ class InstructionsVerifier(Reward):
             raise DataError(f'the answer on record must be {{"instructions": [...]}}, it is {record!r:.80}')
         text = answer_part(sample.response, opened=sample.opened)[:MAX_CHARS].strip()
         text = text.removeprefix("<answer>").removesuffix("</answer>").strip()
-        kept = [bool(text) and _keeps(text, instruction) for instruction in wanted]
+        # An empty text keeps nothing, but faults of the record are told of it too.
+        kept = [_keeps(text, instruction) and bool(text) for instruction in wanted]
         return sum(kept) / len(kept) if self.partial else float(all(kept))
 
 
-def _keeps(text: str, instruction: Mapping[str, Any]) -> bool:
+def _keeps(text: str, instruction: Any) -> bool:
+    if not isinstance(instruction, Mapping):
+        raise DataError(f'an instruction on record must be {{"id": ..., ...}}, it is {instruction!r:.80}')
     name = str(instruction.get("id"))
     if name not in CHECKS:
         raise DataError(f"there is no check of the instruction {name!r}; there are {', '.join(CHECKS)}")
@@ -86,11 +89,11 @@ def _is_json(text: str, given: Mapping[str, Any]) -> bool:
 
 def _first_word(text: str, given: Mapping[str, Any]) -> bool:
     paragraphs = _paragraphs(text, "\n\n")
-    nth = int(given["nth_paragraph"])
+    nth, wanted = int(given["nth_paragraph"]), str(given["first_word"]).lower()
     if len(paragraphs) != int(given["num_paragraphs"]) or not 1 <= nth <= len(paragraphs):
         return False
     first = _WORD.search(paragraphs[nth - 1])
-    return first is not None and first.group().lower() == str(given["first_word"]).lower()
+    return first is not None and first.group().lower() == wanted
 
 
 def _language(text: str, given: Mapping[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Plain numbers: most answers are, and they are compared here without any algebra system, exactly, in microseconds.
 
-`18`, `-1,234.5`, `1{,}234`, `$18`, `50\\%`, `3/4`, `\\frac{3}{4}`, `2 1/2`, `5 cm`, `1.5e3`; each may stand between $ signs.
+`18`, `-1,234.5`, `1{,}234`, `$18`, `50\\%`, `3/4`, `\\frac{3}{4}`, `2 1/2`, `5 cm`, `1.5e3`, `2.5 million`; each may
+stand between $ signs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,20 @@ _SHORT_UNITS = """
 _UNIT = re.compile(r"(?:[A-Za-z°µΩ¢]+\.?)(?:[ /-][A-Za-z°]+\.?)*(?:\^?\{?[23]\}?|[²³])?")
 _LETTER = re.compile(r"[A-Za-z](?:\^?\{?[23]\}?|[²³])?")
 _NOT_UNITS = "pi sin cos tan log ln sqrt exp or and to mod inf infinity not by into times over plus minus"
+FACTORS = {
+    "hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6, "crore": 10**7, "billion": 10**9, "trillion": 10**12,
+}  # fmt: skip
+"""Words behind a number that multiply it."""
+_FACTOR = re.compile(rf"({'|'.join(FACTORS)})s?(?:\s+|$)", re.IGNORECASE)
+_PART = "third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth|billionth"
+_NUMBER_WORD = re.compile(
+    rf"""(?:factorial|raised|choose|divided|multiplied|{"|".join(FACTORS)}
+      | halves|(?:{_PART})s|(?:squared|cubed|half|{_PART})(?=\ of\b|$)
+      | one|two|three|four|five|six|seven|eight|nine|tens?|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen
+      | twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?![a-z])""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""What makes another number of the one before it. Not what is counted as well: dozens, pairs, quarters, half gallons."""
 _DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree\b")
 _ALIASES = {
     "dollar": "$", "usd": "$", "buck": "$", "euro": "€", "eur": "€", "pound": "£", "gbp": "£", "cent": "¢",
@@ -81,15 +96,15 @@ def plain(text: str) -> Plain | None:
     found = _PLAIN.fullmatch(text)
     if not found:
         return None
-    rest = found["unit"].strip()
+    factor, rest = _factor(found["unit"].strip())
     percent = rest.lower() in ("%", "\\%", "percent", "pct")
-    spaced = found["unit"] != rest or text[: found.start("unit")].endswith(" ")
+    spaced = factor > 1 or found["unit"] != rest or text[: found.start("unit")].endswith(" ")
     unit = "" if percent else _unit(rest, spaced=spaced)
     value = _value(found)
     if unit is None or value is None:
         return None
     return Plain(
-        value=value,
+        value=value * factor,
         percent=percent,
         decimal=bool(found["number"]) and "." in found["number"],
         unit=unit or ("$" if currency else ""),
@@ -147,13 +162,22 @@ def _value(found: re.Match[str]) -> Fraction | None:
     return sign * (whole + Fraction(top, bottom)) if bottom else None
 
 
+def _factor(text: str) -> tuple[int, str]:
+    """What the words at the front multiply the number by, and the unit behind them: 10**5 and "km" for "hundred thousand km"."""
+    factor = 1
+    while word := _FACTOR.match(text):
+        factor *= FACTORS[word[1].lower()]
+        text = text[word.end() :]
+    return factor, text
+
+
 def _unit(text: str, *, spaced: bool) -> str | None:
     """The unit in a normal form, "" for none; None where the text is no unit but, say, a variable."""
     if not text:
         return ""
     if _DEGREES.fullmatch(text):
         return "°"
-    if not _UNIT.fullmatch(text):
+    if not _UNIT.fullmatch(text) or _NUMBER_WORD.match(text):
         return None
     first = re.split(r"[ /^.-]", text, maxsplit=1)[0].rstrip("0123456789²³")
     if first.lower() in _NOT_UNITS.split() or (first not in _SHORT_UNITS.split() and not (spaced and len(first) >= 3)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.errors import DataError
+from r1ray.rewards.guest import near
 from r1ray.rewards.running import Limits, Outcome, supervise
 from r1ray.rewards.sandbox import Program, Sandbox
 
@@ -26,7 +27,6 @@ _TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript":
 """Language -> the programs of which one must be here. Python itself is the sandbox's to find, and bash starts all of them."""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
-_FLOAT_TOLERANCE = 1e-6
 _GRACE_S = 1.0
 """What starting the judge may take besides the tests."""
 _OVER = "the time for all tests was over"
@@ -52,7 +52,7 @@ def judge(
     code: str,
     language: str,
     chosen: bool,
-    tests: dict[str, Any],
+    tests: str,
     partial: bool,
     test_timeout_s: float,
     memory_bytes: int,
@@ -61,21 +61,22 @@ def judge(
 ) -> tuple[float, str | None]:
     """The share of tests that pass (`partial`), or 1.0 where all do; and which failed first, and why.
 
-    `tests` is what `code.code_tests` returns; `chosen`: the language is of the program's own choice. Time-outs of the program are
-    failed tests: each may take `test_timeout_s` seconds, and all together `limit_s`.
+    `tests` is what `code.code_tests` returns, in JSON; `chosen`: the language is of the program's own choice. Time-outs of the
+    program are failed tests: each may take `test_timeout_s` seconds, and all together `limit_s`.
     Raises DataError where a test cannot be run at all.
     """
     box = Sandbox(sandbox)
+    suite: dict[str, Any] = json.loads(tests)
     # The clock must strike before a busy loop has used up its processor time, which would end it under another name.
     cpu_s = math.ceil(limit_s) + 1
     limits = Limits(wall_s=min(test_timeout_s, limit_s), cpu_s=cpu_s, memory_bytes=memory_bytes)
     deadline = time.monotonic() + limit_s
-    if tests["kind"] == "stdio":
-        verdicts = _by_output(_runner(box, code, language, chosen, deadline), tests["cases"], limits, deadline)
-        total = len(tests["cases"])
+    if suite["kind"] == "stdio":
+        verdicts = _by_output(_runner(box, code, language, chosen, deadline), suite["cases"], limits, deadline)
+        total = len(suite["cases"])
     else:
-        verdicts = _by_calls(box, {"code": code, "tests": tests, "partial": partial}, limits, deadline)
-        total = len(tests["asserts"]) + len(tests["calls"])
+        verdicts = _by_calls(box, {"code": code, "tests": suite, "partial": partial}, limits, deadline)
+        total = len(suite["asserts"]) + len(suite["calls"])
     passed = 0
     first = None
     for verdict in verdicts:
@@ -140,7 +141,7 @@ def _same_word(given: str, expected: str) -> bool:
         a, b = float(given), float(expected)
     except ValueError:
         return False
-    return abs(a - b) <= _FLOAT_TOLERANCE * max(1.0, abs(b))
+    return near(a, b)
 
 
 def _runner(box: Sandbox, code: str, language: str, chosen: bool, deadline: float) -> Run | Verdict:

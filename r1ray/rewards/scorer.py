@@ -12,11 +12,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
-from r1ray.errors import ConfigError, DataError, InfrastructureError, VerifierCrash
+from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied, VerifierCrash
 from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
 from r1ray.rewards.pool import Pool
 from r1ray.rewards.registry import build
@@ -72,7 +72,7 @@ class Pending:
         outage: InfrastructureError | None = None
         seconds = 0.0
         for part, outcome in zip(self.parts, self.outcomes, strict=True):
-            known = outcome if isinstance(outcome, _Outcome) else outcome.result()
+            known = outcome if isinstance(outcome, _Outcome) else _result(outcome)
             seconds += known.seconds
             if not isinstance(known.judgement, Judgement):
                 errors.append(f"{type(known.judgement).__name__}: {part.key}: {known.judgement}")
@@ -154,10 +154,11 @@ class Scorer:
         return Pending(parts=parts, outcomes=tuple(self._begin(part.reward, sample) for part in parts))
 
     def close(self) -> None:
-        """Kill the processes. What they are still judging ends in a ProcessDied."""
+        """Kill the processes, ask nothing more. What was asked gets its answer; whatever else is left ends in a ProcessDied."""
         self._pool.close()
-        for lane in self._lanes.values():
-            lane.shutdown(wait=False)
+        for name, lane in self._lanes.items():
+            # Questions cost time and money; calls that wait in line meet a closed pool, and end at once.
+            lane.shutdown(wait=False, cancel_futures=name == "ask")
 
     def _begin(self, reward: Reward, sample: Sample) -> _Outcome | Future[_Outcome]:
         began = time.perf_counter()
@@ -169,10 +170,8 @@ class Scorer:
             if isinstance(verdict, Ask):
                 return self._lanes["ask"].submit(_answer, verdict)
             outcome = Judgement(value=verdict)
-        except DataError as e:
-            outcome = e
-        except Exception as e:  # a reward that raises must not take the group's other samples along
-            outcome = VerifierCrash(f"{type(e).__name__}: {e}")
+        except Exception as e:
+            outcome = _named(e)
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
 
     def _call(self, call: Call) -> _Outcome:
@@ -185,9 +184,17 @@ class Scorer:
             outcome = self._pool.call(call, limit_s)
             if call.then is not None:
                 outcome = replace(outcome, value=call.then(outcome.value))
-        except (DataError, InfrastructureError) as e:
-            outcome = e
+        except Exception as e:
+            outcome = _named(e)
         return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+
+
+def _result(outcome: Future[_Outcome]) -> _Outcome:
+    try:
+        return outcome.result()
+    except CancelledError:
+        died = ProcessDied("the rewards were closed before this was asked")
+        return _Outcome(judgement=died, seconds=0.0)
 
 
 def _answer(ask: Ask) -> _Outcome:
@@ -195,11 +202,19 @@ def _answer(ask: Ask) -> _Outcome:
     outcome: Judgement | DataError | InfrastructureError
     try:
         outcome = Judgement(value=ask.function())
-    except (DataError, InfrastructureError) as e:
-        outcome = e
-    except Exception as e:  # of a model's libraries, such as a GPU without memory: the sample's error, by name
-        outcome = VerifierCrash(f"{type(e).__name__}: {e}")
+    except Exception as e:
+        outcome = _named(e)
     return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+
+
+def _named(error: Exception) -> DataError | InfrastructureError:
+    """What a sample's error is called: whatever is raised is that sample's alone, and must not take others along.
+
+    No name of ours have, for instance, a whole number that no message can carry, or a model's GPU without memory.
+    """
+    if isinstance(error, DataError | InfrastructureError):
+        return error
+    return VerifierCrash(f"{type(error).__name__}: {error}")
 
 
 def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:

@@ -12,7 +12,7 @@ from math_verify.errors import TimeoutException
 from sympy import Expr, Float, Tuple
 
 from r1ray.rewards.notation import assigned, brackets, elements, is_equation, with_thousands_joined
-from r1ray.rewards.numbers import plain, rounding, same, unwrapped
+from r1ray.rewards.numbers import FACTORS, plain, rounding, same, unwrapped
 
 logging.getLogger("math_verify").setLevel(
     logging.ERROR
@@ -42,6 +42,8 @@ _COMMON = (
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\binom{5}{2}"),
 )  # fmt: skip
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{?(\d+)\}?")
+
+_FACTOR = re.compile(rf"(?<=[\d}}])\s?({'|'.join(FACTORS)})s?\b", re.IGNORECASE)
 
 _learned = False
 """Whether `warm_up` has been here, or in the process that this one was forked from."""
@@ -115,7 +117,7 @@ def _normal(text: str) -> str:
         text = text.replace(symbol, latex)
     for pattern, replacement in _ASCII:
         text = pattern.sub(replacement, text)
-    text = with_thousands_joined(text)
+    text = _FACTOR.sub(lambda word: rf" \cdot {FACTORS[word[1].lower()]}", with_thousands_joined(text))
     return _REPEATING.sub(_fraction, text).strip()
 
 

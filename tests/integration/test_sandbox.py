@@ -1,5 +1,6 @@
 """Programs that are judged, and programs that want to be paid for nothing; all under the real bubblewrap."""
 
+import json
 import shutil
 
 import pytest
@@ -18,6 +19,7 @@ HUMAN = {
     "prompt": 'def helper(x):\n    return x\n\ndef add(a, b):\n    """The sum."""\n',
     "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert helper(candidate(2, 2)) == 4\n",
 }
+FIBONACCI = '{"inputs": [[1], [100]], "outputs": [1, 354224848179261915075], "fn_name": "f"}'
 CALLS = {"function": "f", "calls": [{"args": [[1, 2]], "expected": [2, 3]}, {"args": [[]], "expected": []}]}
 
 
@@ -70,6 +72,12 @@ def test_each_language_runs(code, language, program):
         ("def f(x): return [i + 1 for i in x]", CALLS, ""),
         ("class Solution:\n    def f(self, x): return tuple(i + 1 for i in x)", CALLS, ""),
         ("def f(x): return x", CALLS, "test 1 of 2: wrong: f(...) gave [1, 2], expected [2, 3]"),
+        ("def f(n, a=0, b=1): return f(n - 1, b, a + b) if n else a", FIBONACCI, ""),
+        (
+            "def f(n, a=0, b=1): return f(n - 1, b, a + b) if n else a + a // 10",
+            FIBONACCI,
+            "test 2 of 2: wrong: f(...) gave 389647332997188106582, expected 354224848179261915075",
+        ),
         ("print(int(input()) + 6)", SQUARES, "test 2 of 2: wrong: printed '10\\n', expected '16\\n'"),
         ("print(int(input()) ** 2); 1 / 0", SQUARES, "test 1 of 2: crash: ZeroDivisionError: division by zero"),
         ("while True: pass", SQUARES, "test 1 of 2: timeout"),
@@ -90,7 +98,12 @@ def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_recor
     from r1ray.rewards import programs
 
     monkeypatch.setattr(programs.Sandbox, "tool", lambda self, *names: None)
-    work = {"code": "1", "tests": {"kind": "stdio", "cases": SQUARES}, "partial": False, "test_timeout_s": 1.0}
+    work = {
+        "code": "1",
+        "tests": json.dumps({"kind": "stdio", "cases": SQUARES}),
+        "partial": False,
+        "test_timeout_s": 1.0,
+    }
     limits = {"memory_bytes": 1 << 28, "sandbox": "bubblewrap", "limit_s": 1.0}
     value, note = programs.judge(language="cpp", chosen=True, **work, **limits)
     assert (value, note) == (0.0, "test 1 of 2: language: this machine has no interpreter or compiler for cpp")
@@ -193,6 +206,7 @@ def test_no_cheat_is_paid(code, name):
         value, note = verdict(code, CHEATS[name], tests)
         assert value == 0.0
         assert note
+        assert "timeout" not in note  # it has been found out, not waited for
 
 
 @NEEDED
@@ -219,13 +233,13 @@ def test_an_endless_loop_costs_its_test_and_no_more(program, tests):
     from r1ray.rewards.base import Sample
 
     sample = Sample(response=fenced(program), answer=tests)
-    with scorer(reward("accuracy", verifier="code", partial=True, test_timeout_s=0.4), timeout_s=20.0) as s:
+    with scorer(reward("accuracy", verifier="code", partial=True, test_timeout_s=3.0), timeout_s=60.0) as s:
         judged = s.begin(sample).result()
     assert judged.score.error is None
     assert "timeout" in judged.notes["accuracy"]
     one = isinstance(tests, dict) and ("entry_point" in tests or program.startswith("while"))
     assert judged.score.reward == (0.0 if one else 0.5)
-    assert judged.seconds < 10.0
+    assert judged.seconds < 30.0
 
 
 @NEEDED

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
 
 from r1ray.errors import ConfigError
 from r1ray.rewards.running import Limits
 from r1ray.rewards.sandbox import Program, Sandbox
-from tests.unit.reward_support import reward, scorer
+from tests.unit.reward_support import left_behind, lives, reward, scorer, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -33,8 +34,14 @@ def fenced(program, language="python"):
     return f"<think>hm</think>\n```{language}\n{program}\n```"
 
 
-def run(box, program, **limits):
-    python = Program(argv=[box.python, "-I", "{box}/main.py"], files={"main.py": program.encode()}, stdin=b"in")
+@pytest.fixture
+def marker():
+    """What the command lines of a test's own processes have in them, and those of no other."""
+    return f"r1ray-{uuid.uuid4().hex}"
+
+
+def run(box, program, name="main.py", **limits):
+    python = Program(argv=[box.python, "-I", f"{{box}}/{name}"], files={name: program.encode()}, stdin=b"in")
     return box.run(python, Limits(**{"wall_s": 5.0, **limits}))
 
 
@@ -88,7 +95,7 @@ print(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None), libc.unshare(0x10000000),
 
 
 @NEEDED
-def test_a_fork_bomb_is_contained(box):
+def test_a_fork_bomb_is_contained(box, marker):
     bomb = """
 import os, time
 n = 0
@@ -102,9 +109,14 @@ except OSError:
     outcome = run(box, bomb, processes=20)
     assert 0 < int(outcome.stdout) <= 20
     began = time.monotonic()
-    run(box, "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass", wall_s=1.0)
+    run(
+        box,
+        "import os\nwhile True:\n    try:\n        os.fork()\n    except OSError:\n        pass",
+        marker,
+        wall_s=1.0,
+    )
     assert time.monotonic() - began < 6.0
-    assert left_behind("main.py") == []
+    wait_for(lambda: left_behind(marker) == [])
 
 
 @NEEDED
@@ -179,7 +191,7 @@ def test_output_is_capped(box):
 
 
 @NEEDED
-def test_ignoring_signals_and_leaving_a_daemon_do_not_help(box):
+def test_ignoring_signals_and_leaving_a_daemon_do_not_help(box, marker):
     deaf = """
 import signal, time
 for s in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)
@@ -188,42 +200,35 @@ while True: time.sleep(1)
     began = time.monotonic()
     assert run(box, deaf, wall_s=0.5).reason == "timeout"
     assert time.monotonic() - began < 4.0
-    daemon = """
+    daemon = f"""
 import os
 if os.fork() == 0:
     os.setsid()
-    if os.fork() == 0: os.execv("/usr/bin/sleep", ["r1ray-daemon", "61"])
+    if os.fork() == 0: os.execv("/usr/bin/sleep", ["{marker}", "61"])
     os._exit(0)
 print("bye")
 """
     assert run(box, daemon).stdout == b"bye\n"
-    wait_for(lambda: left_behind("r1ray-daemon") == [])
-
-
-def left_behind(word):
-    listing = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True, timeout=10).stdout
-    return [line for line in listing.splitlines() if word in line and not line.startswith("Z") and "pytest" not in line]
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
+    wait_for(lambda: left_behind(marker) == [])
 
 
 @NEEDED
-def test_the_worker_that_is_killed_takes_the_sandbox_along():
+def test_the_worker_that_is_killed_takes_the_sandbox_along(marker):
     from r1ray.rewards.base import Sample
 
-    with scorer(reward("accuracy", verifier="code"), timeout_s=60.0) as s:
-        pending = s.begin(Sample(response=fenced("import time\ntime.sleep(59.5)"), answer=SQUARES))
-        wait_for(lambda: left_behind("--unshare-all"))
+    sleeps = f"import os\nos.execv('/usr/bin/sleep', ['{marker}', '299.5'])"
+    with scorer(reward("accuracy", verifier="code", test_timeout_s=300.0, suite_timeout_s=300.0)) as s:
+        pending = s.begin(Sample(response=fenced(sleeps), answer=SQUARES))
+        wait_for(lambda: left_behind(marker))
+        [program] = left_behind(marker)
+        guards = [p for p in program.parents() if p.name() == "bwrap"]
+    assert guards
     assert pending.result().score.error.startswith("ProcessDied")
-    wait_for(lambda: left_behind("--unshare-all") == [])
+    wait_for(lambda: not any(map(lives, [program, *guards])))
 
 
 KILLED_WHILE_STARTING = """
-import os, random, signal, time
+import os, random, signal, sys, time
 from r1ray.rewards.running import Limits
 from r1ray.rewards.sandbox import Program, Sandbox
 
@@ -232,7 +237,7 @@ box.check()
 for _ in range(80):
     pid = os.fork()
     if pid == 0:
-        box.run(Program(argv=["/usr/bin/sleep", "3557"], files={}), Limits(wall_s=60.0))
+        box.run(Program(argv=["/usr/bin/sleep", sys.argv[1]], files={}), Limits(wall_s=60.0))
         os._exit(1)
     time.sleep(moment.uniform(0.0, 0.03))
     os.kill(pid, signal.SIGKILL)
@@ -243,8 +248,9 @@ for _ in range(80):
 @NEEDED
 def test_killed_at_any_moment_of_a_start_it_leaves_nothing_behind():
     """Without the look at its starter in `_ALIVE` about one start in five lives on."""
-    subprocess.run([sys.executable, "-c", KILLED_WHILE_STARTING], check=True, timeout=120)
-    wait_for(lambda: left_behind("/usr/bin/sleep 3557") == [])
+    seconds = f"3557.{uuid.uuid4().int}"
+    subprocess.run([sys.executable, "-c", KILLED_WHILE_STARTING, seconds], check=True, timeout=240)
+    wait_for(lambda: left_behind(seconds) == [])
 
 
 def test_without_bubblewrap_the_code_reward_refuses_at_the_start_and_says_what_to_do(monkeypatch):

@@ -128,6 +128,60 @@ $18 == \$18.00
 24 == 24 square meters
 5 != 5x
 2 != 2\pi
+# numbers in words, and what is counted
+5000000 == 5 million
+5000000 == 5\text{ million}
+5 million == 5,000,000
+3500000 == 3.5 \text{ million}
+3500000 == 3.5~\mathrm{million}
+3500000 == \$3.5 million
+3500000 == $3.5\text{ million}$
+\$3.5 million == 3,500,000 dollars
+3.5 million dollars == \$3500000
+3.5 million dollars != 3500000 euros
+-2 billion == -2000000000
+2 million == 2 thousand thousand
+2 Million == 2000 thousands
+500 == 5 hundred
+500000 == 5 hundred thousand
+750000 == 3/4 million
+2500000 == 2 1/2 million
+1200000000 == 1.2 billion people
+7 trillion == 7 \times 10^{12}
+300000 == 3 lakh
+5000000 == x = 5 million
+(5000000, 2) == (5 million, 2)
+(5, 2) != (5 million, 2)
+5 != 5 million
+5 million != 5
+5 million != 5 billion
+5 != 5 hundred
+5 != 5 million people
+3.5 != 3.5 \text{ thousand}
+3.5 million != 3500001
+2000000 != 2 million five hundred
+200 != 2 hundred twenty
+2 != 2 thirds
+2 != 2 fifths of it
+1 != 1 half
+3 != 3 halves
+5 != 5 tenths
+2 thirds != 2
+2 thirds == 2 thirds
+3 != 3 squared
+3 squared != 3
+3 != 3 cubed
+3 != 3 factorial
+6 != 6 divided by two
+24 cm squared == 24
+24 == 24 squared units
+3 == 3 pairs
+5 == 5 dozen
+12 == 12 quarters
+7 == 7 half-gallons
+30 == 30 fourth grade boys
+40 == 40 seconds
+9 == 9 ones
 # roots, powers and constants
 2\sqrt{2} == \sqrt{8}
 2\sqrt{2} == 2 \sqrt2

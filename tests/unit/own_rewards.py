@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 from r1ray.rewards.base import Sample
 
@@ -17,6 +18,9 @@ def by_meta(sample: Sample) -> float:
 
 
 def hangs(sample: Sample) -> float:
+    """As long as it is told to; `begun` names a file that says that it has begun."""
+    if "begun" in sample.meta:
+        Path(sample.meta["begun"]).touch()
     while sample.response == "hang":
         time.sleep(0.01)
     return 1.0

@@ -6,14 +6,17 @@ import contextlib
 import io
 import json
 import os
+import signal
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.rewards.base import Sample
@@ -79,6 +82,20 @@ def gsm8k() -> list[str]:
     ]
 
 
+@contextmanager
+def alarm_given_back() -> Iterator[None]:
+    """A judge takes over the alarm of its process, which here is the test's own time-out (pytest-timeout): it goes on after."""
+    handler = signal.getsignal(signal.SIGALRM)
+    left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, 0)
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+        if left_s:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, left_s - (time.monotonic() - began)), interval_s)
+
+
 def judged(code: str, test_s: float = 5.0, **tests: Any) -> list[tuple[int, str | None]]:
     """The reports on a program, both sides in threads of this process."""
     ours, theirs = socket.socketpair()
@@ -96,7 +113,8 @@ def judged(code: str, test_s: float = 5.0, **tests: Any) -> list[tuple[int, str 
         thread.start()
         out = io.StringIO()
         whole = {"setup": "", "asserts": [], "calls": [], "names": [], **tests}
-        Judge(Peer(left), out, test_s).run(code, whole)
+        with alarm_given_back():
+            Judge(Peer(left), out, test_s).run(code, whole)
         closed.set()
         with contextlib.suppress(OSError):  # the candidate has left
             ours.shutdown(socket.SHUT_RDWR)
@@ -104,3 +122,23 @@ def judged(code: str, test_s: float = 5.0, **tests: Any) -> list[tuple[int, str 
     ready, *reports = map(json.loads, out.getvalue().splitlines())
     assert ready == {"ready": True}
     return [(r["test"], r["why"]) for r in reports]
+
+
+def left_behind(marker: str) -> list[psutil.Process]:
+    """The living processes that have the marker in their command lines; dead ones have none."""
+    processes = psutil.process_iter(["cmdline"])
+    return [p for p in processes if any(marker in argument for argument in p.info["cmdline"] or ())]
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -101,7 +101,7 @@ def test_a_published_row_is_asked_and_judged(tmp_path: Path, name: str, raw: Any
 def test_a_program_is_run_on_the_tests_of_its_row(tmp_path: Path, name: str, raw: Any, tests: dict[str, Any]) -> None:
     call = judged(prepared(tmp_path, name, raw), "```python\ndef add(a, b): return a + b\n```")
     assert isinstance(call, Call)
-    assert tests.items() <= call.args["tests"].items()
+    assert tests.items() <= json.loads(call.args["tests"]).items()
 
 
 def test_the_starter_code_is_shown(tmp_path: Path) -> None:

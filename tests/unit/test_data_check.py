@@ -195,6 +195,18 @@ def test_a_column_that_is_named_and_null_is_told_alone(tmp_path: Path) -> None:
             "2, is no place among",
         ),
         ("code", {"asserts": ["assert f(1) == 2"]}, {"assert": "f(1) == 2"}, "none of the known shapes"),
+        (
+            "code",
+            {"tests": [{"stdin": "1", "stdout": "2"}], "language": "bash"},
+            {"tests": [{"stdin": "1", "stdout": "2"}], "language": "ruby"},
+            "the language on record is 'ruby'",
+        ),
+        (
+            "instructions",
+            {"instructions": [{"id": "punctuation:no_comma"}]},
+            {"instructions": [{"id": "nonsense"}]},
+            "no check of the instruction 'nonsense'",
+        ),
         ("math", "\\frac{1}{2}", ["1"], "it must be text or a number"),
     ],
 )

