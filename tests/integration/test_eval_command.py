@@ -52,7 +52,7 @@ def start(arguments: list[str], run: Path) -> subprocess.Popen[bytes]:
 
 
 def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=200)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == code, output.decode()
     return output.decode()
 
@@ -62,7 +62,7 @@ def shards(run: Path) -> int:
 
 
 def wait_for(driver: subprocess.Popen[bytes], what: str, seen: Callable[[], bool]) -> None:
-    until = time.monotonic() + 150
+    until = time.monotonic() + 300
     while not seen():
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < until, f"{what} did not come"

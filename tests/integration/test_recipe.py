@@ -52,7 +52,7 @@ def start(recipe: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def finish(recipe: subprocess.Popen[str], code: int, folder: Path) -> str:
-    told, _ = recipe.communicate(timeout=300)
+    told, _ = recipe.communicate(timeout=400)
     logs = "".join(f"\n{log}\n{log.read_text()}" for log in sorted((folder / "logs").glob("*.log")))
     assert recipe.returncode == code, told + logs
     return told

@@ -110,7 +110,7 @@ def test_a_trained_model_tells_good_from_bad_and_serves(tmp_path, kind):
     options |= {"micro-batch-tokens": 512, "held-out": 0.25}
     command = [sys.executable, "-m", "r1ray", "reward-model", "train", str(data)]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "reward_report.json").read_text())
     assert json.loads(done.stdout) == report
@@ -142,7 +142,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path
     words = ["reward-model", "train", str(tmp_path / "data.jsonl")]
     words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
     command, quiet, out = [sys.executable, "-m", "r1ray", *words], tmp_path / "quiet", tmp_path / "out"
-    subprocess.run([*command, "--out", str(quiet)], capture_output=True, timeout=200, check=True)
+    subprocess.run([*command, "--out", str(quiet)], capture_output=True, timeout=400, check=True)
     # A group of its own, so that the kill meets Ray and the rank as well.
     killed = start_r1ray(
         *words, "--out", out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -160,7 +160,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path
     assert again.returncode == 2
     assert "go on with --resume" in again.stderr
     resumed = subprocess.run(
-        [*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=200, check=False
+        [*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=400, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
     expected, found = (load_file(folder / "model.safetensors") for folder in (quiet, out))

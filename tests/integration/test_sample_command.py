@@ -28,7 +28,7 @@ def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
 
 
 def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=200)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == code, output.decode()
     return output.decode()
 
