@@ -1,4 +1,4 @@
-"""One Ray cluster for all integration tests of a session."""
+"""One Ray cluster for all integration tests, and an end to what a test leaves running."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.processes import all_ended
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands_end_with_their_module() -> Iterator[None]:
+    """Those of a module's fixtures."""
+    with all_ended():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _commands_end_with_their_test() -> Iterator[None]:
+    """Set up behind the module's fixtures, whose commands go on."""
+    with all_ended():
+        yield
+
+
+@pytest.fixture(scope="package")
 def ray_cluster() -> Iterator[None]:
+    """Gone before the unit tests, some of which measure time."""
     import ray
 
     with warnings.catch_warnings():

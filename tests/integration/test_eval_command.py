@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,9 +15,11 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from r1ray.metrics import read_events
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(500)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 PARTS = 24
 SAMPLES = 4
 KEYS = (
@@ -27,6 +28,7 @@ KEYS = (
     "rollout.engine.kv_cache_gib=0.1",
     "ray.object_store_gib=0.1",
     "deadlines.actor_start_s=180",
+    "recovery.memory_share=0.99",
 )
 
 
@@ -46,12 +48,11 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def start(arguments: list[str], run: Path) -> subprocess.Popen[bytes]:
-    line = [sys.executable, "-m", "r1ray", "eval", *arguments, "--out", str(run)]
-    return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return start_r1ray("eval", *arguments, "--out", run)
 
 
 def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=200)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == code, output.decode()
     return output.decode()
 
@@ -61,7 +62,7 @@ def shards(run: Path) -> int:
 
 
 def wait_for(driver: subprocess.Popen[bytes], what: str, seen: Callable[[], bool]) -> None:
-    until = time.monotonic() + 150
+    until = time.monotonic() + 300
     while not seen():
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < until, f"{what} did not come"
@@ -69,9 +70,7 @@ def wait_for(driver: subprocess.Popen[bytes], what: str, seen: Callable[[], bool
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:
-    file = run / "events.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return [row for row in rows if row["kind"] == kind]
+    return [row for row in read_events(run) if row["kind"] == kind]
 
 
 def test_killed_and_started_again_it_has_every_sample_once(command: list[str], tmp_path: Path) -> None:

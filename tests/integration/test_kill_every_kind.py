@@ -12,7 +12,7 @@ from benchmarks.chaos.moments import MOMENTS
 from r1ray.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.models import random_model, write_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(720)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
 HERE = Path(__file__).parent
 SEED = 7
 STEPS_LEFT = 3

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,9 @@ from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.observe import Observed
 from r1ray.metrics import read_events, read_metrics
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
 SETTINGS = (
     "run.deterministic=true",
@@ -31,17 +31,16 @@ SETTINGS = (
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "r1ray", "train", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return start_r1ray("train", *arguments)
 
 
 def finish(driver: subprocess.Popen[bytes]) -> None:
-    output, _ = driver.communicate(timeout=200)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output.decode()
 
 
 def wait_for(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not moment():
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < until, "the moment to kill did not come"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.integration.learner_support import fetcher, make_config, make_groups, make_manifest, make_model, run_ranks
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 STAGES = {1: (0, 1, 2, 3), 2: (0, 1, 2, 3)}
 KL, ENTROPY = 0.3, 0.05

@@ -17,7 +17,7 @@ from tests.integration.learner_support import (
     run_ranks,
 )
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import pytest
 from pyarrow import parquet
 
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
 RECIPE = """
 name: real
@@ -47,12 +48,11 @@ STAGES = ["zero", "eval_zero", "cold", "tuned"]
 
 
 def start(recipe: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "r1ray", "recipe", str(recipe), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return start_r1ray("recipe", recipe, *words, text=True)
 
 
 def finish(recipe: subprocess.Popen[str], code: int, folder: Path) -> str:
-    told, _ = recipe.communicate(timeout=300)
+    told, _ = recipe.communicate(timeout=400)
     logs = "".join(f"\n{log}\n{log.read_text()}" for log in sorted((folder / "logs").glob("*.log")))
     assert recipe.returncode == code, told + logs
     return told
@@ -70,8 +70,7 @@ def kill_in_the_midst(recipe: subprocess.Popen[str], folder: Path) -> None:
         assert recipe.poll() is None, recipe.communicate()[0]
         assert time.monotonic() < until, "no shard came"
         time.sleep(0.002)
-    pid = read(folder / "stages" / "cold.json")["attempts"][-1]["pid"]
-    subprocess.run(["kill", "-KILL", str(pid)], check=True)
+    os.kill(read(folder / "stages" / "cold.json")["attempts"][-1]["pid"], signal.SIGKILL)
 
 
 def test_a_recipe_goes_on_inside_the_stage_that_was_killed(tmp_path: Path) -> None:

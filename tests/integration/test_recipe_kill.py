@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 from pyarrow import parquet
 
+from benchmarks.chaos.machines import kill, tree
+from r1ray.metrics import read_metrics
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import left_after, start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 REWARD = "tests.integration.own_reward:plain_share"
 PROMPTS, SAMPLES = 24, 3
@@ -46,6 +47,7 @@ COMMON: dict[str, Any] = {
         "collective_s": 30.0,
     },
     "logging": {"tensorboard": False},
+    "recovery": {"memory_share": 0.99},
     "ray": {"object_store_gib": 0.1},
 }  # fmt: skip
 
@@ -83,8 +85,7 @@ def recipe(model: Path, folder: Path) -> dict[str, Any]:
 
 
 def start(file: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "r1ray", "recipe", str(file)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return start_r1ray("recipe", file)
 
 
 def finish(runner: subprocess.Popen[bytes]) -> None:
@@ -94,20 +95,17 @@ def finish(runner: subprocess.Popen[bytes]) -> None:
 
 def kill_all(runner: subprocess.Popen[bytes]) -> None:
     """The runner, its stage and every process of that, at once, as a power failure would."""
-    tree = [psutil.Process(runner.pid), *psutil.Process(runner.pid).children(recursive=True)]
-    for process in tree:
-        process.kill()
-    psutil.wait_procs(tree, timeout=30)
-    runner.communicate(timeout=30)
+    processes = tree(runner.pid)
+    kill(processes)
+    assert not left_after(60.0, processes)
+    runner.communicate(timeout=60)
 
 
 def progress(folder: Path, stage: str) -> int:
     """Steps or shards that the stage has behind it."""
     if stage in ("samples", "eval_sft"):
         return len(list((folder / stage / "samples").glob("*.parquet")))
-    file = folder / stage / "metrics.jsonl"
-    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    return sum("step" in row for row in rows)
+    return len(read_metrics(folder / stage))
 
 
 def kill_in(file: Path, folder: Path, stage: str, after: int) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.learner_support import run_ranks
+from tests.integration.processes import start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def write_rows(file, kind: str) -> None:
@@ -109,7 +110,7 @@ def test_a_trained_model_tells_good_from_bad_and_serves(tmp_path, kind):
     options |= {"micro-batch-tokens": 512, "held-out": 0.25}
     command = [sys.executable, "-m", "r1ray", "reward-model", "train", str(data)]
     command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "reward_report.json").read_text())
     assert json.loads(done.stdout) == report
@@ -138,27 +139,28 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path
     write_rows(tmp_path / "data.jsonl", "pairwise")
     options = {"model": tmp_path / "base", "kind": "pairwise", "epochs": 40, "batch-size": 8, "lr": 1e-3}
     options |= {"max-length": 128, "micro-batch-tokens": 512, "held-out": 0.25, "checkpoint-steps": 2}
-    command = [sys.executable, "-m", "r1ray", "reward-model", "train", str(tmp_path / "data.jsonl")]
-    command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    quiet, out = tmp_path / "quiet", tmp_path / "out"
-    subprocess.run([*command, "--out", str(quiet)], capture_output=True, timeout=200, check=True)
+    words = ["reward-model", "train", str(tmp_path / "data.jsonl")]
+    words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    command, quiet, out = [sys.executable, "-m", "r1ray", *words], tmp_path / "quiet", tmp_path / "out"
+    subprocess.run([*command, "--out", str(quiet)], capture_output=True, timeout=400, check=True)
     # A group of its own, so that the kill meets Ray and the rank as well.
-    killed = subprocess.Popen(
-        [*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    killed = start_r1ray(
+        *words, "--out", out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
-    until = time.monotonic() + 100
-    while not (tmp_path / "out.checkpoints" / "step_000004" / "manifest.json").exists():
+    until = time.monotonic() + 200
+    checkpoints = tmp_path / "out.checkpoints"
+    while all(m.parent.name < "step_000004" for m in checkpoints.glob("step_*/manifest.json")):
         assert killed.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
-    killed.wait(20)
+    killed.wait(60)
     assert not out.exists()
-    again = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=60, check=False)
+    again = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=120, check=False)
     assert again.returncode == 2
     assert "go on with --resume" in again.stderr
     resumed = subprocess.run(
-        [*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=200, check=False
+        [*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=400, check=False
     )
     assert resumed.returncode == 0, resumed.stderr
     expected, found = (load_file(folder / "model.safetensors") for folder in (quiet, out))

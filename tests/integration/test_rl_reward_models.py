@@ -14,13 +14,13 @@ from r1ray.metrics import read_events, read_metrics, read_transcripts
 from tests.integration.models import random_model, write_model
 from tests.integration.test_reward_model import write_rows
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 KINDS = {"helpful": ("pairwise", "summary"), "safe": ("pointwise", "response")}
 
 
 def r1ray(*arguments: str | Path) -> None:
     command = [sys.executable, "-m", "r1ray", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
 
 

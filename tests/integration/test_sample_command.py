@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,8 +14,9 @@ import pytest
 from pyarrow import parquet
 
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIG = Path(__file__).parent / "sample.yaml"
 PROMPTS = {"sums": 64, "more": 8}
 PARTS = 36
@@ -24,12 +24,11 @@ SAMPLES = 3
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "r1ray", "sample", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return start_r1ray("sample", *arguments)
 
 
 def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=200)
+    output, _ = driver.communicate(timeout=400)
     assert driver.returncode == code, output.decode()
     return output.decode()
 
@@ -40,7 +39,7 @@ def shards(run: Path) -> int:
 
 def signal_after_a_shard(driver: subprocess.Popen[bytes], run: Path, number: signal.Signals) -> str:
     """Send the signal as soon as there is a shard more; what the driver told until its end."""
-    before, until = shards(run), time.monotonic() + 120
+    before, until = shards(run), time.monotonic() + 240
     while shards(run) == before:
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < until, "no shard came"

@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -19,9 +18,11 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.chaos.machines import tree
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import left_after, start_r1ray
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 THINKING, ANSWER = "7 A+5=12\nB-3=9", "9"
 START_S = 240
@@ -58,13 +59,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "r1ray", "serve", str(folder), "--port", str(port), "--parallel", "2"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
+    words = ("serve", folder, "--port", port, "--parallel", 2)
+    process = start_r1ray(*words, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     assert process.stdout is not None
     reader = threading.Thread(target=lambda out: [lines.put(line) for line in out], args=(process.stdout,))
@@ -128,14 +124,11 @@ def test_a_response_that_is_cut_off_is_thinking_still(server):
 
 def test_an_interrupt_ends_the_server_and_all_of_its_processes(server):
     """The last test of this file: it takes the server away."""
-    import psutil
-
     process, url, _ = server
-    children = psutil.Process(process.pid).children(recursive=True)
+    children = tree(process.pid)[1:]
     assert len(children) >= 2  # the API server and its engine
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive
+    assert not left_after(30.0, children)
     with pytest.raises(OSError):
         ask(url)

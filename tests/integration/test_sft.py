@@ -13,14 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
+from benchmarks.chaos.machines import process_title, tree
 from r1ray.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.learner_support import run_ranks
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import start_r1ray
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIG = Path(__file__).parent / "sft.yaml"
 NAMES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 STEPS = 72
@@ -35,18 +36,17 @@ def conversations() -> Iterator[dict[str, Any]]:
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "r1ray", "sft", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return start_r1ray("sft", *arguments)
 
 
 def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=150)
+    output, _ = driver.communicate(timeout=300)
     assert driver.returncode == code, output.decode()
     return output.decode()
 
 
 def wait_until(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    until = time.monotonic() + 90
+    until = time.monotonic() + 180
     while not moment():
         assert driver.poll() is None, driver.communicate()[0].decode()
         assert time.monotonic() < until, "the moment did not come"
@@ -143,7 +143,7 @@ def test_a_rank_that_is_killed_is_replaced(undisturbed: Path, inputs: list[str],
     run = tmp_path / "rank"
     driver = start(CONFIG, f"run.dir={run}", *inputs)
     wait_until(driver, lambda: steps_done(run) >= 6)
-    ranks = [p for p in psutil.Process(driver.pid).children(recursive=True) if "SftProcess" in " ".join(p.cmdline())]
+    ranks = [p for p in tree(driver.pid) if "SftProcess" in process_title(p)]
     assert len(ranks) == 1
     ranks[0].kill()
     finish(driver)

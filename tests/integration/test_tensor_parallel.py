@@ -15,6 +15,7 @@ import torch
 
 from actors.engine import CPU_ENVIRONMENT, Applied
 from actors.rollout import RolloutWorker
+from benchmarks.chaos.machines import process_title, tree
 from learner.publish import Sent, WeightPublisher
 from r1ray.config.schema import Config
 from r1ray.control.sync import WeightSync
@@ -22,10 +23,19 @@ from r1ray.launch.cluster import RayRemote
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
 from tests.integration.models import random_model, write_model
-from tests.integration.test_weight_sync_exact import PROMPTS, SAMPLED, EngineHost, config_for, mismatch, specs_of
+from tests.integration.processes import left_after
+from tests.integration.test_weight_sync_exact import (
+    GREEDY,
+    PROMPTS,
+    SAMPLED,
+    EngineHost,
+    config_for,
+    mismatch,
+    specs_of,
+)
 from tests.unit.scripted import FakeRemote
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +79,8 @@ def host(ray_cluster: None, trained: Any) -> Iterator[Any]:
     config = parallel(trained[0])
     made = ray.remote(WorkerHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
     host = made.remote(config, str(trained[0]))
+    # A sender waits for as long as a bucket may take, and vLLM takes longer to start.
+    ray.get(host.generate.remote(PROMPTS[:1], GREEDY), timeout=200)
     yield host
     ray.kill(host)
 
@@ -93,10 +105,10 @@ def test_two_processes_of_a_worker_receive_and_serve_the_new_policy(host: Any, t
 def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_next_sync(host: Any, trained: Any) -> None:
     """Last in this module: the engine is finished."""
     pid = ray.get(host.become_worker.remote(parallel(trained[0])), timeout=60)
-    children = [c for c in psutil.Process(pid).children(recursive=True) if "Worker_TP" in " ".join(c.cmdline())]
+    children = [p for p in tree(pid) if "Worker_TP" in process_title(p)]
     assert len(children) == 2
     children[0].kill()
-    children[1].wait(60.0)  # vLLM ends the others, and the worker lives on
+    assert not left_after(60.0, children)  # vLLM ends the others, and the worker lives on
     assert psutil.pid_exists(pid)
     rendezvous = Rendezvous(transport="gloo", address="127.0.0.1", port=1, epoch=1, world_size=3, timeout_s=5.0)
     learner = FakeRemote(

@@ -148,8 +148,9 @@ def test_the_bilingual_flavour_reads_its_words_whole_and_shares_one_vocabulary(t
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_base_model_has_learned_its_arithmetic(tmp_path: Path) -> None:
-    report = build_tiny_model(tmp_path / "tiny", seed=0)
+    report = build_tiny_model(tmp_path / "tiny", seed=0, threads=1)
     assert report.parameters == 687_232
     assert report.skill >= LEAST_SKILL
 

@@ -23,7 +23,7 @@ from r1ray.transport.plan import spec_of
 from r1ray.types import Sampling
 from tests.integration.models import random_model, write_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 PROMPTS = [list(range(10, 20 + i)) for i in range(16)]
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
@@ -106,7 +106,7 @@ def hosts(ray_cluster: None, folders: Any) -> Iterator[tuple[Any, Any]]:
     base, trained, _ = folders
     host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
     started = [host.remote(config_for(p), str(p)) for p in (base, trained)]
-    ray.get([h.generate.remote(PROMPTS[:1], GREEDY) for h in started], timeout=120)
+    ray.get([h.generate.remote(PROMPTS[:1], GREEDY) for h in started], timeout=200)
     yield started[0], started[1]
     for h in started:
         ray.kill(h)
@@ -115,7 +115,7 @@ def hosts(ray_cluster: None, folders: Any) -> Iterator[tuple[Any, Any]]:
 @pytest.fixture(scope="module")
 def publisher(folders: Any) -> WeightPublisher:
     config = Config()
-    config.sync.bucket_bytes, config.sync.bucket_deadline_s = 1 << 16, 5.0
+    config.sync.bucket_bytes, config.sync.bucket_deadline_s = 1 << 16, 30.0
     return WeightPublisher(
         config.sync, transport="gloo", specs=[spec_of(n, t) for n, t in folders[2].items()], is_sender=True
     )

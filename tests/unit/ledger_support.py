@@ -39,7 +39,7 @@ def faults_survived(driver: str, mode: str) -> int:
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # it forks
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=500,
             check=False,
         )
     assert done.returncode == 0, done.stderr

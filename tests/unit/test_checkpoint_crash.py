@@ -7,6 +7,7 @@ import pytest
 from tests.unit.ledger_support import faults_survived
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("mode", "at_least"),
     [

@@ -58,14 +58,17 @@ def test_help_of_every_command_loads_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_help_takes_less_than_half_a_second() -> None:
-    def cpu_seconds() -> float:
+def test_help_takes_little_more_than_the_library_that_prints_it() -> None:
+    """Half a second in all where the library takes an eighth; a slow machine takes longer for both."""
+
+    def cpu_seconds(*arguments: str) -> float:
         before = os.times()
-        subprocess.run([sys.executable, "-m", "r1ray", "--help"], capture_output=True, timeout=60, check=True)
+        subprocess.run([sys.executable, *arguments], capture_output=True, timeout=60, check=True)
         after = os.times()
         return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert min(cpu_seconds() for _ in range(3)) < 0.5
+    library = min(cpu_seconds("-c", "import typer.rich_utils") for _ in range(3))
+    assert min(cpu_seconds("-m", "r1ray", "--help") for _ in range(3)) < 4 * library
 
 
 def test_the_commands_are_there() -> None:

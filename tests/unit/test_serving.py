@@ -176,11 +176,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
 
 
-def run(script: str, tmp_path: Path, *, port: int | None = None, start_s: float = 20.0, ready=lambda: None) -> None:
+def run(script: str, tmp_path: Path, *, port: int | None = None, start_s: float = 60.0, ready=lambda: None) -> None:
     port = port or free_port()
     command = [sys.executable, "-c", script, str(port)]
     address = Address(host="127.0.0.1", port=port)
-    serve(command, {"R1RAY_TEST": "1"}, address, tmp_path / "log", start_s=start_s, shutdown_s=10, on_ready=ready)
+    serve(command, {"R1RAY_TEST": "1"}, address, tmp_path / "log", start_s=start_s, shutdown_s=60, on_ready=ready)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -195,13 +195,15 @@ def test_a_signal_ends_the_server_and_returns(tmp_path, number):
 def test_a_second_signal_does_not_wait_for_a_server_that_will_not_end(tmp_path):
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + HEALTHY
 
+    pressed: list[float] = []
+
     def twice() -> None:
+        pressed.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGINT)
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    began = time.monotonic()
     run(stubborn, tmp_path, ready=twice)
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - pressed[0] < 30  # of the 60 s that a server has
 
 
 def test_a_server_that_dies_says_why(tmp_path):
