@@ -9,7 +9,7 @@ from typing import Any
 
 from r1ray.config.problems import Problem, Provenance
 from r1ray.config.sources import Source
-from r1ray.recipe.records import EVALUATION
+from r1ray.policyfolder import EVALUATION
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("logs", "stages", "lock", "recipe", "report")

@@ -11,12 +11,9 @@ from typing import Any
 
 from r1ray.files import read_json
 from r1ray.metrics import Row
-from r1ray.policyfolder import POLICY_KINDS, RECIPE, ancestors, leading_policies
+from r1ray.policyfolder import EVALUATION, POLICY_KINDS, RECIPE, ancestors, leading_policies
 from r1ray.report.record import RunRecord, load_record
 from r1ray.sampling.store import SampleRow, read_shard
-
-EVALUATION = "eval_"
-"""Begins the name of the stage that evaluates another stage or an input."""
 
 MOST_SAMPLES = 2000
 """Samples of a stage whose text is looked at: enough for shares to a percent, and a page is made in seconds."""
