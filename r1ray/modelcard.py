@@ -16,7 +16,7 @@ import yaml
 from r1ray.files import read_json
 from r1ray.formatting import duration, number, share
 from r1ray.metrics import read_evaluations
-from r1ray.modelfolder import ModelShape
+from r1ray.modelfolder import ModelShape, model_hash
 from r1ray.policyfolder import EVALUATION, POLICY_KINDS, Policy, ancestors
 from r1ray.runfolder import RunFolder
 
@@ -102,11 +102,12 @@ def _figures(policy: Policy) -> str:
 
 
 def _benchmarks(policy: Policy) -> list[list[str]]:
-    """The recipe's evaluation of this stage, where there is one."""
-    if policy.recipe is None:
+    """The recipe's evaluation of this stage, where there is one of these weights: the stage may have run again since."""
+    if policy.recipe is None or not (policy.model / "config.json").exists():
         return []
     path = policy.recipe / f"{EVALUATION}{policy.stage}" / "results.json"
-    if not path.exists():
+    results = read_json(path) if path.exists() else {}
+    if results.get("model_hash") != model_hash(policy.model):
         return []
     return [
         [
@@ -118,7 +119,7 @@ def _benchmarks(policy: Policy) -> list[list[str]]:
             share(row.get("parts", {}).get("format")),
             number(row["length"]),
         ]
-        for row in read_json(path)["rows"]
+        for row in results["rows"]
     ]
 
 

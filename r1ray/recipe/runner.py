@@ -81,7 +81,10 @@ class Runner:
             self._states = {name: "done" if s.state == "done" else "to do" for name, s in standings.items()}
             self._record()
             with Signals() as signals:
-                return self._run(chosen, signals)
+                code = self._run(chosen, signals)
+            if len(chosen) < len(self._tasks):
+                self._look_again()
+            return code
 
     def _chosen(self, selection: Selection, standings: dict[str, Standing]) -> list[Task]:
         """The stages to go through. Raises ConfigError where one of them reads what is not there and will not be made."""
@@ -126,6 +129,13 @@ class Runner:
                 return signals.code
         self._record()
         return 0
+
+    def _look_again(self) -> None:
+        """Note the stages that were not chosen and are current: what was run before them may have come out the same."""
+        for name, standing in assess_all(self._tasks).items():
+            if standing.state == "done":
+                self._states[name] = "done"
+        self._record()
 
     def _stage(self, task: Task, standing: Standing, place: str, signals: Signals) -> None:
         """Run one stage to its end and write its lineage. Raises StageFailed."""

@@ -34,8 +34,8 @@ class StageRecord:
     published: str  # what it cost elsewhere, with its source
     lineage: Row  # empty before the end
     run: RunRecord | None  # of rl and sft stages that have begun
-    results: tuple[Row, ...]  # of an evaluation: a row a benchmark
-    mix: Row  # report.json of a sample stage
+    results: tuple[Row, ...]  # of an evaluation: a row a benchmark; none before the end
+    mix: Row  # report.json of a sample stage; empty before the end
     folder: Path
 
     @property
@@ -168,20 +168,22 @@ def _line(main: str, stages: dict[str, Row]) -> set[str]:
 
 
 def _stage(folder: Path, raw: Row) -> StageRecord:
-    kind = str(raw["kind"])
-    begun = kind in POLICY_KINDS and (folder / "run.json").exists()
+    """What the stage came to where it is done. What lies in its folder before that is of an earlier go."""
+    kind, done = str(raw["kind"]), raw["state"] == "done"
+    finished = (folder / "lineage.json").exists()  # it goes when a stage begins
+    begun = kind in POLICY_KINDS and (folder / "run.json").exists() and (done or not finished)
     return StageRecord(
         name=str(raw["name"]),
         kind=kind,
         doc=str(raw.get("doc") or ""),
         state=str(raw["state"]),
         inputs=tuple(str(name).removeprefix("@") for name in raw["inputs"]),
-        seconds=raw.get("seconds"),
+        seconds=raw.get("seconds") if done else None,
         published=str(raw.get("published") or ""),
-        lineage=_if_there(folder / "lineage.json"),
+        lineage=_if_there(folder / "lineage.json") if done else {},
         run=load_record(folder) if begun else None,
-        results=tuple(_if_there(folder / "results.json").get("rows", ())) if kind == "eval" else (),
-        mix=_if_there(folder / "report.json") if kind == "sample" else {},
+        results=tuple(_if_there(folder / "results.json").get("rows", ())) if done and kind == "eval" else (),
+        mix=_if_there(folder / "report.json") if done and kind == "sample" else {},
         folder=folder,
     )
 

@@ -151,6 +151,22 @@ def test_only_runs_one_stage_whose_inputs_are_done() -> None:
     assert stages_run() == ["base", "zero"]
 
 
+def states() -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in json.loads(Path("out/recipe.json").read_text())["stages"]}
+
+
+def test_what_reads_from_a_stage_that_ran_alone_is_done_only_where_it_came_out_the_same() -> None:
+    path = write_recipe()
+    run(path)
+    Path("out/zero/final/w").write_text("somebody else's")
+    assert run(path, only="zero") == 0
+    assert set(states().values()) == {"done"}
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
+    assert run(path, only="zero") == 0
+    done = [name for name, state in states().items() if state == "done"]
+    assert done == ["base", "zero", "helpful"]
+
+
 def test_from_runs_a_stage_and_its_readers_anew_and_goes_on_after_a_failure() -> None:
     path = write_recipe()
     run(path)
