@@ -63,7 +63,7 @@ class Runner:
             if name is not None and name not in names:
                 raise ConfigError(f"no stage {name} in {self._recipe.name}: there are {', '.join(names)}")
         folder.check(self._recipe, resume=selection.resume, fresh=selection.fresh)
-        standings = assess_all(self._tasks)
+        standings = assess_all(self._tasks, fresh=selection.fresh)
         chosen = self._chosen(selection, standings)
         anew = [
             t for t in chosen if selection.since is not None or selection.fresh or standings[t.name].state != "done"
@@ -71,7 +71,7 @@ class Runner:
         if wrong := problems(anew, self._tasks, hub=True):
             raise ConfigError("\n".join(wrong))
         for task in self._tasks:
-            folder.refuse_orphan(task)
+            folder.refuse_orphan(task, fresh=selection.fresh)
         if selection.fresh and (aside := RunFolder.set_aside(self._recipe.dir)) is not None:
             self._screen.line(f"{'':>8}An earlier {self._recipe.name} is kept as {aside}.")
         with folder.locked(self._recipe):
@@ -94,13 +94,14 @@ class Runner:
         elif selection.since is not None:
             tasks = _with_readers(tasks, selection.since)
         make = {task.name for task in tasks}
+        undone = "not there after --fresh: leave that out" if selection.fresh else "not done: run that first"
         lacking: list[str] = []
         for task in tasks:
             if standings[task.name].lacks:
                 lacking.append(f"stage {task.name}: {standings[task.name].why}")
             for name in [r.stage for r in task.reads if r.stage is not None and r.stage not in make]:
                 if standings[name].state != "done":
-                    lacking.append(f"stage {task.name}: reads @{name}, which is not done: run that first")
+                    lacking.append(f"stage {task.name}: reads @{name}, which is {undone}")
         if lacking:
             raise ConfigError("\n".join(lacking))
         return tasks
