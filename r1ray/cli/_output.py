@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""What several commands share: options, what they refuse, how they print."""
 
 from __future__ import annotations
 
@@ -9,12 +9,20 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from r1ray.errors import ConfigError
 from r1ray.metrics import jsonable
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder, e.g. runs/tiny.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 console = Console(highlight=False)
+
+
+def refuse_together(**options: object) -> None:
+    """Raise ConfigError where two of the options are given (neither None nor False): each would be about something else."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise ConfigError(f"{given[0]} and {given[1]} are two different things: give one of them")
 
 
 def print_json(value: dict[str, Any]) -> None:
