@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,18 @@ def refuse_together(**options: object) -> None:
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, False)]
     if len(given) > 1:
         raise ConfigError(f"{given[0]} and {given[1]} are two different things: give one of them")
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Raise ConfigError, before any work, where no file can be written at `path`; none is asked for without one."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder: give a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path}: {path.parent} is no folder; make it, or give another file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{option} {path} may not be written: give another file")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from r1ray.cli._output import refuse_together
+from r1ray.cli._output import check_output, refuse_together
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +31,7 @@ def train(
     from r1ray.start import EMBEDDED_FOLDER, Preparation
 
     refuse_together(resume=resume, fresh=fresh)
+    check_output("--plan-file", plan_file)
     overlays = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
     preparation = Preparation.resumed(resume, overlays, overrides) if resume else Preparation.new(overlays, overrides)

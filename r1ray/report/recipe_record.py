@@ -118,7 +118,7 @@ class RecipeRecord:
         return list(dict.fromkeys(str(row["benchmark"]) for stage in self.stages for row in stage.results))
 
     def figure(self, policy: str | None, key: str) -> float | None:
-        """A figure of a policy on the first benchmark, e.g. accuracy or parts/format; None where it has none."""
+        """A figure of a policy on the first benchmark, e.g. accuracy or parts/format; None where it has none, or no number."""
         return self.figure_on(self.benchmark, policy, key)
 
     def figure_on(self, benchmark: str | None, policy: str | None, key: str) -> float | None:
@@ -128,7 +128,7 @@ class RecipeRecord:
         value: Any = None if row is None else row.get(first)
         if rest:
             value = value.get(rest) if isinstance(value, dict) else None
-        return None if value is None else float(value)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def best(self, kind: str | None = None) -> StageRecord | None:
         """The student (of a kind) with the highest accuracy on the first benchmark; None where none is evaluated."""

@@ -152,6 +152,21 @@ def test_options_of_which_one_would_do_nothing_are_refused(
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.parametrize(
+    "words", [["score", "a.jsonl", "--reward", "exact", "--out"], ["train", "tiny", "--plan-file"]]
+)
+@pytest.mark.parametrize(("file", "told"), [("missing/x", "missing is no folder"), ("there", "is a folder")])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    words: list[str], file: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"response": "7", "answer": "7"}\n')
+    Path("there").mkdir()
+    with pytest.raises(ConfigError, match=rf"{words[-1]} {file}.* {told}"):
+        run(*words, file)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.jsonl", "there"]
+
+
 def test_an_evaluation_is_resumed_with_overlays_and_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds no evaluation"):
         run("eval", "tiny", "run.seed=1", "--resume", str(tmp_path))
