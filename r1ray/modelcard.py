@@ -16,8 +16,8 @@ import yaml
 from r1ray.files import read_json
 from r1ray.formatting import duration, number, share
 from r1ray.metrics import read_evaluations
-from r1ray.modelfolder import ModelShape
-from r1ray.policyfolder import POLICY_KINDS, Policy, ancestors
+from r1ray.modelfolder import ModelShape, model_hash
+from r1ray.policyfolder import EVALUATION, POLICY_KINDS, Policy, ancestors
 from r1ray.runfolder import RunFolder
 
 OPENINGS = {
@@ -102,11 +102,12 @@ def _figures(policy: Policy) -> str:
 
 
 def _benchmarks(policy: Policy) -> list[list[str]]:
-    """The recipe's evaluation of this stage, where there is one."""
-    if policy.recipe is None:
+    """The recipe's evaluation of this stage, where there is one of these weights: the stage may have run again since."""
+    if policy.recipe is None or not (policy.model / "config.json").exists():
         return []
-    path = policy.recipe / f"eval_{policy.stage}" / "results.json"
-    if not path.exists():
+    path = policy.recipe / f"{EVALUATION}{policy.stage}" / "results.json"
+    results = read_json(path) if path.exists() else {}
+    if results.get("model_hash") != model_hash(policy.model):
         return []
     return [
         [
@@ -118,7 +119,7 @@ def _benchmarks(policy: Policy) -> list[list[str]]:
             share(row.get("parts", {}).get("format")),
             number(row["length"]),
         ]
-        for row in read_json(path)["rows"]
+        for row in results["rows"]
     ]
 
 
@@ -179,8 +180,10 @@ def _stages(folder: Path, last: str) -> str:
     for name in (n for n in stages if n in wanted):
         path = folder / name / "lineage.json"
         record: Mapping[str, Any] = read_json(path) if path.exists() else {}
-        reads = ", ".join(f"{_last_name(k)} `{_short(v.get('digest'))}`" for k, v in record.get("inputs", {}).items())
-        made = _short(record.get("output", {}).get("digest"))
+        reads = ", ".join(
+            f"{_last_name(k)} `{short_digest(v.get('digest'))}`" for k, v in record.get("inputs", {}).items()
+        )
+        made = short_digest(record.get("output", {}).get("digest"))
         seconds = record.get("seconds")
         took = "–" if seconds is None else duration(seconds)
         rows.append([name, str(stages[name]["kind"]), reads, str(record.get("seed", "–")), f"`{made}`", took])
@@ -199,7 +202,8 @@ def versions(codes: Iterable[Mapping[str, str]]) -> str:
     return ", ".join(f"{name} {' and '.join(each)}" for name, each in values.items())
 
 
-def _short(digest: str | None) -> str:
+def short_digest(digest: str | None) -> str:
+    """The first 12 digits, without the name of the function; a dash where there is none."""
     return digest.rpartition(":")[2][:12] if digest else "–"
 
 

@@ -21,6 +21,8 @@ from r1ray.runfolder import RunFolder
 RECIPE = "recipe.json"
 POLICY_KINDS = ("rl", "sft")
 """Kinds of stages that train a policy."""
+EVALUATION = "eval_"
+"""Begins the name of the stage that evaluates another stage or an input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

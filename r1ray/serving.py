@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Event
 from types import FrameType
 
+from r1ray.bound import bound
 from r1ray.errors import ConfigError, DeadlineExceeded, ProcessDied
 from r1ray.formatting import printable
 
@@ -68,13 +69,13 @@ class Server:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], address: Address, log: Path) -> None:
         """Starts it, with `environment` added to this process's own. It says to `log` what it says.
 
-        Signals of the terminal do not reach it.
+        Signals of the terminal do not reach it. Where this process is killed, it gets SIGTERM; so the main thread is to start it.
         """
         self._address = address
         self._log = log
         with log.open("wb") as out:
             self._process = subprocess.Popen(
-                list(command),
+                bound(command),
                 env={**os.environ, **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -152,7 +153,7 @@ def serve(
     shutdown_s: float,
     on_ready: Callable[[], None],
 ) -> None:
-    """Run the server until SIGINT or SIGTERM; a second one ends it at once.
+    """Run the server until SIGINT, SIGTERM or SIGHUP, unless that one is ignored (nohup); a second one ends it at once.
 
     `on_ready` is called when it answers. Raises ConfigError where the address is taken, ProcessDied, DeadlineExceeded.
     """
@@ -160,9 +161,13 @@ def serve(
     stop, hurry = Event(), Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        (hurry if stop.is_set() else stop).set()
+        # The kernel and the shell may each tell that the terminal was closed: two of these are no hurry.
+        (hurry if stop.is_set() and signum != signal.SIGHUP else stop).set()
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         with Server(command, environment, address, log) as server:
             server.wait_ready(start_s, stop)

@@ -1,20 +1,41 @@
-"""What several commands share."""
+"""What several commands share: options, what they refuse, how they print."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from r1ray.errors import ConfigError
 from r1ray.metrics import jsonable
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder, e.g. runs/tiny.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 console = Console(highlight=False)
+
+
+def refuse_together(**options: object) -> None:
+    """Raise ConfigError where two of the options are given (neither None nor False): each would be about something else."""
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise ConfigError(f"{given[0]} and {given[1]} are two different things: give one of them")
+
+
+def check_output(option: str, path: Path | None) -> None:
+    """Raise ConfigError, before any work, where no file can be written at `path`; none is asked for without one."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ConfigError(f"{option} {path} is a folder: give a file")
+    if not path.parent.is_dir():
+        raise ConfigError(f"{option} {path}: {path.parent} is no folder; make it, or give another file")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise ConfigError(f"{option} {path} may not be written: give another file")
 
 
 def print_json(value: dict[str, Any]) -> None:

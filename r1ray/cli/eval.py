@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
+    context: typer.Context,
     items: Annotated[
         list[str] | None,
         typer.Argument(metavar="MODEL CONFIG|KEY=VALUE", help="Model or run folder, then overlays and keys."),
@@ -49,6 +50,7 @@ def evaluate(
     words = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
     if resume is not None:
+        _refuse_others(context)
         plan, folder = resumed_plan(resume, words, overrides, this_machine()), resume
     else:
         if not words:
@@ -67,6 +69,18 @@ def evaluate(
         )
         plan = make_plan(model, folder, request, words[1:], overrides, this_machine())
     _run(plan, folder)
+
+
+def _refuse_others(context: typer.Context) -> None:
+    """Raise ConfigError where an option is given besides --resume: what was begun decides what is evaluated, and how."""
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name not in ("items", "resume") and source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(
+                f"--resume and {parameter.opts[0]} exclude each other: an evaluation goes on as it was begun; begin another "
+                "one with another --out"
+            )
 
 
 def _pairs(items: list[str]) -> dict[str, str]:

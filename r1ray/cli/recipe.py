@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from r1ray.cli._output import JsonOption, console, print_json
+from r1ray.cli._output import JsonOption, console, print_json, refuse_together
 from r1ray.errors import ConfigError
 
 
@@ -37,8 +37,8 @@ def recipe(
     from r1ray.recipe.reading import read_recipe
     from r1ray.recipe.tasks import make_tasks
 
-    if only and since:
-        raise ConfigError("--only and --from are two different things: give one of them")
+    refuse_together(only=only, **{"from": since})
+    refuse_together(resume=resume, fresh=fresh)
     if as_json and not plan:
         raise ConfigError("--json belongs to --plan")
     read = read_recipe(path, model_overlay or [])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r1ray.cli._output import console
-from r1ray.errors import ConfigError, DataError
+from r1ray.cli._output import console, refuse_together
+from r1ray.errors import DataError
 from r1ray.formatting import share
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def sample(
     from r1ray.curation.dataset import check_inputs
     from r1ray.start import Preparation
 
-    if resume and only_curate:
-        raise ConfigError("--resume and --only-curate are two different things: give one of them")
+    refuse_together(resume=resume, only_curate=only_curate, fresh=fresh)
     overlays = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
     if begun := resume or only_curate:

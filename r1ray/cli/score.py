@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from r1ray.cli._output import console
+from r1ray.cli._output import check_output, console
 from r1ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def score(
         raise ConfigError(f"--sandbox {sandbox} is unknown: bubblewrap or none")
     if not file.is_file():
         raise ConfigError(f"{file} is no file")
+    check_output("--out", out)
     worker = RewardWorkerConfig(timeout_s=timeout, sandbox=sandbox)
     rewards = reward_configs(reward, param or [])
     how = {

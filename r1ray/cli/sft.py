@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from r1ray.cli._output import refuse_together
+
 
 def register(app: typer.Typer) -> None:
     """Add `sft`."""
@@ -27,6 +29,7 @@ def sft(
     """Fine-tune on conversations: `r1ray sft CONFIG model.path=...`, or `r1ray sft --resume RUN`. See docs/sft.md."""
     from r1ray.start import EMBEDDED_FOLDER, Preparation
 
+    refuse_together(resume=resume, fresh=fresh)
     overlays = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
     if resume:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from r1ray.cli._output import check_output, refuse_together
+
 
 def register(app: typer.Typer) -> None:
     """Add `train`."""
@@ -28,6 +30,8 @@ def train(
     """Train: `r1ray train conf/tiny.yaml run.steps=20`, or `r1ray train --resume runs/tiny`."""
     from r1ray.start import EMBEDDED_FOLDER, Preparation
 
+    refuse_together(resume=resume, fresh=fresh)
+    check_output("--plan-file", plan_file)
     overlays = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
     preparation = Preparation.resumed(resume, overlays, overrides) if resume else Preparation.new(overlays, overrides)

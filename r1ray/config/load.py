@@ -9,7 +9,6 @@ Every leaf is set by itself, so that each problem found can name its key and the
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -24,6 +23,7 @@ from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
 from r1ray.errors import ConfigError
+from r1ray.hints import closest
 
 COMMAND_LINE = "command line"
 _Origin = Callable[[str], str]  # dotted key -> where this source sets it
@@ -201,9 +201,8 @@ def _nearest(section: str, name: str, hints: Iterable[str]) -> str:
     elsewhere = [key for key in all_keys() if key.rsplit(".", 1)[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    close = difflib.get_close_matches(name, list(hints), n=1)
-    if close:
-        return f"did you mean {prefix}{close[0]}?"
+    if found := closest(name, hints):
+        return f"did you mean {prefix}{found}?"
     return f"{section or 'the top level'} has {', '.join(hints)}"
 
 

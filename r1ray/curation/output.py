@@ -43,17 +43,20 @@ class Output:
         with suppress(FileNotFoundError):
             (self._folder / REPORT).unlink()
         sync_folder(self._folder)
-        for name in (DATASET, DROPPED):
+        for name in (
+            DATASET,
+            DROPPED,
+        ):  # as a whole: removed file by file, what a kill leaves would look like a dataset
             with suppress(FileNotFoundError):
-                shutil.rmtree(self._folder / name)
+                (self._folder / name).rename(self._aside / f"earlier-{name}")
         for name in (DATASET, DROPPED, REPORT_TEXT):
             (self._aside / name).replace(self._folder / name)
         sync_folder(self._folder)
         (self._aside / REPORT).replace(self._folder / REPORT)
         sync_folder(self._folder)
-        self._aside.rmdir()
 
     def __enter__(self) -> Self:
+        """At the end of the block what was replaced or not published is removed; where that is cut short, at the next start."""
         return self
 
     def __exit__(self, *failure: object) -> None:

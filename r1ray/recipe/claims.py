@@ -12,7 +12,8 @@ from collections.abc import Collection
 from typing import Any
 
 from r1ray.config.sources import Source
-from r1ray.recipe.complaints import Complaints, nearest
+from r1ray.hints import nearest
+from r1ray.recipe.complaints import Complaints
 from r1ray.recipe.kinds import fits
 from r1ray.recipe.records import Claim
 

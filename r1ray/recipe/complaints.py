@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from r1ray.config.problems import Problem, Provenance
 from r1ray.config.sources import Source
-from r1ray.recipe.records import EVALUATION
+from r1ray.hints import nearest
+from r1ray.policyfolder import EVALUATION
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _TAKEN = ("logs", "stages", "lock", "recipe", "report")
@@ -59,10 +59,3 @@ class Complaints:
             self.problem(key, name, "is no name of a stage", fix, source)
             return False
         return True
-
-
-def nearest(name: str, allowed: Iterable[str]) -> str:
-    """What may have been meant by `name`."""
-    names = list(allowed)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names) or 'none'}"

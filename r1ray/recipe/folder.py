@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1ray.errors import ConfigError
+from r1ray.errors import ConfigError, IntegrityError
 from r1ray.files import read_json, write_atomic
 from r1ray.recipe.child import started
 from r1ray.recipe.lineage import Begun
@@ -56,9 +56,17 @@ def locked(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def refuse_orphan(task: Task) -> None:
-    """Raise ConfigError where the process of a stage still works although the recipe that began it was killed."""
-    begun = Begun.read(task)
+def refuse_orphan(task: Task, *, fresh: bool) -> None:
+    """Raise ConfigError where the process of a stage still works although the recipe that began it was killed.
+
+    With `fresh`, which sets the record aside, one of another version names nobody; else it raises IntegrityError.
+    """
+    try:
+        begun = Begun.read(task)
+    except IntegrityError:
+        if not fresh:
+            raise
+        return
     if begun is None or not begun.attempts:
         return
     pid, since = begun.attempts[-1].get("pid"), begun.attempts[-1].get("pid_started")

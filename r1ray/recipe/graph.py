@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError
-from r1ray.recipe.complaints import nearest
+from r1ray.hints import nearest
 from r1ray.recipe.kinds import KINDS
 from r1ray.recipe.records import Recipe
 

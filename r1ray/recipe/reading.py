@@ -16,8 +16,10 @@ from typing import Any
 from r1ray.config.problems import refuse
 from r1ray.config.sources import Source, find_file, read_file, read_in_order
 from r1ray.errors import ConfigError
+from r1ray.hints import nearest
+from r1ray.policyfolder import EVALUATION
 from r1ray.recipe.claims import check_claims, read_claims
-from r1ray.recipe.complaints import Complaints, nearest
+from r1ray.recipe.complaints import Complaints
 from r1ray.recipe.drafts import (
     COMMON,
     EVALUATION_KEYS,
@@ -30,7 +32,7 @@ from r1ray.recipe.drafts import (
     Draft,
 )
 from r1ray.recipe.kinds import KINDS, fits
-from r1ray.recipe.records import EVALUATION, Claim, Expect, Input, Recipe, Stage
+from r1ray.recipe.records import Claim, Expect, Input, Recipe, Stage
 
 
 def read_recipe(path: Path, overlays: Sequence[str] = ()) -> Recipe:

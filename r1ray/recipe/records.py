@@ -9,9 +9,6 @@ from typing import Any
 
 from r1ray.config.sources import Source
 
-EVALUATION = "eval_"
-"""Begins the names of the stages that evaluate another one."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:

@@ -63,7 +63,7 @@ class Runner:
             if name is not None and name not in names:
                 raise ConfigError(f"no stage {name} in {self._recipe.name}: there are {', '.join(names)}")
         folder.check(self._recipe, resume=selection.resume, fresh=selection.fresh)
-        standings = assess_all(self._tasks)
+        standings = assess_all(self._tasks, fresh=selection.fresh)
         chosen = self._chosen(selection, standings)
         anew = [
             t for t in chosen if selection.since is not None or selection.fresh or standings[t.name].state != "done"
@@ -71,7 +71,7 @@ class Runner:
         if wrong := problems(anew, self._tasks, hub=True):
             raise ConfigError("\n".join(wrong))
         for task in self._tasks:
-            folder.refuse_orphan(task)
+            folder.refuse_orphan(task, fresh=selection.fresh)
         if selection.fresh and (aside := RunFolder.set_aside(self._recipe.dir)) is not None:
             self._screen.line(f"{'':>8}An earlier {self._recipe.name} is kept as {aside}.")
         with folder.locked(self._recipe):
@@ -81,7 +81,10 @@ class Runner:
             self._states = {name: "done" if s.state == "done" else "to do" for name, s in standings.items()}
             self._record()
             with Signals() as signals:
-                return self._run(chosen, signals)
+                code = self._run(chosen, signals)
+            if len(chosen) < len(self._tasks):
+                self._look_again()
+            return code
 
     def _chosen(self, selection: Selection, standings: dict[str, Standing]) -> list[Task]:
         """The stages to go through. Raises ConfigError where one of them reads what is not there and will not be made."""
@@ -91,13 +94,14 @@ class Runner:
         elif selection.since is not None:
             tasks = _with_readers(tasks, selection.since)
         make = {task.name for task in tasks}
+        undone = "not there after --fresh: leave that out" if selection.fresh else "not done: run that first"
         lacking: list[str] = []
         for task in tasks:
             if standings[task.name].lacks:
                 lacking.append(f"stage {task.name}: {standings[task.name].why}")
             for name in [r.stage for r in task.reads if r.stage is not None and r.stage not in make]:
                 if standings[name].state != "done":
-                    lacking.append(f"stage {task.name}: reads @{name}, which is not done: run that first")
+                    lacking.append(f"stage {task.name}: reads @{name}, which is {undone}")
         if lacking:
             raise ConfigError("\n".join(lacking))
         return tasks
@@ -126,6 +130,13 @@ class Runner:
                 return signals.code
         self._record()
         return 0
+
+    def _look_again(self) -> None:
+        """Note the stages that were not chosen and are current: what was run before them may have come out the same."""
+        for name, standing in assess_all(self._tasks).items():
+            if standing.state == "done":
+                self._states[name] = "done"
+        self._record()
 
     def _stage(self, task: Task, standing: Standing, place: str, signals: Signals) -> None:
         """Run one stage to its end and write its lineage. Raises StageFailed."""

@@ -74,8 +74,11 @@ def waiting(task: Task, pending: Mapping[str, bool]) -> str | None:
     return next((r.stage for r in task.reads if r.stage is not None and pending.get(r.stage)), None)
 
 
-def assess_all(tasks: tuple[Task, ...]) -> dict[str, Standing]:
-    """How all stages stand; one that reads what is to be made anew is stale, one that lacks an input from outside says so."""
+def assess_all(tasks: tuple[Task, ...], *, fresh: bool = False) -> dict[str, Standing]:
+    """How all stages stand; one that reads what is to be made anew is stale, one that lacks an input from outside says so.
+
+    `fresh`: how they will stand when the folder is set aside. Its records are not read then: they may be another version's.
+    """
     found: dict[str, Standing] = {}
     for task in tasks:
         pending = {name: standing.state != "done" for name, standing in found.items()}
@@ -83,6 +86,8 @@ def assess_all(tasks: tuple[Task, ...]) -> dict[str, Standing]:
             paths = [str(read.path) for read in lacking]
             why = f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} not there"
             found[task.name] = Standing(state="to do", why=why, lacks=True)
+        elif fresh:
+            found[task.name] = Standing(state="to do")
         else:
             found[task.name] = assess(task, waiting(task, pending))
     return found

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 import yaml
 
 from r1ray.formatting import number, share
-from r1ray.modelcard import versions
+from r1ray.modelcard import short_digest, versions
+from r1ray.policyfolder import EVALUATION
 from r1ray.report.markup import Markup, node
-from r1ray.report.recipe_record import EVALUATION, RecipeRecord, StageRecord
+from r1ray.report.recipe_record import RecipeRecord, StageRecord
 from r1ray.report.tables import section, table, wall_time
 
 
@@ -107,10 +108,10 @@ def lineage(recipe: RecipeRecord) -> Markup:
             continue
         began = f"{datetime.fromtimestamp(record['began'], UTC):%Y-%m-%d %H:%M} UTC" if "began" in record else "–"
         reads = [
-            f"{name.removeprefix('@').rsplit('/', 1)[-1]} {_short(v.get('digest'))}"
+            f"{name.removeprefix('@').rsplit('/', 1)[-1]} {short_digest(v.get('digest'))}"
             for name, v in record["inputs"].items()
         ]
-        made = _short(record["output"].get("digest"))
+        made = short_digest(record["output"].get("digest"))
         rows.append(
             [stage.name, ", ".join(reads), made, str(record.get("seed", "–")), began, number(record.get("attempts"))]
         )
@@ -132,7 +133,3 @@ def _facts(recipe: RecipeRecord) -> str:
 def _config(stage: StageRecord) -> Markup:
     text = yaml.safe_dump(stage.lineage["config"], sort_keys=False, allow_unicode=True, width=120)
     return node("details", node("summary", f"configuration of {stage.name}"), node("pre", text))
-
-
-def _short(digest: str | None) -> str:
-    return digest.rpartition(":")[2][:12] if digest else "–"

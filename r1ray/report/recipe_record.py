@@ -11,12 +11,9 @@ from typing import Any
 
 from r1ray.files import read_json
 from r1ray.metrics import Row
-from r1ray.policyfolder import POLICY_KINDS, RECIPE, ancestors, leading_policies
+from r1ray.policyfolder import EVALUATION, POLICY_KINDS, RECIPE, ancestors, leading_policies
 from r1ray.report.record import RunRecord, load_record
 from r1ray.sampling.store import SampleRow, read_shard
-
-EVALUATION = "eval_"
-"""Begins the name of the stage that evaluates another stage or an input."""
 
 MOST_SAMPLES = 2000
 """Samples of a stage whose text is looked at: enough for shares to a percent, and a page is made in seconds."""
@@ -37,8 +34,8 @@ class StageRecord:
     published: str  # what it cost elsewhere, with its source
     lineage: Row  # empty before the end
     run: RunRecord | None  # of rl and sft stages that have begun
-    results: tuple[Row, ...]  # of an evaluation: a row a benchmark
-    mix: Row  # report.json of a sample stage
+    results: tuple[Row, ...]  # of an evaluation: a row a benchmark; none before the end
+    mix: Row  # report.json of a sample stage; empty before the end
     folder: Path
 
     @property
@@ -121,7 +118,7 @@ class RecipeRecord:
         return list(dict.fromkeys(str(row["benchmark"]) for stage in self.stages for row in stage.results))
 
     def figure(self, policy: str | None, key: str) -> float | None:
-        """A figure of a policy on the first benchmark, e.g. accuracy or parts/format; None where it has none."""
+        """A figure of a policy on the first benchmark, e.g. accuracy or parts/format; None where it has none, or no number."""
         return self.figure_on(self.benchmark, policy, key)
 
     def figure_on(self, benchmark: str | None, policy: str | None, key: str) -> float | None:
@@ -131,7 +128,7 @@ class RecipeRecord:
         value: Any = None if row is None else row.get(first)
         if rest:
             value = value.get(rest) if isinstance(value, dict) else None
-        return None if value is None else float(value)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
     def best(self, kind: str | None = None) -> StageRecord | None:
         """The student (of a kind) with the highest accuracy on the first benchmark; None where none is evaluated."""
@@ -171,20 +168,22 @@ def _line(main: str, stages: dict[str, Row]) -> set[str]:
 
 
 def _stage(folder: Path, raw: Row) -> StageRecord:
-    kind = str(raw["kind"])
-    begun = kind in POLICY_KINDS and (folder / "run.json").exists()
+    """What the stage came to where it is done. What lies in its folder before that is of an earlier go."""
+    kind, done = str(raw["kind"]), raw["state"] == "done"
+    finished = (folder / "lineage.json").exists()  # it goes when a stage begins
+    begun = kind in POLICY_KINDS and (folder / "run.json").exists() and (done or not finished)
     return StageRecord(
         name=str(raw["name"]),
         kind=kind,
         doc=str(raw.get("doc") or ""),
         state=str(raw["state"]),
         inputs=tuple(str(name).removeprefix("@") for name in raw["inputs"]),
-        seconds=raw.get("seconds"),
+        seconds=raw.get("seconds") if done else None,
         published=str(raw.get("published") or ""),
-        lineage=_if_there(folder / "lineage.json"),
+        lineage=_if_there(folder / "lineage.json") if done else {},
         run=load_record(folder) if begun else None,
-        results=tuple(_if_there(folder / "results.json").get("rows", ())) if kind == "eval" else (),
-        mix=_if_there(folder / "report.json") if kind == "sample" else {},
+        results=tuple(_if_there(folder / "results.json").get("rows", ())) if done and kind == "eval" else (),
+        mix=_if_there(folder / "report.json") if done and kind == "sample" else {},
         folder=folder,
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from r1ray.errors import ConfigError
+from r1ray.hints import suggestion
 
 Made = TypeVar("Made")
 
@@ -23,7 +23,7 @@ def make(cls: type[Made], params: Mapping[str, Any], owner: str, **given: Any) -
     hints = typing.get_type_hints(cls)
     for key, value in params.items():
         if key not in fields:
-            raise ConfigError(f"{owner} has no parameter {key!r}{nearest(key, fields)}; it takes {_listed(fields)}")
+            raise ConfigError(f"{owner} has no parameter {key!r}{suggestion(key, fields)}; it takes {_listed(fields)}")
         if not _fits(value, hints[key]):
             raise ConfigError(f"{owner}: {key} = {value!r} must be {_shown(hints[key])}")
     for key, field in fields.items():
@@ -31,12 +31,6 @@ def make(cls: type[Made], params: Mapping[str, Any], owner: str, **given: Any) -
         if required and key not in params:
             raise ConfigError(f"{owner} needs the parameter {key} ({_shown(hints[key])})")
     return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items()}, **given)
-
-
-def nearest(word: str, choices: Collection[str]) -> str:
-    """A hint such as ` (did you mean 'math'?)`, or nothing."""
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _listed(names: Collection[str]) -> str:

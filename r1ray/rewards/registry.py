@@ -7,6 +7,7 @@ from typing import Any
 
 from r1ray.config.schema import RewardConfig
 from r1ray.errors import ConfigError
+from r1ray.hints import suggestion
 from r1ray.rewards.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
 from r1ray.rewards.code import CodeVerifier
@@ -14,7 +15,7 @@ from r1ray.rewards.form import Format
 from r1ray.rewards.judge import Budget, JudgeReward, Silence
 from r1ray.rewards.language import Language
 from r1ray.rewards.length import CosineLength, Length
-from r1ray.rewards.params import make, nearest
+from r1ray.rewards.params import make
 from r1ray.rewards.preference import ModelReward, Server
 from r1ray.rewards.repetition import Repetition
 from r1ray.rewards.user import UserReward
@@ -24,7 +25,7 @@ def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:
     name = params.get("verifier", "math")
     if name not in VERIFIERS:
         raise ConfigError(
-            f"{owner}: verifier = {name!r} is unknown{nearest(str(name), VERIFIERS)}; there are {', '.join(VERIFIERS)}"
+            f"{owner}: verifier = {name!r} is unknown{suggestion(str(name), VERIFIERS)}; there are {', '.join(VERIFIERS)}"
         )
     rest = {key: value for key, value in params.items() if key != "verifier"}
     return make(VERIFIERS[name], rest, f"{owner} (verifier {name})")
@@ -73,7 +74,7 @@ def build(name: str, params: Mapping[str, Any]) -> Reward:
     kind = kind_of(name)
     if kind not in REWARDS:
         raise ConfigError(
-            f"there is no reward {name!r}{nearest(kind, REWARDS)}; there are {', '.join(REWARDS)}, and module:function"
+            f"there is no reward {name!r}{suggestion(kind, REWARDS)}; there are {', '.join(REWARDS)}, and module:function"
         )
     return REWARDS[kind](params, name)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 from typing import Any
 
 from r1ray.errors import ConfigError
+from r1ray.hints import suggestion
 from r1ray.tasks.base import SyntheticTask
 
 TASKS = {
@@ -29,18 +29,15 @@ def get_task(name: str, params: dict[str, Any]) -> SyntheticTask:
     """The task `name` with its parameters. Raises ConfigError for an unknown name or parameter, or a bad value."""
     if name not in TASKS:
         raise ConfigError(
-            f"there is no synthetic task {name!r}{_nearest(name, TASKS)}; there are {', '.join(sorted(TASKS))}"
+            f"there is no synthetic task {name!r}{suggestion(name, TASKS)}; there are {', '.join(sorted(TASKS))}"
         )
     module, _, class_name = TASKS[name].partition(":")
     task_class = getattr(importlib.import_module(module), class_name)
     accepted = list(inspect.signature(task_class).parameters)
     for key in params:
         if key not in accepted:
-            raise ConfigError(f"the task {name} has no parameter {key!r}{_nearest(key, accepted)}; it takes {accepted}")
+            raise ConfigError(
+                f"the task {name} has no parameter {key!r}{suggestion(key, accepted)}; it takes {accepted}"
+            )
     task: SyntheticTask = task_class(**params)
     return task
-
-
-def _nearest(word: str, choices: Any) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

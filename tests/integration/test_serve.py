@@ -71,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
             said += lines.get(timeout=START_S)
         yield process, found[1], said
     finally:
-        process.terminate()  # kills its server's processes, which a kill would leave behind
+        process.terminate()  # ends its server's processes, and waits for them as a kill would not
         process.wait(timeout=60)
         reader.join()
         process.stdout.close()

@@ -125,6 +125,56 @@ def test_a_bad_configuration_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "--resume", "run", "--fresh"], "--resume and --fresh"),
+        (["sft", "--resume", "run", "--fresh"], "--resume and --fresh"),
+        (["sample", "--resume", "run", "--fresh"], "--resume and --fresh"),
+        (["sample", "--only-curate", "run", "--fresh"], "--only-curate and --fresh"),
+        (["recipe", "recipes/r1", "--only", "a", "--from", "b"], "--only and --from"),
+        (["recipe", "recipes/r1", "--resume", "--fresh"], "--resume and --fresh"),
+        (["eval", "--resume", "run", "--benchmarks", "bus"], "--resume and --benchmarks"),
+        (["eval", "--resume", "run", "-k", "2"], "--resume and -k"),
+        (["eval", "--resume", "run", "--temperature", "0.6"], "--resume and --temperature"),
+        (["eval", "--resume", "run", "--top-p", "0.95"], "--resume and --top-p"),
+        (["eval", "--resume", "run", "--max-new-tokens", "9"], "--resume and --max-new-tokens"),
+        (["eval", "--resume", "run", "--limit", "9"], "--resume and --limit"),
+        (["eval", "--resume", "run", "--data", "bus=x"], "--resume and --data"),
+        (["eval", "--resume", "run", "--against", "x"], "--resume and --against"),
+        (["eval", "--resume", "run", "--out", "x"], "--resume and --out"),
+    ],
+)
+def test_options_of_which_one_would_do_nothing_are_refused(
+    words: list[str], told: str, folder: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    with pytest.raises(ConfigError, match=told):
+        run(*words)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "words", [["score", "a.jsonl", "--reward", "exact", "--out"], ["train", "tiny", "--plan-file"]]
+)
+@pytest.mark.parametrize(("file", "told"), [("missing/x", "missing is no folder"), ("there", "is a folder")])
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(
+    words: list[str], file: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"response": "7", "answer": "7"}\n')
+    Path("there").mkdir()
+    with pytest.raises(ConfigError, match=rf"{words[-1]} {file}.* {told}"):
+        run(*words, file)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.jsonl", "there"]
+
+
+def test_an_evaluation_is_resumed_with_overlays_and_keys(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no evaluation"):
+        run("eval", "tiny", "run.seed=1", "--resume", str(tmp_path))
+
+
 def test_status_of_a_run_as_text_and_as_json(folder: RunFolder) -> None:
     folder.write_status({"state": "running", "step": 2, "steps": 9, "elapsed_s": 61.0, "updated": time.time()})
     code, text = run("status", str(folder.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,28 @@ def test_a_curation_that_dies_leaves_the_earlier_result_or_none_that_claims_to_b
     monkeypatch.undo()
     run(tmp_path, prompts(3), CurationConfig())
     assert contents(tmp_path) == before
+
+
+def test_an_earlier_dataset_is_whole_or_gone_whenever_its_removal_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = CurationConfig(part_rows=1)
+    run(tmp_path / "quiet", prompts(3), small)
+    run(tmp_path / "run", prompts(4), small)
+    whole = [contents(tmp_path / name / "dataset") for name in ("quiet", "run")]
+
+    def dies(path: Path, **_: Any) -> None:
+        for file in sorted(Path(path).rglob("*.parquet"))[:1]:
+            file.unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", prompts(3), small)
+    assert contents(tmp_path / "run" / "dataset") in ({}, *whole)
+    monkeypatch.undo()
+    run(tmp_path / "run", prompts(3), small)
+    assert contents(tmp_path / "run") == contents(tmp_path / "quiet")
 
 
 def broken(samples: list[SampleRow]) -> Any:

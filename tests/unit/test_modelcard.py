@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from r1ray.cli import build_app
 from r1ray.errors import ConfigError
 from r1ray.modelcard import Exported, markdown_table, model_card, with_error
-from r1ray.modelfolder import read_shape
+from r1ray.modelfolder import model_hash, read_shape
 from r1ray.policyfolder import find_policy
 from tests.synthetic_run import CONFIG, write_run
 from tests.unit.model_folder import write_model
@@ -59,7 +59,8 @@ def write_recipe(folder: Path) -> Path:
         "length": 31.2,
     }
     (folder / "eval_sft").mkdir()
-    (folder / "eval_sft" / "results.json").write_text(json.dumps({"rows": [row]}))
+    results = {"model_hash": model_hash(folder / "sft" / "final"), "rows": [row]}
+    (folder / "eval_sft" / "results.json").write_text(json.dumps(results))
     stages = [
         {"name": "r1_zero", **stage("rl", "@base")},
         {"name": "unrelated", **stage("sft", "@base", state="to do")},
@@ -84,6 +85,19 @@ def test_the_card_of_a_recipe_has_its_figures_and_its_lineage(tmp_path):
     assert "unrelated" not in body
     assert str(tmp_path) not in body
     assert "/secret" not in body
+
+
+def test_figures_of_an_earlier_model_are_not_on_the_card_of_a_new_one(tmp_path):
+    recipe = write_recipe(tmp_path / "r1")
+    (weights,) = (recipe / "sft" / "final").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes() + b"x")  # the stage was run again, its evaluation was not
+    _, body = card_of(recipe, tmp_path / "out")
+    assert "86.5" not in body
+    assert "bus (held out, step" in body  # what the new run itself measured
+    for measured in (recipe / "sft").glob("evaluation*.jsonl"):
+        measured.unlink()
+    _, body = card_of(recipe, tmp_path / "again")
+    assert "Nothing was evaluated." in body
 
 
 def test_the_card_of_a_run_has_its_last_evaluations(tmp_path):

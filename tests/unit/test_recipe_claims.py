@@ -60,6 +60,8 @@ def test_claims_that_hold_end_well(tmp_path: Path) -> None:
         ("{figure: parts/format, of: rl_all, above: r1_zero}", "parts/format of rl_all (1) > r1_zero (1), on bus"),
         ("{figure: accuracy, of: rl_all, below: 0.1}", "< 0.1"),
         ("{figure: parts/helpful, of: rl_all, at_least: 0.1}", "parts/helpful of rl_all (not measured) >= 0.1"),
+        ("{figure: parts, of: rl_all, at_least: 0.1}", "parts of rl_all (not measured) >= 0.1"),
+        ("{figure: benchmark, of: rl_all, above: 0}", "benchmark of rl_all (not measured)"),
         ("{figure: accuracy, of: rl_all, at_least: 0.1, benchmark: gsm8k}", "(not measured) >= 0.1, on gsm8k"),
     ],
 )

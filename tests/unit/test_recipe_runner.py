@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.errors import ConfigError, StageFailed
+from r1ray.errors import ConfigError, IntegrityError, StageFailed
 from r1ray.recipe.lineage import code_versions
 from r1ray.runfolder import RunFolder
 from tests.unit.recipe_support import (
@@ -151,6 +151,22 @@ def test_only_runs_one_stage_whose_inputs_are_done() -> None:
     assert stages_run() == ["base", "zero"]
 
 
+def states() -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in json.loads(Path("out/recipe.json").read_text())["stages"]}
+
+
+def test_what_reads_from_a_stage_that_ran_alone_is_done_only_where_it_came_out_the_same() -> None:
+    path = write_recipe()
+    run(path)
+    Path("out/zero/final/w").write_text("somebody else's")
+    assert run(path, only="zero") == 0
+    assert set(states().values()) == {"done"}
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
+    assert run(path, only="zero") == 0
+    done = [name for name, state in states().items() if state == "done"]
+    assert done == ["base", "zero", "helpful"]
+
+
 def test_from_runs_a_stage_and_its_readers_anew_and_goes_on_after_a_failure() -> None:
     path = write_recipe()
     run(path)
@@ -177,6 +193,32 @@ def test_resume_wants_something_to_resume_and_fresh_keeps_it() -> None:
     assert run(path, fresh=True) == 0
     assert stages_run() == ALL
     assert Path("out.1/recipe.json").exists()
+
+
+@pytest.mark.parametrize("selection", [{"only": "zero"}, {"since": "zero"}])
+def test_fresh_takes_no_input_of_a_stage_from_what_it_sets_aside(selection: dict[str, str]) -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    with pytest.raises(ConfigError, match="stage zero: reads @base, which is not there after --fresh"):
+        run(path, fresh=True, **selection)
+    assert not Path("out.1").exists()
+    assert stages_run() == []
+    assert run(path, fresh=True, only="base") == 0
+    assert stages_run() == ["base"]
+
+
+@pytest.mark.parametrize("record", ["zero/lineage.json", "stages/zero.json"])
+def test_records_of_another_version_are_refused_and_fresh_sets_them_aside(record: str) -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    Path("out", record).write_text('{"format": 99}')
+    with pytest.raises(IntegrityError, match="--fresh"):
+        run(path)
+    assert run(path, fresh=True) == 0
+    assert stages_run() == ALL
+    assert json.loads(Path("out.1", record).read_text()) == {"format": 99}
 
 
 def test_a_folder_of_something_else_is_left_alone() -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from r1ray.cli import build_app
 from r1ray.errors import IntegrityError
 from r1ray.report.build import build_report
+from r1ray.report.claims import verdicts
 from r1ray.report.recipe_record import MOST_SAMPLES, load_recipe
 from r1ray.report.recipe_summary import summary
 from r1ray.sampling.store import Part, SampleRow, write_shard
@@ -237,3 +238,28 @@ def test_without_evaluations_there_is_no_table(folder, tmp_path):
     for results in young.glob("*/results.json"):
         results.unlink()
     assert summary(load_recipe(young)) is None
+
+
+def test_what_a_stage_that_is_to_run_again_left_behind_is_left_out(tmp_path):
+    folder = write_recipe(tmp_path / "r1", problems=8)
+    record = json.loads((folder / "recipe.json").read_text())
+    record["claims"] = [
+        {"name": "good", "figure": "accuracy", "of": "rl_all", "relation": "above", "bound": 0.1, "margin": 0.0}
+        | {"benchmark": None}
+    ]
+    (folder / "recipe.json").write_text(json.dumps(record))
+    assert [verdict.holds for verdict in verdicts(load_recipe(folder))] == [True]
+    again = ("eval_rl_all", "rejection", "student_rl")
+    for stage in record["stages"]:
+        if stage["name"] in again:
+            stage["state"] = "to do"
+    (folder / "recipe.json").write_text(json.dumps(record))
+    recipe = load_recipe(folder)
+    assert "rl_all" not in recipe.evaluated()
+    assert [verdict.holds for verdict in verdicts(recipe)] == [False]
+    found = {stage.name: stage for stage in recipe.stages}
+    assert not found["rejection"].mix
+    assert found["student_rl"].run is None
+    assert not any(found[name].lineage or found[name].seconds for name in again)
+    assert found["rl_all"].lineage
+    assert "Data: rejection" not in read(folder).texts["h2"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from r1ray.config.schema import SourceConfig
@@ -28,6 +28,4 @@ class Benchmark:
     )
     subset: str | None = None  # on the hub
     verifier: str = "math"
-    verifier_params: dict[str, Any] = field(default_factory=dict)
     k: int = 1  # samples of a problem
-    doc: str = ""

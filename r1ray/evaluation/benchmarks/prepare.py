@@ -56,9 +56,8 @@ class Prepared:
     @property
     def reward(self) -> RewardConfig:
         """What judges the answers."""
-        params = {"verifier": self.benchmark.verifier, **self.benchmark.verifier_params}
         label = re.sub(r"[^\w.-]", "_", self.name)  # a colon would make it a function of a module
-        return RewardConfig(name=f"accuracy/{label}", weight=1.0, params=params)
+        return RewardConfig(name=f"accuracy/{label}", weight=1.0, params={"verifier": self.benchmark.verifier})
 
 
 def prepare(benchmark: Benchmark, data: Mapping[str, str], limit: int | None) -> Prepared:

@@ -3,13 +3,13 @@ MATH-500, 8 for LiveCodeBench; one sample a problem of the large sets, four of t
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from r1ray.config.schema import SourceConfig
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks import rows
 from r1ray.evaluation.benchmarks.base import Benchmark
+from r1ray.hints import nearest
 from r1ray.tasks import TASKS
 
 SYNTHETIC_LIMIT = 256
@@ -22,43 +22,39 @@ def _hub(path: str, split: str) -> SourceConfig:
 
 _PUBLISHED = (
     Benchmark(
-        name="aime24",
+        name="aime24",  # American Invitational Mathematics Examination 2024, 30 problems
         question="problem",
         source=_hub("HuggingFaceH4/aime_2024", "train"),
         columns=("problem", "answer"),
         row=rows.problem,
         k=64,
-        doc="American Invitational Mathematics Examination 2024, 30 problems",
     ),
     Benchmark(
-        name="aime25",
+        name="aime25",  # the same of 2025
         question="problem",
         source=_hub("math-ai/aime25", "test"),
         columns=("problem", "answer"),
         row=rows.problem,
         k=64,
-        doc="the same of 2025",
     ),
     Benchmark(
-        name="math500",
+        name="math500",  # 500 problems of MATH
         question="problem",
         source=_hub("HuggingFaceH4/MATH-500", "test"),
         columns=("problem", "answer"),
         row=rows.problem,
         k=16,
-        doc="500 problems of MATH",
     ),
     Benchmark(
-        name="gsm8k",
+        name="gsm8k",  # grade school mathematics, 1,319 problems
         question="question",
         source=_hub("openai/gsm8k", "test"),
         subset="main",
         columns=("question", "answer"),
         row=rows.gsm8k,
-        doc="grade school mathematics, 1,319 problems",
     ),
     Benchmark(
-        name="gpqa_diamond",
+        name="gpqa_diamond",  # 198 questions of graduate science, four options each
         question="Question",
         source=_hub("Idavidrein/gpqa", "train"),
         subset="gpqa_diamond",
@@ -66,30 +62,27 @@ _PUBLISHED = (
         row=rows.gpqa,
         verifier="choice",
         k=64,
-        doc="198 questions of graduate science, four options each",
     ),
     Benchmark(
-        name="mmlu",
+        name="mmlu",  # 14,042 questions of 57 subjects
         question="question",
         source=_hub("cais/mmlu", "test"),
         subset="all",
         columns=("question", "subject", "choices", "answer"),
         row=rows.mmlu,
         verifier="choice",
-        doc="14,042 questions of 57 subjects",
     ),
     Benchmark(
-        name="humaneval",
+        name="humaneval",  # 164 Python functions
         question="prompt",
         source=_hub("openai/openai_humaneval", "test"),
         columns=("task_id", "prompt", "test", "entry_point"),
         row=rows.humaneval,
         verifier="code",
         k=4,
-        doc="164 Python functions",
     ),
     Benchmark(
-        name="mbpp",
+        name="mbpp",  # 500 short Python programs
         question="text",
         source=_hub("google-research-datasets/mbpp", "test"),
         subset="full",
@@ -97,10 +90,9 @@ _PUBLISHED = (
         row=rows.mbpp,
         verifier="code",
         k=4,
-        doc="500 short Python programs",
     ),
     Benchmark(
-        name="livecodebench",
+        name="livecodebench",  # programs for contests, judged by the public and the private tests
         question="question_content",
         source=_hub("livecodebench/code_generation_lite", "test"),
         columns=(
@@ -114,17 +106,15 @@ _PUBLISHED = (
         row=rows.livecodebench,
         verifier="code",
         k=8,
-        doc="programs for contests, judged by the public and the private tests",
     ),
     Benchmark(
-        name="ifeval",
+        name="ifeval",  # 541 prompts with instructions that can be checked
         question="prompt",
         source=_hub("google/IFEval", "train"),
         columns=("key", "prompt", "instruction_id_list", "kwargs"),
         row=rows.ifeval,
         verifier="instructions",
         k=4,
-        doc="541 prompts with instructions that can be checked",
     ),
 )
 
@@ -146,10 +136,7 @@ def find(spec: str) -> Benchmark:
         source = SourceConfig(name=spec, kind="synthetic", path=name, split="heldout", params=_params(spec, rest))
         source.limit = SYNTHETIC_LIMIT
         return Benchmark(name=spec, source=source, verifier="code" if name == "transpose" else "task", k=4)
-    known = [*BENCHMARKS, *TASKS]
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
-    raise ConfigError(f"--benchmarks {spec}: there is no benchmark {name!r}; {hint}")
+    raise ConfigError(f"--benchmarks {spec}: there is no benchmark {name!r}; {nearest(name, [*BENCHMARKS, *TASKS])}")
 
 
 def _params(spec: str, text: str) -> dict[str, Any]:

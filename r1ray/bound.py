@@ -1,0 +1,35 @@
+"""Starts a program that ends with the process that started it, however that one ends.
+
+`python -m r1ray.bound PARENT PROGRAM ARG ...`; PARENT is the number of the starting process. The program takes this one's
+place, so that number and exit code are its own. When the starting process dies, by SIGKILL too, the kernel sends the program
+SIGTERM, on which it can end what it has started itself. The kernel goes by the *thread* that started it: it must live as long
+as its process does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+_PR_SET_PDEATHSIG = 1
+
+
+def bound(command: Sequence[str]) -> list[str]:
+    """The command line that runs `command` bound to this process; to be started by its main thread."""
+    return [sys.executable, "-m", "r1ray.bound", str(os.getpid()), *command]
+
+
+def main() -> None:
+    """Take the signal of the parent's death, then become the program; neither where the parent has died before."""
+    parent, command = int(sys.argv[1]), sys.argv[2:]
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # stays over exec
+    if os.getppid() != parent:  # it died before that took effect
+        sys.exit(128 + signal.SIGTERM)
+    os.execvp(command[0], command)  # noqa: S606 - the caller's own command, and no shell
+
+
+if __name__ == "__main__":
+    main()
