@@ -75,13 +75,10 @@ def _lengths(config: Config) -> Iterator[Problem]:
 
 
 def _batch(config: Config) -> Iterator[Problem]:
-    learner, group = config.learner, config.rollout.group_size
+    learner = config.learner
     if learner.groups_per_step % learner.minibatches:
         message = f"does not divide learner.groups_per_step = {learner.groups_per_step}"
         yield problem(config, "learner.minibatches", message, f"one of {_divisors(learner.groups_per_step)}")
-    elif (completions := learner.groups_per_step // learner.minibatches * group) % learner.ranks:
-        message = f"does not divide the {completions} completions of a minibatch"
-        yield problem(config, "learner.ranks", message, f"one of {_divisors(completions)}")
 
 
 def _determinism(config: Config) -> Iterator[Problem]:
