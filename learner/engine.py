@@ -19,14 +19,11 @@ from learner import zero_state
 from learner.model import DTYPES
 from r1ray.config.schema import LearnerConfig, ModelConfig
 from r1ray.errors import IntegrityError
+from r1ray.footprint import BUCKET_ELEMENTS, LIVE_PARAMETERS
 
 B = TypeVar("B")
 LossOf = Callable[[Callable[..., Any], B], Tensor]
 """(model, micro-batch) -> scalar loss; `model` is called like the module that the engine was made with."""
-
-BUCKET_ELEMENTS = 50_000_000
-"""Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
-
 
 STATE_KINDS = ("weight", *zero_state.MOMENTS)
 
@@ -239,6 +236,8 @@ def deepspeed_config(*, model: ModelConfig, learner: LearnerConfig, elements: in
     """DeepSpeed's configuration. Accumulation and batch sizes are ours: it must neither scale nor count anything."""
     bucket = max(1, min(BUCKET_ELEMENTS, elements))
     zero: dict[str, Any] = {"stage": learner.zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
+    if learner.zero_stage == 3:
+        zero["stage3_max_live_parameters"] = LIVE_PARAMETERS
     if learner.offload_optimizer:
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
     if learner.offload_parameters:

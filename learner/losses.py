@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:  # only tensor methods are used, so that names and checks need no torch
+if TYPE_CHECKING:  # only tensor methods are used, so that the names need no torch
     from torch import Tensor
 
 Aggregation = Literal["token", "sequence", "constant"]
@@ -55,7 +55,7 @@ def grpo(x: LossInput) -> TokenLoss:
     """Token-wise clipped surrogate: GRPO (arXiv 2402.03300, eq. 3).
 
     Dr. GRPO (arXiv 2503.20783) and DAPO (arXiv 2503.14476, eq. 8) keep this function and change what stands around it:
-    the first the advantage and the denominator, the second the upper clip and the denominator (see `checks.py`).
+    the first the advantage and the denominator, the second the upper clip and the denominator (see `r1ray/config/algorithm.py`).
     """
     return _clipped(x, (x.logprobs_T - x.old_logprobs_T).exp())
 

@@ -16,9 +16,7 @@ from learner.batch import PackedTokens
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
-
-LOGITS_AT_ONCE = 2**26
-"""Elements of the largest float32 block of logits: 256 MiB, whatever T and V are."""
+from r1ray.footprint import LOGITS_AT_ONCE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from learner import checkpoint
 from learner.assemble import Fetch
-from learner.checks import check_algorithm, check_engine, check_learner
 from learner.engine import Engine
 from learner.export import export_model
 from learner.group import init_process_group, named_failures
@@ -38,7 +37,6 @@ class TrainingRank(abc.ABC):
     """
 
     def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
-        check_engine(config)
         self._config = config
         self._rank = rank
         self._world_size = world_size
@@ -139,11 +137,6 @@ class TrainingRank(abc.ABC):
 
 class LearnerRank(TrainingRank):
     """Policy optimisation on scored groups."""
-
-    def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
-        check_algorithm(config)
-        check_learner(config)
-        super().__init__(config=config, rank=rank, world_size=world_size)
 
     def _prepare(self) -> dict[str, Any]:
         config = self._config

@@ -8,6 +8,7 @@ import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from r1ray.errors import ConfigError
 
@@ -29,7 +30,13 @@ class ModelShape:
     key_value: int  # key-value heads x head size
     vocabulary: int
     context: int  # longest sequence the positions reach, in tokens
+    experts: int = 0  # values of one layer's experts as transformers keeps them, gate and up in one tensor; 0: none
     quantized: str = ""  # method by which the weights are stored in fewer bits, such as fp8; empty: they are not
+
+    @property
+    def largest(self) -> int:
+        """Values of the largest weight: the embedding, a matrix of the feed-forward, or a layer's experts."""
+        return max(self.vocabulary * self.hidden, self.intermediate * self.hidden, self.experts)
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -52,6 +59,7 @@ def read_shape(folder: Path) -> ModelShape:
             key_value=int(raw.get("num_key_value_heads") or heads) * head_size,
             vocabulary=int(raw["vocab_size"]),
             context=int(raw["max_position_embeddings"]),
+            experts=_experts(raw),
             quantized=str((raw.get("quantization_config") or {}).get("quant_method", "")),
         )
     except FileNotFoundError as e:
@@ -59,6 +67,12 @@ def read_shape(folder: Path) -> ModelShape:
     except (KeyError, TypeError, ValueError, struct.error) as e:
         raise ConfigError(f"{folder} cannot be read as a decoder-only transformer: {e!r}") from e
     return shape
+
+
+def _experts(raw: dict[str, Any]) -> int:
+    count = next((int(raw[key]) for key in ("n_routed_experts", "num_experts", "num_local_experts") if raw.get(key)), 0)
+    width = int(raw.get("moe_intermediate_size") or raw["intermediate_size"])
+    return count * 2 * width * int(raw["hidden_size"])
 
 
 def has_chat_template(folder: Path) -> bool:

@@ -1,10 +1,7 @@
 """Where the actors of a run go and what memory they take, before anything is started.
 
-The memory of a learner rank follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of
-d bytes and R ranks, weights dP, gradients dP and optimiser state 12P (float32 master copy and two moments), of which
-stage 1 divides the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted
-per packed token and layer for a pre-norm transformer with a gated feed-forward and no stored attention scores.
-All of it is an estimate to refuse what cannot work; it is not a promise for the last percent.
+The memory of a learner rank is worked out in `footprint`. All of it is an estimate to refuse what cannot work; it is not a
+promise for the last percent.
 """
 
 from __future__ import annotations
@@ -16,11 +13,9 @@ from dataclasses import dataclass, field, replace
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
+from r1ray.footprint import BYTES, learner_bytes
 from r1ray.machine import GIB, Machine
 from r1ray.modelfolder import ModelShape
-from r1ray.watch import keeps_reference
-
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 # Host memory of a process besides the model, in GiB: what `ps` said of the embedded run, and a quarter more.
 LEARNER_BASE_GIB = 0.7  # torch, DeepSpeed, transformers
@@ -111,35 +106,11 @@ def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "t
 
 
 def _learner(config: Config, shape: ModelShape) -> Role:
-    learner, ranks, stage = config.learner, config.learner.ranks, config.learner.zero_stage
-    d, p = BYTES[config.model.dtype], float(shape.parameters)
-    weights = d * p / (ranks if stage == 3 else 1)
-    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4 * p
-    optimizer = (8 * p + master) / (ranks if stage >= 1 else 1)
-    device = {
-        "gradients": d * p / (ranks if stage >= 2 else 1),
-        "activations": _activation_bytes(config, shape),
-        "logits": learner.micro_batch_tokens * shape.vocabulary * 8.0,  # float32, and their gradient
-    }
-    host = {"process": LEARNER_BASE_GIB * GIB}
-    if learner.num_gpus:
-        host["model while it is loaded"] = d * p  # whole at every stage: ZeRO 3 cuts it up on the CPU
-    (host if learner.offload_parameters else device)["weights"] = weights
-    (host if learner.offload_optimizer else device)["optimizer"] = optimizer
-    if keeps_reference(config):
-        device["reference"] = weights
-    if stage == 3:
-        device["gathered weights"] = d * p  # the whole model once, to publish it
-    return _role("learner rank", ranks, learner.num_cpus, learner.num_gpus, config.ray.learner_resources, device, host)
-
-
-def _activation_bytes(config: Config, shape: ModelShape) -> float:
-    """What one micro-batch keeps for the backward pass: 8 hidden, 2 key-value and 4 intermediate vectors per layer."""
-    per_layer = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
-    values = shape.layers * per_layer
-    if config.model.activation_checkpointing:
-        values = shape.layers * shape.hidden + per_layer  # the inputs of all layers, and one layer computed again
-    return float(config.learner.micro_batch_tokens * values * BYTES[config.model.dtype])
+    learner = config.learner
+    device, host = learner_bytes(config, shape)
+    host = {"process": LEARNER_BASE_GIB * GIB, **host}
+    resources = config.ray.learner_resources
+    return _role("learner rank", learner.ranks, learner.num_cpus, learner.num_gpus, resources, device, host)
 
 
 def _rollout(config: Config, shape: ModelShape) -> Role:

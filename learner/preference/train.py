@@ -63,6 +63,10 @@ class Settings:
             raise ConfigError("epochs, batch_size, max_length and lr must be positive, held_out between 0 and 1")
         if self.ranks < 1 or self.zero_stage not in range(4):
             raise ConfigError(f"ranks = {self.ranks} must be positive, zero_stage = {self.zero_stage} 0 to 3")
+        if self.dtype == "bfloat16" and self.zero_stage == 0:
+            raise ConfigError(
+                "--dtype bfloat16 with --zero-stage 0 keeps no float32 weights: give --zero-stage 1 (to 3), or --dtype float32"
+            )
 
 
 _STAND_IN = Example(prompt="", sequences=((0,), (0,)), lengths=(1, 1), safe=False)

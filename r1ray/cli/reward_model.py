@@ -49,7 +49,7 @@ def train(
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a conversation; longer rows are left out.")] = 8192,
     micro_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass.")] = 16384,
     held_out: Annotated[float, typer.Option(help="Share of the prompts that the report is about.")] = 0.05,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    dtype: Annotated[str, typer.Option(help="float32, or from ZeRO stage 1 on bfloat16.")] = "float32",
     ranks: Annotated[int, typer.Option(min=1, help="Processes that train together, one device each.")] = 1,
     zero_stage: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage: what is divided over the ranks.")] = 0,
     num_gpus: Annotated[float | None, typer.Option(min=0, help="Of each rank; 1 where there are GPUs.")] = None,

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from r1ray.config import values
+from r1ray.config.algorithm import ALGORITHM
 from r1ray.config.curation import curation, sampled_whole
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport
 from r1ray.lengths import longest_completion
-from r1ray.watch import keeps_reference, learned_rewards
 
 Check = Callable[[Config], Iterator[Problem]]
 
@@ -76,20 +76,10 @@ def _lengths(config: Config) -> Iterator[Problem]:
 
 
 def _batch(config: Config) -> Iterator[Problem]:
-    learner, group = config.learner, config.rollout.group_size
+    learner = config.learner
     if learner.groups_per_step % learner.minibatches:
         message = f"does not divide learner.groups_per_step = {learner.groups_per_step}"
         yield problem(config, "learner.minibatches", message, f"one of {_divisors(learner.groups_per_step)}")
-    elif (completions := learner.groups_per_step // learner.minibatches * group) % learner.ranks:
-        message = f"does not divide the {completions} completions of a minibatch"
-        yield problem(config, "learner.ranks", message, f"one of {_divisors(completions)}")
-    advantage = config.algorithm.advantage
-    if group < 2 and advantage in ("group_norm", "mean_only", "leave_one_out"):
-        message = f"leaves algorithm.advantage = {advantage} nothing to compare with: every advantage is zero"
-        yield problem(config, "rollout.group_size", message, "at least 2")
-    if group < 2 and config.algorithm.dynamic_sampling:
-        message = "makes all rewards of a group equal, so algorithm.dynamic_sampling would drop every group for ever"
-        yield problem(config, "rollout.group_size", message, "at least 2")
 
 
 def _determinism(config: Config) -> Iterator[Problem]:
@@ -113,36 +103,24 @@ def _waiting(config: Config) -> Iterator[Problem]:
             yield problem(config, longer, f"runs out before {what} may end", f"above {shorter} = {least:g}")
 
 
-def _sampling(config: Config) -> Iterator[Problem]:
-    algorithm = config.algorithm
-    if config.rollout.top_p < 1 and (algorithm.importance == "behavior" or algorithm.is_correction != "none"):
-        message = (
-            "makes vLLM's log-probabilities those of the nucleus, while the learner's are those of the whole "
-            "vocabulary, so every ratio between them would be wrong"
-        )
-        fix = "1.0, or algorithm.importance=decoupled algorithm.is_correction=none"
-        yield problem(config, "rollout.top_p", message, fix)
-    if algorithm.is_correction != "none" and algorithm.importance != "decoupled":
-        message = "compares proximal with behaviour log-probabilities, but no proximal ones are computed"
-        yield problem(config, "algorithm.is_correction", message, "none, or algorithm.importance=decoupled")
-    if algorithm.reference_refresh_steps is not None and not keeps_reference(config):
-        message = (
-            "replaces a reference that is not there: kl_coefficient is 0, watch.max_kl null, and no reward a model's"
-        )
-        yield problem(config, "algorithm.reference_refresh_steps", message, "null, or a coefficient above 0")
-    if config.watch.max_length_correlation is not None and not learned_rewards(config):
-        message = "watches rewards that a model gives, and there are none"
-        yield problem(config, "watch.max_length_correlation", message, "null, or a reward `model` or `judge`")
-
-
 def _learner(config: Config) -> Iterator[Problem]:
     learner = config.learner
-    if learner.offload_parameters and learner.zero_stage != 3:
-        yield problem(config, "learner.offload_parameters", "needs ZeRO 3", "false, or learner.zero_stage=3")
-    if learner.offload_optimizer and learner.zero_stage == 0:
-        yield problem(config, "learner.offload_optimizer", "needs ZeRO 1 to 3", "false, or learner.zero_stage=1")
+    if learner.zero_stage == 0 and config.model.dtype == "bfloat16":
+        message = "keeps no float32 weights beside bfloat16 ones"
+        yield problem(config, "learner.zero_stage", message, "1 to 3, or model.dtype=float32")
+    for key, stages in (("learner.offload_parameters", "3"), ("learner.offload_optimizer", "1 to 3")):
+        if value_at(config, key) and learner.num_gpus == 0:
+            yield problem(config, key, "moves what is on a GPU to the host, but learner.num_gpus is 0", "false")
+        elif value_at(config, key) and learner.zero_stage < int(stages[0]):
+            yield problem(config, key, f"needs ZeRO {stages}", f"false, or learner.zero_stage={stages[0]}")
     if learner.num_gpus == 0 and config.model.attention == "flash_attention_2":
         yield problem(config, "model.attention", "needs a GPU", "auto, or learner.num_gpus above 0")
+
+
+def _warm_up(config: Config) -> Iterator[Problem]:
+    if config.learner.optimizer.warmup_steps > config.run.steps:
+        message = f"does not end within run.steps = {config.run.steps}"
+        yield problem(config, "learner.optimizer.warmup_steps", message, f"at most {config.run.steps}")
 
 
 def _engine(config: Config) -> Iterator[Problem]:
@@ -195,6 +173,7 @@ def _conversations(config: Config) -> Iterator[Problem]:
     if config.data.decontaminate:
         message = "compares prompts of RL and of sampling; conversations are trained on as they are"
         yield problem(config, "data.decontaminate", message, "false, and true where these were sampled")
+    yield from values.named_once(config, "evaluation", config.data.evaluation)  # figures are told by the name
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"
@@ -202,6 +181,7 @@ def _conversations(config: Config) -> Iterator[Problem]:
                 yield problem(config, f"{key}.kind", "holds no conversations", "jsonl, parquet or hf")
             if source.path is None:
                 yield problem(config, f"{key}.path", "has no path", "give a file, folder or hub id")
+            yield from values.limit(config, key, source)
             known = ("subset", "revision") if source.kind == "hf" else ()
             for name in sorted(set(source.params) - set(known)):
                 fix = f"one of {', '.join(known)}" if known else "leave it out"
@@ -228,8 +208,9 @@ _TRAIN: tuple[Check, ...] = (
     _batch,
     _determinism,
     _waiting,
-    _sampling,
+    *ALGORITHM,
     _learner,
+    _warm_up,
     _engine,
     transport,
     _reward_gpus,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config, SourceConfig
@@ -62,7 +62,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "algorithm.clip_high": (0, _INF, False),
     "algorithm.kl_coefficient": (0, _INF, True),
     "algorithm.reference_refresh_steps": (1, _INF, True),
-    "algorithm.is_cap": (1, _INF, True),
+    "algorithm.is_cap": (1, _INF, False),  # at 1 `masked` would leave nothing
     "algorithm.entropy_coefficient": (0, _INF, True),
     "algorithm.overlong_buffer_tokens": (0, _INF, True),
     "algorithm.overlong_penalty": (0, _INF, True),
@@ -197,15 +197,27 @@ def sources(config: Config) -> Iterator[Problem]:
         yield problem(config, "data.train.0.from_step", "no source begins with step 0", "0 for one of them")
     rewarded = [r.name for r in config.rewards]
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
-        seen: set[str] = set()
+        yield from named_once(config, section, entries)
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"
             yield from _source(config, key, source, rewarded)
-            if source.name in seen:
-                yield problem(config, f"{key}.name", "names two sources", "give each its own name")
-            seen.add(source.name)
             if section == "evaluation" and source.kind == "synthetic" and source.limit is None:
                 yield problem(config, f"{key}.limit", "a synthetic task has no end", "how many problems, e.g. 256")
+
+
+def named_once(config: Config, section: str, entries: Sequence[SourceConfig]) -> Iterator[Problem]:
+    """Names that two sources of `data.<section>` share."""
+    seen: set[str] = set()
+    for i, source in enumerate(entries):
+        if source.name in seen:
+            yield problem(config, f"data.{section}.{i}.name", "names two sources", "give each its own name")
+        seen.add(source.name)
+
+
+def limit(config: Config, key: str, source: SourceConfig) -> Iterator[Problem]:
+    """A source, at `key`, of which nothing is taken."""
+    if source.limit is not None and source.limit < 1:
+        yield problem(config, f"{key}.limit", "leaves nothing of the source", "at least 1, or null for all")
 
 
 def decontamination(config: Config) -> Iterator[Problem]:
@@ -257,8 +269,7 @@ def _source(config: Config, key: str, source: SourceConfig, rewarded: list[str])
         yield problem(config, f"{key}.weight", "is out of range", "above 0")
     if source.from_step < 0:
         yield problem(config, f"{key}.from_step", "is before the first step", "0: from the beginning")
-    if source.limit is not None and source.limit < 1:
-        yield problem(config, f"{key}.limit", "leaves no prompt", "at least 1, or null for all")
+    yield from limit(config, key, source)
     if source.rewards is not None and (not source.rewards or not set(source.rewards) <= set(rewarded)):
         fix = f"some of {', '.join(rewarded)}, or null for all"
         yield problem(config, f"{key}.rewards", "are not among `rewards`, or none", fix)

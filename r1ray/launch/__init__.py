@@ -15,7 +15,6 @@ from pathlib import Path
 
 import ray
 
-from learner.checks import check_algorithm, check_learner
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
@@ -43,10 +42,8 @@ from r1ray.view import View, make_view
 
 
 def preflight(config: Config) -> None:
-    """What only the parts themselves can refuse: the cluster, the algorithm, the learner, the rewards. Raises ConfigError."""
+    """What only the parts themselves can refuse: the cluster and the rewards. Raises ConfigError."""
     check_reachable(config.ray.address)
-    check_algorithm(config)
-    check_learner(config)
     sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
     scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
     try:

@@ -10,7 +10,6 @@ from typing import Any
 
 import ray
 
-from learner.checks import check_engine
 from learner.sft.data import read_data, total_steps
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
@@ -32,12 +31,11 @@ PHASE = "supervised fine-tuning"
 
 
 def preflight(config: Config) -> dict[str, Any]:
-    """Refuse what only the parts themselves can: the cluster, the learner, every conversation. Raises ConfigError.
+    """Refuse what only the parts themselves can: the cluster, every conversation. Raises ConfigError.
 
     Returns what was found in the sources, see `SftData.facts`.
     """
     check_reachable(config.ray.address)
-    check_engine(config)
     data = read_data(config, load_tokenizer(config.model.path))
     total_steps(config, len(data.train))
     return data.facts()

@@ -94,7 +94,7 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (["data.train.0.kind=csv"], "data.train.0.kind", "one of synthetic"),
         (["data.train.0.path=null"], "data.train.0.path", "the task's name"),
         (["data.train.0.weight=0"], "data.train.0.weight", "above 0"),
-        (["data.train.0.limit=0"], "data.train.0.limit", "leaves no prompt"),
+        (["data.train.0.limit=0"], "data.train.0.limit", "leaves nothing"),
         (["data.train.0.rewards=[speed]"], "data.train.0.rewards", "some of accuracy, format"),
         (["data.train.0.rewards=[]"], "data.train.0.rewards", "null for all"),
         (["data.decontaminate=true"], "data.decontaminate", "nothing to compare with"),
@@ -121,7 +121,6 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (["learner.micro_batch_tokens=100"], "learner.micro_batch_tokens", "at least 174"),
         (["algorithm.overlong_buffer_tokens=110"], "algorithm.overlong_buffer_tokens", "below rollout.max_new_tokens"),
         (["learner.minibatches=5"], "learner.minibatches", "one of 1, 2, 4, 8, 16, 32"),
-        (["learner.ranks=3"], "learner.ranks", "does not divide the 128 completions"),
         (["rollout.group_size=1"], "rollout.group_size", "nothing to compare with"),
         (
             ["rollout.group_size=1", "algorithm.advantage=reinforce_pp", "algorithm.dynamic_sampling=true"],
@@ -144,8 +143,22 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         ),
         (["algorithm.is_correction=truncated"], "algorithm.is_correction", "no proximal ones"),
         (["algorithm.reference_refresh_steps=10"], "algorithm.reference_refresh_steps", "not there"),
-        (["learner.offload_parameters=true"], "learner.offload_parameters", "ZeRO 3"),
-        (["learner.offload_optimizer=true"], "learner.offload_optimizer", "ZeRO 1"),
+        (["algorithm.loss=dr_grpo"], "algorithm.advantage", "standard deviation; mean_only"),
+        (["algorithm.loss=dr_grpo"], "algorithm.loss_aggregation", "divides by a constant; constant"),
+        (["algorithm.loss=dapo"], "algorithm.clip_high", "is not above algorithm.clip_low = 0.2"),
+        (["algorithm.loss=dapo", "algorithm.loss_aggregation=sequence"], "algorithm.loss_aggregation", "tokens; token"),
+        (["algorithm.loss=gspo"], "algorithm.loss_aggregation", "each sequence; sequence"),
+        (
+            ["algorithm.loss=gspo", "algorithm.importance=decoupled", "algorithm.is_correction=masked"],
+            "algorithm.is_correction",
+            "weighs single tokens",
+        ),
+        (["learner.offload_parameters=true", "learner.num_gpus=1"], "learner.offload_parameters", "ZeRO 3"),
+        (["learner.offload_optimizer=true", "learner.num_gpus=1"], "learner.offload_optimizer", "ZeRO 1"),
+        (["learner.offload_optimizer=true", "learner.zero_stage=1"], "learner.offload_optimizer", "num_gpus is 0"),
+        (["learner.offload_parameters=true", "learner.zero_stage=3"], "learner.offload_parameters", "num_gpus is 0"),
+        (["model.dtype=bfloat16"], "learner.zero_stage", "no float32 weights"),
+        (["learner.optimizer.warmup_steps=41"], "learner.optimizer.warmup_steps", "run.steps = 40"),
         (["model.attention=flash_attention_2"], "model.attention", "needs a GPU"),
         (["rollout.workers=6"], "rollout.max_workers", "at least 6"),
         (["rollout.engine.tensor_parallel_size=2"], "rollout.engine.tensor_parallel_size", "whole GPUs"),
@@ -189,7 +202,15 @@ def test_what_is_near_an_impossible_combination_is_allowed() -> None:
     for overrides in (
         ["rollout.top_p=0.9", "algorithm.importance=decoupled"],
         ["run.deterministic=true", "queue.max_staleness=0"],
-        ["learner.ranks=2", "learner.zero_stage=3", "learner.offload_parameters=true"],
+        ["learner.ranks=2", "learner.zero_stage=3", "learner.offload_parameters=true", "learner.num_gpus=1"],
+        ["model.dtype=bfloat16", "learner.zero_stage=3"],
+        ["learner.ranks=3"],  # of 128 completions of a minibatch
+        ["learner.optimizer.warmup_steps=40"],
+        ["learner.micro_batch_tokens=174"],  # model.max_length is 192, but no sequence gets that long
+        ["algorithm.loss=dr_grpo", "algorithm.advantage=mean_only", "algorithm.loss_aggregation=constant"],
+        ["algorithm.loss=dapo", "algorithm.clip_high=0.28", "algorithm.overlong_buffer_tokens=4"],
+        ["algorithm.loss=gspo", "algorithm.loss_aggregation=sequence"],
+        ["algorithm.loss=cispo", "algorithm.importance=decoupled", "algorithm.is_correction=masked"],
         ["rollout.group_size=1", "algorithm.advantage=reinforce_pp"],
         ["data.decontaminate=true", "data.decontaminate_against=[{name: a, kind: jsonl, path: a.jsonl}]"],
         ["algorithm.kl_coefficient=0.001", "algorithm.reference_refresh_steps=10"],
@@ -202,6 +223,31 @@ def test_conversations_are_not_compared_with_benchmarks_and_nobody_is_told_they_
     load_config([], ["model.path=m", "data.evaluation=[]", chats], use="sft")
     with pytest.raises(ConfigError, match="conversations are trained on as they are"):
         load_config([], ["model.path=m", "data.decontaminate=true", chats], use="sft")
+
+
+CHAT = "{name: chats, kind: jsonl, path: a.jsonl}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "reason"),
+    [
+        ([f"data.evaluation=[{CHAT}, {CHAT}]"], "data.evaluation.1.name", "names two sources"),
+        (["data.train=[{name: a, kind: jsonl, path: a, limit: 0}]"], "data.train.0.limit", "leaves nothing"),
+        (["data.evaluation=[{name: a, kind: jsonl, path: a, limit: -1}]"], "data.evaluation.0.limit", "leaves nothing"),
+        (["learner.zero_stage=0"], "learner.zero_stage", "no float32 weights"),
+        (["learner.micro_batch_tokens=4095"], "learner.micro_batch_tokens", "at least 4096"),
+    ],
+)
+def test_impossible_fine_tuning_is_refused(overrides: list[str], key: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_config([], ["model.path=m", f"data.train=[{CHAT}]", *overrides], use="sft")
+    assert str(caught.value).startswith(f"{key} = ")
+
+
+def test_what_the_learner_cannot_do_is_told_together_with_the_rest_and_where_it_was_set() -> None:
+    found = refused("algorithm.loss=dr_grpo", "learner.minibatches=5", "rollout.top_p=0.9")
+    assert "4 problems in the configuration" in found
+    assert "learner.minibatches = 5 (command line)" in found
 
 
 class TestSurroundings:

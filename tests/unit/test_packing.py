@@ -60,6 +60,11 @@ def test_a_rank_with_less_to_do_gets_empty_micro_batches():
     assert [tokens(rank) for rank in plan.micro_batches] == [[[10], []], [[9], [9]]]
 
 
+def test_ranks_need_not_divide_the_completions_nor_be_as_few():
+    plan = plan_step(manifest([[7], [6]]), minibatches=1, ranks=3, micro_batch_tokens=10)[0]
+    assert [tokens(rank) for rank in plan.micro_batches] == [[[10]], [[9]], [[]]]
+
+
 def test_a_sequence_that_fits_nowhere_is_a_configuration_error():
     with pytest.raises(ConfigError, match=r"13 tokens does not fit learner\.micro_batch_tokens=12"):
         plan_step(manifest([[10]]), minibatches=1, ranks=1, micro_batch_tokens=12)

@@ -155,6 +155,16 @@ def test_what_an_overlay_may_not_say(text: str, told: str) -> None:
         ("  helpful:", "  pairs:", "is an input as well"),
         ("name: small", "doc: small", "name = null: is missing"),
         ("limit: 8", "limit: 0", "stage cold: data.train.0.limit = 0"),
+        (
+            "run: {steps: 3}",
+            "run: {steps: 3}\n      algorithm: {loss: dapo}",
+            "stage zero: algorithm.clip_high = 0.2",
+        ),
+        (
+            "        evaluation: []",
+            "        evaluation: []\n      learner: {offload_optimizer: true}",
+            "stage tuned: learner.offload_optimizer = true",
+        ),
         ("options: {data", "options: {dtype: float32, dota", "did you mean data?"),
     ],
 )

@@ -1,13 +1,16 @@
-"""What is kept of a reward model's training while it goes on, and what a resume refuses."""
+"""What is kept of a reward model's training while it goes on, what a resume refuses, and what is refused before it begins."""
 
 from __future__ import annotations
 
 import dataclasses
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from learner.preference.train import Settings
+from r1ray.cli import main
 from r1ray.errors import ConfigError
 from r1ray.launch.reward_model import _begin, _clear, _identity
 from tests.unit.model_folder import write_model
@@ -41,3 +44,27 @@ def test_an_unfinished_training_is_not_begun_over_and_a_cleared_one_may_be(tmp_p
     _clear(checkpoints)
     _begin(tmp_path / "out", {"data": "b"}, False)
     assert [p.name for p in checkpoints.iterdir()] == ["training.json"]
+
+
+def test_bfloat16_without_float32_masters_is_refused_before_a_process_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stage in (1, 2, 3):
+        assert dataclasses.replace(SETTINGS, dtype="bfloat16", zero_stage=stage).dtype == "bfloat16"
+    with pytest.raises(ConfigError, match="--zero-stage 1"):
+        dataclasses.replace(SETTINGS, dtype="bfloat16")
+
+    started: list[object] = []
+    monkeypatch.setattr("r1ray.launch.reward_model.train_reward_model", lambda *_, **settings: started.append(settings))
+    options = ["--model", str(write_model(tmp_path / "base")), "--out", str(tmp_path / "out"), "--kind", "pairwise"]
+    words = ["r1ray", "reward-model", "train", str(tmp_path / "pairs.jsonl"), *options, "--dtype", "bfloat16"]
+    monkeypatch.setattr(sys, "argv", words)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as caught:
+            main()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 2
+    assert "--zero-stage 1" in capsys.readouterr().err
+    assert not started
