@@ -151,7 +151,8 @@ class Controller:
         elif self._stop.requested:
             self._save()
         elif self._training.step < self._config.run.steps:
-            self._first_evaluation()
+            if self._training.step == 0:  # so that its figures are those of the policy that training starts from
+                self._evaluate_now()
             self._train_one()
         else:
             self._finish()
@@ -263,11 +264,6 @@ class Controller:
         return [transcript_row(manifest.step, i, group) for i, group in enumerate(groups)]
 
     # -- evaluations and the end --------------------------------------------------------------------------------
-
-    def _first_evaluation(self) -> None:
-        """Before the first step, so that its figures are those of the policy that training starts from."""
-        if self._training.step == 0:
-            self._evaluate_now()
 
     def _evaluate_now(self) -> None:
         """Evaluate and wait, where that was not done: before the first and after the last step."""

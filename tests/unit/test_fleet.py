@@ -2,64 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
-from r1ray.control.fleet import Fleet, FleetSettings
-from r1ray.control.health import HealthLimits
 from r1ray.errors import BudgetSpent, ConfigError
-from tests.unit.scripted import FakeRemote
-
-
-class World:
-    """A fleet whose time and workers the test moves by hand."""
-
-    def __init__(self, workers: int = 2, budget: int = 2) -> None:
-        self.now = 0.0
-        self.remotes: dict[str, FakeRemote] = {}
-        self.stats: dict[str, dict[str, float]] = {}
-        self.readies: dict[str, Future[Any]] = {}
-        self.released: list[tuple[str, bool]] = []  # and whether it was drained
-        self.events: list[tuple[str, dict[str, Any]]] = []
-        settings = FleetSettings(
-            workers=workers,
-            max_workers=3,
-            restart_budget=budget,
-            sync_misses=3,
-            limits=HealthLimits(start_s=100.0, suspect_s=4.0, dead_s=10.0),
-            drain_s=30.0,
-        )
-        self.fleet = Fleet(
-            settings,
-            spawn=self._spawn,
-            release=lambda name, drained: self.released.append((name, drained)),
-            on_event=lambda kind, **fields: self.events.append((kind, fields)),
-            clock=lambda: self.now,
-        )
-        self.fleet.tick()
-
-    def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
-        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0}
-        self.remotes[name] = FakeRemote(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
-        self.readies[name] = Future()
-        return self.remotes[name], self.readies[name]
-
-    def ready(self, *names: str) -> None:
-        for name in names:
-            self.readies[name].set_result(
-                {"place": {"pid": 1, "node": "n"}, "evaluation": {"heldout": 7}, "left_out": {"a": {"too_long": 2}}}
-            )
-        self.fleet.tick()
-
-    def after(self, seconds: float) -> None:
-        self.now += seconds
-        self.fleet.tick()
-
-    def kinds(self) -> list[str]:
-        return [kind for kind, _ in self.events]
+from tests.unit.fleet_support import World
 
 
 def test_workers_start_get_ready_and_serve_after_a_sync() -> None:
@@ -251,65 +199,3 @@ def test_a_question_that_a_sync_has_passed_by_is_counted_from_then_on() -> None:
     for _ in range(12):
         world.after(1.0)
     assert ("worker_lost", "rollout-0") in [(kind, fields.get("worker")) for kind, fields in world.events]
-
-
-def test_scaling_stays_within_its_bounds() -> None:
-    world = World(workers=1)
-    world.fleet.scale(9)
-    world.fleet.scale(9)
-    world.fleet.tick()
-    assert len(world.fleet.members) == 3
-    assert world.kinds().count("scaled") == 1
-
-
-def test_a_worker_that_starts_leaves_at_once_and_before_those_who_serve() -> None:
-    world = World(workers=2)
-    world.ready("rollout-1")
-    world.fleet.synced(("rollout-1",), 0)
-    world.fleet.scale(1)
-    world.fleet.tick()
-    assert set(world.fleet.members) == {"rollout-1"}
-    assert world.remotes["rollout-0"].dead
-
-
-def test_scaling_up_starts_and_scaling_down_drains() -> None:
-    world = World(workers=1)
-    world.ready("rollout-0")
-    world.fleet.scale(2)
-    world.fleet.tick()
-    assert set(world.fleet.members) == {"rollout-0", "rollout-1"}
-    world.ready("rollout-1")
-    world.fleet.scale(1)
-    world.fleet.tick()
-    assert world.fleet.members["rollout-1"].state == "draining"
-    world.fleet.tick()
-    assert set(world.fleet.members) == {"rollout-0"}
-    assert world.remotes["rollout-1"].dead
-    assert world.kinds()[-2:] == ["worker_draining", "worker_left"]
-    assert world.released == [("rollout-1", True)]
-
-
-def draining() -> World:
-    """rollout-0 goes on; rollout-1 is asked to leave and does not answer."""
-    world = World(workers=2)
-    world.ready("rollout-0", "rollout-1")
-    world.remotes["rollout-1"].hold.add("drain")
-    world.fleet.scale(1)
-    world.fleet.tick()
-    return world
-
-
-def test_a_drain_that_hangs_ends_at_its_deadline() -> None:
-    world = draining()
-    world.after(29.0)
-    assert "rollout-1" in world.fleet.members
-    world.after(2.0)
-    assert "rollout-1" not in world.fleet.members
-    assert world.released == [("rollout-1", True)]
-
-
-def test_a_worker_that_dies_as_it_drains_has_died() -> None:
-    world = draining()
-    world.remotes["rollout-1"].kill()
-    world.after(0.1)
-    assert world.released == [("rollout-1", False)]

@@ -34,7 +34,7 @@ def framed(template: str, chat: str, answer: Any) -> Row:
 
 def judged(benchmark: Benchmark, row: Row, response: str) -> float | Call:
     """As `r1ray eval` has it judged, of a completion that was cut off."""
-    params = {"verifier": benchmark.verifier, **benchmark.verifier_params}
+    params = {"verifier": benchmark.verifier}
     sample = Sample(response=response, answer=row.answer, meta=row.meta, finish_reason="length")
     value = build("accuracy", params)(sample)
     assert isinstance(value, float | Call)

@@ -1,0 +1,58 @@
+"""A fleet of workers that are only pretended."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.health import HealthLimits
+from tests.unit.scripted import FakeRemote
+
+
+class World:
+    """A fleet whose time and workers the test moves by hand."""
+
+    def __init__(self, workers: int = 2, budget: int = 2) -> None:
+        self.now = 0.0
+        self.remotes: dict[str, FakeRemote] = {}
+        self.stats: dict[str, dict[str, float]] = {}
+        self.readies: dict[str, Future[Any]] = {}
+        self.released: list[tuple[str, bool]] = []  # and whether it was drained
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        settings = FleetSettings(
+            workers=workers,
+            max_workers=3,
+            restart_budget=budget,
+            sync_misses=3,
+            limits=HealthLimits(start_s=100.0, suspect_s=4.0, dead_s=10.0),
+            drain_s=30.0,
+        )
+        self.fleet = Fleet(
+            settings,
+            spawn=self._spawn,
+            release=lambda name, drained: self.released.append((name, drained)),
+            on_event=lambda kind, **fields: self.events.append((kind, fields)),
+            clock=lambda: self.now,
+        )
+        self.fleet.tick()
+
+    def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
+        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0}
+        self.remotes[name] = FakeRemote(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
+        self.readies[name] = Future()
+        return self.remotes[name], self.readies[name]
+
+    def ready(self, *names: str) -> None:
+        for name in names:
+            self.readies[name].set_result(
+                {"place": {"pid": 1, "node": "n"}, "evaluation": {"heldout": 7}, "left_out": {"a": {"too_long": 2}}}
+            )
+        self.fleet.tick()
+
+    def after(self, seconds: float) -> None:
+        self.now += seconds
+        self.fleet.tick()
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
