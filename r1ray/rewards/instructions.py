@@ -16,7 +16,7 @@ from typing import Any
 from r1ray.errors import DataError
 from r1ray.rewards.answer import answer_part
 from r1ray.rewards.base import Reward, Sample
-from r1ray.rewards.language import code_of, language_of
+from r1ray.rewards.language import NAMES, code_of, language_of
 
 Check = Callable[[str, Mapping[str, Any]], bool]
 MAX_CHARS = 1 << 17
@@ -98,7 +98,9 @@ def _first_word(text: str, given: Mapping[str, Any]) -> bool:
 
 def _language(text: str, given: Mapping[str, Any]) -> bool:
     wanted = code_of(str(given["language"]))
-    return wanted is not None and language_of(text) == wanted
+    if wanted is None:
+        raise DataError(f"the language {given['language']!r} is none of those that are told apart: {', '.join(NAMES)}")
+    return language_of(text) == wanted
 
 
 def _ends(text: str, given: Mapping[str, Any]) -> bool:

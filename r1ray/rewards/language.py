@@ -19,6 +19,7 @@ NAMES = {
     "english": "en", "german": "de", "french": "fr", "spanish": "es", "italian": "it", "portuguese": "pt", "dutch": "nl",
     "chinese": "zh", "japanese": "ja", "korean": "ko", "russian": "ru", "arabic": "ar", "hindi": "hi", "greek": "el",
     "hebrew": "he", "thai": "th", "swedish": "sv", "polish": "pl", "turkish": "tr", "indonesian": "id", "vietnamese": "vi",
+    "bengali": "bn", "punjabi": "pa", "gujarati": "gu", "tamil": "ta", "telugu": "te", "kannada": "kn",
 }  # fmt: skip
 """The languages that are told apart: name -> code."""
 
@@ -42,8 +43,16 @@ _SCRIPTS = {
     "el": r"[\u0370-\u03ff]{3,}",
     "he": r"[\u0590-\u05ff]{2,}",
     "th": r"[\u0e00-\u0e7f]+",
+    "bn": r"[\u0980-\u09ff]{2,}",
+    "pa": r"[\u0a00-\u0a7f]{2,}",
+    "gu": r"[\u0a80-\u0aff]{2,}",
+    "ta": r"[\u0b80-\u0bff]{2,}",
+    "te": r"[\u0c00-\u0c7f]{2,}",
+    "kn": r"[\u0c80-\u0cff]{2,}",
     "latin": r"[A-Za-zÀ-ÖØ-öø-ɏ]{2,}",
 }
+_TELLING = tuple(code for code in _SCRIPTS if code not in ("hangul", "kana", "han", "latin"))
+"""Scripts that are named for the only one of our languages, or the main one, that is written in them."""
 _WORDS = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _SCRIPTS.items()))
 _SENTENCE = re.compile(r"[.!?;:。！？；：\n।؟]+")
 _FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
@@ -128,7 +137,7 @@ def count_words(text: str, target: str | None) -> dict[str, float]:
         counts["ja" if japanese else "zh"] += scripts["han"] * _SIGN_WORDS  # type: ignore[assignment]
         counts["ja"] += scripts["kana"] * _SIGN_WORDS  # type: ignore[assignment]
         counts["ko"] += scripts["hangul"]
-        for code in ("ru", "ar", "hi", "el", "he", "th"):
+        for code in _TELLING:
             if code in NEIGHBOURS and scripts[code]:
                 neighbour[code] = _neighbour(code, [w for s, w in words if s == code]) or neighbour.get(code, code)
             counts[neighbour.get(code, code)] += scripts[code]

@@ -72,6 +72,11 @@ def test_every_instruction_is_tried_here() -> None:
     assert {name for name, *_ in CASES} == set(CHECKS)
 
 
+def test_a_language_that_is_not_told_apart_is_a_fault_of_the_record() -> None:
+    with pytest.raises(DataError, match="'fa' is none of those that are told apart"):
+        judge("yes", {"id": "language:response_language", "language": "fa"})
+
+
 def test_all_must_hold_and_partial_counts_them() -> None:
     both = ({"id": "punctuation:no_comma"}, {"id": "change_case:english_capital"})
     assert judge("YES", *both) == 1.0
