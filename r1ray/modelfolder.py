@@ -69,9 +69,15 @@ def read_shape(folder: Path) -> ModelShape:
     return shape
 
 
+def _largest(figure: Any) -> int:
+    return max(map(int, figure)) if isinstance(figure, list) else int(figure)
+
+
 def _experts(raw: dict[str, Any]) -> int:
-    count = next((int(raw[key]) for key in ("n_routed_experts", "num_experts", "num_local_experts") if raw.get(key)), 0)
-    width = int(raw.get("moe_intermediate_size") or raw["intermediate_size"])
+    """Parameters of a layer's experts that stand in one tensor; some configurations list a figure for each layer."""
+    keys = ("n_routed_experts", "num_experts", "num_local_experts")
+    count = next((_largest(raw[key]) for key in keys if raw.get(key)), 0)
+    width = _largest(raw.get("moe_intermediate_size") or raw["intermediate_size"])
     return count * 2 * width * int(raw["hidden_size"])
 
 

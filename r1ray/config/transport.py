@@ -29,7 +29,6 @@ def transport(config: Config) -> Iterator[Problem]:
     chosen = transport_of(config)
     gpus = {key: value_at(config, key) for key in ("learner.num_gpus", "rollout.num_gpus")}
     without = [key for key, number in gpus.items() if number == 0]
-    parts = [key for key, number in gpus.items() if number % 1]
     alone = "learner.ranks=1 rollout.workers=1 rollout.max_workers=1"
     if chosen in ("nccl", "ipc") and without:
         message = f"moves weights between GPUs, but {' and '.join(without)} is 0"
@@ -37,9 +36,20 @@ def transport(config: Config) -> Iterator[Problem]:
     elif chosen == "ipc" and not _one_to_one(config):
         message = "shares the memory of one GPU between one learner rank and one rollout worker"
         yield problem(config, "sync.transport", message, f"{alone}, or nccl")
-    elif chosen == "nccl" and parts:
-        message = "is a part of a GPU, but NCCL, which moves the weights, wants one for each rank and worker"
-        yield problem(config, parts[0], message, f"a whole number, or sync.transport=ipc {alone}")
+    elif chosen == "nccl" and (key := _sharing(config)) is not None:
+        message = (
+            "lets two that exchange weights share a GPU, but NCCL, which moves them, wants one for each rank and worker"
+        )
+        yield problem(config, key, message, f"more than half a GPU, or sync.transport=ipc {alone}")
+
+
+def _sharing(config: Config) -> str | None:
+    """The key of a share so small that Ray may put two ranks, two workers, or one of each, on one GPU; None where none is."""
+    learner, rollout = config.learner, config.rollout
+    workers = max(rollout.workers, rollout.max_workers)
+    if (learner.ranks > 1 and 2 * learner.num_gpus <= 1) or learner.num_gpus + rollout.num_gpus <= 1:
+        return "learner.num_gpus"
+    return "rollout.num_gpus" if workers > 1 and 2 * rollout.num_gpus <= 1 else None
 
 
 def _one_to_one(config: Config) -> bool:

@@ -183,6 +183,7 @@ class Controller:
         self._progress.waiting(Stage.DEADLINE, "learner and rollout workers to start")
         self._training.begin()
         self._progress.began(self._training.step)
+        self._evaluator.back_to(self._training.step)
         self._publishing.publish()
         self._evaluate_beside()  # an evaluation that was under way ended with its driver
 

@@ -71,6 +71,10 @@ class Evaluator:
         if self._verifiers:
             self._running.append(Evaluation(step))
 
+    def back_to(self, step: int) -> None:
+        """Training goes on from `step`: evaluations of later policies are given up."""
+        self._running = [e for e in self._running if e.step <= step]
+
     def tick(self, serving: Mapping[str, Remote]) -> None:
         """Collect what is done, hand out what is not. Raises BudgetSpent where a part fails again and again."""
         for evaluation in list(self._running):

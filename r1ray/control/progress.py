@@ -108,8 +108,9 @@ class Progress:
         return all((step, source) in self._evaluations for source in self._sources)
 
     def began(self, step: int) -> None:
-        """Training goes on from `step`: the first, or that of a checkpoint."""
+        """Training goes on from `step`: the first, or that of a checkpoint. What was measured of later policies is void."""
         self.step = step
+        self._evaluations = {key: row for key, row in self._evaluations.items() if key[0] <= step}
         self._written = float("-inf")
 
     def stepped(self, row: dict[str, Any]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from r1ray.control.fleet import Fleet
-from r1ray.control.learners import PASSING, LearnerLost
+from r1ray.control.learners import LearnerLost
 from r1ray.control.outages import QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.sync import SyncReport, WeightSync
 from r1ray.control.training import Training
 from r1ray.control.watchdog import Stage
+from r1ray.errors import InfrastructureError
 
 
 class Publishing:
@@ -33,7 +34,7 @@ class Publishing:
             self._incarnation = training.incarnation
         try:
             report = self._sync.publish(training.group.ranks, self._fleet.alive(), version)
-        except PASSING as e:
+        except InfrastructureError as e:
             training.group.kill()
             raise LearnerLost(f"the learner was lost while it published policy {version}: {e}") from e
         self._fleet.synced(report.synced, version)

@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1ray.config.schema import SyncConfig
-from r1ray.control.calls import Gathered, Remote, call_one, gather
-from r1ray.errors import WeightSyncError
+from r1ray.control.calls import Gathered, Remote, gather
+from r1ray.control.learners import PASSING
+from r1ray.errors import InfrastructureError, WeightSyncError
 from r1ray.transport.channel import Rendezvous
 
 ATTEMPTS = 3
@@ -68,7 +69,7 @@ class WeightSync:
         self._members = None
 
     def publish(self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int) -> SyncReport:
-        """Publish `version` to `workers`. Raises ProcessDied or WeightSyncError where the learner itself failed."""
+        """Publish `version` to `workers`. Raises InfrastructureError where the learner itself failed."""
         began = time.monotonic()
         waiting = dict(workers)
         synced: dict[str, Any] = {}
@@ -119,15 +120,9 @@ class WeightSync:
         rendezvous: Rendezvous | None = None
         if members != self._members:
             self._epoch += 1
-            rendezvous = call_one(
-                learners[0],
-                "open_epoch",
-                self._epoch,
-                len(members) * self._processes,
-                deadline_s=self._config.deadline_s,
-                what="the learner to open a weight-sync group (sync.deadline_s)",
-                tick=self._tick,
-            )
+            processes = len(members) * self._processes
+            what = "the learner to open a weight-sync group (sync.deadline_s)"
+            rendezvous = self._ask(learners[0], "open_epoch", self._epoch, processes, what=what)
         specs, bucket_bytes = self._specs(learners[0])
         sending = {r.name: r.call("publish", version) for r in learners}
         receiving = {
@@ -161,7 +156,7 @@ class WeightSync:
         for rank in learners:
             error = done.failures.pop(rank.name, None)
             if error is not None and not isinstance(error, WeightSyncError):
-                raise error
+                raise _of_learner(rank.name, error)
         sent = {r.name: done.results.pop(r.name, None) for r in learners}
         if not done.failures and None not in sent.values():
             self._members = members
@@ -173,11 +168,22 @@ class WeightSync:
 
     def _specs(self, learner: Remote) -> tuple[Any, int]:
         if not hasattr(self, "_plan"):
-            self._plan = call_one(
-                learner,
-                "weight_specs",
-                deadline_s=self._config.deadline_s,
-                what="the learner's list of weights (sync.deadline_s)",
-                tick=self._tick,
-            )
+            what = "the learner's list of weights (sync.deadline_s)"
+            self._plan = self._ask(learner, "weight_specs", what=what)
         return self._plan, self._config.bucket_bytes
+
+    def _ask(self, learner: Remote, method: str, *args: Any, what: str) -> Any:
+        calls = {learner.name: learner.call(method, *args)}
+        done = gather(calls, deadline_s=self._config.deadline_s, what=what, tick=self._tick)
+        for error in done.failures.values():
+            raise _of_learner(learner.name, error)
+        return done.results[learner.name]
+
+
+def _of_learner(name: str, error: BaseException) -> BaseException:
+    """What the learner raised; as an InfrastructureError where a new one may not meet it. What `tick` raises is nobody's here."""
+    if not isinstance(error, PASSING) or isinstance(error, InfrastructureError):
+        return error
+    named = InfrastructureError(f"{name}: {type(error).__name__}: {error}")
+    named.__cause__ = error
+    return named

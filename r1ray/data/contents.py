@@ -7,6 +7,8 @@ would give some prompts twice and others never. Synthetic tasks have no files; t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1ray.config.schema import DataConfig, SourceConfig
@@ -26,10 +28,18 @@ def contents(data: DataConfig, *, evaluates: bool) -> dict[str, Any]:
     if data.decontaminate:
         read["decontaminate_against"] = data.decontaminate_against
     found = {
-        f"data.{section}": {source.name: _of(source) for source in sources if source.kind != "synthetic"}
+        f"data.{section}": {name: _of(source) for name, source in _named(sources) if source.kind != "synthetic"}
         for section, sources in read.items()
     }
     return {section: sources for section, sources in found.items() if sources}
+
+
+def _named(sources: Sequence[SourceConfig]) -> Iterator[tuple[str, SourceConfig]]:
+    """Each with its name, and a number behind it where others before had the same, as `decontaminate_against` allows."""
+    seen: Counter[str] = Counter()
+    for source in sources:
+        seen[source.name] += 1
+        yield source.name if seen[source.name] == 1 else f"{source.name} ({seen[source.name]})", source
 
 
 def _of(source: SourceConfig) -> dict[str, Any]:

@@ -51,24 +51,29 @@ class Budget:
 
 
 class Silence:
-    """Which requests an endpoint has left unanswered since its last answer. Thread-safe.
+    """Which prompts an endpoint has left unanswered since its last answer. Thread-safe.
 
-    One prompt that takes too long is to blame itself; where a second one does and no other was answered in between, the
-    endpoint is: a server that hangs takes connections still.
+    A prompt that takes too long while others are answered, or as the only one, is to blame itself; where two waited in vain and
+    nobody was answered meanwhile, the endpoint is: a server that hangs takes connections still.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._unanswered: set[int] = set()
+        self.answers = 0
+        """So far; a request notes it before it waits."""
 
     def broken(self) -> None:
         """A request was answered."""
         with self._lock:
+            self.answers += 1
             self._unanswered.clear()
 
-    def kept(self, prompt: str) -> bool:
-        """This prompt was not answered in time; whether that is the endpoint's fault."""
+    def kept(self, prompt: str, answers: int) -> bool:
+        """This prompt was not answered in time, and there were `answers` when it was sent; whether the endpoint is to blame."""
         with self._lock:
+            if self.answers > answers:
+                return False
             self._unanswered.add(hash(prompt))
             return len(self._unanswered) > 1
 
@@ -122,10 +127,11 @@ class JudgeReward(Reward):
         self._endpoint().check()
 
     def _reply(self, prompt: str) -> str:
+        answers = self.silence.answers
         try:
             reply = self._endpoint().complete(prompt)
         except VerifierTimeout as e:
-            if not self.silence.kept(prompt):
+            if not self.silence.kept(prompt, answers):
                 raise
             self.budget.refund()
             raise InfrastructureError(f"{e}, nor has it answered another request since it let one wait as long") from e

@@ -43,14 +43,18 @@ FACTORS = {
 """Words behind a number that multiply it."""
 _FACTOR = re.compile(rf"({'|'.join(FACTORS)})s?(?:\s+|$)", re.IGNORECASE)
 _PART = "third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth|billionth"
+_CARDINAL = (
+    "one|two|three|four|five|six|seven|eight|nine|tens?|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
+    f"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|{'|'.join(FACTORS)}"
+)
 _NUMBER_WORD = re.compile(
-    rf"""(?:factorial|raised|choose|divided|multiplied|{"|".join(FACTORS)}
+    rf"""(?:factorial|choose|(?:raised|divided|multiplied)(?=\ (?:to|by)\b|$)
       | halves|(?:{_PART})s|(?:squared|cubed|half|{_PART})(?=\ of\b|$)
-      | one|two|three|four|five|six|seven|eight|nine|tens?|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen
-      | twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)(?![a-z])""",
+      | (?:{_CARDINAL})(?!-(?!(?:{_CARDINAL}|(?:first|second|{_PART})s?)(?![a-z]))[a-z]))(?![a-z])""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""What makes another number of the one before it. Not what is counted as well: dozens, pairs, quarters, half gallons."""
+"""What makes another number of the one before it. Not what is counted as well: dozens, pairs, quarters, half gallons, ten-minute
+breaks."""
 _DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree\b")
 _ALIASES = {
     "dollar": "$", "usd": "$", "buck": "$", "euro": "€", "eur": "€", "pound": "£", "gbp": "£", "cent": "¢",

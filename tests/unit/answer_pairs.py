@@ -173,6 +173,18 @@ $18 == \$18.00
 3 != 3 cubed
 3 != 3 factorial
 6 != 6 divided by two
+6 != 6 raised to five
+3 != 3 thirty-seconds
+3 != 3 twenty-fifths
+200 != 2 hundred-two
+5 == 5 twenty-dollar bills
+3 == 3 two-hour sessions
+12 == 12 ten-minute breaks
+2 == 2 hundred-dollar bills
+7 == 7 eight-year-olds
+4 == 4 one-way tickets
+6 == 6 raised garden beds
+4 == 4 divided highways
 24 cm squared == 24
 24 == 24 squared units
 3 == 3 pairs

@@ -65,6 +65,7 @@ class World:
         self.published: list[int] = []
         self.starts = 0
         self.digests = True
+        self.evaluated: list[int] = []
         self.groups_opened = 0  # for weight syncs
         self.worker_holds: set[str] = set()  # calls that the worker does not answer
         identity = Identity.new(vocab_hash="v", model_hash="m", config_hash="c")
@@ -192,6 +193,7 @@ class World:
         stats = {"tokens": 1.0, "stuck_s": 0.0, "short_of_memory": 0.0}
 
         def evaluate(*_: Any) -> list[bytes]:
+            self.evaluated.append(self.published[-1])
             return [pack_scored(scored(0, version=self.published[-1]))]
 
         remote = FakeRemote(

@@ -61,6 +61,8 @@ def test_a_learner_has_the_threads_and_gpus_that_it_reserves(
         (["learner.num_gpus=0", "rollout.num_gpus=1"], "gloo"),
         (["learner.num_gpus=1", "rollout.num_gpus=1"], "nccl"),
         (["learner.num_gpus=1", "rollout.num_gpus=1", *ONE_TO_ONE], "nccl"),
+        (["learner.num_gpus=1", "rollout.num_gpus=0.5", *ONE_TO_ONE], "nccl"),  # the rest of it for a reward model, say
+        (["learner.num_gpus=1", "rollout.num_gpus=0.9", "rollout.max_workers=4"], "nccl"),
         (["learner.num_gpus=0.5", "rollout.num_gpus=0.5", *ONE_TO_ONE], "ipc"),
         (["learner.num_gpus=0.5", "rollout.num_gpus=0.5", *ONE_TO_ONE, "sync.transport=gloo"], "gloo"),
     ],

@@ -163,7 +163,7 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
         (
             ["sync.transport=nccl", "learner.num_gpus=1", "rollout.num_gpus=0.5"],
             "rollout.num_gpus",
-            "wants one for each rank and worker",
+            "share a GPU, but NCCL",
         ),
         (["data.evaluation=[]"], "evaluation.every_steps", "nothing to evaluate"),
         (["evaluation.samples=0", "evaluation.greedy=false"], "evaluation.samples", "measures nothing"),

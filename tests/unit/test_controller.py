@@ -56,6 +56,20 @@ def test_a_lost_learner_comes_back_from_its_checkpoint_wherever_it_is_lost(
     assert "learner_lost" in world.kinds()
 
 
+def test_an_error_of_the_driver_in_the_midst_of_a_sync_is_not_the_learners(make: Make) -> None:
+    world = make()
+
+    def identity() -> dict[str, Any]:
+        if world.published and world.published[-1] == 3:
+            raise RuntimeError("a bug of the driver")
+        return world.identity()
+
+    world.stop.check = lambda *, unsaved: identity()  # type: ignore[method-assign,assignment]
+    with pytest.raises(RuntimeError, match="a bug of the driver"):
+        world.run()
+    assert world.starts == 1
+
+
 def test_deaths_without_a_checkpoint_in_between_spend_the_budget(make: Make) -> None:
     world = make(recovery__learner_restarts=2)
     world.plan["save_checkpoint", 2] = [ProcessDied("learner-0 died")] * 3
@@ -85,6 +99,22 @@ def test_an_evaluation_that_ended_with_its_driver_begins_again_with_the_next(mak
     world.worker_holds.clear()
     assert world.run()
     assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 4, 6]
+
+
+@pytest.mark.parametrize("unanswered", [False, True], ids=["done", "under way"])
+def test_an_evaluation_of_a_step_that_is_trained_again_is_made_again(make: Make, unanswered: bool) -> None:
+    world = make(evaluation__every_steps=3)
+    world.config.data.evaluation = [SourceConfig(name="heldout")]
+    world.plan["save_checkpoint", 4] = [ProcessDied("learner-0 died")]  # back to checkpoint 2
+
+    def on_train(step: int) -> None:
+        first = unanswered and world.starts == 1
+        (world.worker_holds.add if first and step >= 2 else world.worker_holds.discard)("evaluate")
+
+    world.on_train = on_train
+    assert world.run()
+    assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 3, 6]
+    assert world.evaluated.count(3) == (2 if unanswered else 4)  # sampled and greedy
 
 
 def test_a_resumed_run_says_from_where_it_goes_on(make: Make) -> None:

@@ -95,3 +95,12 @@ def test_an_empty_file_has_no_rows_and_an_absent_one_is_refused(tmp_path: Path) 
         found("parquet", tmp_path / "b")
     with pytest.raises(ConfigError, match="which does not exist"):
         found("jsonl", tmp_path / "c")
+
+
+def test_two_sources_of_one_name_are_both_kept(tmp_path: Path) -> None:
+    for name, rows in (("a", ROWS), ("b", OTHER)):
+        write("jsonl", tmp_path / name, rows)
+    data = DataConfig(decontaminate_against=[source("jsonl", tmp_path / name) for name in "ab"], decontaminate=True)
+    kept = contents(data, evaluates=False)["data.decontaminate_against"]
+    assert list(kept) == ["sums", "sums (2)"]
+    assert kept["sums"]["digest"] != kept["sums (2)"]["digest"]

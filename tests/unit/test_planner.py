@@ -68,6 +68,8 @@ def test_the_experts_of_a_layer_are_one_weight(tmp_path: Path) -> None:
     assert read_shape(folder).experts == 16 * 2 * 64 * 128
     assert read_shape(folder).largest == 16 * 2 * 64 * 128
     assert read_shape(write_model(tmp_path / "dense")).largest == 384 * 128
+    listed = write_model(tmp_path / "listed", num_experts=[4, 8], moe_intermediate_size=[64, 32])
+    assert read_shape(listed).experts == 8 * 2 * 64 * 128  # a figure for each layer: the largest of them
 
 
 @pytest.mark.parametrize(

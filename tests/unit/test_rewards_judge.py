@@ -158,12 +158,19 @@ def test_after_close_nothing_more_is_asked_and_what_was_not_is_an_error_by_name(
     assert late == {"ProcessDied: judge: the rewards were closed before this was asked"}
 
 
-def test_an_endpoint_that_answers_others_in_between_is_not_blamed_for_two_that_take_long():
+def test_prompts_that_take_long_together_are_to_blame_where_others_are_answered_meanwhile():
+    """They were sent together and are late together: no answer can come between them."""
     silence = Silence()
-    assert not silence.kept("long")
     silence.broken()
-    assert not silence.kept("longer")
-    assert silence.kept("long")
+    asked = silence.answers
+    silence.broken()
+    assert not silence.kept("long", asked)
+    assert not silence.kept("longer", asked)
+    asked = silence.answers
+    assert not silence.kept("long", asked)
+    assert silence.kept("longer", asked)  # nobody was answered since
+    silence.broken()
+    assert not silence.kept("long", silence.answers)
 
 
 @pytest.mark.parametrize(
