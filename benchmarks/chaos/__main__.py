@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chaos.campaign import Campaign, schedule
 
@@ -35,9 +36,9 @@ def main() -> int:
 
     undisturbed = campaign(run.with_name(f"{run.name}-undisturbed")).execute([])
     figures = campaign(run).execute(schedule(arguments.kills, arguments.seed))
-    compared = ("seconds", "steps", "groups", "groups_redone", "tokens_wasted_percent_at_most", "evaluations")
+    compared = ("seconds", "steps", "groups", "groups_redone", "tokens_wasted_percent_at_most", "evaluations", "reward")
     figures["undisturbed"] = {key: undisturbed[key] for key in compared}
-    figures["standard_errors_apart"] = apart(figures["evaluations"], undisturbed["evaluations"])
+    figures["standard_errors_apart"] = apart(measured(figures), measured(undisturbed))
     text = json.dumps(figures, indent=1)
     print(text)
     arguments.out.write_text(text + "\n", encoding="utf-8")
@@ -45,13 +46,18 @@ def main() -> int:
     return 0 if learned and figures["verify"]["exit_code"] == 0 else 1
 
 
-def apart(one: Mapping[str, Mapping[str, float]], other: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """By source, the difference of two accuracies in standard errors of the difference."""
+def measured(figures: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """What was learned: (value, standard error) of each held-out accuracy, and of the reward in training."""
+    found = {source: (row["accuracy"], row["accuracy_se"]) for source, row in figures["evaluations"].items()}
+    return {**found, "reward": (figures["reward"]["mean"], figures["reward"]["se"])}
+
+
+def apart(one: Mapping[str, tuple[float, float]], other: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """Differences in standard errors of the difference."""
     distances: dict[str, float] = {}
-    for source, figures in one.items():
-        error = math.hypot(figures["accuracy_se"], other[source]["accuracy_se"])
-        difference = figures["accuracy"] - other[source]["accuracy"]
-        distances[source] = round(difference / max(error, 1e-9), 2)
+    for name, (value, error) in one.items():
+        difference, both = value - other[name][0], math.hypot(error, other[name][1])
+        distances[name] = round(difference / max(both, 1e-9), 2)
     return distances
 
 

@@ -146,6 +146,7 @@ class Campaign:
             "tokens_wasted_percent_at_most": round(100.0 * sum(redone.values()) / max(1, groups), 2),
             "kinds": _by_kind(self.recoveries),
             "evaluations": seen.evaluations(),
+            "reward": seen.reward(),
             "verify": verify(self.run),
         }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
+import statistics
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,15 @@ class Observed:
         names = ("step", "accuracy", "accuracy_se", "greedy_accuracy")
         lines = [e for e in self._lines("evaluations.jsonl") if "source" in e]
         return {e["source"]: {name: e[name] for name in names} for e in lines}
+
+    def reward(self) -> dict[str, float]:
+        """Mean reward of the last quarter of the steps, and its standard error by how the steps differ."""
+        rows = {row["step"]: row["reward/mean"] for row in self._lines("metrics.jsonl") if "reward/mean" in row}
+        if len(rows) < 2:
+            return {"steps": float(len(rows))}
+        last = [rows[step] for step in sorted(rows)[-max(2, len(rows) // 4) :]]
+        error = statistics.stdev(last) / math.sqrt(len(last))
+        return {"steps": len(last), "mean": round(statistics.fmean(last), 4), "se": round(error, 4)}
 
     def steps_again(self) -> int:
         """How many steps were trained more than once, counted as often as they were repeated."""
