@@ -74,7 +74,7 @@ test: install .venv/sandbox lint
 	$(BIN)/python -m pytest
 
 unit: install
-	$(BIN)/python -m pytest -n 2 -m "not integration and not slow and not gpu" tests/unit
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 
 lint: install
 	$(BIN)/ruff check .

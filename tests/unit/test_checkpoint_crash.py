@@ -11,9 +11,9 @@ from tests.unit.ledger_support import faults_survived
 @pytest.mark.parametrize(
     ("mode", "at_least"),
     [
-        ("checkpoint-kill", 120),
+        pytest.param("checkpoint-kill", 120, marks=pytest.mark.slow),
         ("checkpoint-torn", 25),
-        ("checkpoint-fail", 120),
+        pytest.param("checkpoint-fail", 120, marks=pytest.mark.slow),
         ("record-kill", 12),
         ("record-fail", 20),
     ],
