@@ -1,4 +1,4 @@
-"""Starts a program that ends with the process that started it, however that one ends.
+"""Processes that end with the one that started them, however that one ends.
 
 `python -m r1ray.bound PARENT PROGRAM ARG ...`; PARENT is the number of the starting process. The program takes this one's
 place, so that number and exit code are its own. When the starting process dies, by SIGKILL too, the kernel sends the program
@@ -22,11 +22,16 @@ def bound(command: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "r1ray.bound", str(os.getpid()), *command]
 
 
+def die_with(parent: int, number: signal.Signals) -> bool:
+    """Have the kernel send `number` to this process when `parent` dies; False where it died before that took effect."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+    return os.getppid() == parent
+
+
 def main() -> None:
     """Take the signal of the parent's death, then become the program; neither where the parent has died before."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)  # stays over exec
-    if os.getppid() != parent:  # it died before that took effect
+    if not die_with(parent, signal.SIGTERM):  # which stays over exec
         sys.exit(128 + signal.SIGTERM)
     os.execvp(command[0], command)  # noqa: S606 - the caller's own command, and no shell
 

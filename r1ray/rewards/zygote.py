@@ -20,10 +20,10 @@ import socket
 import sys
 from typing import Any
 
+from r1ray.bound import die_with
 from r1ray.errors import DataError
 from r1ray.rewards import frames
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -74,8 +74,7 @@ def resolve(name: str) -> Any:
 
 def _serve(sock: socket.socket, zygote: int) -> None:
     """Answer calls until the pool hangs up, or the zygote dies."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != zygote:  # it died before that took effect
+    if not die_with(zygote, signal.SIGKILL):
         return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _warm_up()  # again: what is touched first after a fork is copied, 10 ms that the first call would pay
