@@ -59,9 +59,8 @@ class WeightPublisher:
                 self._channel = self._accept()
             for bucket in self._plan:
                 buffer = self._channel.buffer(bucket.nbytes)
-                pack_into(
-                    buffer, (self._next(stream, spec) for spec in bucket.specs)
-                )  # each is whole until the next is
+                # One after the other: a gathered weight is there until the next is asked for.
+                pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))
                 if self._config.digest != "off":
                     digest.update(buffer)
                 self._channel.broadcast(buffer)

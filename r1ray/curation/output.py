@@ -43,10 +43,8 @@ class Output:
         with suppress(FileNotFoundError):
             (self._folder / REPORT).unlink()
         sync_folder(self._folder)
-        for name in (
-            DATASET,
-            DROPPED,
-        ):  # as a whole: removed file by file, what a kill leaves would look like a dataset
+        # As a whole: removed file by file, what a kill leaves would look like a dataset.
+        for name in (DATASET, DROPPED):
             with suppress(FileNotFoundError):
                 (self._folder / name).rename(self._aside / f"earlier-{name}")
         for name in (DATASET, DROPPED, REPORT_TEXT):
