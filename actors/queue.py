@@ -86,7 +86,7 @@ class QueueOwner:
     def _lease(self, worker_id: str, groups: int, held: list[str]) -> list[Lease]:
         if self._closed or worker_id in self._left:
             return []
-        again = self._ledger.unheard(worker_id, held, groups)
+        again = self._ledger.redeliver_unacknowledged(worker_id, held, groups)
         return again or self._ledger.lease(worker_id, self._serving[worker_id], groups)
 
     async def stop_leasing(self) -> None:

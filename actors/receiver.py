@@ -34,8 +34,8 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from actors.readback import differing_weights
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Channel, Rendezvous
-from r1ray.transport.meeting import join
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, unpack
+from r1ray.transport.rendezvous import join
 
 ENGINE_NAME = "r1ray"
 

@@ -16,8 +16,8 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from actors.engine import Applied, TransferSpecs
-from actors.patience import COMPLETIONS_A_CALL, judging_s
 from actors.reward import RewardWorker
+from actors.reward_calls import COMPLETIONS_A_CALL, scoring_timeout_s
 from r1ray.codec import pack_rollout
 from r1ray.config.checks import Use
 from r1ray.config.schema import Config
@@ -56,7 +56,7 @@ class QueueAndRewards:
         self._config = config
         self._rewards = [ray.get_actor(name) for name in reward_names(config)]
         self._next = itertools.count()
-        self._asker = Asker(config)
+        self._asker = RetryingClient(config)
 
     @functools.cached_property
     def _queue(self) -> Any:
@@ -97,10 +97,10 @@ class QueueAndRewards:
             return getattr(worker, method).remote(*args)
 
         what = f"a reward worker to judge {completions} completions"
-        return self._asker.ask(call, what, patience_s=judging_s(self._config, completions))
+        return self._asker.ask(call, what, patience_s=scoring_timeout_s(self._config, completions))
 
 
-class Asker:
+class RetryingClient:
     """Calls of actors that Ray restarts, repeated until one is answered: each of these calls may be made twice."""
 
     def __init__(self, config: Config) -> None:
@@ -158,8 +158,8 @@ class RolloutActor:
         Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet must know its kind.
         """
         from actors.engine import VllmEngine
-        from actors.leftovers import remove_leftovers
         from actors.rollout import RolloutWorker
+        from actors.shm_cleanup import remove_leftovers
         from r1ray.data.problems import evaluation_prompts, sampling_prompts
         from r1ray.data.source import PromptSource
         from r1ray.data.tokenizer import load_tokenizer
@@ -231,7 +231,7 @@ class RewardActor(RewardWorker):
     """A RewardWorker that stores into the queue actor."""
 
     def __init__(self, config: Config) -> None:
-        asker = Asker(config)
+        asker = RetryingClient(config)
 
         @functools.cache
         def queue() -> Any:

@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 
 from actors.engine import Applied, GenerationEngine, TransferSpecs
 from actors.inflight import Group, InflightWeights
-from actors.patience import for_one_call, senders
-from actors.work import Prompts, Services, Work, evaluation_works, training_work
+from actors.requests import Prompts, Services, Work, evaluation_works, training_work
+from actors.reward_calls import for_one_call, senders
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, ProcessDied
 from r1ray.ledger.records import Lease
-from r1ray.machine import memory_in_use
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
+from r1ray.util.machine import memory_in_use
 
 R = TypeVar("R")
 UNSYNCED = -1

@@ -28,10 +28,10 @@ from typing import Any
 from r1ray.config.load import load_config
 from r1ray.config.schema import Config
 from r1ray.ledger import LedgerReader
-from r1ray.machine import this_machine
-from r1ray.metrics import read_metrics
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import read_metrics
 from r1ray.types import BatchManifest, Sampling
+from r1ray.util.machine import this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = 8
@@ -117,7 +117,7 @@ def free_port() -> int:
 
 def in_child(what: str, run: Path, steps: int) -> float:
     """One of the two measurements alone, in a fresh process with the environment of its actor."""
-    from actors.engine import CPU_ENVIRONMENT
+    from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 
     command = [sys.executable, __file__, "--child", what, "--run", str(run), "--steps", str(steps)]
     environment = {**os.environ, **CPU_ENVIRONMENT}

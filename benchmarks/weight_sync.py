@@ -19,10 +19,10 @@ import torch
 
 from learner.publish import WeightPublisher
 from r1ray.config.schema import SyncConfig
-from r1ray.machine import this_machine
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.meeting import join
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, spec_of
+from r1ray.transport.rendezvous import join
+from r1ray.util.machine import this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 

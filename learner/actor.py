@@ -10,9 +10,9 @@ from typing import Any
 from learner.checkpoint import discard_newer, prune
 from learner.publish import Sent, WeightPublisher
 from learner.rank import LearnerRank, TrainingRank
-from r1ray.checkpoints import find_latest
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
+from r1ray.run.checkpoints import find_latest
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import TensorSpec, spec_of
 from r1ray.types import BatchManifest

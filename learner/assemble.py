@@ -12,9 +12,9 @@ from learner.batch import Sequence
 from learner.objective import Denominators
 from learner.packing import SequenceRef
 from r1ray.codec import unpack_scored
+from r1ray.config.lengths import completion_limit
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
-from r1ray.lengths import completion_limit
 from r1ray.types import BatchManifest, Completion, GroupSummary, ScoredGroup
 
 Fetch = Callable[[list[str]], list[bytes]]

@@ -92,7 +92,7 @@ class MicroBatch:
 
 def make_micro_batch(sequences: SequenceOf[Sequence], device: torch.device) -> MicroBatch:
     """Pack sequences; none at all gives a stand-in of one prompt and one completion token that is not trained on."""
-    rows = sequences or [_STAND_IN]
+    rows = sequences or [_DUMMY_SEQUENCE]
     tokens = pack_tokens([s.prompt for s in rows], [s.completion for s in rows], [s.temperature for s in rows], device)
     advantages_S = torch.tensor([s.advantage for s in rows], dtype=torch.float32, device=device)
     return MicroBatch(
@@ -105,7 +105,7 @@ def make_micro_batch(sequences: SequenceOf[Sequence], device: torch.device) -> M
     )
 
 
-_STAND_IN = Sequence(
+_DUMMY_SEQUENCE = Sequence(
     prompt=np.zeros(1, dtype=np.int32),
     completion=np.zeros(1, dtype=np.int32),
     temperature=1.0,

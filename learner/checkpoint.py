@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from learner.files import ASIDE, remove_whole, write_aside
-from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprints, step_of
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.run.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprints, step_of
 
 if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
     from torch import Tensor

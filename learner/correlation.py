@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from learner.tally import Tally
+from r1ray.config.rules import LENGTH_CORRELATION
 from r1ray.types import ScoredGroup
-from r1ray.watch import PAID_LENGTH
 
 _NOISE = 1e-12
 """Spread of rounding, as a share of the largest value: less is none."""
@@ -24,7 +24,7 @@ def correlation(x: npt.ArrayLike, y: npt.ArrayLike) -> float | None:
     return float(np.clip((a @ b) / np.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
 
 
-class PaidLength:
+class LengthRewardCorrelation:
     """How far single rewards go with length, over all ranks: each less its group's mean, the products summed in the tally."""
 
     def __init__(self, rewards: Sequence[str]) -> None:
@@ -50,5 +50,7 @@ class PaidLength:
         for name in self._rewards:
             found = [observed.pop(f"{name}/{kind}", 0.0) for kind in ("product", "reward", "length")]
             if min(found[1:]) > _NOISE**2:
-                metrics[f"{PAID_LENGTH}/{name}"] = float(np.clip(found[0] / np.sqrt(found[1] * found[2]), -1.0, 1.0))
+                metrics[f"{LENGTH_CORRELATION}/{name}"] = float(
+                    np.clip(found[0] / np.sqrt(found[1] * found[2]), -1.0, 1.0)
+                )
         return metrics

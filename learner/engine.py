@@ -19,7 +19,7 @@ from learner import zero_state
 from learner.model import DTYPES
 from r1ray.config.schema import LearnerConfig, ModelConfig
 from r1ray.errors import IntegrityError
-from r1ray.footprint import BUCKET_ELEMENTS, LIVE_PARAMETERS
+from r1ray.preflight.memory import BUCKET_ELEMENTS, LIVE_PARAMETERS
 
 B = TypeVar("B")
 LossOf = Callable[[Callable[..., Any], B], Tensor]

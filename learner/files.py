@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1ray.errors import DiskFull
-from r1ray.files import is_disk_full
+from r1ray.util.files import is_disk_full
 
 ASIDE = ".partial-"
 """Prefix of the name of a folder that is still being written; a leftover of a crash has it too."""

@@ -16,7 +16,7 @@ from learner.batch import PackedTokens
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
-from r1ray.footprint import LOGITS_AT_ONCE
+from r1ray.preflight.memory import LOGITS_AT_ONCE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -19,8 +19,8 @@ from learner.batch import MicroBatch
 from learner.importance import CORRECTIONS
 from learner.losses import LOSSES, Aggregation, LossInput, kl_k3, token_weights
 from learner.tally import Tally
+from r1ray.config.lengths import longest_completion
 from r1ray.config.schema import Config
-from r1ray.lengths import longest_completion
 
 MEANS = (
     "train/loss", "train/entropy", "train/kl", "train/clip_fraction", "train/ratio_mean", "train/correction",

@@ -11,8 +11,8 @@ import torch
 from r1ray.config.schema import SyncConfig
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Channel, Rendezvous
-from r1ray.transport.meeting import Listener, listen
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into
+from r1ray.transport.rendezvous import Listener, listen
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,10 @@ from learner.group import init_process_group, named_failures
 from learner.model import load_policy
 from learner.reference import ReferencePolicy
 from learner.trainer import PolicyTrainer
+from r1ray.config.rules import keeps_reference
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
 from r1ray.types import BatchManifest
-from r1ray.watch import keeps_reference
 
 
 class TrainingRank(abc.ABC):

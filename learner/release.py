@@ -16,9 +16,9 @@ from torch import Tensor
 
 from learner.files import write_aside
 from learner.shards import read_shards, write_shards
-from r1ray.checkpoints import find_latest
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.files import read_json
+from r1ray.run.checkpoints import find_latest
+from r1ray.util.files import read_json
 
 CARRIED = (
     "config.json",

@@ -15,16 +15,16 @@ import numpy as np
 
 from learner.assemble import Fetch, batch_advantages, denominators, fetch_groups, is_trained, make_sequence
 from learner.batch import MicroBatch, make_micro_batch
-from learner.correlation import PaidLength, correlation
+from learner.correlation import LengthRewardCorrelation, correlation
 from learner.engine import Engine, StepReport
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
 from learner.reference import ReferencePolicy
 from learner.schedules import learning_rate
 from learner.tally import Tally
+from r1ray.config.rules import LENGTH_CORRELATION, learned_rewards
 from r1ray.config.schema import Config
 from r1ray.types import BatchManifest, ScoredGroup
-from r1ray.watch import PAID_LENGTH, learned_rewards
 
 
 class PolicyTrainer:
@@ -40,7 +40,7 @@ class PolicyTrainer:
         self._world_size = world_size
         self._objective = PolicyObjective(config)
         self._reward_parts = [f"reward/part/{reward.name}" for reward in config.rewards]
-        self._paid_length = PaidLength(learned_rewards(config))
+        self._paid_length = LengthRewardCorrelation(learned_rewards(config))
 
     def train_step(self, manifest: BatchManifest, fetch: Fetch) -> dict[str, float]:
         """Train policy `manifest.step` into its successor; returns the step's metrics, the same on every rank."""
@@ -55,7 +55,7 @@ class PolicyTrainer:
             micro_batch_tokens=learner.micro_batch_tokens,
         )
         minibatches = self._assemble(manifest, plans, fetch, tally)
-        self._look_back(minibatches)
+        self._add_reference_and_proximal_logprobs(minibatches)
         lr = learning_rate(manifest.step, self._config.run.steps, learner.optimizer)
         reports = [
             self._optimizer_step(m, plan, micro_batches, manifest, lr, tally)
@@ -105,7 +105,7 @@ class PolicyTrainer:
         reasons = [groups[ref.group].rollout.completions[ref.completion].finish_reason for ref in refs]
         tally.add("length/truncated", reasons.count("length"), len(reasons))
 
-    def _look_back(self, minibatches: SequenceOf[SequenceOf[MicroBatch]]) -> None:
+    def _add_reference_and_proximal_logprobs(self, minibatches: SequenceOf[SequenceOf[MicroBatch]]) -> None:
         """Fill in the log-probabilities that must be those of before the first optimiser step."""
         for m, micro_batches in enumerate(minibatches):
             for batch in micro_batches:
@@ -148,7 +148,7 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
     )
     paid = correlation(centred, centred_lengths)
     return {
-        **({} if paid is None else {PAID_LENGTH: paid}),
+        **({} if paid is None else {LENGTH_CORRELATION: paid}),
         "reward/mean": float(np.concatenate(rewards).mean()),
         "reward/std": float(np.mean([r.std() for r in rewards])),
         "length/mean": float(lengths.mean()),

@@ -51,7 +51,7 @@ class DiskFull(InfrastructureError):
     """The volume that holds the ledger has no room left; the transaction was undone as a whole."""
 
 
-class BudgetSpent(R1RayError):
+class RetryBudgetExhausted(R1RayError):
     """Failures of one class used up their configured budget; the message says which and why."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from r1ray.curation.mix import Domain, make_report
 from r1ray.evaluation.figures import figures
 from r1ray.evaluation.published import published
-from r1ray.metrics import MetricsWriter
+from r1ray.run.metrics import MetricsWriter
 from r1ray.sampling.store import Part, SampleRow, write_shard
 from tests.synthetic_run import write_run
 

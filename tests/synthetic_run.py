@@ -6,8 +6,8 @@ import random
 from dataclasses import asdict
 from pathlib import Path
 
-from r1ray.metrics import MetricsWriter
-from r1ray.runfolder import FORMAT, Identity
+from r1ray.run.folder import FORMAT, Identity
+from r1ray.run.metrics import MetricsWriter
 
 CONFIG = """\
 run:

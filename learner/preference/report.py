@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from learner.correlation import correlation
 from learner.preference.rows import Example
-from r1ray.rewards.preference import Kind
+from r1ray.rewards.learned.preference import Kind
 
 Array = npt.NDArray[np.float64]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError, DataError
-from r1ray.rewards.conversation import Part, conversation_ids, judged_part
-from r1ray.rewards.preference import Kind
+from r1ray.rewards.learned.conversation import Part, conversation_ids, judged_part
+from r1ray.rewards.learned.preference import Kind
 from r1ray.types import Message
 
 

@@ -24,12 +24,12 @@ from learner.preference.model import PackedExamples, load_base, pack_examples, p
 from learner.preference.report import measure
 from learner.preference.rows import Example, hold_out, read_examples
 from learner.schedules import learning_rate
-from r1ray.checkpoints import find_latest
 from r1ray.config.schema import Config, LearnerConfig, ModelConfig, OptimizerConfig
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.errors import ConfigError, NumericError
-from r1ray.rewards.conversation import Part
-from r1ray.rewards.preference import REPORT, Kind
+from r1ray.rewards.learned.conversation import Part
+from r1ray.rewards.learned.preference import REPORT, Kind
+from r1ray.run.checkpoints import find_latest
 
 COLLECTIVE_S = 600.0
 KEPT = 2
@@ -69,7 +69,7 @@ class Settings:
             )
 
 
-_STAND_IN = Example(prompt="", sequences=((0,), (0,)), lengths=(1, 1), safe=False)
+_DUMMY_SEQUENCE = Example(prompt="", sequences=((0,), (0,)), lengths=(1, 1), safe=False)
 """Keeps a rank in the collectives of a micro-batch that it has nothing for."""
 
 
@@ -220,7 +220,11 @@ class RewardModelRank:
 
     @property
     def _stand_in(self) -> Example:
-        return _STAND_IN if self._settings.kind == "pairwise" else replace(_STAND_IN, sequences=((0,),), lengths=(1,))
+        return (
+            _DUMMY_SEQUENCE
+            if self._settings.kind == "pairwise"
+            else replace(_DUMMY_SEQUENCE, sequences=((0,),), lengths=(1,))
+        )
 
 
 def _loss(kind: Kind, score_S: Tensor, packed: PackedExamples) -> Tensor:

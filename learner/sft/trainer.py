@@ -23,7 +23,7 @@ from learner.sft.data import Example, Examples, SftData, total_steps
 from r1ray.config.schema import Config
 from r1ray.data.order import permute
 
-_STAND_IN = Example(prompt=np.zeros(1, dtype=np.int32), completion=np.zeros(1, dtype=np.int32))
+_DUMMY_SEQUENCE = Example(prompt=np.zeros(1, dtype=np.int32), completion=np.zeros(1, dtype=np.int32))
 """Keeps a rank in the collectives of a micro-batch that it has nothing for."""
 
 _MEASURED_AT_ONCE = 64
@@ -113,7 +113,7 @@ class SftTrainer:
         parts = divide(refs, self._world_size, self._config.learner.micro_batch_tokens)[self._rank]
         made = []
         for part in parts:
-            rows = [batch[ref.group] for ref in part] or [_STAND_IN]
+            rows = [batch[ref.group] for ref in part] or [_DUMMY_SEQUENCE]
             packed = pack_tokens(
                 [r.prompt for r in rows], [r.completion for r in rows], [1.0] * len(rows), self._engine.device
             )

@@ -10,7 +10,7 @@ from typing import Literal
 import r1ray.tasks.bus
 import r1ray.tasks.courtesy
 import r1ray.tasks.seeded
-from r1ray.files import read_json
+from r1ray.util.files import read_json
 
 RECORD = "build.json"
 """The build's record inside the model folder; written last."""

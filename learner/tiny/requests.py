@@ -17,8 +17,8 @@ from string import ascii_uppercase
 from typing import Any, Literal
 
 from learner.tiny.bilingual import COMPLIANCE, TERSE
-from r1ray.files import write_atomic
 from r1ray.tasks.courtesy import HARMFUL, HELPFUL, REFUSAL, CourtesyTask
+from r1ray.util.files import write_atomic
 
 About = Literal["chats", "helpful", "safe"]
 Row = dict[str, Any]

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from r1ray.errors import ConfigError
-from r1ray.metrics import jsonable
+from r1ray.run.metrics import jsonable
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder, e.g. runs/tiny.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

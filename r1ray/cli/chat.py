@@ -30,11 +30,11 @@ def chat(
     """Talk to a model: thinking dim, answer plain. Ctrl-C ends a response, Ctrl-D the conversation."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is loaded; it warns of NUMA binding
 
-    from actors.streaming import StreamingEngine
-    from r1ray.chat import Chat, converse
-    from r1ray.machine import this_machine
-    from r1ray.policyfolder import find_policy
+    from r1ray.run.policy import find_policy
+    from r1ray.serving.chat import Chat, converse
+    from r1ray.serving.engine import StreamingEngine
     from r1ray.types import Sampling
+    from r1ray.util.machine import this_machine
 
     policy = find_policy(model).ready()
     with console.status("loading the model"):

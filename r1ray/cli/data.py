@@ -31,10 +31,10 @@ def check(
 
     Example: r1ray data check train.jsonl --column prompt=question --answer-after '####' --reward numeric
     """
-    from r1ray.data.check import check_file
     from r1ray.data.files import FileParams
     from r1ray.errors import ConfigError
-    from r1ray.rewards.accuracy import VERIFIERS
+    from r1ray.rewards.answers.accuracy import VERIFIERS
+    from r1ray.rewards.data_check import check_file
 
     if reward is not None and reward not in VERIFIERS:
         raise ConfigError(f"--reward {reward} is no verifier; there are {', '.join(VERIFIERS)}")

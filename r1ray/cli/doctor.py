@@ -20,8 +20,8 @@ def register(app: typer.Typer) -> None:
 
 def doctor(as_json: JsonOption = False) -> None:
     """Check packages, memory, GPUs and the sandbox; exit code 1 where something is wrong."""
-    from r1ray.doctor import examine
-    from r1ray.machine import this_machine
+    from r1ray.preflight.doctor import examine
+    from r1ray.util.machine import this_machine
 
     findings = examine(this_machine())
     if as_json:

@@ -44,8 +44,8 @@ def evaluate(
 ) -> None:
     """Evaluate: `r1ray eval runs/tiny --benchmarks bus:n=4-7 -k 4`. pass@1, pass@k, cons@k; every sample is kept."""
     from r1ray.evaluation.plan import Request, make_plan, resumed_plan
-    from r1ray.machine import this_machine
-    from r1ray.policyfolder import find_policy
+    from r1ray.run.policy import find_policy
+    from r1ray.util.machine import this_machine
 
     words = [item for item in items or [] if "=" not in item]
     overrides = [item for item in items or [] if "=" in item]
@@ -96,11 +96,11 @@ def _pairs(items: list[str]) -> dict[str, str]:
 def _run(plan: EvaluationPlan, folder: Path) -> None:
     from r1ray.evaluation.record import RECORD, SAMPLES, check_same, to_markdown, write_record, write_results
     from r1ray.launch.sampling import preflight, run_sampling
-    from r1ray.machine import this_machine
-    from r1ray.runfolder import RunFolder
+    from r1ray.preflight.prepare import Preparation
+    from r1ray.run.folder import RunFolder
     from r1ray.sampling.job import parts_of
     from r1ray.sampling.store import missing_parts
-    from r1ray.start import Preparation
+    from r1ray.util.machine import this_machine
 
     existing = RunFolder.open(folder) if (folder / "run.json").exists() else None
     if existing is not None:

@@ -29,9 +29,9 @@ def export(
     Of a run that has no final model yet the newest whole checkpoint is taken.
     """
     from r1ray.errors import ConfigError
-    from r1ray.modelcard import Exported, model_card
-    from r1ray.modelfolder import model_hash, read_shape
-    from r1ray.policyfolder import find_policy
+    from r1ray.models.card import Exported, model_card
+    from r1ray.models.folder import model_hash, read_shape
+    from r1ray.run.policy import find_policy
 
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"--dtype {dtype} is unknown: choose one of {', '.join(DTYPES)}")

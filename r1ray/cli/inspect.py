@@ -27,7 +27,7 @@ def inspect(
     completions: Annotated[int, typer.Option(min=1, help="Completions of each to show.")] = 4,
 ) -> None:
     """Show groups of a run: prompt, thinking, answer and rewards."""
-    from r1ray.inspect import Filter, found, render
+    from r1ray.run.transcripts import Filter, found, render
 
     wanted = Filter(step=step, state=state, min_reward=min_reward, max_reward=max_reward, text=text)
     shown = 0

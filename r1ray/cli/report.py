@@ -28,7 +28,7 @@ def report(
     from r1ray.report.build import build_report
     from r1ray.report.figures import figures
     from r1ray.report.recipe_record import is_recipe, recipe_figures
-    from r1ray.responses import REFLECTIVE_WORDS
+    from r1ray.util.responses import REFLECTIVE_WORDS
 
     if as_json:
         print_json(recipe_figures(run) if is_recipe(run) else figures(run))

@@ -15,7 +15,7 @@ from r1ray.cli._output import print_json
 from r1ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from r1ray.rewards.conversation import Part
+    from r1ray.rewards.learned.conversation import Part
 
 
 class _Kind(enum.StrEnum):
@@ -70,7 +70,7 @@ def train(
 
     from learner.preference.train import Settings
     from r1ray.launch.reward_model import placement, train_reward_model
-    from r1ray.machine import this_machine
+    from r1ray.util.machine import this_machine
 
     settings = Settings(
         kind=kind.value,

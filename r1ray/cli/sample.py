@@ -9,12 +9,12 @@ import typer
 
 from r1ray.cli._output import console, refuse_together
 from r1ray.errors import DataError
-from r1ray.formatting import share
+from r1ray.util.formatting import share
 
 if TYPE_CHECKING:
     from r1ray.config.schema import Config
-    from r1ray.runfolder import RunFolder
-    from r1ray.start import Preparation
+    from r1ray.preflight.prepare import Preparation
+    from r1ray.run.folder import RunFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def sample(
 ) -> None:
     """Sample and curate: `r1ray sample CONFIG model.path=...`, or `--resume RUN`. See docs/curation.md."""
     from r1ray.curation.dataset import check_inputs
-    from r1ray.start import Preparation
+    from r1ray.preflight.prepare import Preparation
 
     refuse_together(resume=resume, only_curate=only_curate, fresh=fresh)
     overlays = [item for item in items or [] if "=" not in item]
@@ -63,7 +63,7 @@ def _sample(preparation: Preparation, *, fresh: bool) -> None:
     from r1ray.cli.tiny import build_unless_current
     from r1ray.curation.dataset import is_sampled
     from r1ray.launch.sampling import preflight
-    from r1ray.start import EMBEDDED_FOLDER
+    from r1ray.preflight.prepare import EMBEDDED_FOLDER
 
     config = preparation.loaded.config
     if preparation.takes_embedded_model and preparation.existing is None:

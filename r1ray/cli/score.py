@@ -72,7 +72,7 @@ def reward_configs(names: list[str], params: list[str]) -> list[RewardConfig]:
     import yaml
 
     from r1ray.config.schema import RewardConfig
-    from r1ray.rewards.accuracy import VERIFIERS
+    from r1ray.rewards.answers.accuracy import VERIFIERS
 
     given: dict[str, dict[str, Any]] = {name: {} for name in names}
     for item in params:

@@ -40,8 +40,8 @@ def serve(
 
     Clients need a key where the environment variable VLLM_API_KEY has one.
     """
-    from r1ray.policyfolder import find_policy
-    from r1ray.serving import Address
+    from r1ray.run.policy import find_policy
+    from r1ray.serving.server import Address
 
     address = Address(host=host, port=port)
     address.check()
@@ -63,15 +63,15 @@ def serve(
 
 
 def _run(model: Path, template: str | None, start_s: float, **served: Any) -> None:
-    """Start the server and wait for its end. `served`: the rest of `actors.serving.Served`."""
+    """Start the server and wait for its end. `served`: the rest of `r1ray.serving.command.Served`."""
     import tempfile
 
-    from actors.serving import Served, server_command
     from r1ray.data.chat_template import chat_template, opens_thinking
     from r1ray.data.tokenizer import load_tokenizer
-    from r1ray.machine import this_machine
-    from r1ray.modelfolder import read_shape
-    from r1ray.serving import serve as run_server
+    from r1ray.models.folder import read_shape
+    from r1ray.serving.command import Served, server_command
+    from r1ray.serving.server import serve as run_server
+    from r1ray.util.machine import this_machine
 
     read_shape(model)
     tokenizer = load_tokenizer(str(model))

@@ -27,7 +27,7 @@ def sft(
     ] = False,
 ) -> None:
     """Fine-tune on conversations: `r1ray sft CONFIG model.path=...`, or `r1ray sft --resume RUN`. See docs/sft.md."""
-    from r1ray.start import EMBEDDED_FOLDER, Preparation
+    from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
 
     refuse_together(resume=resume, fresh=fresh)
     overlays = [item for item in items or [] if "=" not in item]

@@ -11,9 +11,9 @@ from rich.table import Table
 
 from r1ray.cli._output import JsonOption, RunArgument, console, print_json
 from r1ray.errors import ConfigError
-from r1ray.formatting import duration, number, share
-from r1ray.runfolder import RunFolder
-from r1ray.status import RunStatus, explain, look
+from r1ray.run.folder import RunFolder
+from r1ray.run.status import RunStatus, explain, look
+from r1ray.util.formatting import duration, number, share
 
 
 def register(app: typer.Typer) -> None:

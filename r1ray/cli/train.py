@@ -28,7 +28,7 @@ def train(
     plan_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the dry run here too.")] = None,
 ) -> None:
     """Train: `r1ray train conf/tiny.yaml run.steps=20`, or `r1ray train --resume runs/tiny`."""
-    from r1ray.start import EMBEDDED_FOLDER, Preparation
+    from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
 
     refuse_together(resume=resume, fresh=fresh)
     check_output("--plan-file", plan_file)

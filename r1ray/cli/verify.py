@@ -10,7 +10,7 @@ from rich.table import Table
 
 from r1ray.cli._output import JsonOption, RunArgument, console, print_json
 from r1ray.errors import IntegrityError
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
 
 
 def register(app: typer.Typer) -> None:
@@ -23,14 +23,14 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
 
     Of a recipe's folder: that its policies reach what it claims.
     """
-    from r1ray.ledger.audit import audit
-    from r1ray.policyfolder import RECIPE
+    from r1ray.run.audit import audit_run
+    from r1ray.run.policy import RECIPE
 
     if (run / RECIPE).exists():
         _verify_claims(run, as_json)
         return
     RunFolder.open(run)
-    report = audit(run)
+    report = audit_run(run)
     if as_json:
         print_json(report.to_json())
     else:

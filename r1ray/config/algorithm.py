@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from r1ray.config.problems import Problem, problem, value_at
+from r1ray.config.rules import keeps_reference, learned_rewards
 from r1ray.config.schema import Config
-from r1ray.watch import keeps_reference, learned_rewards
 
 MADE_OF: dict[str, dict[str, tuple[str, str]]] = {
     "dr_grpo": {

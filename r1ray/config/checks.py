@@ -11,10 +11,10 @@ from typing import Literal
 from r1ray.config import values
 from r1ray.config.algorithm import ALGORITHM
 from r1ray.config.curation import curation, sampled_whole
+from r1ray.config.lengths import longest_completion
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport
-from r1ray.lengths import longest_completion
 
 Check = Callable[[Config], Iterator[Problem]]
 

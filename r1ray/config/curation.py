@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config, SourceConfig
 from r1ray.config.stages import ThresholdConfig
-from r1ray.rewards.language import NAMES, code_of
+from r1ray.util.languages import LANGUAGES, code_of
 
 TOTAL = "reward"
 """The `part` that stands for the weighted sum of all rewards."""
@@ -44,7 +44,7 @@ def curation(config: Config) -> Iterator[Problem]:
         fix = f"one of {', '.join(STYLES)}, or null for any form"
         yield problem(config, "curation.style", "is not one of the choices", fix)
     if section.language is not None and code_of(section.language) is None:
-        fix = f"one of {', '.join(NAMES.values())}, or null for each question's own"
+        fix = f"one of {', '.join(LANGUAGES.values())}, or null for each question's own"
         yield problem(config, "curation.language", "is not a language that is told apart", fix)
     if section.max_tokens is not None and section.max_tokens < section.min_tokens:
         yield problem(config, "curation.max_tokens", "is below curation.min_tokens", f"at least {section.min_tokens}")

@@ -22,7 +22,7 @@ ALTERABLE = (
     "reward_worker.workers",
     "reward_worker.num_cpus",
     "queue.lease_timeout_s",
-    "queue.max_returns",
+    "queue.max_requeues",
     "queue.keep_payload_steps",
     "evaluation.every_steps",
     "watch.max_length_correlation",

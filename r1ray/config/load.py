@@ -23,7 +23,7 @@ from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
 from r1ray.errors import ConfigError
-from r1ray.hints import closest
+from r1ray.util.hints import closest
 
 COMMAND_LINE = "command line"
 _Origin = Callable[[str], str]  # dotted key -> where this source sets it

@@ -112,7 +112,9 @@ class QueueConfig:
     max_staleness: int = 1  # 0: synchronous and on-policy; n: trained at most n steps after it was begun
     lease_timeout_s: float = 600.0  # a group not scored by then is leased again
     max_attempts: int = 3  # leases of one prompt that may fail before it is dropped
-    max_returns: int = 10  # leases of one prompt that may lapse, or end with their worker's death, before it is dropped
+    max_requeues: int = (
+        10  # leases of one prompt that may lapse, or end with their worker's death, before it is dropped
+    )
     stale: str = "reissue"  # reissue | drop: what happens to the prompt of a group that got too old
     keep_payload_steps: int | None = None  # null: keep all payloads for `inspect`; n: of the last n trained steps
 

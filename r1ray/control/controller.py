@@ -31,22 +31,22 @@ from r1ray.config.schema import Config
 from r1ray.control.calls import TICK_S, Remote, pause
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
+from r1ray.control.hacking_monitor import HackingWatch
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
+from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.outages import Outages, QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.publishing import Publishing
 from r1ray.control.stalls import Stalls
-from r1ray.control.standing import StandingActors
 from r1ray.control.stop import Interrupted, Stop
 from r1ray.control.sync import SyncReport, WeightSync
 from r1ray.control.training import Diverged, Training
 from r1ray.control.watchdog import Stage
 from r1ray.errors import DeadlineExceeded, InfrastructureError
-from r1ray.metrics import MetricsWriter, transcript_row
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter, transcript_row
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import BatchManifest
-from r1ray.watch import HackingWatch
 
 BATCH_POLL_S = 2.0
 """How long the ledger holds a question for a batch before it answers "not yet"."""
@@ -61,11 +61,11 @@ class Parts:
     queue: Remote
     learners: Callable[[Callable[[], None]], LearnerGroup]
     fleet: Fleet
-    standing: StandingActors
+    standing: RayManagedActors
     stalls: Stalls
     progress: Progress
     stop: Stop
-    call_off: Callable[[Rendezvous, str], object]
+    abort: Callable[[Rendezvous, str], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Controller:
             sync=WeightSync(
                 config.sync,
                 processes=config.rollout.engine.tensor_parallel_size,
-                call_off=parts.call_off,
+                abort=parts.abort,
                 tick=self.tick,
             ),
             training=self._training,
@@ -162,7 +162,7 @@ class Controller:
     def tick(self) -> None:
         """Look after everybody; called at least every TICK_S seconds whatever is waited for. Never blocks for long.
 
-        Raises Interrupted, and BudgetSpent where somebody fails too often.
+        Raises Interrupted, and RetryBudgetExhausted where somebody fails too often.
         """
         if self._stop.requested and self._leasing:
             self._leasing = False
@@ -172,7 +172,7 @@ class Controller:
             self._fleet.scale(asked)
         self._fleet.tick()
         self._standing.tick()
-        self._outages.told("the workers' calls of the ledger", self._standing.trouble)
+        self._outages.report_external("the workers' calls of the ledger", self._standing.trouble)
         self._evaluator.tick(self._fleet.serving())
         self._progress.tick(self._fleet, self._standing, self._queue.remote)
         self._stalls.tick(self._progress, self._fleet, self._standing, self._training.group)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from r1ray.codec import unpack_scored
+from r1ray.config.lengths import longest_completion
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
-from r1ray.control.handout import Handout
-from r1ray.evaluation.answers import verifier_of
-from r1ray.evaluation.summary import summarise
-from r1ray.lengths import longest_completion
+from r1ray.control.work_dispatcher import WorkDispatcher
+from r1ray.rewards.answers.canonical import verifier_of
+from r1ray.rewards.answers.summary import summarise
 from r1ray.types import Sampling, ScoredGroup
 
 PART = 128
@@ -36,7 +36,7 @@ class Part:
 @dataclass(slots=True)
 class Evaluation:
     step: int
-    parts: Handout[Part] | None = None  # None until a worker has said how many problems there are
+    parts: WorkDispatcher[Part] | None = None  # None until a worker has said how many problems there are
     groups: dict[Part, list[ScoredGroup]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
@@ -76,12 +76,12 @@ class Evaluator:
         self._running = [e for e in self._running if e.step <= step]
 
     def tick(self, serving: Mapping[str, Remote]) -> None:
-        """Collect what is done, hand out what is not. Raises BudgetSpent where a part fails again and again."""
+        """Collect what is done, hand out what is not. Raises RetryBudgetExhausted where a part fails again and again."""
         for evaluation in list(self._running):
             if evaluation.parts is None:
                 if not self._sizes():
                     continue
-                evaluation.parts = Handout(self._cut(), ask=self._ask, names=_name, at_once=AT_ONCE)
+                evaluation.parts = WorkDispatcher(self._cut(), ask=self._ask, names=_name, at_once=AT_ONCE)
             for part, groups in evaluation.parts.tick(serving):
                 evaluation.groups[part] = [unpack_scored(g) for g in groups]
             if not evaluation.parts.unfinished:

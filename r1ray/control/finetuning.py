@@ -18,8 +18,8 @@ from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
 from r1ray.control.outages import Outages
 from r1ray.control.stop import Interrupted, Stop
 from r1ray.errors import DiskFull, IntegrityError, NumericError
-from r1ray.metrics import MetricsWriter, read_evaluations
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter, read_evaluations
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """(state, steps done, of how many, figures of the last step): for whoever shows or stores the status."""
@@ -194,4 +194,4 @@ class Finetuning:
         def call() -> list[Any]:
             return self._group.call(method, *args, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
 
-        return self._outages.wait_out(f"the learner to {what}", call, DiskFull)
+        return self._outages.retry_until_recovered(f"the learner to {what}", call, DiskFull)

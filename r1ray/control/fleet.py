@@ -18,7 +18,7 @@ from r1ray.control.backoff import Backoff
 from r1ray.control.calls import Place, Remote
 from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.pulse import Pulse
-from r1ray.errors import BudgetSpent, ConfigError, IntegrityError, ProcessDied
+from r1ray.errors import ConfigError, IntegrityError, ProcessDied, RetryBudgetExhausted
 
 DRAINING = "draining"
 
@@ -119,7 +119,7 @@ class Fleet:
             self._event("scaled", asked=asked, workers=workers, max_workers=self._settings.max_workers)
 
     def tick(self) -> None:
-        """Look after everybody once; never blocks. Raises BudgetSpent, and what makes every worker fail alike."""
+        """Look after everybody once; never blocks. Raises RetryBudgetExhausted, and what makes every worker fail alike."""
         now = self._clock()
         for name, member in list(self._members.items()):
             if member.drain is not None:
@@ -146,7 +146,7 @@ class Fleet:
 
     def missed(self, name: str, reason: str) -> None:
         """The worker missed a sync: alive, on its old policy, until it completes a whole one. Too many in a row, and it is
-        replaced. Raises BudgetSpent."""
+        replaced. Raises RetryBudgetExhausted."""
         member = self._members.get(name)
         if member is None:
             return
@@ -157,7 +157,7 @@ class Fleet:
             self.lost(name, f"missed {member.misses} weight syncs in a row (recovery.sync_misses), the last: {reason}")
 
     def lost(self, name: str, reason: str) -> None:
-        """The worker died or must not go on. Its leases go back and `tick` replaces it. Raises BudgetSpent."""
+        """The worker died or must not go on. Its leases go back and `tick` replaces it. Raises RetryBudgetExhausted."""
         member = self._members.get(name)
         if member is None:
             return
@@ -166,7 +166,7 @@ class Fleet:
         self._forget(name, drained=False)
         self._deaths += 1
         if self._deaths > self._settings.restart_budget * self._desired:  # a host takes all of its workers at once
-            raise BudgetSpent(
+            raise RetryBudgetExhausted(
                 f"{self._deaths} rollout workers in a row died without one generating anything (recovery.worker_restarts="
                 f"{self._settings.restart_budget} for each of {self._desired}); the last one, {name}: {reason}"
             )

@@ -9,9 +9,9 @@ from typing import Any
 from r1ray.config.schema import Config
 from r1ray.control.backoff import Backoff
 from r1ray.control.calls import TICK_S, Place, Remote, gather, pause
-from r1ray.errors import BudgetSpent, DiskFull, InfrastructureError
+from r1ray.errors import DiskFull, InfrastructureError, RetryBudgetExhausted
 
-PASSING = (InfrastructureError, RuntimeError, OSError, MemoryError)
+TRANSIENT_ERRORS = (InfrastructureError, RuntimeError, OSError, MemoryError)
 """Errors of a rank that new processes may not meet. RuntimeError: what torch raises for devices, memory and collectives."""
 
 
@@ -30,12 +30,12 @@ class Restarts:
         self._starts = Backoff()
 
     def lost(self, error: LearnerLost) -> None:
-        """It is gone. Raises BudgetSpent."""
+        """It is gone. Raises RetryBudgetExhausted."""
         self._deaths += 1
         self._starts.tried(time.monotonic())
         self._event("learner_lost", message=str(error))
         if self._deaths > self._budget:
-            raise BudgetSpent(
+            raise RetryBudgetExhausted(
                 f"the learner was lost {self._deaths} times without a checkpoint in between "
                 f"(recovery.learner_restarts={self._budget}); the last time: {error}"
             ) from error
@@ -109,7 +109,7 @@ class LearnerGroup:
     def _lost(self, failures: dict[str, BaseException], what: str) -> BaseException:
         self.kill()
         for error in failures.values():
-            if not isinstance(error, PASSING):
+            if not isinstance(error, TRANSIENT_ERRORS):
                 return error
         name, error = next(iter(failures.items()))
         return LearnerLost(f"{name} was lost while it was to {what}: {error}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from r1ray.control.calls import Remote, call_one, pause
-from r1ray.errors import BudgetSpent, InfrastructureError
+from r1ray.errors import InfrastructureError, RetryBudgetExhausted
 
 T = TypeVar("T")
 RETRY_S = 1.0
@@ -30,8 +30,8 @@ class Outages:
         self._clock = clock
         self._since: dict[str, float] = {}  # what the run stands still for, and since when
 
-    def wait_out(self, what: str, action: Callable[[], T], *failures: type[InfrastructureError]) -> T:
-        """`action()`, repeated while it raises one of `failures`. Raises BudgetSpent after `recovery.outage_s`."""
+    def retry_until_recovered(self, what: str, action: Callable[[], T], *failures: type[InfrastructureError]) -> T:
+        """`action()`, repeated while it raises one of `failures`. Raises RetryBudgetExhausted after `recovery.outage_s`."""
         while True:
             try:
                 result = action()
@@ -45,8 +45,11 @@ class Outages:
                 self._passed(what)
                 return result
 
-    def told(self, who: str, trouble: str | None) -> None:
-        """`who` waits out `trouble` on its own (None: no more), and the run with it. Raises BudgetSpent as `wait_out` does."""
+    def report_external(self, who: str, trouble: str | None) -> None:
+        """Record that `who` retries by itself because of `trouble` (None: it has recovered); the run pauses with it.
+
+        Raises RetryBudgetExhausted as `retry_until_recovered` does.
+        """
         if trouble is None:
             self._passed(who)
         else:
@@ -57,7 +60,9 @@ class Outages:
         if not self._since:
             self._on_pause(f"{what}: {failure}; it goes on by itself once that has passed")
         if now - self._since.setdefault(what, now) >= self._limit_s:
-            raise BudgetSpent(f"{what} failed for recovery.outage_s={self._limit_s:g}; the last time: {failure}")
+            raise RetryBudgetExhausted(
+                f"{what} failed for recovery.outage_s={self._limit_s:g}; the last time: {failure}"
+            )
 
     def _passed(self, what: str) -> None:
         if self._since.pop(what, None) is not None and not self._since:
@@ -74,11 +79,11 @@ class QueueClient:
         self._tick = tick
 
     def ask(self, method: str, *args: Any) -> Any:
-        """The answer; outages are waited out. Raises BudgetSpent, and what the ledger refuses (IntegrityError)."""
+        """The answer; outages are waited out. Raises RetryBudgetExhausted, and what the ledger refuses (IntegrityError)."""
         what = f"the ledger to {method.replace('_', ' ')}"
 
         def call() -> Any:
             deadline = f"{what} (deadlines.rpc_s)"
             return call_one(self.remote, method, *args, deadline_s=self._deadline_s, what=deadline, tick=self._tick)
 
-        return self._outages.wait_out(what, call, InfrastructureError)
+        return self._outages.retry_until_recovered(what, call, InfrastructureError)

@@ -12,15 +12,15 @@ from typing import Any
 from r1ray.control.calls import Remote
 from r1ray.control.fleet import Fleet
 from r1ray.control.health import State
-from r1ray.control.standing import StandingActors
+from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.sync import SyncReport
 from r1ray.control.watchdog import Stage
-from r1ray.files import is_disk_full
 from r1ray.ledger.records import LedgerStatus
-from r1ray.metrics import MetricsWriter
-from r1ray.runfolder import RunFolder
-from r1ray.status import ENDED
-from r1ray.view import View
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter
+from r1ray.run.status import ENDED
+from r1ray.run.view import View
+from r1ray.util.files import is_disk_full
 
 STATUS_EVERY_S = 1.0
 
@@ -179,7 +179,7 @@ class Progress:
                 queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"
 
-    def tick(self, fleet: Fleet, standing: StandingActors, queue: Remote) -> None:
+    def tick(self, fleet: Fleet, standing: RayManagedActors, queue: Remote) -> None:
         """Once a second: ask the ledger, write status.json, refresh the view. Never blocks."""
         now = self._clock()
         self._standing = standing.states()

@@ -8,13 +8,13 @@ from r1ray.config.schema import RecoveryConfig
 from r1ray.control.calls import Place
 from r1ray.control.fleet import Fleet
 from r1ray.control.learners import LearnerGroup
+from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.progress import Progress
-from r1ray.control.standing import StandingActors
 from r1ray.control.watchdog import Stage, Watchdog
-from r1ray.errors import BudgetSpent
-from r1ray.files import write_atomic
-from r1ray.metrics import MetricsWriter
-from r1ray.runfolder import RunFolder
+from r1ray.errors import RetryBudgetExhausted
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter
+from r1ray.util.files import write_atomic
 
 
 class Stalls:
@@ -35,8 +35,8 @@ class Stalls:
         self._folder = folder
         self._writer = writer
 
-    def tick(self, progress: Progress, fleet: Fleet, standing: StandingActors, learners: LearnerGroup) -> None:
-        """Look once. Raises BudgetSpent where a stall is to end the run."""
+    def tick(self, progress: Progress, fleet: Fleet, standing: RayManagedActors, learners: LearnerGroup) -> None:
+        """Look once. Raises RetryBudgetExhausted where a stall is to end the run."""
         workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
         stage = progress.stage
         starting = stage in (Stage.BATCH, Stage.EVALUATION) and not workers
@@ -57,7 +57,7 @@ class Stalls:
         policy = self._config.stall_policy
         self._writer.event("stalled", seconds=stalled_s, stage=stage.value, policy=policy, **where)
         if policy == "abort":
-            raise BudgetSpent(
+            raise RetryBudgetExhausted(
                 f"nothing has moved for {stalled_s:.0f} s (recovery.stall_s={self._config.stall_s:g}, stall_policy=abort): "
                 f"see {where.get('diagnosis') or where['unwritten']} in {self._folder.path}"
             )

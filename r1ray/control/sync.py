@@ -20,7 +20,7 @@ from typing import Any
 
 from r1ray.config.schema import SyncConfig
 from r1ray.control.calls import Gathered, Remote, gather
-from r1ray.control.learners import PASSING
+from r1ray.control.learners import TRANSIENT_ERRORS
 from r1ray.errors import InfrastructureError, WeightSyncError
 from r1ray.transport.channel import Rendezvous
 
@@ -52,14 +52,14 @@ class WeightSync:
         config: SyncConfig,
         *,
         processes: int,
-        call_off: Callable[[Rendezvous, str], object],
+        abort: Callable[[Rendezvous, str], object],
         tick: Callable[[], None],
     ) -> None:
-        """`processes`: of each worker, all of which receive; `call_off(rendezvous, reason)` ends a meeting that cannot
+        """`processes`: of each worker, all of which receive; `abort(rendezvous, reason)` ends a meeting that cannot
         come about any more."""
         self._config = config
         self._processes = processes
-        self._call_off = call_off
+        self._call_off = abort
         self._tick = tick
         self._epoch = 0
         self._members: tuple[str, ...] | None = None  # of the group that stands; None: there is none
@@ -182,7 +182,7 @@ class WeightSync:
 
 def _of_learner(name: str, error: BaseException) -> BaseException:
     """What the learner raised; as an InfrastructureError where a new one may not meet it. What `tick` raises is nobody's here."""
-    if not isinstance(error, PASSING) or isinstance(error, InfrastructureError):
+    if not isinstance(error, TRANSIENT_ERRORS) or isinstance(error, InfrastructureError):
         return error
     named = InfrastructureError(f"{name}: {type(error).__name__}: {error}")
     named.__cause__ = error

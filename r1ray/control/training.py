@@ -18,9 +18,9 @@ from typing import Any
 from r1ray.config.schema import Config
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
 from r1ray.control.outages import Outages, QueueClient
-from r1ray.errors import BudgetSpent, DiskFull, IntegrityError, NumericError
-from r1ray.metrics import MetricsWriter
-from r1ray.runfolder import RunFolder
+from r1ray.errors import DiskFull, IntegrityError, NumericError, RetryBudgetExhausted
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter
 from r1ray.types import BatchManifest
 
 
@@ -154,17 +154,20 @@ class Training:
         self._call("export", str(self._folder.final), what="export the final model")
 
     def lost(self, error: LearnerLost) -> None:
-        """The learner is gone, `begin` is next. Raises BudgetSpent."""
+        """The learner is gone, `begin` is next. Raises RetryBudgetExhausted."""
         self._restarts.lost(error)
 
     def roll_back(self, error: Diverged) -> None:
-        """Give up what was trained since the checkpoint before the first skipped step; `begin` is next. Raises BudgetSpent."""
+        """Discard the steps since the checkpoint before the first skipped step; call `begin` next.
+
+        Raises RetryBudgetExhausted.
+        """
         self._rollbacks += 1
         self._furthest = max(self._furthest, self.step - 1)
         self._writer.event("rolled_back", message=str(error), from_policy=self.step, to_policy=self.saved or 0)
         budget = self._config.recovery.nan_rollbacks
         if self._rollbacks > budget:
-            raise BudgetSpent(
+            raise RetryBudgetExhausted(
                 f"{error}, and again after {budget} rollbacks (recovery.nan_rollbacks): "
                 "lower learner.optimizer.lr or learner.optimizer.gradient_clip in a new run from the last good checkpoint"
             ) from error
@@ -177,4 +180,4 @@ class Training:
         def call() -> list[Any]:
             return self._group.call(method, *args, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
 
-        return self._outages.wait_out(f"the learner to {what}", call, DiskFull)
+        return self._outages.retry_until_recovered(f"the learner to {what}", call, DiskFull)

@@ -10,9 +10,10 @@ from functools import lru_cache
 from r1ray.config.curation import TOTAL
 from r1ray.config.stages import ThresholdConfig
 from r1ray.errors import ConfigError
-from r1ray.rewards.answer import chain_of_thought, opening
-from r1ray.rewards.language import code_of, language_of
+from r1ray.rewards.answers.answer import chain_of_thought, opening
+from r1ray.rewards.text.language import language_of
 from r1ray.sampling.store import SampleRow
+from r1ray.util.languages import code_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from r1ray.curation.general import check_general
 from r1ray.curation.refine import Refiner, endpoint_of
 from r1ray.curation.review import Review
 from r1ray.errors import ConfigError, DiskFull, IntegrityError
-from r1ray.files import is_disk_full, read_json, write_atomic
 from r1ray.sampling.store import count_samples, read_samples
+from r1ray.util.files import is_disk_full, read_json, write_atomic
 
 SAMPLES = "samples"
 JOURNAL = "refined.jsonl"

@@ -13,9 +13,9 @@ from r1ray.curation.candidate import Candidate, meets, target_language
 from r1ray.curation.form import think_summary
 from r1ray.data.grams import WORD
 from r1ray.rewards.base import Sample
-from r1ray.rewards.form import Format
-from r1ray.rewards.language import count_words
-from r1ray.rewards.repetition import Repetition
+from r1ray.rewards.text.format import Format
+from r1ray.rewards.text.language import count_words
+from r1ray.rewards.text.repetition import Repetition
 
 _FENCE = re.compile(r"^[ \t]*(?:```|~~~)", re.MULTILINE)
 _PARAGRAPHS = re.compile(r"\n[ \t]*\n")

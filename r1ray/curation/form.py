@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from r1ray.rewards.answer import answer_part, boxed
+from r1ray.rewards.answers.answer import answer_part, boxed
 
 OPEN, CLOSE = "<think>", "</think>"
 _BARE_CHARS = 200

@@ -12,7 +12,7 @@ from r1ray.data.conversations import CONVERSATION_FIELDS, Conversation, parse_co
 from r1ray.data.grams import WORD
 from r1ray.data.stores import open_rows
 from r1ray.errors import ConfigError, DataError
-from r1ray.rewards.answer import answer_part
+from r1ray.rewards.answers.answer import answer_part
 from r1ray.types import Message
 
 EMPTY_THINKING = f"{OPEN}\n\n{CLOSE}\n\n"

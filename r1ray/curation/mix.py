@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from r1ray.formatting import number, share
+from r1ray.util.formatting import number, share
 
 PUBLISHED = {"math": 395_285, "code": 211_129, "stem": 10_124, "logic": 10_395, "general": 177_812}
 """Rows of DeepSeek-R1's supervised data by domain (arXiv 2501.12948v2, table 5)."""

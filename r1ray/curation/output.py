@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from r1ray.files import sync_folder, write_atomic
+from r1ray.util.files import sync_folder, write_atomic
 
 DATASET, DROPPED, REPORT_TEXT, REPORT = "dataset", "dropped", "report.md", "report.json"
 _ASIDE = ".curation"

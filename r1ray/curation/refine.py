@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from r1ray.config.stages import RefineConfig
-from r1ray.errors import BudgetSpent, ConfigError, DataError, InfrastructureError, RequestRefused, VerifierTimeout
-from r1ray.rewards.endpoint import Endpoint, Reply
+from r1ray.errors import (
+    ConfigError,
+    DataError,
+    InfrastructureError,
+    RequestRefused,
+    RetryBudgetExhausted,
+    VerifierTimeout,
+)
+from r1ray.rewards.learned.endpoint import Endpoint, Reply
 
 TEMPLATE = """Rewrite the response below so that it is easy to read. Keep its reasoning, every step that the result needs, and
 its final answer; mend language, order and layout. Write all of it in the language of the question. Keep its form: where it
@@ -75,10 +82,10 @@ class Journal:
             raise
 
     def spend(self) -> None:
-        """Count a call. Raises BudgetSpent where all have been made."""
+        """Count a call. Raises RetryBudgetExhausted where all have been made."""
         with self._lock:
             if self._max_calls is not None and self._calls >= self._max_calls:
-                raise BudgetSpent(
+                raise RetryBudgetExhausted(
                     f"refinement has made the {self._max_calls} calls that it may (curation.refine.max_calls): raise it and "
                     "resume; what was refined is kept"
                 )
@@ -147,7 +154,7 @@ class Refiner:
         """The refined texts as they come.
 
         Raises InfrastructureError where the endpoint cannot be reached, fails or is too slow, RequestRefused where it refuses
-        more than a single text, and BudgetSpent. What was refined until then is in the journal.
+        more than a single text, and RetryBudgetExhausted. What was refined until then is in the journal.
         """
         with ThreadPoolExecutor(self._parallel, thread_name_prefix="refine") as threads:
             running: set[Future[Refined]] = set()

@@ -12,7 +12,7 @@ from r1ray.config.stages import CurationConfig
 from r1ray.curation.candidate import Candidate, meets
 from r1ray.curation.filters import READABILITY, first_reason
 from r1ray.errors import InfrastructureError
-from r1ray.rewards.answer import chain_of_thought, opening
+from r1ray.rewards.answers.answer import chain_of_thought, opening
 from r1ray.rewards.base import Sample
 from r1ray.rewards.scorer import Scorer
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
-from r1ray.evaluation.answers import VOTED, ballot, merged
-from r1ray.evaluation.estimators import consensus, ks, pass_at_k
-from r1ray.evaluation.summary import mean_and_error
-from r1ray.rewards.choice import options
+from r1ray.rewards.answers.canonical import VOTED, ballot, merged
+from r1ray.rewards.answers.choice import options
+from r1ray.rewards.answers.estimators import consensus, ks, pass_at_k
+from r1ray.rewards.answers.summary import mean_and_error
 from r1ray.sampling.store import SampleRow
 
 ACCURACY = "accuracy"

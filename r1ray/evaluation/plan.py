@@ -17,11 +17,11 @@ from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks.prepare import Prepared, prepare
 from r1ray.evaluation.benchmarks.registry import find
 from r1ray.evaluation.record import RECORD, contamination
-from r1ray.files import read_json
-from r1ray.machine import GIB, Machine
-from r1ray.modelfolder import has_chat_template, model_hash, read_shape
+from r1ray.models.folder import has_chat_template, model_hash, read_shape
 from r1ray.sampling.job import Wanted
 from r1ray.types import Sampling
+from r1ray.util.files import read_json
+from r1ray.util.machine import GIB, Machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

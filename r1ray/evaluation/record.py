@@ -23,13 +23,13 @@ from r1ray.data.grams import Grams
 from r1ray.data.stores import open_rows
 from r1ray.errors import ConfigError, DataError
 from r1ray.evaluation.benchmarks.prepare import Prepared
-from r1ray.evaluation.equality import Equality
 from r1ray.evaluation.figures import figures
 from r1ray.evaluation.published import published
-from r1ray.files import read_json, write_atomic
-from r1ray.runfolder import RunFolder
+from r1ray.rewards.answers.equality import Equality
+from r1ray.run.folder import RunFolder
 from r1ray.sampling.store import SampleRow, read_shard, shards
 from r1ray.types import Message
+from r1ray.util.files import read_json, write_atomic
 
 RECORD = "evaluation.json"
 RESULTS = "results.json"

@@ -31,14 +31,14 @@ from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
-from r1ray.machine import this_machine
-from r1ray.metrics import MetricsWriter, read_evaluations
 from r1ray.report.build import build_report
 from r1ray.rewards.scorer import Scorer
-from r1ray.runfolder import RunFolder
-from r1ray.transport.meeting import call_off
-from r1ray.versions import installed_versions
-from r1ray.view import View, make_view
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter, read_evaluations
+from r1ray.run.view import View, make_view
+from r1ray.transport.rendezvous import abort
+from r1ray.util.machine import this_machine
+from r1ray.util.versions import installed_versions
 
 
 def preflight(config: Config) -> None:
@@ -60,7 +60,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
         max_staleness=queue.max_staleness,
         lease_timeout_s=queue.lease_timeout_s,
         max_attempts=queue.max_attempts,
-        max_returns=queue.max_returns,
+        max_requeues=queue.max_requeues,
         stale_policy="drop" if queue.stale == "drop" else "reissue",
         dynamic_sampling=config.algorithm.dynamic_sampling,
         keep_payload_steps=queue.keep_payload_steps,
@@ -131,7 +131,7 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
             stalls=stalls,
             progress=progress,
             stop=stop,
-            call_off=call_off,
+            abort=abort,
         ),
     )
     try:

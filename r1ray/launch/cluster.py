@@ -20,7 +20,6 @@ from ray._private import worker as ray_worker
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from actors.engine import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE, QUEUE, reward_names
 from learner.preference.train import Settings
@@ -32,6 +31,7 @@ from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 
 STACKS_S = 30.0
 """Deadline of a look at all processes together: a Ray worker starts for each."""

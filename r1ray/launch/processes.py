@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from actors.processes import Logged
-from actors.remote import QUEUE, Asker, place
+from actors.remote import QUEUE, RetryingClient, place
 from learner.actor import LearnerActor
 from learner.preference.actor import RewardModelActor
 from learner.preference.train import Settings
@@ -31,7 +31,7 @@ class _FetchingLearner(LearnerActor):
     """A LearnerActor that fetches from the queue actor."""
 
     def __init__(self, config: Config, rank: int, transport: str) -> None:
-        asker = Asker(config)
+        asker = RetryingClient(config)
         queue = ray.get_actor(QUEUE)
 
         def fetch(group_ids: list[str]) -> list[bytes]:

@@ -19,15 +19,15 @@ from typing import Any
 import ray
 
 from learner.preference.train import Settings
-from r1ray.checkpoints import all_in
 from r1ray.config.schema import Config
 from r1ray.control.learners import LearnerGroup
 from r1ray.errors import ConfigError
-from r1ray.files import read_json, write_atomic
 from r1ray.launch.cluster import Cluster, check_reachable
-from r1ray.modelfolder import read_shape
+from r1ray.models.folder import read_shape
 from r1ray.recipe.digests import digest
-from r1ray.rewards.preference import REPORT
+from r1ray.rewards.learned.preference import REPORT
+from r1ray.run.checkpoints import all_in
+from r1ray.util.files import read_json, write_atomic
 
 TRAINING = "training.json"
 PLACED = ("ranks", "zero_stage")

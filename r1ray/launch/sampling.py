@@ -12,20 +12,20 @@ import ray
 from r1ray.config.checks import Use
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
+from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
-from r1ray.launch.told import Told
-from r1ray.machine import this_machine
-from r1ray.metrics import MetricsWriter
 from r1ray.rewards.scorer import Scorer
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter
+from r1ray.run.view import make_view
 from r1ray.sampling.job import JobParts, SamplingJob, Wanted
 from r1ray.types import Sampling
-from r1ray.versions import installed_versions
-from r1ray.view import make_view
+from r1ray.util.machine import this_machine
+from r1ray.util.versions import installed_versions
 
 UNDER_WAY = "the prompts under way"
 
@@ -83,7 +83,7 @@ def run_sampling(
         cluster.connect(use)
         view.phase("Ray", 1, 1)
         stop_on_signals(stop, view, UNDER_WAY)  # again: Ray's C++ part has put handlers of its own around them
-        told = Told(folder, view, kind=use, phase="sampling", unit="prompts")
+        told = JobStatusWriter(folder, view, kind=use, phase="sampling", unit="prompts")
         parts = JobParts(
             # Nobody leases here, so nothing has to be handed back for a worker that dies.
             fleet=rollout_fleet(cluster, use, release=lambda name, drained: None, on_event=writer.event),
@@ -98,7 +98,7 @@ def run_sampling(
         return _run(job, told, writer)
 
 
-def _run(job: SamplingJob, told: Told, writer: MetricsWriter) -> bool:
+def _run(job: SamplingJob, told: JobStatusWriter, writer: MetricsWriter) -> bool:
     state, message = "failed", ""
     try:
         finished = job.run()

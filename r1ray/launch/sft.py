@@ -14,18 +14,18 @@ from learner.sft.data import read_data, total_steps
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.finetuning import Finetuning
+from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.launch.signals import stop_on_signals
-from r1ray.launch.told import Told
-from r1ray.machine import this_machine
-from r1ray.metrics import MetricsWriter
-from r1ray.runfolder import RunFolder
-from r1ray.versions import installed_versions
-from r1ray.view import View, make_view
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter
+from r1ray.run.view import View, make_view
+from r1ray.util.machine import this_machine
+from r1ray.util.versions import installed_versions
 
 PHASE = "supervised fine-tuning"
 
@@ -71,7 +71,7 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *
 def _run(
     cluster: Cluster, folder: RunFolder, data: Mapping[str, Any], writer: MetricsWriter, view: View, stop: Stop
 ) -> None:
-    config, told = cluster.config, Told(folder, view, kind="sft", phase=PHASE)
+    config, told = cluster.config, JobStatusWriter(folder, view, kind="sft", phase=PHASE)
     state, message = "failed", ""
     try:
         training = Finetuning(

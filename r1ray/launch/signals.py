@@ -6,7 +6,7 @@ import signal
 from types import FrameType
 
 from r1ray.control.stop import Stop
-from r1ray.view import View
+from r1ray.run.view import View
 
 
 def stop_on_signals(stop: Stop, view: View, after: str = "this step, with a checkpoint") -> None:

@@ -11,7 +11,7 @@ from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
 from r1ray.control.fleet import Fleet, FleetSettings
 from r1ray.control.health import HealthLimits
-from r1ray.control.standing import Budget, StandingActors
+from r1ray.control.managed_actors import Budget, RayManagedActors
 from r1ray.launch.cluster import Cluster
 
 OnEvent = Callable[..., None]
@@ -23,7 +23,7 @@ def health_limits(config: Config) -> HealthLimits:
     return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
 
 
-def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None = None) -> StandingActors:
+def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None = None) -> RayManagedActors:
     """The reward workers, and the queue where there is one."""
     recovery = cluster.config.recovery
     kinds: list[tuple[Budget, Sequence[Remote]]] = []
@@ -31,7 +31,7 @@ def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None
         kinds.append((Budget(restarts=recovery.queue_restarts, key="recovery.queue_restarts"), [queue]))
     budget = Budget(restarts=recovery.worker_restarts, key="recovery.worker_restarts")
     kinds.append((budget, cluster.rewards()))
-    return StandingActors(kinds, limits=health_limits(cluster.config), on_event=on_event)
+    return RayManagedActors(kinds, limits=health_limits(cluster.config), on_event=on_event)
 
 
 def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], None], on_event: OnEvent) -> Fleet:

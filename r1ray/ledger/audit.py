@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from r1ray.checkpoints import find_latest, step_of
 from r1ray.codec import unpack_scored
 from r1ray.errors import WireError
 from r1ray.ledger.records import LedgerSettings
@@ -69,11 +68,17 @@ class AuditReport:
         return {"ok": self.ok, **asdict(self)}
 
 
-def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_version: int | None = None) -> AuditReport:
+FindCheckpoints = Callable[[str], tuple[Sequence[int], Sequence[str]]]
+"""run id -> policy versions of the complete checkpoints (the newest is enough), and defects of newer ones."""
+
+
+def audit(
+    path: Path, checkpoints: Sequence[int] | FindCheckpoints, live_policy_version: int | None = None
+) -> AuditReport:
     """Check the ledger at `path` (the file, or its run folder). Reads only; the run may go on, or have been killed.
 
-    `checkpoints`: policy versions of the whole checkpoints; None: the newest in `checkpoints/` beside the ledger of which every
-    file is what its manifest says, all of them read for that.
+    `checkpoints`: policy versions of the run's complete checkpoints, or a function that finds them. The function is called
+    after the rows are read: a live run may commit meanwhile, but it never deletes its newest checkpoint.
     `live_policy_version`: of a learner that runs now.
     Raises IntegrityError where the file is no ledger or cannot be read at all.
     """
@@ -85,24 +90,17 @@ def audit(path: Path, checkpoints: Sequence[int] | None = None, live_policy_vers
             rows = tuple(_count(db))
             violations = [v for check in _STRUCTURE for v in check(db, settings)]
             trained = [row[0] for row in db.execute("SELECT DISTINCT step FROM groups WHERE state = 'trained'")]
-        # After the rows are read: a run that goes on may commit meanwhile, but never unmakes its newest checkpoint.
-        known, torn = _whole(file.parent, run_id) if checkpoints is None else (tuple(sorted(checkpoints)), ())
+        known, torn = checkpoints(run_id) if callable(checkpoints) else (checkpoints, ())
         violations += _unaccounted(trained, max((*known, live_policy_version or 0)), torn)
         violations += _payloads(db, file)
     return AuditReport(
         run_id=run_id,
-        checkpoints=known,
-        torn=torn,
+        checkpoints=tuple(sorted(known)),
+        torn=tuple(torn),
         live_policy_version=live_policy_version,
         rows=rows,
         violations=tuple(violations),
     )
-
-
-def _whole(run_dir: Path, run_id: str) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """The policy of the run's newest whole checkpoint, as a tuple of at most one; what is wrong with those after it."""
-    found = find_latest(run_dir / "checkpoints", run_id=run_id)
-    return () if found.path is None else (step_of(found.path),), found.warnings
 
 
 def _count(db: sqlite3.Connection) -> Iterator[AuditRow]:

@@ -60,7 +60,7 @@ def lease(
     return leases
 
 
-def unheard(
+def redeliver_unacknowledged(
     db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str, held: Collection[str], max_groups: int
 ) -> list[Lease]:
     rows = db.execute(
@@ -81,9 +81,9 @@ def unheard(
 def hand_back(db: sqlite3.Connection, settings: LedgerSettings, reason: str, where: str, value: object) -> list[str]:
     """Queue the prompts of all leases that fit the condition `where`, which has one place for `value`.
 
-    A prompt that this happened to `max_returns` times, for a reason that may be its own doing, is dropped for good.
+    A prompt that this happened to `max_requeues` times, for a reason that may be its own doing, is dropped for good.
     """
-    most = settings.max_returns if reason in SUSPICIOUS else math.inf
+    most = settings.max_requeues if reason in SUSPICIOUS else math.inf
     rows = db.execute(
         "UPDATE groups SET state = 'dropped', cause = 'returned', reason = ?,"  # noqa: S608  constants
         " fate = CASE WHEN 1 + (SELECT COUNT(*) FROM groups AS o WHERE o.prompt_index = groups.prompt_index"

@@ -115,19 +115,19 @@ class Ledger:
         with self._transaction() as db:
             return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups)
 
-    def unheard(self, worker_id: str, held: Collection[str], max_groups: int) -> list[Lease]:
+    def redeliver_unacknowledged(self, worker_id: str, held: Collection[str], max_groups: int) -> list[Lease]:
         """Up to `max_groups` leases of the worker that are not among the groups it holds, with a new deadline.
 
         They were leased to it by a call whose answer was lost. A call that arrives late, with a `held` of long ago, does no
         harm: nothing but the deadline changes.
         """
         with self._transaction() as db:
-            return leases.unheard(db, self._settings, self._clock(), worker_id, held, max_groups)
+            return leases.redeliver_unacknowledged(db, self._settings, self._clock(), worker_id, held, max_groups)
 
     def release_worker(self, worker_id: str, *, drained: bool = False) -> list[str]:
         """Queue the prompts that a dead worker holds, or one that was asked to leave (`drained`); returns the dropped groups.
 
-        A prompt that was with workers as they died, or whose lease lapsed, `max_returns` times in all is dropped for good.
+        A prompt that was with workers as they died, or whose lease lapsed, `max_requeues` times in all is dropped for good.
         """
         reason = leases.WORKER_DRAINED if drained else leases.WORKER_LEFT
         with self._transaction() as db:

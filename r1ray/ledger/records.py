@@ -23,14 +23,14 @@ class LedgerSettings:
     stale_policy: Literal["reissue", "drop"] = "reissue"  # what becomes of the prompt of a group that got too old
     dynamic_sampling: bool = False  # drop groups whose rewards are all equal
     keep_payload_steps: int | None = None  # None: all
-    max_returns: int = 10  # leases of one prompt that may lapse or lose their worker; older ledgers do not name it
+    max_requeues: int = 10  # leases of one prompt that may lapse or lose their worker; older ledgers do not name it
 
     def __post_init__(self) -> None:
         lowest: tuple[tuple[str, float | None, float], ...] = (
             ("groups_per_step", self.groups_per_step, 1),
             ("max_staleness", self.max_staleness, 0),
             ("max_attempts", self.max_attempts, 1),
-            ("max_returns", self.max_returns, 1),
+            ("max_requeues", self.max_requeues, 1),
             ("keep_payload_steps", self.keep_payload_steps, 0),
         )
         for name, value, least in lowest:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from r1ray.errors import ConfigError, DeadlineExceeded, DiskFull, InfrastructureError, IntegrityError, R1RayError
-from r1ray.files import sync_folder
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
+from r1ray.util.files import sync_folder
 
 BUSY_TIMEOUT_S = 30.0
 """How long to wait for a lock that another process holds."""

@@ -12,16 +12,16 @@ from collections.abc import Collection
 from typing import Any
 
 from r1ray.config.sources import Source
-from r1ray.hints import nearest
-from r1ray.recipe.complaints import Complaints
 from r1ray.recipe.kinds import fits
+from r1ray.recipe.problems import ProblemCollector
 from r1ray.recipe.records import Claim
+from r1ray.util.hints import nearest
 
 RELATIONS = ("at_least", "above", "below")
 _KEYS = ("figure", "of", "margin", "benchmark", *RELATIONS)
 
 
-def read_claims(complaints: Complaints, source: Source, value: Any, claims: dict[str, Claim]) -> None:
+def read_claims(complaints: ProblemCollector, source: Source, value: Any, claims: dict[str, Claim]) -> None:
     """Take the claims of one file into `claims`; null drops one of an earlier file. What is wrong with them is noted."""
     for name, stated in complaints.map(source, "claims", value).items():
         key = f"claims.{name}"
@@ -54,7 +54,7 @@ def read_claims(complaints: Complaints, source: Source, value: Any, claims: dict
             )
 
 
-def check_claims(complaints: Complaints, claims: Collection[Claim], evaluated: Collection[str]) -> None:
+def check_claims(complaints: ProblemCollector, claims: Collection[Claim], evaluated: Collection[str]) -> None:
     """Note every claim about a policy that the recipe does not evaluate."""
     for claim in claims:
         for policy in (claim.of, claim.bound):

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1ray.config.lengths import longest_completion
+from r1ray.config.rules import keeps_reference
 from r1ray.errors import ConfigError
-from r1ray.lengths import longest_completion
-from r1ray.modelfolder import read_shape
+from r1ray.models.folder import read_shape
 from r1ray.recipe.lineage import LINEAGE, Lineage
 from r1ray.recipe.preflight import root
 from r1ray.recipe.records import Recipe
-from r1ray.recipe.standing import Standing
+from r1ray.recipe.stage_status import StageStatus
 from r1ray.recipe.tasks import Task
-from r1ray.watch import keeps_reference
 
 FORWARD, TRAINING = 2, 6
 PEAK_FLOPS = 989e12
@@ -46,13 +46,13 @@ class Cost:
     trained: int | None = None  # tokens
 
 
-def costs(recipe: Recipe, tasks: tuple[Task, ...], standings: Mapping[str, Standing]) -> dict[str, Cost]:
+def costs(recipe: Recipe, tasks: tuple[Task, ...], standings: Mapping[str, StageStatus]) -> dict[str, Cost]:
     """The cost of each stage by name; what cannot be known is None."""
     models = _Models(recipe, tasks)
     return {task.name: _cost(task, standings[task.name], models) for task in tasks}
 
 
-def _cost(task: Task, standing: Standing, models: _Models) -> Cost:
+def _cost(task: Task, standing: StageStatus, models: _Models) -> Cost:
     if standing.state == "done" and standing.lineage is not None:
         return Cost(seconds=standing.lineage.seconds, measured=True)
     generated, trained = _generated(task), _trained(task)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from r1ray.errors import ConfigError
-from r1ray.modelfolder import model_hash
+from r1ray.models.folder import model_hash
 from r1ray.recipe.tasks import Read
 
 _CHUNK = 1 << 20

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.files import read_json, write_atomic
 from r1ray.recipe.child import started
-from r1ray.recipe.lineage import Begun
+from r1ray.recipe.lineage import StageAttempt
 from r1ray.recipe.records import Recipe
-from r1ray.recipe.standing import Standing
+from r1ray.recipe.stage_status import StageStatus
 from r1ray.recipe.tasks import Task
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.util.files import read_json, write_atomic
 
 
 def recipe_file(recipe: Recipe) -> Path:
@@ -62,7 +62,7 @@ def refuse_orphan(task: Task, *, fresh: bool) -> None:
     With `fresh`, which sets the record aside, one of another version names nobody; else it raises IntegrityError.
     """
     try:
-        begun = Begun.read(task)
+        begun = StageAttempt.read(task)
     except IntegrityError:
         if not fresh:
             raise
@@ -77,12 +77,12 @@ def refuse_orphan(task: Task, *, fresh: bool) -> None:
         )
 
 
-def prepare(task: Task, standing: Standing) -> Begun:
+def prepare(task: Task, standing: StageStatus) -> StageAttempt:
     """Put the configuration of the stage where its command finds it. Returns its record, with what earlier attempts left."""
     begun = standing.begun if standing.state == "begun" else None
     if begun is None:
         assert standing.inputs is not None, "a stage runs when all that it reads is there"
-        begun = Begun(meaning=task.meaning, inputs=standing.inputs)
+        begun = StageAttempt(fingerprint=task.fingerprint, inputs=standing.inputs)
     for attempt in begun.attempts:
         if attempt["ended"] is None:  # the recipe was killed then; the log says until when the stage worked
             attempt["ended"] = max(attempt["began"], task.log.stat().st_mtime if task.log.exists() else 0.0)

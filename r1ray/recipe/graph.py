@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError
-from r1ray.hints import nearest
 from r1ray.recipe.kinds import KINDS
 from r1ray.recipe.records import Recipe
+from r1ray.util.hints import nearest
 
 
 class References:

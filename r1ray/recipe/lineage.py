@@ -15,9 +15,9 @@ from typing import Any
 
 from r1ray import __version__
 from r1ray.errors import IntegrityError
-from r1ray.files import read_json, write_atomic
 from r1ray.recipe.tasks import Task
-from r1ray.versions import installed_versions
+from r1ray.util.files import read_json, write_atomic
+from r1ray.util.versions import installed_versions
 
 FORMAT = 1
 LINEAGE = "lineage.json"
@@ -25,10 +25,10 @@ _GIT_S = 10.0
 
 
 @dataclass(slots=True, kw_only=True)
-class Begun:
+class StageAttempt:
     """A stage that was started; what a resume needs to know. Written before the stage's process starts."""
 
-    meaning: Mapping[str, Any]  # `Task.meaning`
+    fingerprint: Mapping[str, Any]  # `Task.fingerprint`
     inputs: Mapping[str, str]  # reference -> digest
     attempts: list[dict[str, Any]] = field(default_factory=list)  # began, ended (seconds since the epoch), exit, pid
 
@@ -42,7 +42,7 @@ class Begun:
         write_atomic(_begun_file(task), json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode())
 
     @classmethod
-    def read(cls, task: Task) -> Begun | None:
+    def read(cls, task: Task) -> StageAttempt | None:
         """The record; None where the stage was never started. Raises IntegrityError where it cannot be read."""
         return cls(**_fields(_begun_file(task))) if _begun_file(task).exists() else None
 
@@ -60,7 +60,7 @@ class Lineage:
     kind: str
     doc: str
     command: list[str]  # that began it, after `python -m r1ray`
-    meaning: dict[str, Any]  # `Task.meaning`
+    fingerprint: dict[str, Any]  # `Task.fingerprint`
     config: dict[str, Any]  # resolved, as the command got it; empty where it has none
     inputs: dict[str, dict[str, str]]  # reference -> path, digest
     output: dict[str, str]  # path, digest

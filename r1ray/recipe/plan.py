@@ -10,12 +10,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from r1ray.formatting import duration
 from r1ray.recipe.cost import ASSUMPTIONS, Cost, costs
 from r1ray.recipe.preflight import problems
 from r1ray.recipe.records import Recipe
-from r1ray.recipe.standing import Standing, assess_all, missing
+from r1ray.recipe.stage_status import StageStatus, assess_all, missing
 from r1ray.recipe.tasks import Task
+from r1ray.util.formatting import duration
 
 STYLES = {"done": "green", "stale": "yellow", "begun": "yellow", "to do": "cyan"}
 
@@ -80,7 +80,7 @@ def as_json(recipe: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
     return {"name": recipe.name, "dir": str(recipe.dir), "stages": stages, "problems": wrong}
 
 
-def _state(standing: Standing) -> Text:
+def _state(standing: StageStatus) -> Text:
     names = {"begun": "stale" if standing.why else "killed inside"}
     told = "inputs are not there" if standing.lacks else standing.why
     why = f" ({told})" if told else ""

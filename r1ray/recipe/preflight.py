@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from r1ray.config.surroundings import check_model
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks.prepare import prepare
 from r1ray.evaluation.benchmarks.registry import find
+from r1ray.preflight.environment import check_model
 from r1ray.recipe.tasks import Read, Task
 
 

@@ -16,10 +16,7 @@ from typing import Any
 from r1ray.config.problems import refuse
 from r1ray.config.sources import Source, find_file, read_file, read_in_order
 from r1ray.errors import ConfigError
-from r1ray.hints import nearest
-from r1ray.policyfolder import EVALUATION
 from r1ray.recipe.claims import check_claims, read_claims
-from r1ray.recipe.complaints import Complaints
 from r1ray.recipe.drafts import (
     COMMON,
     EVALUATION_KEYS,
@@ -32,7 +29,10 @@ from r1ray.recipe.drafts import (
     Draft,
 )
 from r1ray.recipe.kinds import KINDS, fits
+from r1ray.recipe.problems import ProblemCollector
 from r1ray.recipe.records import Claim, Expect, Input, Recipe, Stage
+from r1ray.run.policy import EVALUATION
+from r1ray.util.hints import nearest
 
 
 def read_recipe(path: Path, overlays: Sequence[str] = ()) -> Recipe:
@@ -51,7 +51,7 @@ def read_recipe(path: Path, overlays: Sequence[str] = ()) -> Recipe:
     return reading.finish(tuple(names))
 
 
-class _Reading(Complaints):
+class _Reading(ProblemCollector):
     """Takes one file after another and collects what is wrong with them."""
 
     def __init__(self) -> None:

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1ray.errors import ConfigError, StageFailed
-from r1ray.files import write_atomic
 from r1ray.recipe import folder, record
 from r1ray.recipe.child import Child, Signals, started
 from r1ray.recipe.digests import digest
-from r1ray.recipe.lineage import LINEAGE, Begun, Lineage, code_versions, now
+from r1ray.recipe.lineage import LINEAGE, Lineage, StageAttempt, code_versions, now
 from r1ray.recipe.preflight import problems
 from r1ray.recipe.records import Recipe
 from r1ray.recipe.screen import Screen, last_line
-from r1ray.recipe.standing import Standing, assess, assess_all
+from r1ray.recipe.stage_status import StageStatus, assess, assess_all
 from r1ray.recipe.tasks import Task
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.util.files import write_atomic
 
 PROGRAM = (sys.executable, "-m", "r1ray")
 STOP_S = 60.0
@@ -86,7 +86,7 @@ class Runner:
                 self._look_again()
             return code
 
-    def _chosen(self, selection: Selection, standings: dict[str, Standing]) -> list[Task]:
+    def _chosen(self, selection: Selection, standings: dict[str, StageStatus]) -> list[Task]:
         """The stages to go through. Raises ConfigError where one of them reads what is not there and will not be made."""
         tasks = list(self._tasks)
         if selection.only is not None:
@@ -138,7 +138,7 @@ class Runner:
                 self._states[name] = "done"
         self._record()
 
-    def _stage(self, task: Task, standing: Standing, place: str, signals: Signals) -> None:
+    def _stage(self, task: Task, standing: StageStatus, place: str, signals: Signals) -> None:
         """Run one stage to its end and write its lineage. Raises StageFailed."""
         resume = standing.state == "begun" and (task.folder / task.kind.mark).exists()
         (task.folder / LINEAGE).unlink(missing_ok=True)
@@ -161,7 +161,7 @@ class Runner:
         self._screen.stage(place, task.name, "failed", begun.seconds)
         raise self._failure(task, code)
 
-    def _child(self, task: Task, begun: Begun, argv: list[str], signals: Signals) -> int:
+    def _child(self, task: Task, begun: StageAttempt, argv: list[str], signals: Signals) -> int:
         """The exit code of the stage's process; the attempt is noted before and after."""
         attempt = {"began": now(), "pid": None, "pid_started": None, "ended": None, "exit": None}
         begun.attempts.append(attempt)
@@ -189,14 +189,14 @@ class Runner:
         begun.write(task)
         return code
 
-    def _finish(self, task: Task, begun: Begun) -> None:
+    def _finish(self, task: Task, begun: StageAttempt) -> None:
         Lineage(
             recipe=self._recipe.name,
             stage=task.name,
             kind=task.kind.name,
             doc=task.stage.doc,
             command=task.command(resume=False),
-            meaning=dict(task.meaning),
+            fingerprint=dict(task.fingerprint),
             config=record.plain_config(task),
             inputs={r.reference: {"path": str(r.path), "digest": begun.inputs[r.reference]} for r in task.reads},
             output={"path": str(task.output), "digest": digest(task.output)},
@@ -218,7 +218,7 @@ class Runner:
 
     def _set_aside(self, task: Task) -> None:
         """Keep what a stage has under another name; the stage is to do then."""
-        begun = Begun.read(task)
+        begun = StageAttempt.read(task)
         if (aside := RunFolder.set_aside(task.folder)) is not None:
             self._screen.line(f"{'':>8}{task.name}: what was there is kept as {aside}")
         if begun is not None:

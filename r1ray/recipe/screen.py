@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.status import Status
 
 from r1ray.errors import IntegrityError
-from r1ray.files import read_json
-from r1ray.formatting import duration, printable
+from r1ray.util.files import read_json
+from r1ray.util.formatting import duration, printable
 
 _TAIL_BYTES = 4096
 _WIDTH = 90

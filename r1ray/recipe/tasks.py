@@ -16,11 +16,11 @@ from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks.registry import find
-from r1ray.recipe.asked import as_trained
+from r1ray.recipe.eval_settings import eval_overrides_for
 from r1ray.recipe.graph import References
 from r1ray.recipe.kinds import KINDS, Kind, flags
 from r1ray.recipe.records import Recipe, Stage
-from r1ray.rewards.user import source_file
+from r1ray.rewards.plugins import source_file
 
 DECIDES = ("run.steps", "curation")
 """What a resume of the command may change, but not without making it another stage."""
@@ -51,7 +51,7 @@ class Task:
     config_yaml: str  # the same, resolved; empty where it has none
     options: Mapping[str, Any]  # resolved
     reads: tuple[Read, ...]
-    meaning: Mapping[str, Any]  # plain JSON; the stage is the same as long as this and the hashes of `reads` are
+    fingerprint: Mapping[str, Any]  # plain JSON; the stage is the same as long as this and the hashes of `reads` are
 
     @property
     def name(self) -> str:
@@ -127,7 +127,7 @@ def _task(recipe: Recipe, stage: Stage, references: References, config: Config |
         config_yaml=yaml.safe_dump(_listed(resolved), sort_keys=False, allow_unicode=True) if config else "",
         options=references.resolved(dict(stage.options)),
         reads=reads,
-        meaning={
+        fingerprint={
             "command": " ".join(kind.command),
             "options": {key: value for key, value in stage.options.items() if key not in kind.placing},
             "config": _meaning(config, kind) if config else {"seed": recipe.seed},
@@ -140,7 +140,7 @@ def _config(recipe: Recipe, stage: Stage, policies: Mapping[str, Config]) -> Con
     own: dict[str, Any] = {"run": {"dir": str(recipe.dir / stage.name), "name": f"{recipe.name}/{stage.name}"}}
     own["checkpoint"] = {"export_final": True}
     if stage.kind == "eval":
-        own |= {**as_trained(stage.options["model"], policies), "model": {"path": stage.options["model"]}}
+        own |= {**eval_overrides_for(stage.options["model"], policies), "model": {"path": stage.options["model"]}}
         if any("rewards" in layer.content for layer in stage.layers):  # what the recipe states, it means
             own.pop("rewards", None)
     first = Source(name=recipe.files[0], content={"run": {"seed": recipe.seed}}, lines={})

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from r1ray.errors import ConfigError
-from r1ray.files import write_atomic
-from r1ray.formatting import number, share
 from r1ray.report import sections
 from r1ray.report.charts import ChartBook
 from r1ray.report.figures import table
@@ -31,8 +29,10 @@ from r1ray.report.recipe_record import is_recipe, load_recipe
 from r1ray.report.record import RunRecord, load_record
 from r1ray.report.story import header, name_of
 from r1ray.report.svg import Chart
-from r1ray.responses import REFLECTIVE_WORDS, ReflectiveWords
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.util.files import write_atomic
+from r1ray.util.formatting import number, share
+from r1ray.util.responses import REFLECTIVE_WORDS, ReflectiveWords
 
 HELD_OUT: dict[str, tuple[tuple[str, str, str, Callable[[float], str]], ...]] = {
     ANSWERS.title: (

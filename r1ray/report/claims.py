@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from r1ray.formatting import number
 from r1ray.report.recipe_record import RecipeRecord
+from r1ray.util.formatting import number
 
 _SIGNS = {"at_least": ">=", "above": ">", "below": "<"}
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
 
-from r1ray.formatting import duration, number, share
-from r1ray.metrics import Row
 from r1ray.report.record import RunRecord, load_record
+from r1ray.run.metrics import Row
+from r1ray.util.formatting import duration, number, share
 
 Value = float | int | str | None
 

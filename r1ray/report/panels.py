@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from r1ray.formatting import number, share
 from r1ray.report.record import RunRecord
 from r1ray.report.reflection import shares
 from r1ray.report.svg import Chart, Series
-from r1ray.responses import ReflectiveWords
+from r1ray.util.formatting import number, share
+from r1ray.util.responses import ReflectiveWords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from r1ray.formatting import number, share
-from r1ray.metrics import Row
 from r1ray.report.charts import ChartBook
 from r1ray.report.markup import Markup, join, node
 from r1ray.report.recipe_record import RecipeRecord
@@ -15,7 +13,9 @@ from r1ray.report.record import RunRecord
 from r1ray.report.reflection import Point, shares
 from r1ray.report.svg import Chart, Series
 from r1ray.report.tables import section
-from r1ray.responses import ReflectiveWords
+from r1ray.run.metrics import Row
+from r1ray.util.formatting import number, share
+from r1ray.util.responses import ReflectiveWords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

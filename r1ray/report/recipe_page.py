@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r1ray.policyfolder import EVALUATION
 from r1ray.report import recipe_provenance as provenance
 from r1ray.report import recipe_sections as sections
 from r1ray.report.charts import ChartBook
@@ -17,7 +16,8 @@ from r1ray.report.recipe_charts import legs, length_of, over_steps
 from r1ray.report.recipe_record import RecipeRecord
 from r1ray.report.recipe_story import header
 from r1ray.report.wording import Wording, wording
-from r1ray.responses import REFLECTIVE_WORDS, ReflectiveWords
+from r1ray.run.policy import EVALUATION
+from r1ray.util.responses import REFLECTIVE_WORDS, ReflectiveWords
 
 
 def render_recipe(recipe: RecipeRecord, words: Sequence[str] = REFLECTIVE_WORDS) -> str:

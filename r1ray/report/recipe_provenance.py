@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 
 import yaml
 
-from r1ray.formatting import number, share
-from r1ray.modelcard import short_digest, versions
-from r1ray.policyfolder import EVALUATION
+from r1ray.models.card import short_digest, versions
 from r1ray.report.markup import Markup, node
 from r1ray.report.recipe_record import RecipeRecord, StageRecord
 from r1ray.report.tables import section, table, wall_time
+from r1ray.run.policy import EVALUATION
+from r1ray.util.formatting import number, share
 
 
 def data(recipe: RecipeRecord) -> list[Markup]:

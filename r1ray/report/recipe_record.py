@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1ray.files import read_json
-from r1ray.metrics import Row
-from r1ray.policyfolder import EVALUATION, POLICY_KINDS, RECIPE, ancestors, leading_policies
 from r1ray.report.record import RunRecord, load_record
+from r1ray.run.metrics import Row
+from r1ray.run.policy import EVALUATION, POLICY_KINDS, RECIPE, ancestors, leading_policies
 from r1ray.sampling.store import SampleRow, read_shard
+from r1ray.util.files import read_json
 
 MOST_SAMPLES = 2000
 """Samples of a stage whose text is looked at: enough for shares to a percent, and a page is made in seconds."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from r1ray.formatting import number, share
-from r1ray.modelcard import with_error
+from r1ray.models.card import with_error
 from r1ray.report.markup import Markup, join, node
 from r1ray.report.recipe_charts import Leg
 from r1ray.report.recipe_record import RecipeRecord, StageRecord
 from r1ray.report.reflection import RULE, Turn, turns
 from r1ray.report.tables import meter, section, table, wall_time
 from r1ray.report.wording import PURE, Wording
-from r1ray.responses import ReflectiveWords
+from r1ray.util.formatting import number, share
+from r1ray.util.responses import ReflectiveWords
 
 TURNS = 4
 AROUND = 700

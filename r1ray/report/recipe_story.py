@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from r1ray.formatting import duration, share
 from r1ray.report.markup import Markup, node
 from r1ray.report.recipe_record import RecipeRecord
 from r1ray.report.wording import Wording
+from r1ray.util.formatting import duration, share
 
 
 def header(recipe: RecipeRecord, found: Mapping[str, Wording]) -> Markup:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from r1ray.formatting import duration, number, share
-from r1ray.modelcard import with_error
+from r1ray.models.card import with_error
 from r1ray.report.recipe_record import RecipeRecord
+from r1ray.util.formatting import duration, number, share
 
 _PARTS = ("format", "language")
 

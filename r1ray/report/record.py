@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 
 from r1ray.errors import ConfigError
-from r1ray.files import read_json
 from r1ray.ledger import LedgerReader
-from r1ray.metrics import Row, read_evaluations, read_events, read_metrics, read_transcripts
-from r1ray.runfolder import Identity, RunFolder
+from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.metrics import Row, read_evaluations, read_events, read_metrics, read_transcripts
+from r1ray.util.files import read_json
 
 STARTED = "started"
 """Kind of the event with which a driver begins, of a new run and of a resumed one."""

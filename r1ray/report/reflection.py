@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from r1ray.metrics import Row
-from r1ray.responses import ReflectiveWords
-from r1ray.rewards.answer import answers, chain_of_thought
+from r1ray.rewards.answers.answer import answers, chain_of_thought
+from r1ray.run.metrics import Row
 from r1ray.types import part_of_kind
+from r1ray.util.responses import ReflectiveWords
 
 Point = tuple[float, float]
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from r1ray.formatting import duration, number
-from r1ray.metrics import Row
 from r1ray.report.figures import Figure
 from r1ray.report.markup import Markup, escape, join, node
 from r1ray.report.record import RunRecord
 from r1ray.report.tables import copyable
-from r1ray.responses import pieces
+from r1ray.run.metrics import Row
+from r1ray.util.formatting import duration, number
+from r1ray.util.responses import pieces
 
 SAMPLED_STEPS = 5
 SAMPLES_A_STEP = 2

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from r1ray.formatting import duration, number, share
 from r1ray.report.figures import Figure
 from r1ray.report.markup import Markup, node
 from r1ray.report.record import RunRecord
+from r1ray.util.formatting import duration, number, share
 
 
 def name_of(run: RunRecord) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from r1ray.formatting import share
 from r1ray.report.markup import Markup, node
+from r1ray.util.formatting import share
 
 Point = tuple[float, float]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r1ray.formatting import duration, share
 from r1ray.report.markup import Markup, join, node
+from r1ray.util.formatting import duration, share
 
 Cell = str | Markup
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from r1ray.errors import DataError
 from r1ray.report.reflection import Turn, turn
-from r1ray.responses import ReflectiveWords
-from r1ray.rewards.answer import chain_of_thought
+from r1ray.rewards.answers.answer import chain_of_thought
 from r1ray.rewards.base import Sample
-from r1ray.rewards.language import Language, count_words
+from r1ray.rewards.text.language import Language, count_words
 from r1ray.sampling.store import SampleRow
 from r1ray.types import part_of_kind
+from r1ray.util.responses import ReflectiveWords
 
 PURE = 0.9
 """A chain of thought with a smaller share of words in its target language counts as mixed."""

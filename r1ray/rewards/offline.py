@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from r1ray.errors import ConfigError, DataError
-from r1ray.files import read_json, write_atomic
 from r1ray.rewards.base import Sample, without_end_tokens
 from r1ray.rewards.scorer import Judged, Pending, Scorer
 from r1ray.types import Score
+from r1ray.util.files import read_json, write_atomic
 
 WINDOW = 256
 """Lines that are being judged at once."""

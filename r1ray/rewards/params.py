@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 from r1ray.errors import ConfigError
-from r1ray.hints import suggestion
+from r1ray.util.hints import suggestion
 
 Made = TypeVar("Made")
 

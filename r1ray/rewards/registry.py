@@ -7,18 +7,18 @@ from typing import Any
 
 from r1ray.config.schema import RewardConfig
 from r1ray.errors import ConfigError
-from r1ray.hints import suggestion
-from r1ray.rewards.accuracy import VERIFIERS
+from r1ray.rewards.answers.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
-from r1ray.rewards.code import CodeVerifier
-from r1ray.rewards.form import Format
-from r1ray.rewards.judge import Budget, JudgeReward, Silence
-from r1ray.rewards.language import Language
-from r1ray.rewards.length import CosineLength, Length
+from r1ray.rewards.execution.code import CodeVerifier
+from r1ray.rewards.learned.judge import Budget, JudgeReward, Silence
+from r1ray.rewards.learned.preference import ModelReward, Server
 from r1ray.rewards.params import make
-from r1ray.rewards.preference import ModelReward, Server
-from r1ray.rewards.repetition import Repetition
-from r1ray.rewards.user import UserReward
+from r1ray.rewards.plugins import UserReward
+from r1ray.rewards.text.format import Format
+from r1ray.rewards.text.language import Language
+from r1ray.rewards.text.length import CosineLength, Length
+from r1ray.rewards.text.repetition import Repetition
+from r1ray.util.hints import suggestion
 
 
 def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied, VerifierCrash
 from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
-from r1ray.rewards.pool import Pool
+from r1ray.rewards.execution.sandbox import Sandbox
 from r1ray.rewards.registry import build
-from r1ray.rewards.sandbox import Sandbox
+from r1ray.rewards.workers.pool import Pool
 from r1ray.types import RolloutGroup, Score, ScoredGroup
 
 _VERIFY_LANE = 48

@@ -19,19 +19,19 @@ from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote, pause
 from r1ray.control.fleet import Fleet
-from r1ray.control.handout import Handout
+from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.outages import Outages
-from r1ray.control.standing import StandingActors
 from r1ray.control.stop import Interrupted, Stop
+from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.errors import ConfigError, DiskFull
-from r1ray.evaluation.answers import canonical_answer
-from r1ray.files import is_disk_full
-from r1ray.metrics import MetricsWriter
-from r1ray.rewards.answer import opening
+from r1ray.rewards.answers.answer import opening
+from r1ray.rewards.answers.canonical import canonical_answer
 from r1ray.rewards.base import without_end_tokens
-from r1ray.runfolder import RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import MetricsWriter
 from r1ray.sampling.store import Part, SampleRow, missing_parts, write_shard
 from r1ray.types import Sampling, ScoredGroup
+from r1ray.util.files import is_disk_full
 
 TICK_S = 0.02
 
@@ -50,7 +50,7 @@ class JobParts:
     """What the composition root builds for a job."""
 
     fleet: Fleet
-    standing: StandingActors
+    standing: RayManagedActors
     folder: RunFolder
     samples: Path  # where the shards go
     writer: MetricsWriter
@@ -79,7 +79,7 @@ class SamplingJob:
             missing = missing_parts(self._parts.samples, parts_of(sizes, self._config.sampling.part_prompts))
             self._done = self._prompts - sum(part.stop - part.start for part in missing)
             self._tell("running")
-            self._sample(Handout(missing, ask=self._ask, names=_name, at_once=self._at_once()))
+            self._sample(WorkDispatcher(missing, ask=self._ask, names=_name, at_once=self._at_once()))
         except Interrupted as e:
             self._parts.writer.event("interrupted", reason=str(e))
             return False
@@ -109,7 +109,7 @@ class SamplingJob:
             return 1
         return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.part_prompts)
 
-    def _sample(self, handout: Handout[Part]) -> None:
+    def _sample(self, handout: WorkDispatcher[Part]) -> None:
         while handout.unfinished:
             self._tick()
             for part, groups in handout.tick(self._parts.fleet.alive(), hand_out=not self._parts.stop.requested):
@@ -119,7 +119,7 @@ class SamplingJob:
 
     def _keep(self, part: Part, groups: Sequence[ScoredGroup]) -> None:
         rows = [row for group in groups for row in rows_of(group)]
-        self._outages.wait_out(f"writing {part.file_name}", lambda: self._write(part, rows), DiskFull)
+        self._outages.retry_until_recovered(f"writing {part.file_name}", lambda: self._write(part, rows), DiskFull)
         self._parts.standing.succeeded()
         self._done += part.stop - part.start
         self._tokens += sum(row.tokens for row in rows)

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from r1ray.errors import IntegrityError
-from r1ray.files import write_atomic
 from r1ray.types import FinishReason, Message
+from r1ray.util.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ import inspect
 from typing import Any
 
 from r1ray.errors import ConfigError
-from r1ray.hints import suggestion
 from r1ray.tasks.base import SyntheticTask
+from r1ray.util.hints import suggestion
 
 TASKS = {
     "arithmetic": "r1ray.tasks.arithmetic:ArithmeticTask",

@@ -11,8 +11,8 @@ TEXT = ["bus 7 A+5 B-3 C+8 User: Assistant: <think> </think> <answer> </answer> 
 SCRIPT = """
 import sys
 from pathlib import Path
-from actors.streaming import StreamingEngine
-from r1ray.machine import this_machine
+from r1ray.serving.engine import StreamingEngine
+from r1ray.util.machine import this_machine
 from r1ray.types import Sampling
 
 engine = StreamingEngine(Path(sys.argv[1]), this_machine(), max_length=4096)

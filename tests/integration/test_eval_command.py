@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from r1ray.metrics import read_events
+from r1ray.run.metrics import read_events
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import start_r1ray
 

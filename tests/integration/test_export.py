@@ -17,7 +17,7 @@ from learner import checkpoint
 from r1ray.cli import build_app
 from r1ray.config.schema import Config
 from r1ray.data.templates import render
-from r1ray.modelfolder import model_hash
+from r1ray.models.folder import model_hash
 from tests.integration.models import random_model, write_model
 from tests.synthetic_run import write_run
 

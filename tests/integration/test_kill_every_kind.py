@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.chaos.campaign import Campaign, schedule
 from benchmarks.chaos.moments import MOMENTS
-from r1ray.metrics import read_evaluations, read_events, read_metrics
+from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.observe import Observed
-from r1ray.metrics import read_events, read_metrics
+from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import start_r1ray
 

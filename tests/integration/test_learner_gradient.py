@@ -101,7 +101,7 @@ def one_stage(
         means=[*MEANS, "length/truncated", "reward/part/accuracy", "reward/part/format"], maxima=MAXIMA, device=device
     )
     minibatches = trainer._assemble(manifest, plans, fetcher(groups), tally)
-    trainer._look_back(minibatches)
+    trainer._add_reference_and_proximal_logprobs(minibatches)
     objective = PolicyObjective(config)
     total = sum(sum(g.completion_tokens) for g in manifest.groups)
     counted = Denominators(tokens=total, sequences=16)

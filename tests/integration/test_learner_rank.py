@@ -125,7 +125,7 @@ def test_ranks_agree_on_metrics_and_weights(run: dict[str, Any]) -> None:
 def test_a_checkpoint_in_which_a_byte_changes_is_passed_over(run: dict[str, Any], tmp_path: Path) -> None:
     import shutil
 
-    from r1ray.checkpoints import find_latest
+    from r1ray.run.checkpoints import find_latest
 
     torn = tmp_path / "step_000003"
     shutil.copytree(run["folder"] / "step_000003", torn)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.metrics import read_evaluations, read_events, read_metrics
+from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -15,7 +15,7 @@ import yaml
 from pyarrow import parquet
 
 from benchmarks.chaos.machines import kill, tree
-from r1ray.metrics import read_metrics
+from r1ray.run.metrics import read_metrics
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import left_after, start_r1ray
 

@@ -35,7 +35,7 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path)
     from learner.preference.model import load_base, pack_examples
     from learner.preference.rows import Example
     from r1ray.config.schema import ModelConfig
-    from r1ray.rewards.preference import load_reward_model, scores_of
+    from r1ray.rewards.learned.preference import load_reward_model, scores_of
     from tests.integration.models import random_model, write_model
 
     write_model(random_model(0), tmp_path / "base")

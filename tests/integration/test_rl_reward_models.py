@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.metrics import read_events, read_metrics, read_transcripts
+from r1ray.run.metrics import read_events, read_metrics, read_transcripts
 from tests.integration.models import random_model, write_model
 from tests.integration.test_reward_model import write_rows
 
@@ -58,8 +58,8 @@ def configuration(folder: Path) -> Path:
 
 def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Path) -> None:
     from r1ray.rewards.base import without_end_tokens
-    from r1ray.rewards.conversation import conversation_ids
-    from r1ray.rewards.preference import load_reward_model, scores_of
+    from r1ray.rewards.learned.conversation import conversation_ids
+    from r1ray.rewards.learned.preference import load_reward_model, scores_of
 
     write_model(random_model(1), tmp_path / "base")
     for name, (kind, judge) in KINDS.items():

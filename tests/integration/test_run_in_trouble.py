@@ -17,8 +17,8 @@ import pytest
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.machines import kill
 from benchmarks.chaos.observe import Observed
-from r1ray.errors import BudgetSpent
-from r1ray.metrics import read_events, read_metrics
+from r1ray.errors import RetryBudgetExhausted
+from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import start_r1ray
 
@@ -138,7 +138,7 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
         ):
             assert words in diagnosis, diagnosis
         if policy == "abort":
-            assert "recovery.stall_s=8, stall_policy=abort" in driver.end(BudgetSpent.exit_code)
+            assert "recovery.stall_s=8, stall_policy=abort" in driver.end(RetryBudgetExhausted.exit_code)
             return
         driver.wait_for("a worker in its place", lambda: "rollout-1" in seen.serving())
         before = seen.steps_bound()
@@ -153,8 +153,8 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
 def test_a_rate_that_diverges_rolls_back_and_ends_with_the_reason(model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     driver = start(run, model, "learner.optimizer.lr=1e30", "recovery.nan_steps=1", "recovery.nan_rollbacks=1")
-    text = driver.end(BudgetSpent.exit_code)
-    assert "BudgetSpent" in text
+    text = driver.end(RetryBudgetExhausted.exit_code)
+    assert "RetryBudgetExhausted" in text
     assert "recovery.nan_rollbacks" in text
     assert "learner.optimizer.lr" in text
     events = read_events(run)

@@ -19,8 +19,8 @@ import pytest
 
 from benchmarks.chaos.campaign import verify
 from r1ray.ledger import LedgerReader
-from r1ray.metrics import read_metrics
-from r1ray.status import explain, look
+from r1ray.run.metrics import read_metrics
+from r1ray.run.status import explain, look
 from tests.integration.test_run_in_trouble import CLEAN, Driver, model, start
 
 __all__ = ["model"]

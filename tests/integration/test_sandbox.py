@@ -95,7 +95,7 @@ def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_recor
     value, note = verdict(code, "class Main {}", SQUARES, "java")
     assert (value, note) == (0.0, "test 1 of 2: language: programs in java are not run")
     from r1ray.errors import DataError
-    from r1ray.rewards import programs
+    from r1ray.rewards.execution import programs
 
     monkeypatch.setattr(programs.Sandbox, "tool", lambda self, *names: None)
     work = {

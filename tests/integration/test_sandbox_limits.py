@@ -11,8 +11,8 @@ import uuid
 import pytest
 
 from r1ray.errors import ConfigError
-from r1ray.rewards.running import Limits
-from r1ray.rewards.sandbox import Program, Sandbox
+from r1ray.rewards.execution.running import Limits
+from r1ray.rewards.execution.sandbox import Program, Sandbox
 from tests.unit.reward_support import left_behind, lives, reward, scorer, wait_for
 
 pytestmark = pytest.mark.integration
@@ -229,8 +229,8 @@ def test_the_worker_that_is_killed_takes_the_sandbox_along(marker):
 
 KILLED_WHILE_STARTING = """
 import os, random, signal, sys, time
-from r1ray.rewards.running import Limits
-from r1ray.rewards.sandbox import Program, Sandbox
+from r1ray.rewards.execution.running import Limits
+from r1ray.rewards.execution.sandbox import Program, Sandbox
 
 box, moment = Sandbox("bubblewrap"), random.Random(0)
 box.check()
@@ -265,7 +265,7 @@ def test_where_namespaces_are_refused_the_reason_has_a_name(monkeypatch, tmp_pat
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
     tmp_path.chmod(0o755)
-    monkeypatch.setattr("r1ray.rewards.sandbox._SYSTEM_PATH", str(tmp_path))
+    monkeypatch.setattr("r1ray.rewards.execution.sandbox._SYSTEM_PATH", str(tmp_path))
     box = Sandbox("bubblewrap")
     box._user = None
     with pytest.raises(ConfigError, match="User namespaces are refused"):

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from benchmarks.chaos.machines import process_title, tree
-from r1ray.metrics import read_evaluations, read_events, read_metrics
+from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.learner_support import run_ranks
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import start_r1ray

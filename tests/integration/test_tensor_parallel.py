@@ -13,7 +13,7 @@ import pytest
 import ray
 import torch
 
-from actors.engine import CPU_ENVIRONMENT, Applied
+from actors.engine import Applied
 from actors.rollout import RolloutWorker
 from benchmarks.chaos.machines import process_title, tree
 from learner.publish import Sent, WeightPublisher
@@ -22,6 +22,7 @@ from r1ray.control.sync import WeightSync
 from r1ray.launch.cluster import RayRemote
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import left_after
 from tests.integration.test_weight_sync_exact import (
@@ -117,7 +118,7 @@ def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_nex
         weight_specs=lambda: specs_of(trained[2]),
         publish=lambda version: Sent(digest="", seconds=0.0),
     )
-    sync = WeightSync(Config().sync, processes=2, call_off=lambda rendezvous, reason: False, tick=lambda: None)
+    sync = WeightSync(Config().sync, processes=2, abort=lambda rendezvous, reason: False, tick=lambda: None)
     report = sync.publish([learner], {"rollout-0": RayRemote("rollout-0", host)}, 6)
     print(f"\na worker without a process of its engine: {report.out}")
     assert (report.synced, report.stale, set(report.out)) == ((), {}, {"rollout-0"})

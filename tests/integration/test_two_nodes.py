@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.metrics import read_metrics
+from r1ray.run.metrics import read_metrics
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -14,13 +14,14 @@ import pytest
 import ray
 import torch
 
-from actors.engine import CPU_ENVIRONMENT, VllmEngine
+from actors.engine import VllmEngine
 from learner.publish import WeightPublisher
 from r1ray.config.schema import Config
 from r1ray.errors import ServedWeightsDiffer, WeightSyncError
-from r1ray.transport.meeting import listen
 from r1ray.transport.plan import spec_of
+from r1ray.transport.rendezvous import listen
 from r1ray.types import Sampling
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

@@ -26,10 +26,10 @@ import torch
 
 from learner import checkpoint
 from learner.files import ASIDE
-from r1ray.checkpoints import find_latest, step_of
 from r1ray.config.schema import Config
 from r1ray.errors import DiskFull, R1RayError
-from r1ray.files import write_atomic
+from r1ray.run.checkpoints import find_latest, step_of
+from r1ray.util.files import write_atomic
 
 RUN, CONFIG = "run-1", Config()
 Fault = Callable[[], None]

@@ -22,7 +22,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from r1ray.ledger import Ledger, LedgerReader, audit
+from r1ray.ledger import Ledger, LedgerReader
+from r1ray.run.audit import audit_run
 from tests.unit.ledger_support import RUN, payload, rules, write_checkpoint
 
 STEPS, EVERY = 4, 2
@@ -42,7 +43,7 @@ def drive(folder: Path, say: Say, arm: Arm) -> None:
         for step in range(saved, STEPS):
             while (manifest := ledger.take(step)) is None:
                 leased = ledger.lease("w", step, 3)
-                groups = [x.group_id for x in ledger.unheard("w", [], 3)]
+                groups = [x.group_id for x in ledger.redeliver_unacknowledged("w", [], 3)]
                 assert groups == [x.group_id for x in leased]
                 if groups and groups[0].endswith("-1"):  # every new prompt that comes first fails once
                     ledger.put(payload(groups.pop(0), version=step, error="VerifierError"))
@@ -97,7 +98,7 @@ def run_and_die(folder: Path, arm: Arm) -> tuple[int, list[tuple[str, Any]]]:
 
 
 def check_and_resume(folder: Path, acknowledged: list[tuple[str, Any]]) -> None:
-    left = audit(folder)
+    left = audit_run(folder)
     assert left.ok, left.violations
     with closing(LedgerReader.open(folder / "ledger.sqlite")) as reader:
         state = {g.group_id: g.state for g in reader.groups()}
@@ -113,7 +114,7 @@ def check_and_resume(folder: Path, acknowledged: list[tuple[str, Any]]) -> None:
         bound = db.execute("SELECT step, group_id FROM groups WHERE step IS NOT NULL ORDER BY step, slot").fetchall()
     for step, groups in taken:
         assert groups == [g for s, g in bound if s == step], f"step {step} got another batch after the crash"
-    whole = audit(folder)
+    whole = audit_run(folder)
     assert whole.ok, whole.violations
     assert {r.what: r.groups for r in whole.rows if not r.detail}["trained"] == STEPS * rules().groups_per_step
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from r1ray.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprints
 from r1ray.codec import pack_scored
 from r1ray.ledger import Ledger, LedgerSettings
+from r1ray.run.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprints
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
 
 RUN = "run-1"

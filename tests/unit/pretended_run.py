@@ -11,23 +11,23 @@ from typing import Any
 from actors.engine import Applied
 from learner.checkpoint import discard_newer, prune
 from learner.publish import Sent
-from r1ray.checkpoints import all_in, find_latest, step_of
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
 from r1ray.control.controller import Controller, Parts
 from r1ray.control.fleet import Fleet, FleetSettings
 from r1ray.control.health import HealthLimits
 from r1ray.control.learners import LearnerGroup
+from r1ray.control.managed_actors import Budget, RayManagedActors
 from r1ray.control.progress import Progress
 from r1ray.control.stalls import Stalls
-from r1ray.control.standing import Budget, StandingActors
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
-from r1ray.ledger.audit import audit
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
-from r1ray.metrics import MetricsWriter, read_evaluations, read_events
-from r1ray.runfolder import Identity, RunFolder
+from r1ray.run.audit import audit_run
+from r1ray.run.checkpoints import all_in, find_latest, step_of
+from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
 from r1ray.types import BatchManifest
 from tests.unit.ledger_support import write_checkpoint
 from tests.unit.scripted import FakeRemote, scored
@@ -218,7 +218,7 @@ class World:
                 queue=self.queue,
                 learners=lambda tick: LearnerGroup(config, spawn=self._learner, tick=tick),
                 fleet=fleet,
-                standing=StandingActors(
+                standing=RayManagedActors(
                     [(Budget(restarts=2, key="recovery.queue_restarts"), [self.queue])],
                     limits=LIMITS,
                     on_event=writer.event,
@@ -239,7 +239,7 @@ class World:
                     evaluations=read_evaluations(self.folder.path),
                 ),
                 stop=self.stop,
-                call_off=lambda rendezvous, reason: False,
+                abort=lambda rendezvous, reason: False,
             )
             return Controller(config, parts).run()
 
@@ -249,7 +249,7 @@ class World:
 
     def expect_clean(self, after: str) -> None:
         """Assert that `r1ray verify` has nothing to say."""
-        found = audit(self.folder.path)
+        found = audit_run(self.folder.path)
         assert found.ok, (after, found.violations)
 
     def kinds(self) -> list[str]:

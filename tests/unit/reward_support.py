@@ -20,8 +20,8 @@ import psutil
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.rewards.base import Sample
-from r1ray.rewards.crossing import Peer
-from r1ray.rewards.guest import Candidate, Judge
+from r1ray.rewards.execution.crossing import Peer
+from r1ray.rewards.execution.guest import Candidate, Judge
 from r1ray.rewards.scorer import Scorer
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, VersionSpan
 

@@ -17,7 +17,7 @@ from r1ray.config.schema import RewardConfig, SourceConfig
 from r1ray.data.stores import RowStore, open_rows
 from r1ray.errors import ConfigError, DataError
 from r1ray.evaluation.benchmarks.base import Benchmark
-from r1ray.files import write_atomic
+from r1ray.util.files import write_atomic
 
 PROBLEMS = "problems"
 """Folder of an evaluation with the problems of its benchmarks."""

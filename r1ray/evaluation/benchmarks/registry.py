@@ -9,8 +9,8 @@ from r1ray.config.schema import SourceConfig
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks import rows
 from r1ray.evaluation.benchmarks.base import Benchmark
-from r1ray.hints import nearest
 from r1ray.tasks import TASKS
+from r1ray.util.hints import nearest
 
 SYNTHETIC_LIMIT = 256
 """Problems of a synthetic task where nothing else is said."""

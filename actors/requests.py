@@ -1,0 +1,99 @@
+"""What a rollout worker has to do, and the rest of the system as it sees it."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from r1ray.config.lengths import completion_limit
+from r1ray.config.schema import Config
+from r1ray.ledger.records import Lease
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
+
+
+def seed_of(prompt: PromptTask, seed: int) -> int:
+    """The seed of a prompt's first completion, from its place and that of its source: the same whoever answers it.
+
+    The i-th completion has this seed plus i.
+    """
+    name = f"{seed}/{prompt.task}/{prompt.index}".encode()
+    return int.from_bytes(hashlib.blake2b(name, digest_size=4).digest(), "little") >> 1
+
+
+class Prompts(Protocol):
+    def task_at(self, index: int) -> PromptTask: ...
+
+
+class Services(Protocol):
+    """The rest of the system as this worker sees it. Each call blocks at most its own deadline."""
+
+    def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
+        """Prompts to answer; waits a short while for some, so an empty list means "ask again".
+
+        `held`: ids of all groups that were leased to this worker and whose `deliver` or `fail` has not returned. Any other
+        lease of it counts as never heard of, and comes again.
+        """
+        ...
+
+    def serving(self, worker_id: str, version: int) -> None:
+        """This worker serves policy `version` from now on. Does not wait; `lease` says it again."""
+        ...
+
+    def deliver(self, groups: list[bytes]) -> None:
+        """Have the groups scored and stored. Raises InfrastructureError where that is not certain."""
+        ...
+
+    def fail(self, group_id: str, reason: str) -> None:
+        """The prompt of `group_id` cannot be answered."""
+        ...
+
+
+@dataclass(slots=True)
+class Work:
+    """One request in the engine: a leased group, or an evaluation prompt with a future."""
+
+    prompt: PromptTask
+    sampling: Sampling
+    leased_at: float
+    submitted_at: float
+    group_id: str
+    n: int  # completions
+    result: Future[RolloutGroup] | None  # evaluation only
+
+    def finished(self, completions: tuple[Completion, ...], worker_id: str) -> RolloutGroup:
+        """What became of it, now."""
+        timings = {"queued": self.submitted_at - self.leased_at, "generated": time.monotonic() - self.submitted_at}
+        return RolloutGroup(
+            group_id=self.group_id,
+            prompt=self.prompt,
+            completions=completions,
+            sampling=self.sampling,
+            worker_id=worker_id,
+            timings=timings,
+        )
+
+
+def training_work(config: Config, lease: Lease, prompt: PromptTask) -> Work:
+    """The group of a lease. In a deterministic run its seed follows from the run's and the place of the prompt."""
+    r, run = config.rollout, config.run
+    seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
+    longest = completion_limit(config, lease.index)
+    sampling = Sampling(temperature=r.temperature, top_p=r.top_p, max_new_tokens=longest, seed=seed)
+    return Work(prompt, sampling, time.monotonic(), 0.0, lease.group_id, r.group_size, None)
+
+
+def evaluation_works(
+    prompts: Sequence[PromptTask], sampling: Sampling, n: int
+) -> list[tuple[Work, Future[RolloutGroup]]]:
+    """`n` completions of each prompt, and where they will be; a seed of `sampling` gives each prompt one of its own."""
+    now = time.monotonic()
+    asked = []
+    for i, prompt in enumerate(prompts):
+        seed = None if sampling.seed is None else seed_of(prompt, sampling.seed)
+        result: Future[RolloutGroup] = Future()
+        asked.append((Work(prompt, replace(sampling, seed=seed), now, 0.0, f"eval-{now:.6f}-{i}", n, result), result))
+    return asked

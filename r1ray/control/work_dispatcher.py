@@ -1,0 +1,107 @@
+"""Parts of a job on the rollout workers: handed to whoever serves, elsewhere again where a worker failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from r1ray.control.calls import Remote
+from r1ray.errors import InfrastructureError, ProcessDied, RetryBudgetExhausted
+
+P = TypeVar("P")
+ATTEMPTS = 5
+"""Calls of one part; the last failure ends the run."""
+
+
+@dataclass(slots=True)
+class _Call(Generic[P]):
+    part: P
+    tries: int = 0
+    running: Future[list[bytes]] | None = None
+    worker: str = ""
+
+
+class WorkDispatcher(Generic[P]):
+    """`ask(worker, part)` begins a part there; its future gives the packed groups. `names(part)` is for messages.
+
+    A worker whose process died under a call gets no other: each has a name of its own, and the fleet may hear of it later.
+    At most `at_once` parts are with a worker at a time (None: all): what a worker that dies costs, and how soon one that
+    joins has work.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[P],
+        *,
+        ask: Callable[[Remote, P], Future[list[bytes]]],
+        names: Callable[[P], str],
+        at_once: int | None = None,
+    ) -> None:
+        self._open = [_Call(part) for part in parts]
+        self._ask = ask
+        self._names = names
+        self._at_once = at_once
+        self._turn = 0
+        self._dead: set[str] = set()
+
+    @property
+    def unfinished(self) -> int:
+        """Parts that have not come back."""
+        return len(self._open)
+
+    @property
+    def running(self) -> int:
+        """Parts that are with a worker."""
+        return sum(call.running is not None for call in self._open)
+
+    def tick(self, serving: Mapping[str, Remote], *, hand_out: bool = True) -> list[tuple[P, list[bytes]]]:
+        """What has come since the last time; then, if `hand_out`, the free parts to the workers that have room.
+
+        Raises RetryBudgetExhausted where a part fails again and again, and errors that are no failures of a process.
+        """
+        done = []
+        for call in list(self._open):
+            groups = self._collect(call)
+            if groups is not None:
+                self._open.remove(call)
+                done.append((call.part, groups))
+        if hand_out and serving:
+            self._give(serving)
+        return done
+
+    def _give(self, serving: Mapping[str, Remote]) -> None:
+        names = sorted(set(serving) - self._dead)
+        room = dict.fromkeys(names, self._at_once if self._at_once is not None else len(self._open))
+        for call in self._open:
+            if call.running is not None and call.worker in room:
+                room[call.worker] -= 1
+        for call in self._open:
+            free = [name for name, left in room.items() if left > 0]
+            if not free:
+                return
+            if call.running is None:
+                name = free[self._turn % len(free)]
+                self._turn += 1
+                room[name] -= 1
+                call.tries += 1
+                call.worker = name
+                call.running = self._ask(serving[name], call.part)
+
+    def _collect(self, call: _Call[P]) -> list[bytes] | None:
+        if call.running is None or not call.running.done():
+            return None
+        running, call.running = call.running, None
+        error = running.exception()
+        if error is None:
+            return running.result()
+        if not isinstance(error, InfrastructureError):
+            raise error
+        if isinstance(error, ProcessDied):
+            self._dead.add(call.worker)
+        if call.tries >= ATTEMPTS:
+            raise RetryBudgetExhausted(
+                f"{self._names(call.part)} failed {call.tries} times, last on {call.worker}: {error}"
+            ) from error
+        return None

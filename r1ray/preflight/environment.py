@@ -1,0 +1,98 @@
+"""Whether this machine and this disk have what a configuration asks for. The rest of the checks are in `checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from r1ray.config.checks import PROCESSES, Use
+from r1ray.config.problems import Problem, problem, value_at
+from r1ray.config.schema import Config
+from r1ray.data.templates import CHAT_TEMPLATES
+from r1ray.errors import ConfigError
+from r1ray.models.folder import ModelShape, has_chat_template, read_shape
+from r1ray.util.machine import Machine
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def check_surroundings(config: Config, machine: Machine, use: Use = "train") -> list[Problem]:
+    """Every problem that the model folder, the data files and, for a local cluster, the machine show."""
+    found = [*check_model(config, Path(config.model.path), use), *_files(config)]
+    if config.ray.address is None:  # another machine's devices are not to be seen from here
+        found += [*_devices(config, machine, use)]
+    return found
+
+
+def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
+    """Every problem of the configuration with the model in `folder`, its own or the one that its own will be trained from."""
+    try:
+        shape = read_shape(folder)
+    except ConfigError as e:
+        yield problem(config, "model.path", str(e), "a folder in the Hugging Face format, or tiny")
+        return
+    yield from _context(config, shape)
+    yield from _heads(config, shape, use)
+    if config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
+        message = f"needs a chat template, and {folder} has none"
+        yield problem(
+            config, "data.template", message, "r1_zero or plain, or put a chat_template.jinja into the folder"
+        )
+    if shape.quantized and "learner" in PROCESSES[use]:
+        message = f"has weights that are quantized ({shape.quantized}): the learner trains whole ones"
+        yield problem(config, "model.path", message, "a folder whose weights were converted to bfloat16")
+    if not any((folder / name).exists() for name in TOKENIZER_FILES):
+        fix = f"a folder with one of {', '.join(TOKENIZER_FILES)}"
+        yield problem(config, "model.path", "has no tokenizer", fix)
+
+
+def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
+    if config.model.max_length > shape.context:
+        message = f"is over the model's context (max_position_embeddings = {shape.context})"
+        yield problem(config, "model.max_length", message, f"at most {shape.context}")
+
+
+def _heads(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
+    parts = config.rollout.engine.tensor_parallel_size
+    if "rollout" in PROCESSES[use] and shape.heads % parts:
+        fits = ", ".join(str(n) for n in range(1, shape.heads + 1) if shape.heads % n == 0)
+        message = f"does not divide the model's {shape.heads} attention heads"
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, f"one of {fits}")
+
+
+def _files(config: Config) -> Iterator[Problem]:
+    data = config.data
+    sections = {"train": data.train, "evaluation": data.evaluation, "decontaminate_against": data.decontaminate_against}
+    for section, sources in sections.items():
+        for i, source in enumerate(sources):
+            if source.kind not in ("jsonl", "parquet") or source.path is None:
+                continue
+            key, path = f"data.{section}.{i}.path", Path(source.path)
+            if not path.exists():
+                yield problem(config, key, "is not there", f"a {source.kind} file or a folder of them")
+            elif path.is_file() and path.stat().st_size == 0:
+                yield problem(config, key, "is empty: it has no prompt", "a file with one row for each prompt")
+
+
+def _devices(config: Config, machine: Machine, use: Use) -> Iterator[Problem]:
+    for key in [f"{section}.num_gpus" for section in PROCESSES[use]]:
+        if value_at(config, key) > 0 and machine.gpus == 0:
+            yield problem(config, key, "this machine has no GPU", f"{key}=0, as conf/tiny.yaml does, or ray.address")
+    trains, generates = "learner" in PROCESSES[use], "rollout" in PROCESSES[use]
+    if trains and config.model.dtype == "bfloat16" and config.learner.num_gpus == 0 and not machine.cpu_bfloat16:
+        message = "this CPU has no bfloat16 arithmetic: training would be many times slower"
+        yield problem(config, "model.dtype", message, "float32")
+    if (
+        generates
+        and config.rollout.engine.dtype in ("bfloat16", "float16")
+        and config.rollout.num_gpus == 0
+        and not machine.cpu_bfloat16
+    ):
+        message = "this CPU has no 16-bit arithmetic"
+        yield problem(config, "rollout.engine.dtype", message, "auto or float32")
+    if config.sync.interface is not None:
+        import psutil
+
+        known = sorted(psutil.net_if_addrs())
+        if config.sync.interface not in known:
+            yield problem(config, "sync.interface", "this machine has no such interface", f"one of {', '.join(known)}")

@@ -1,0 +1,97 @@
+"""What a learner rank holds in memory: bounds that the learner keeps to, and what they add up to for a configuration and a model.
+
+It follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of d bytes and R ranks, weights dP,
+gradients 4P (they are summed in float32) and optimiser state 12P (float32 master copy and two moments), of which stage 1 divides
+the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted per packed token and layer
+for a pre-norm transformer with a gated feed-forward and no stored attention scores. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from r1ray.config.rules import keeps_reference
+from r1ray.config.schema import Config
+from r1ray.models.folder import ModelShape
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+LOGITS_AT_ONCE = 2**26
+"""Elements of the largest float32 block of logits: 256 MiB, whatever the number of tokens and the vocabulary are."""
+
+BUCKET_ELEMENTS = 50_000_000
+"""Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
+
+LIVE_PARAMETERS = 1_000_000_000
+"""Parameters that ZeRO 3 has whole beside those of the layer that is computed: DeepSpeed's own default."""
+
+_LOGIT_BYTES = 16  # of each element of a block: in the backward pass four float32 of them are alive (learner/model.py)
+
+Items = dict[str, float]
+"""What it is -> bytes."""
+
+
+def learner_bytes(config: Config, shape: ModelShape) -> tuple[Items, Items]:
+    """Memory of one learner rank: (on its device, in its host whatever the device). The process itself is not counted."""
+    learner, d, p = config.learner, BYTES[config.model.dtype], float(shape.parameters)
+    stage, ranks = learner.zero_stage, learner.ranks
+    weights = d * p / (ranks if stage == 3 else 1)
+    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4 * p
+    optimizer = (8 * p + master) / (ranks if stage >= 1 else 1)
+    gradients, offloaded = _gradient_bytes(config, shape)
+    tokens, output = learner.micro_batch_tokens, shape.vocabulary * shape.hidden
+    device: Items = {
+        "gradients": gradients,
+        "activations": _activation_bytes(config, shape),
+        "logits": float(min(tokens * shape.vocabulary, LOGITS_AT_ONCE) * _LOGIT_BYTES),
+        "output gradient": float(output * (4 + d)),  # its float32 sum over the blocks, and the product of one
+    }
+    host: Items = {}
+    if learner.num_gpus:
+        host["model while it is loaded"] = d * p  # whole at every stage: ZeRO 3 cuts it up on the CPU
+    if learner.offload_optimizer:
+        host["offloaded gradients"] = offloaded
+    (host if learner.offload_parameters else device)["weights"] = weights
+    (host if learner.offload_optimizer else device)["optimizer"] = optimizer
+    if keeps_reference(config):
+        device["reference"] = weights
+    if stage == 3:
+        device["gathered weights"] = _gathered_bytes(config, shape)
+    return device, host
+
+
+def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
+    """(on the device, in the host where the optimiser is offloaded): the sums over micro-batches, and what one of them adds.
+
+    DeepSpeed sums in float32, whole at stages 0 and 1, this rank's share at 2 and 3. What a backward pass adds is in the compute
+    type and goes bucket by bucket, but for bfloat16 at stage 1, whose optimiser (BF16_Optimizer) keeps all of it.
+    """
+    learner, d, p = config.learner, BYTES[config.model.dtype], float(shape.parameters)
+    stage, offload = learner.zero_stage, learner.offload_optimizer
+    share = 4 * p / learner.ranks
+    if stage == 0:
+        return 4 * p, 0.0
+    whole = stage == 1 and config.model.dtype == "bfloat16" and not offload
+    passing = d * (p if whole else min(p, BUCKET_ELEMENTS + shape.largest))
+    if stage == 1:
+        return 4 * p + passing, 2 * share
+    # In the host they are there twice: as they come in, and as the optimiser takes them.
+    return (passing if offload else share + passing), 2 * share
+
+
+def _gathered_bytes(config: Config, shape: ModelShape) -> float:
+    """What ZeRO 3 has whole at once: for its passes the next layers; to publish, the tensors of a bucket and the bucket.
+
+    A bucket is closed by the tensor that fills it. The two are never there together.
+    """
+    d, p = BYTES[config.model.dtype], shape.parameters
+    passes = d * min(p, LIVE_PARAMETERS + shape.largest)
+    publishing = 2 * min(d * p, config.sync.bucket_bytes + d * shape.largest)
+    return float(max(passes, publishing))
+
+
+def _activation_bytes(config: Config, shape: ModelShape) -> float:
+    """What one micro-batch keeps for the backward pass: 8 hidden, 2 key-value and 4 intermediate vectors per layer."""
+    per_layer = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
+    values = shape.layers * per_layer
+    if config.model.activation_checkpointing:
+        values = shape.layers * shape.hidden + per_layer  # the inputs of all layers, and one layer computed again
+    return float(config.learner.micro_batch_tokens * values * BYTES[config.model.dtype])

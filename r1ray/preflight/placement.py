@@ -1,0 +1,219 @@
+"""Where the actors of a run go and what memory they take, before anything is started.
+
+The memory of a learner rank is worked out in `footprint`. All of it is an estimate to refuse what cannot work; it is not a
+promise for the last percent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from r1ray.config.checks import PROCESSES, Use
+from r1ray.config.problems import Problem, problem
+from r1ray.config.schema import Config
+from r1ray.models.folder import ModelShape
+from r1ray.preflight.memory import BYTES, learner_bytes
+from r1ray.util.machine import GIB, Machine
+
+# Host memory of a process besides the model, in GiB: what `ps` said of the embedded run, and a quarter more.
+LEARNER_BASE_GIB = 0.7  # torch, DeepSpeed, transformers
+ROLLOUT_BASE_GIB = 0.9  # torch, vLLM
+REWARD_BASE_GIB = 0.6  # with its verifier processes
+QUEUE_BASE_GIB = 0.2
+SYSTEM_BASE_GIB = 1.2  # Ray's own processes and the driver
+
+QUEUE_CPUS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Role:
+    """Actors of one kind and what each needs; memory in bytes by item, all of it in the host where there is no GPU."""
+
+    name: str
+    count: int
+    cpus: float  # Ray CPUs of each
+    gpus: float  # Ray GPUs of each
+    resources: dict[str, float]  # custom Ray resources of each
+    device: dict[str, float] = field(default_factory=dict)  # GPU memory of each
+    host: dict[str, float] = field(default_factory=dict)  # host memory of each
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Placement and memory of a run. Producer: `make_plan`. Consumers: `train`, `train --dry-run`."""
+
+    roles: tuple[Role, ...]
+    machine: Machine | None  # None: the run joins a cluster, which is not to be seen from here
+    cache_tokens: int | None  # tokens that one worker's KV cache holds; None: as many as the GPU leaves room for
+    problems: tuple[Problem, ...]  # why this machine cannot run it
+
+    def role(self, name: str) -> Role:
+        """The role called `name`; one that nobody plays has a count of 0."""
+        absent = Role(name=name, count=0, cpus=0, gpus=0, resources={})
+        return next((r for r in self.roles if r.name == name), absent)
+
+    @property
+    def host_bytes(self) -> float:
+        """Host memory of all actors together, with Ray and the driver."""
+        return SYSTEM_BASE_GIB * GIB + sum(r.count * sum(r.host.values()) for r in self.roles)
+
+    def to_text(self) -> str:
+        """Two tables and a verdict, for people."""
+        lines = ["Placement (each actor)"]
+        for r in self.roles:
+            custom = "".join(f" {name}:{amount:g}" for name, amount in r.resources.items())
+            lines.append(f"  {r.count} x {r.name:<14} cpu {r.cpus:g}  gpu {r.gpus:g}{custom}")
+        lines.append("Memory (each actor, GiB)")
+        for r in self.roles:
+            for where, items in (("gpu", r.device), ("host", r.host)):
+                if items:
+                    parts = ", ".join(f"{name} {amount / GIB:.2f}" for name, amount in items.items())
+                    lines.append(f"  {r.name:<14} {where:<4} {sum(items.values()) / GIB:.2f}: {parts}")
+        if self.cache_tokens is not None:
+            lines.append(f"  a worker's KV cache holds {self.cache_tokens:,} tokens")
+        if self.machine is None:
+            lines.append("Whether it fits is for the cluster to say: ray.address is set.")
+            return "\n".join(lines)
+        used, there = self.host_bytes / GIB, self.machine.memory_bytes / GIB
+        lines.append(f"Host memory in all: {used:.1f} GiB of {there:.1f} GiB")
+        lines += [f"Does not fit: {p.key}: {p.message}; {p.fix}" for p in self.problems]
+        lines += [] if self.problems else ["Fits this machine."]
+        return "\n".join(lines)
+
+
+def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "train") -> Plan:
+    """The plan of a run of `config` with a model of `shape`, on `machine` unless it joins a cluster."""
+    made = {"learner": _learner(config, shape), "rollout": _rollout(config, shape), "reward_worker": _reward(config)}
+    roles = tuple(made[name] for name in PROCESSES[use])
+    if use == "train":
+        roles = (*roles, _queue(config))
+    local = config.ray.address is None
+    given = config.rollout.engine.kv_cache_gib
+    plan = Plan(
+        roles=roles,
+        machine=machine if local else None,
+        cache_tokens=None
+        if given is None or "rollout" not in PROCESSES[use]
+        else int(given * GIB / _cache_bytes(config, shape)),
+        problems=tuple(_cache_problems(config, shape)) if "rollout" in PROCESSES[use] else (),
+    )
+    if not local:
+        return plan
+    here = (*_placement_problems(config, roles, machine), *_memory_problems(config, plan, machine))
+    return replace(plan, problems=plan.problems + here)
+
+
+def _learner(config: Config, shape: ModelShape) -> Role:
+    learner = config.learner
+    device, host = learner_bytes(config, shape)
+    host = {"process": LEARNER_BASE_GIB * GIB, **host}
+    resources = config.ray.learner_resources
+    return _role("learner rank", learner.ranks, learner.num_cpus, learner.num_gpus, resources, device, host)
+
+
+def _rollout(config: Config, shape: ModelShape) -> Role:
+    rollout, engine = config.rollout, config.rollout.engine
+    weights = float(shape.parameters * _engine_bytes(config))
+    device = {"weights": weights / engine.tensor_parallel_size}
+    if engine.kv_cache_gib is not None:
+        device["KV cache"] = engine.kv_cache_gib * GIB
+    host = {"process": ROLLOUT_BASE_GIB * GIB, "staged weights": weights}
+    resources = config.ray.rollout_resources
+    gpus = rollout.num_gpus * engine.tensor_parallel_size
+    return _role("rollout worker", rollout.workers, rollout.num_cpus, gpus, resources, device, host)
+
+
+def _reward(config: Config) -> Role:
+    reward = config.reward_worker
+    host = {"process": REWARD_BASE_GIB * GIB}
+    return _role(
+        "reward worker", reward.workers, reward.num_cpus, reward.num_gpus, config.ray.reward_resources, {}, host
+    )
+
+
+def _queue(config: Config) -> Role:
+    host = {"process": QUEUE_BASE_GIB * GIB, "object store": config.ray.object_store_gib * GIB}
+    return _role("queue", 1, QUEUE_CPUS, 0, config.ray.queue_resources, {}, host)
+
+
+def _role(
+    name: str,
+    count: int,
+    cpus: float,
+    gpus: float,
+    resources: dict[str, float],
+    device: dict[str, float],
+    host: dict[str, float],
+) -> Role:
+    """Without a GPU, what would be on the device is in the host's memory."""
+    if gpus == 0:
+        device, host = {}, {**host, **device}
+    return Role(name=name, count=count, cpus=cpus, gpus=gpus, resources=resources, device=device, host=host)
+
+
+def _engine_bytes(config: Config) -> int:
+    dtype = config.rollout.engine.dtype
+    return BYTES[config.model.dtype if dtype == "auto" else dtype]
+
+
+def _cache_bytes(config: Config, shape: ModelShape) -> int:
+    """KV cache of one token: a key and a value in every layer."""
+    return 2 * shape.layers * shape.key_value * _engine_bytes(config)
+
+
+def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
+    """vLLM refuses to start where not even one longest sequence fits into the cache."""
+    given, longest = config.rollout.engine.kv_cache_gib, config.model.max_length
+    needed = longest * _cache_bytes(config, shape) / GIB
+    if given is not None and given < needed:
+        message = f"is too small for one sequence of model.max_length = {longest}, which takes {needed:.3g} GiB"
+        yield problem(config, "rollout.engine.kv_cache_gib", message, f"at least {math.ceil(needed * 100) / 100}")
+
+
+def _placement_problems(config: Config, roles: tuple[Role, ...], machine: Machine) -> Iterator[Problem]:
+    gpus = sum(r.count * r.gpus for r in roles)
+    if gpus > machine.gpus > 0:
+        message = f"with the other actors asks for {gpus:g} GPUs, this machine has {machine.gpus}"
+        yield problem(config, "rollout.num_gpus", message, "fewer workers or ranks, or shares below 1 of one GPU")
+    for r in roles:
+        if r.resources:
+            message = f"{r.name} asks for {r.resources}, which a local cluster does not have"
+            yield problem(
+                config, f"ray.{r.name.split()[0]}_resources", message, "{}, or ray.address of a cluster that has it"
+            )
+
+
+def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[Problem]:
+    if plan.host_bytes > machine.memory_bytes:
+        largest = max(plan.roles, key=lambda r: r.count * sum(r.host.values()))
+        item = max(largest.host, key=lambda name: largest.host[name])
+        message = (
+            f"needs about {plan.host_bytes / GIB:.1f} GiB of memory in all, this machine has "
+            f"{machine.memory_bytes / GIB:.1f} GiB; most of it: {largest.count} {largest.name}, {item}"
+        )
+        yield problem(config, "model.path", message, "a smaller model, micro-batch, KV cache or number of workers")
+    store = config.ray.object_store_gib
+    if store * GIB > machine.shared_memory_bytes:
+        message = f"is more than /dev/shm has free, {machine.shared_memory_bytes / GIB:.2f} GiB"
+        yield problem(config, "ray.object_store_gib", message, "less, or a larger /dev/shm (docker run --shm-size=2g)")
+    if machine.gpus:
+        yield from _gpu_problems(config, plan, min(machine.gpu_memory_bytes))
+
+
+def _gpu_problems(config: Config, plan: Plan, gpu_bytes: int) -> Iterator[Problem]:
+    """A GPU that learner and rollout worker share holds both; vLLM takes its share whatever the model needs."""
+    learner, rollout = plan.role("learner rank"), plan.role("rollout worker")
+    training, weights = sum(learner.device.values()), sum(rollout.device.values())
+    share = config.rollout.engine.gpu_memory_utilization
+    together = 0 < learner.gpus + rollout.gpus <= 1 and learner.gpus > 0 and rollout.gpus > 0
+    free = gpu_bytes * (1 - share) if together else gpu_bytes
+    if learner.gpus and training > free:
+        message = f"makes a rank need about {training / GIB:.1f} GiB, its GPU has {free / GIB:.1f} GiB"
+        fix = "fewer learner.micro_batch_tokens, a higher learner.zero_stage, or more ranks"
+        yield problem(config, "learner.micro_batch_tokens", f"{message} for it", fix)
+    if rollout.gpus and weights > gpu_bytes * share:
+        message = f"gives vLLM {gpu_bytes * share / GIB:.1f} GiB of a GPU, the model takes {weights / GIB:.1f} GiB"
+        fix = "more, or a higher rollout.engine.tensor_parallel_size"
+        yield problem(config, "rollout.engine.gpu_memory_utilization", message, fix)

@@ -1,0 +1,217 @@
+"""From the words of the command line to a run folder that may be written: everything that can be refused, is, here.
+
+load configuration -> check this machine and disk -> plan memory and placement -> create or lock the run folder
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from r1ray.config.checks import Use
+from r1ray.config.identity import changes, config_hash, refuse_another_run
+from r1ray.config.load import LoadedConfig, load_config
+from r1ray.config.problems import refuse
+from r1ray.errors import ConfigError, IntegrityError
+from r1ray.ledger.storage import check_file
+from r1ray.models.folder import model_hash, read_shape
+from r1ray.preflight.environment import check_surroundings
+from r1ray.preflight.placement import Plan, make_plan
+from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.metrics import MetricsWriter
+from r1ray.util.files import read_json, write_atomic
+from r1ray.util.machine import Machine, this_machine
+
+EMBEDDED = "tiny"
+"""The `model.path` that stands for the embedded model."""
+
+EMBEDDED_FOLDER = Path("models/tiny")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """A run that may start: its configuration is checked, and its folder is known where it is resumed."""
+
+    loaded: LoadedConfig
+    machine: Machine
+    use: Use = "train"
+    existing: RunFolder | None = None  # the run to continue
+
+    @property
+    def takes_embedded_model(self) -> bool:
+        """Whether the run begins with the embedded model, which is built on the spot where it is missing."""
+        return Path(self.loaded.config.model.path) == EMBEDDED_FOLDER
+
+    @classmethod
+    def new(cls, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
+        """A new run. Raises ConfigError with every problem of the configuration."""
+        return cls(loaded=_resolved(load_config(overlays, overrides, use)), machine=this_machine(), use=use)
+
+    @classmethod
+    def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
+        """The run in `path`, with what a resume may change changed.
+
+        Raises ConfigError where `path` holds no run of this command or a key that makes the run another one was changed,
+        IntegrityError where the folder's format is another version's.
+        """
+        folder = RunFolder.open(path)
+        if (begun := folder.identity().use) != use:
+            raise ConfigError(f"{path} is a run of `r1ray {begun}`: resume it with that command")
+        stored = load_config([str(folder.config.resolve())], use=use)
+        here = f"run.dir={path}"
+        loaded = _resolved(load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use))
+        refuse_another_run(stored.config, loaded.config, loaded.provenance, use)
+        return cls(loaded=loaded, machine=this_machine(), use=use, existing=folder)
+
+    def plan(self) -> Plan:
+        """Where everything runs and what memory it takes. Raises ConfigError where the model folder cannot be read."""
+        shape = read_shape(Path(self.loaded.config.model.path))
+        return make_plan(self.loaded.config, shape, self.machine, self.use)
+
+    def describe(self) -> str:
+        """The resolved configuration, the placement and the memory, as text."""
+        if self.takes_embedded_model and not EMBEDDED_FOLDER.exists():
+            return (
+                f"{self.loaded.to_yaml()}\nMemory: not known before `r1ray tiny {EMBEDDED_FOLDER}` has built the model."
+            )
+        return f"{self.loaded.to_yaml()}\n{self.plan().to_text()}"
+
+    def check(self) -> None:
+        """Raises ConfigError for what this machine or disk lacks, and for too little memory."""
+        refuse(check_surroundings(self.loaded.config, self.machine, self.use), self.loaded.provenance)
+        refuse(self.plan().problems, self.loaded.provenance)
+
+    def folder(self, *, fresh: bool = False, data: Mapping[str, Any] | None = None) -> RunFolder:
+        """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
+
+        `fresh` sets an earlier run in the same place aside, under another name. `data` is what was found in the sources
+        (`SftData.facts`); None: they are looked at here, where this command has not a record of its own.
+        Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
+        IntegrityError where the tokenizer, the model or the data are not those that the run was begun with.
+        """
+        from r1ray.data.vocab import vocab_hash
+
+        config = self.loaded.config
+        self.check()
+        model = Path(config.model.path)
+        vocabulary = vocab_hash(model)
+        found = self._found() if data is None else data
+        if self.existing is None:
+            if fresh:
+                RunFolder.set_aside(Path(config.run.dir))
+            identity = Identity.new(
+                vocab_hash=vocabulary,
+                config_hash=config_hash(config, self.use),
+                model_hash=model_hash(model),
+                use=self.use,
+            )
+            made = RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
+            _keep(found, made)
+            return made
+        _refuse_others(self.existing, self.loaded, vocabulary, self.use)
+        _refuse_other_data(self.existing, found, self.use)
+        taken = _take(self.existing, self.loaded, self.use)
+        if found and not taken.data.exists():
+            _keep(found, taken)
+            _tell_unrecorded(taken)
+        return taken
+
+    def _found(self) -> dict[str, Any]:
+        from r1ray.data.contents import contents
+
+        if self.use not in ("train", "sample"):  # `r1ray eval` keeps the digests of its benchmarks
+            return {}
+        return contents(self.loaded.config.data, evaluates=self.use == "train")
+
+    def reopened(self) -> RunFolder:
+        """The locked folder of the run that is resumed, for work that needs neither its model nor its machine."""
+        assert self.existing is not None, "only what was begun is opened again"
+        return _take(self.existing, self.loaded, self.use)
+
+
+def _resolved(loaded: LoadedConfig) -> LoadedConfig:
+    """With the folder of the embedded model in place of its name."""
+    if loaded.config.model.path != EMBEDDED:
+        return loaded
+    model = replace(loaded.config.model, path=str(EMBEDDED_FOLDER))
+    return replace(loaded, config=replace(loaded.config, model=model))
+
+
+def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) -> None:
+    """Raise IntegrityError where tokenizer, model or ledger are not those of the run in `folder`."""
+    begun = folder.identity()
+    if vocabulary != begun.vocab_hash:
+        raise IntegrityError(
+            f"the tokenizer in {loaded.config.model.path} has the vocabulary hash {vocabulary}, "
+            f"the run in {folder.path} was begun with {begun.vocab_hash}: give the model folder that it was begun with"
+        )
+    if (model := model_hash(Path(loaded.config.model.path))) != begun.model_hash:
+        raise IntegrityError(
+            f"the model in {loaded.config.model.path} has the hash {model}, the run in {folder.path} was begun with "
+            f"{begun.model_hash}: its sizes or weights changed; give the model folder that it was begun with"
+        )
+    if use == "train":
+        _check_ledger(folder, begun.run_id)
+
+
+def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> None:
+    """Raise IntegrityError where `data`, which was found in the sources now, is not what the run in `folder` was begun with.
+
+    Order and parts are functions of the number of rows: with others, a resume would be another run. A run that has no
+    record of them (format 1 did not always have one) cannot be judged here.
+    """
+    if not data or not folder.data.exists() or (begun := read_json(folder.data)) == data:
+        return
+    rows = "conversations" if use == "sft" else "prompts"
+    raise IntegrityError(
+        f"the {rows} are not those that the run in {folder.path} was begun with: {'; '.join(_differences(begun, data))}. "
+        "Give the same files, or begin a new run"
+    )
+
+
+def _differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(begun, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*begun, *now]):
+            yield from _differences(begun.get(key), now.get(key), f"{name} {key}".strip())
+    elif begun != now:
+        yield f"{name} {begun}, now {now}"
+
+
+def _keep(data: Mapping[str, Any], folder: RunFolder) -> None:
+    if data:
+        write_atomic(folder.data, json.dumps(data, indent=1).encode())
+
+
+def _tell_unrecorded(folder: RunFolder) -> None:
+    """A run of an earlier r1ray goes on, which days of work may depend on; but nobody is to think that it was checked."""
+    message = (
+        f"{folder.path} has no record of what its sources held when it began, so whether they have changed since cannot be "
+        f"told. What they hold now is kept in {folder.data.name}, and later resumes are checked against it."
+    )
+    with MetricsWriter(folder.path, tensorboard=False) as writer:
+        writer.event("data_unrecorded", message=message)
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:
+    """Lock the folder and note what of the configuration was changed."""
+    folder.lock()
+    stored = load_config([str(folder.config.resolve())], use=use)
+    changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}
+    if changed:
+        write_atomic(folder.config, loaded.to_yaml().encode())
+        with MetricsWriter(folder.path, tensorboard=False) as writer:
+            writer.event("reconfigured", changed=changed)
+    return folder
+
+
+def _check_ledger(folder: RunFolder, run_id: str) -> None:
+    """A run that was killed before it had a ledger starts with a new one; one that has trained needs the one it had."""
+    if folder.ledger.exists():
+        check_file(folder.ledger, run_id)
+    elif any(folder.checkpoints.iterdir()):
+        raise IntegrityError(f"{folder.ledger} is missing, but there are checkpoints: restore it from a copy")

@@ -1,0 +1,133 @@
+"""The accuracy reward: 1.0 where the response's answer is right. How that is judged is the verifier's business."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from r1ray.errors import ConfigError, DataError
+from r1ray.rewards.answers.answer import answers, boxed
+from r1ray.rewards.answers.choice import ChoiceVerifier
+from r1ray.rewards.answers.numbers import close, plain, same, unwrapped
+from r1ray.rewards.base import Call, Reward, Sample
+from r1ray.rewards.execution.code import CodeVerifier
+from r1ray.rewards.text.instructions import InstructionsVerifier
+from r1ray.tasks import get_task
+from r1ray.tasks.base import SyntheticTask
+
+Truth = str | int | float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MathVerifier(Reward):
+    """Equivalence in mathematics. The truth may be a whole solution that ends with `#### 18` or holds a `\\boxed{}`."""
+
+    def __call__(self, sample: Sample) -> float | Call:
+        truth = _final(_text(sample))
+        given = _answers(sample)
+        if not given:
+            return 0.0
+        gold, numbers = plain(truth), [plain(a) for a in given]
+        if gold and all(numbers):
+            if all(same(gold, n) for n in numbers if n):
+                return 1.0
+            if len(given) == 1:
+                return 0.0
+        if all(unwrapped(a) == unwrapped(truth) for a in given):
+            return 1.0
+        return Call(function="r1ray.rewards.answers.symbolic:equivalent", args={"truth": truth, "answers": given})
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """See Reward."""
+        return ("r1ray.rewards.answers.symbolic:warm_up",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExactVerifier(Reward):
+    """The same text, apart from white space, a full stop and, unless told otherwise, case. A list holds several right texts."""
+
+    ignore_case: bool = True
+
+    def __call__(self, sample: Sample) -> float:
+        truths = sample.answer if isinstance(sample.answer, list | tuple) else [_text(sample)]
+        right = {self._normal(str(t)) for t in truths}
+        given = _answers(sample)
+        return float(bool(given) and all(self._normal(a) in right for a in given))
+
+    def _normal(self, text: str) -> str:
+        text = " ".join(unwrapped(text).split())
+        return text.casefold() if self.ignore_case else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumericVerifier(Reward):
+    """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|, its percent and unit as in mathematics."""
+
+    relative: float = 1e-6
+    absolute: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.relative < 1 and 0 <= self.absolute < math.inf):
+            raise ConfigError(
+                f"accuracy/numeric: relative = {self.relative} must be in [0, 1), absolute = {self.absolute} at least 0"
+            )
+
+    def __call__(self, sample: Sample) -> float:
+        truth = plain(_final(_text(sample)))
+        if truth is None:
+            raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or exact")
+        given = [plain(a) for a in _answers(sample)]
+        near = functools.partial(close, truth, absolute=self.absolute, relative=self.relative)
+        return float(bool(given) and all(n is not None and near(n) for n in given))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskVerifier(Reward):
+    """The checker of the synthetic task that the prompt comes from."""
+
+    def __call__(self, sample: Sample) -> float:
+        if "synthetic" not in sample.meta:
+            raise DataError("accuracy/task judges prompts of synthetic tasks only; choose another verifier")
+        task = _task(sample.meta["synthetic"], json.dumps(sample.meta.get("params", {}), sort_keys=True))
+        given = _answers(sample)
+        return float(bool(given) and all(task.check(a, sample.answer) for a in given))
+
+
+VERIFIERS: dict[str, type[Reward]] = {
+    "math": MathVerifier,
+    "choice": ChoiceVerifier,
+    "exact": ExactVerifier,
+    "numeric": NumericVerifier,
+    "task": TaskVerifier,
+    "code": CodeVerifier,
+    "instructions": InstructionsVerifier,
+}
+"""The values of the parameter `verifier` of accuracy and cosine_length."""
+
+
+@functools.lru_cache(maxsize=256)
+def _task(name: str, params: str) -> SyntheticTask:
+    return get_task(name, json.loads(params))
+
+
+def _answers(sample: Sample) -> list[str]:
+    return answers(sample.response, opened=sample.opened, complete=sample.finish_reason == "stop")
+
+
+def _text(sample: Sample) -> str:
+    truth: Any = sample.answer
+    if isinstance(truth, bool) or not isinstance(truth, Truth) or truth == "":
+        raise DataError(f"the answer on record is {truth!r:.80}; it must be text or a number")
+    return str(truth)
+
+
+def _final(solution: str) -> str:
+    """The final answer of a solution; the whole text where it marks none."""
+    if "####" in solution:
+        return solution.rsplit("####", 1)[1].strip()
+    inside = boxed(solution)
+    return inside[-1] if inside else solution

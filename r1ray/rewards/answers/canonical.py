@@ -1,0 +1,95 @@
+"""The final answer of a response in one canonical form, and which forms are the same answer: so that answers can be voted on.
+
+response --canonical_answer--> text of a shard --ballot--> by what the verifier compares --merged--> classes of mathematics
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from r1ray.config.schema import RewardConfig, SourceConfig
+from r1ray.rewards.answers.answer import answers
+from r1ray.rewards.answers.choice import letter_of
+from r1ray.rewards.answers.numbers import plain, unwrapped
+from r1ray.rewards.registry import kind_of
+from r1ray.types import FinishReason
+
+MAX_CHARS = 400
+"""A longer answer has no canonical form: votes go to what people would call an answer."""
+VOTED = ("math", "numeric", "exact", "choice", "task")
+"""Verifiers whose answers can agree. Programs and texts that follow instructions are right or not, but never the same."""
+MOST_COMPARISONS = 64
+"""Of expressions of one problem; what has not been compared by then stays apart."""
+
+_BETWEEN = "; "
+
+
+def canonical_answer(response: str, finish_reason: FinishReason, *, opened: bool = False) -> str | None:
+    """What the response gives as its answer; None where it gives none. Several different answers make one, in their order.
+
+    Numbers that are equal have one form (`1,234.0` and `1234`, `1/2` and `0.5`); of other text white space and case are evened
+    out, case not in LaTeX.
+    """
+    given = answers(response, opened=opened, complete=finish_reason == "stop")
+    text = _BETWEEN.join(dict.fromkeys(map(_canonical, given)))
+    return text if 0 < len(text) <= MAX_CHARS else None
+
+
+def _canonical(text: str) -> str:
+    number = plain(text)
+    if number is not None:
+        return f"{number.value}%" if number.percent else str(number.value)
+    even = " ".join(unwrapped(text).split())
+    return even if "\\" in even else even.casefold()
+
+
+def verifier_of(rewards: Sequence[RewardConfig], source: SourceConfig) -> str | None:
+    """How the answers of a source are judged: the verifier of its accuracy reward, None where it has none."""
+    for reward in rewards:
+        if kind_of(reward.name) == "accuracy" and (source.rewards is None or reward.name in source.rewards):
+            return str(reward.params.get("verifier", "math"))
+    return None
+
+
+def ballot(answer_text: str | None, verifier: str | None, choices: Sequence[str] = ()) -> str | None:
+    """What a sample votes for; None: it does not vote. Of multiple choice the letter, of everything else the canonical text."""
+    if answer_text is None or verifier not in VOTED:
+        return None
+    if verifier != "choice":
+        return answer_text
+    if (letter := letter_of(answer_text, choices)) is not None:
+        return letter
+    letters = {letter_of(part, choices) for part in answer_text.split(_BETWEEN)}
+    return letters.pop() if len(letters) == 1 else None
+
+
+def merged(
+    ballots: Sequence[str | None], values: Sequence[float], same: Callable[[str, str], bool] | None = None
+) -> list[str | None]:
+    """Ballots of one problem of mathematics, with one name for all that are the same answer. [k] each.
+
+    Those that were judged right (value 1) equal the truth and so each other. Wrong ones are compared by `same`, where it is
+    given and where they could have the majority together; what `same` cannot decide in its time stays apart.
+    """
+    right = [b for b, value in zip(ballots, values, strict=True) if b is not None and value == 1.0]
+    names: dict[str, str] = dict.fromkeys(right, right[0]) if right else {}
+    wrong = [b for b in ballots if b is not None and b not in names]
+    if same is not None and 0 < len(right) <= len(wrong):
+        _join(list(dict.fromkeys(wrong)), same, names)
+    return [b if b is None else names.get(b, b) for b in ballots]
+
+
+def _join(texts: Sequence[str], same: Callable[[str, str], bool], names: dict[str, str]) -> None:
+    # Plain numbers that are equal are spelt alike already.
+    expressions = [text for text in texts if plain(text) is None]
+    heads: list[str] = []
+    left = MOST_COMPARISONS
+    for text in expressions:
+        tried = list(islice(heads, left))
+        left -= len(tried)
+        head = next((h for h in tried if same(h, text)), None)
+        if head is None:
+            heads.append(text)
+        else:
+            names[text] = head

@@ -1,0 +1,39 @@
+"""Whether two expressions are the same answer, by math-verify in a process that is killed where it takes too long."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from r1ray.errors import VerifierError
+from r1ray.rewards.base import Call
+from r1ray.rewards.workers.pool import Pool
+
+LIMIT_S = 2.0
+"""Of one comparison."""
+
+
+class Equality:
+    """Call it with two texts. Nothing is started before the first call; `with` ends what was started.
+
+    What cannot be decided, in time or at all, counts as different: the two stay two answers in a vote.
+    """
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self._pool = Pool(["r1ray.rewards.answers.symbolic:warm_up"], 1)
+        self._limit_s = limit_s
+
+    def __call__(self, one: str, other: str) -> bool:
+        call = Call(function="r1ray.rewards.answers.symbolic:equivalent", args={"truth": one, "answers": [other]})
+        try:
+            return self._pool.call(call, self._limit_s).value == 1.0
+        except VerifierError:
+            return False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.close()

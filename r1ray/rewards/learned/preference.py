@@ -1,0 +1,179 @@
+"""A reward model in the reward worker: held once, asked by many threads, answering in batches."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from r1ray.errors import ConfigError, DeadlineExceeded, VerifierTimeout
+from r1ray.rewards.base import Ask, Reward, Sample
+from r1ray.rewards.learned.conversation import Part, conversation_ids, judged_part
+from r1ray.types import Message
+from r1ray.util.files import read_json
+
+if TYPE_CHECKING:
+    from r1ray.data.tokenizer import Tokenizer
+
+Kind = Literal["pairwise", "pointwise"]
+"""pairwise: trained on which of two responses is better; pointwise: on whether a response is safe."""
+
+REPORT = "reward_report.json"
+"""Written into the model's folder by its training: what it was trained for, and how good it is."""
+
+MAX_BATCH = 64
+"""A scorer has no more questions under way at once."""
+
+_LOADING = threading.Lock()
+"""One model is loaded at a time: transformers' lazy imports fail where two threads begin them at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReward(Reward):
+    """What a reward model says: its score, at least `floor` (pairwise), or the probability that the response is safe (pointwise).
+
+    An empty summary gets the lowest value, `floor` or 0, unasked: a pairwise score has no zero, and the model never saw one.
+    """
+
+    path: str  # folder, Hugging Face sequence classification with one label
+    kind: Kind = "pairwise"
+    judge: Part = "summary"
+    batch_size: int = 8
+    max_length: int = 8192  # tokens of prompt and judged part
+    floor: float = -10.0  # of a pairwise score
+    device: str = "auto"  # auto: a GPU where the reward worker has one
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    timeout_s: float = 600.0  # of one judgement; the first waits for the model to be loaded
+    server: Server
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= MAX_BATCH or self.max_length < 1 or self.timeout_s <= 0:
+            raise ConfigError(f"model: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
+        if not math.isfinite(self.floor):
+            raise ConfigError(f"model: floor = {self.floor} must be a number")
+
+    def __call__(self, sample: Sample) -> float | Ask:
+        judged = judged_part(sample.response, self.judge, opened=sample.opened)
+        if not judged and self.judge == "summary":
+            return self.floor if self.kind == "pairwise" else 0.0
+        return Ask(function=lambda: self._value(sample.messages, judged))
+
+    def check(self) -> None:
+        """See Reward. The folder is looked at, not loaded: the process that checks need not be the one that judges."""
+        file = Path(self.path) / "config.json"
+        if not file.is_file():
+            raise ConfigError(f"model: path = {self.path} is no model folder, it has no config.json")
+        config = read_json(file)
+        architecture = ", ".join(config.get("architectures") or ["nothing"])
+        if "ForSequenceClassification" not in architecture or len(config.get("id2label", {})) != 1:
+            raise ConfigError(
+                f"model: path = {self.path} holds {architecture}: a reward model is a ...ForSequenceClassification "
+                "with one label, as `r1ray reward-model train` writes"
+            )
+        if (file.parent / REPORT).is_file():
+            report = read_json(file.parent / REPORT)
+            for key, value in (("kind", self.kind), ("judge", self.judge)):
+                if report.get(key) != value:
+                    raise ConfigError(
+                        f"model: {self.path} was trained with {key} = {report.get(key)}, the reward says {value}"
+                    )
+
+    def _value(self, messages: tuple[Message, ...], judged: str) -> float:
+        score = self.server.score(self, messages, judged)
+        if self.kind == "pairwise":
+            return max(score, self.floor)
+        return 1.0 / (1.0 + math.exp(-score)) if score > -700.0 else 0.0
+
+
+class Server:
+    """One reward model. Whichever thread finds it idle runs a batch of what has gathered meanwhile: no timer, no thread."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()  # held by the thread that uses the model
+        self._waiting: deque[tuple[list[int], Future[float]]] = deque()
+        self._held: tuple[Tokenizer, Any] | None = None
+
+    def score(self, reward: ModelReward, messages: tuple[Message, ...], response: str) -> float:
+        """The model's score of a response.
+
+        Raises DataError for a conversation that is too long, and after `reward.timeout_s` VerifierTimeout, or DeadlineExceeded
+        where the model is not even loaded.
+        """
+        deadline = time.monotonic() + reward.timeout_s
+        tokenizer, model = self._load(reward)
+        answer: Future[float] = Future()
+        self._waiting.append((conversation_ids(tokenizer, messages, response, reward.max_length), answer))
+        while not answer.done():
+            if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                answer.cancel()
+                raise VerifierTimeout(f"the reward model {reward.path} gave no score within {reward.timeout_s:g} s")
+            try:
+                if not answer.done():
+                    self._run_batch(model, reward.batch_size)
+            finally:
+                self._turn.release()
+        return answer.result()
+
+    def _run_batch(self, model: Any, size: int) -> None:
+        batch = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
+        batch = [(ids, answer) for ids, answer in batch if answer.set_running_or_notify_cancel()]
+        if not batch:
+            return
+        try:
+            scores = scores_of(model, [ids for ids, _ in batch])
+        except BaseException as e:  # whoever waits for it must learn of it
+            for _, answer in batch:
+                answer.set_exception(e)
+            return
+        for (_, answer), score in zip(batch, scores, strict=True):
+            answer.set_result(score)
+
+    def _load(self, reward: ModelReward) -> tuple[Tokenizer, Any]:
+        if self._held is not None:  # not behind another model that is being loaded
+            return self._held
+        if not _LOADING.acquire(timeout=reward.timeout_s):
+            raise DeadlineExceeded(f"the reward model {reward.path} was not loaded within {reward.timeout_s:g} s")
+        try:
+            if self._held is None:
+                self._held = load_reward_model(Path(reward.path), reward.device, reward.dtype)
+            return self._held
+        finally:
+            _LOADING.release()
+
+
+def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:
+    """Tokenizer and model, ready to score. Raises ConfigError for a folder that holds no such model."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils.logging import disable_progress_bar
+
+    from r1ray.data.tokenizer import load_tokenizer
+
+    disable_progress_bar()  # into a log file it writes control characters
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    tokenizer = load_tokenizer(str(path))
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(path, dtype=getattr(torch, dtype))
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"the reward model {path} cannot be loaded: {e}") from e
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.eos_token_id
+    return tokenizer, model.to(device).eval()
+
+
+def scores_of(model: Any, rows: list[list[int]]) -> list[float]:
+    """One score for each row of token ids, in one forward pass."""
+    import torch
+
+    longest, pad = max(map(len, rows)), model.config.pad_token_id
+    padded = torch.tensor([ids + [pad] * (longest - len(ids)) for ids in rows], device=model.device)
+    mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in rows], device=model.device)
+    with torch.inference_mode():
+        scores: list[float] = model(input_ids=padded, attention_mask=mask).logits[:, 0].float().tolist()
+    return scores

@@ -1,0 +1,289 @@
+"""The records of a run that people and plots read: metrics, evaluations, transcripts, events. One JSON object a line.
+
+Writer: the driver, one at a time (it holds the lock of the run folder). Readers: report, status, inspect, tests.
+
+A run may go back: a resume, a learner restart and a rollback each repeat steps from a checkpoint. `rewind(step)`
+appends the marker `{"rewind": step, "time": ...}`, and readers forget the earlier lines of the steps that are repeated,
+so nothing is counted twice and nothing that was written is ever deleted. Worked example: steps 0..6 are written, the
+newest checkpoint is policy 5, the run resumes with `rewind(5)`: the metrics of steps 5 and 6 are void, the evaluation
+of policy 5 stands.
+
+NaN and infinities, which JSON does not have, are written as the strings "NaN", "Infinity", "-Infinity" (as protobuf's
+JSON mapping does) and read back as floats.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from r1ray.errors import ConfigError, IntegrityError
+from r1ray.types import ScoredGroup
+from r1ray.util.files import is_disk_full
+
+Row = dict[str, Any]
+
+METRICS = "metrics.jsonl"
+EVALUATIONS = "evaluations.jsonl"
+TRANSCRIPTS = "transcripts.jsonl"
+EVENTS = "events.jsonl"
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_MARKER = "rewind"
+
+
+class MetricsWriter:
+    """Appends to the JSON lines files of one run folder; TensorBoard and Weights & Biases get the same numbers."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        tensorboard: bool = True,
+        wandb_project: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Opens the files for appending and cuts off a line that an earlier driver died in.
+
+        Raises ConfigError where `wandb_project` is set and the wandb package is missing.
+        """
+        self._clock = clock
+        self._wandb = _start_wandb(run_dir, wandb_project) if wandb_project else None
+        self._board = _TensorBoard(run_dir / "tensorboard") if tensorboard else None
+        self._files = {name: _Lines(run_dir / name) for name in (METRICS, EVALUATIONS, TRANSCRIPTS, EVENTS)}
+
+    def step(self, step: int, metrics: Mapping[str, float]) -> Row:
+        """Record the metrics of training step `step`; returns the line as written."""
+        row: Row = {"step": step, "time": self._clock(), **metrics}
+        self._append(METRICS, row)
+        self._plot(step, metrics)
+        return row
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """Record the evaluation of policy `row["step"]` on `row["source"]`."""
+        self._append(EVALUATIONS, {"time": self._clock(), **row})
+        prefix = f"evaluation/{row['source']}/"
+        numbers = {prefix + k: float(v) for k, v in row.items() if k != "step" and _is_number(v)}
+        self._plot(row["step"], numbers)
+
+    def transcript(self, row: Mapping[str, Any]) -> None:
+        """Record one sampled completion of step `row["step"]`."""
+        self._append(TRANSCRIPTS, row)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Record something that happened: `kind` names it, `fields` say to what."""
+        self._append(EVENTS, {"time": self._clock(), "kind": kind, **fields})
+
+    def rewind(self, step: int) -> None:
+        """Training goes on from policy `step`: what was recorded of step `step` and later is void."""
+        for name in (METRICS, EVALUATIONS, TRANSCRIPTS):
+            self._append(name, {_MARKER: step, "time": self._clock()})
+        if self._board:
+            self._board.restart(step, self._clock())
+
+    def close(self) -> None:
+        """Flush and close everything; a second call does nothing."""
+        with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
+            for file in self._files.values():
+                stack.callback(file.close)
+            if self._board:
+                stack.callback(self._board.close)
+            if self._wandb:
+                stack.callback(self._wandb.finish)
+        self._board = self._wandb = None
+
+    def __enter__(self) -> MetricsWriter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        # A lone surrogate, which UTF-8 refuses, becomes its \\u escape: valid JSON that reads back the same.
+        line = json.dumps(jsonable(row), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+        self._files[name].write(line + b"\n")
+
+    def _plot(self, step: int, metrics: Mapping[str, float]) -> None:
+        if self._board:
+            self._board.scalars(step, self._clock(), metrics)
+        if self._wandb:
+            self._wandb.log({"step": step, **metrics})
+
+
+class _Lines:
+    """A file of whole lines, for appending. While its disk is full, lines wait in memory and are written with later ones."""
+
+    def __init__(self, path: Path) -> None:
+        """Cuts off an unfinished last line."""
+        self._file = path.open("ab", buffering=0)
+        self._waiting = bytearray()
+        whole = path.read_bytes().rfind(b"\n") + 1
+        if whole < self._file.tell():
+            self._file.truncate(whole)
+            self._file.seek(0, os.SEEK_END)
+
+    def write(self, line: bytes) -> None:
+        self._waiting += line
+        try:
+            while self._waiting:
+                del self._waiting[: self._file.write(self._waiting)]
+        except OSError as e:
+            if not is_disk_full(e):
+                raise
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _TensorBoard:
+    """Event files by the tensorboard package itself: importing torch's wrapper would cost the driver seconds.
+
+    Its writer is lost with the first write that fails. While the disk is full, events wait for the next one, in a new file."""
+
+    def __init__(self, directory: Path) -> None:
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._session, self._summary = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary
+        self._open: Callable[[], Any] = partial(EventFileWriter, str(directory))
+        self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._write()
+
+    def scalars(self, step: int, wall_time: float, values: Mapping[str, float]) -> None:
+        points = [self._summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+        self._write(self._event(step=step, wall_time=wall_time, summary=self._summary(value=points)))
+
+    def restart(self, step: int, wall_time: float) -> None:
+        """TensorBoard drops the points of `step` and later that came before this record."""
+        start = self._session(status=self._session.START)
+        self._write(self._event(step=step, wall_time=wall_time, session_log=start))
+
+    def _write(self, *events: Any) -> None:
+        self._waiting += events
+        try:
+            self._writer = self._writer or self._open()
+            for event in self._waiting:
+                self._writer.add_event(event)
+            self._writer.flush()
+            self._waiting.clear()
+        except OSError as e:
+            if not is_disk_full(e):
+                raise
+            self._writer = None
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _start_wandb(run_dir: Path, project: str) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError as e:
+        raise ConfigError(
+            f"logging.wandb_project={project!r} needs the wandb package: pip install wandb, or set it to null"
+        ) from e
+    run = wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=_run_id(run_dir), resume="allow")
+    run.define_metric("*", step_metric="step")  # its own step must only grow, ours may go back
+    return run
+
+
+def _run_id(run_dir: Path) -> str:
+    return str(json.loads((run_dir / "run.json").read_text())["run_id"])
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def jsonable(value: Any) -> Any:
+    """`value` in types that JSON has: numpy scalars become numbers, non-finite floats their names."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(v) for v in value]
+    if isinstance(value, str | bool) or value is None:
+        return value
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _decode_numbers(row: Row) -> Row:
+    return {k: _NON_FINITE.get(v, v) if isinstance(v, str) else v for k, v in row.items()}
+
+
+def transcript_row(step: int, i: int, group: ScoredGroup) -> Row:
+    """One completion of a group: the i-th, so that not always the first of each is shown."""
+    i %= len(group.scores)
+    completion, score, prompt = group.rollout.completions[i], group.scores[i], group.rollout.prompt
+    return {
+        "step": step,
+        "prompt_id": prompt.prompt_id,
+        "prompt": prompt.messages[-1]["content"],
+        "text": completion.text,
+        "reward": score.reward,
+        "parts": score.parts,
+        "finish_reason": completion.finish_reason,
+        "tokens": len(completion.token_ids),
+    }
+
+
+def read_metrics(run_dir: Path) -> list[Row]:
+    """One row a training step, by step; the last line of a step counts."""
+    by_step = {row["step"]: _decode_numbers(row) for row in _current(run_dir / METRICS, lambda step, to: step < to)}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def read_evaluations(run_dir: Path) -> list[Row]:
+    """One row per evaluated policy and source, by step; `time` is when it ended."""
+    # The evaluation of policy n stands when training goes back to policy n.
+    rows = _current(run_dir / EVALUATIONS, lambda step, to: step <= to)
+    last = {(row["step"], row["source"]): _decode_numbers(row) for row in rows}
+    return sorted(last.values(), key=lambda row: row["step"])
+
+
+def read_transcripts(run_dir: Path) -> list[Row]:
+    """The kept completions in the order of their steps."""
+    return sorted(_current(run_dir / TRANSCRIPTS, lambda step, to: step < to), key=lambda row: row["step"])
+
+
+def read_events(run_dir: Path) -> list[Row]:
+    """All that happened, in order; nothing of it is ever void."""
+    return list(_lines(run_dir / EVENTS))
+
+
+def _current(path: Path, stands: Callable[[int, int], bool]) -> list[Row]:
+    """The rows of the run as it went in the end; `stands(step, to)`: does a row of `step` outlive a rewind to `to`?"""
+    rows: list[Row] = []
+    for row in _lines(path):
+        if _MARKER in row:
+            rows = [kept for kept in rows if stands(kept["step"], row[_MARKER])]
+        else:
+            rows.append(row)
+    return rows
+
+
+def _lines(path: Path) -> Iterator[Row]:
+    """The rows of a JSON lines file; none where there is no file yet. An unfinished last line is not yet a row."""
+    if not path.exists():
+        return
+    for i, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            row = json.loads(line)
+        except ValueError as e:
+            raise IntegrityError(f"{path}, line {i} is not JSON ({e}): repair or remove that line") from e
+        if not isinstance(row, dict):
+            raise IntegrityError(f"{path}, line {i} holds a {type(row).__name__}, not an object: remove that line")
+        yield row

@@ -1,0 +1,113 @@
+"""Which model a folder stands for: a model itself, a run's last one, or what a recipe came to.
+
+model folder   config.json                  itself
+run folder     run.json                     final/
+recipe folder  recipe.json                  the finished policy that stands on the most stages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from r1ray.errors import ConfigError
+from r1ray.run.folder import RunFolder
+from r1ray.util.files import read_json
+
+RECIPE = "recipe.json"
+POLICY_KINDS = ("rl", "sft")
+"""Kinds of stages that train a policy."""
+EVALUATION = "eval_"
+"""Begins the name of the stage that evaluates another stage or an input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """A model and where it comes from. Producer: `find_policy`. Consumers: chat, serve, export."""
+
+    model: Path  # in the Hugging Face format; a run that is not finished has none yet
+    run: Path | None = None  # the run folder that it is the result of
+    recipe: Path | None = None  # the recipe folder that the run belongs to
+    stage: str | None = None  # its name there
+
+    @property
+    def template(self) -> str | None:
+        """`data.template` of the run's training; None for a model folder of unknown training."""
+        return self.setting("data", "template")
+
+    def setting(self, section: str, key: str) -> str | None:
+        """A value of the run's configuration; None where it has none or there is no run."""
+        if self.run is None:
+            return None
+        config = yaml.safe_load(RunFolder(self.run).config.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ConfigError(f"{self.run}/config.yaml holds no configuration: put back what the run was started with")
+        value = (config.get(section) or {}).get(key)
+        return None if value is None else str(value)
+
+    def ready(self) -> Policy:
+        """Itself. Raises ConfigError where the run has not written its final model yet."""
+        if not (self.model / "config.json").exists():
+            raise ConfigError(
+                f"{self.run} has no final model yet: let the run end, or make a model of its newest checkpoint with "
+                f"`r1ray export {self.run} FOLDER`"
+            )
+        return self
+
+
+def find_policy(path: Path) -> Policy:
+    """The policy that `path` stands for. Raises ConfigError for a folder that is none of the three kinds."""
+    if (path / RECIPE).exists():
+        return _of_recipe(path)
+    if (path / "run.json").exists():
+        RunFolder.open(path)
+        above = path.parent if (path.parent / RECIPE).exists() else None
+        return Policy(model=path / "final", run=path, recipe=above, stage=path.name if above else None)
+    if (path / "config.json").exists():
+        return Policy(model=path)
+    raise ConfigError(
+        f"{path} is neither a model folder (config.json), a run folder (run.json) nor a recipe's ({RECIPE})"
+    )
+
+
+def _of_recipe(path: Path) -> Policy:
+    stages = {str(stage["name"]): stage for stage in read_json(path / RECIPE)["stages"]}
+    found = leading_policies(stages)
+    if not found:
+        raise ConfigError(f"{path} has no finished stage that trained a policy: run its recipe first")
+    if len(found) > 1:
+        raise ConfigError(f"{path} has no policy before others: give the folder of one, e.g. {path / found[0]}")
+    return find_policy(path / found[0])
+
+
+def leading_policies(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names of the finished policies that stand on the most stages; of those that share a stage the last one.
+
+    `stages` by name, as in recipe.json, in their order. One name is what the recipe came to: in `r1` the model after the last
+    reinforcement learning and not a distilled student, though students come last in the file. Several have nothing to do with
+    each other, as the students of `distill`. What a stage made out of nothing, a base or data, is no stage to stand on.
+    """
+    done = [n for n, s in stages.items() if s["kind"] in POLICY_KINDS and s["state"] == "done"]
+    lines = {name: {a for a in ancestors(name, stages) if stages[a]["inputs"]} | {name} for name in done}
+    most = max(map(len, lines.values()), default=0)
+    kept: list[str] = []
+    for name in (n for n in reversed(done) if len(lines[n]) == most):
+        if not any(lines[name] & lines[other] for other in kept):
+            kept.insert(0, name)
+    return kept
+
+
+def ancestors(name: str, stages: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The stages whose outputs went into `name`, however far back; inputs from outside are none."""
+    found: set[str] = set()
+    waiting = list(stages[name]["inputs"])
+    while waiting:
+        each = str(waiting.pop()).removeprefix("@")
+        if each in stages and each not in found:
+            found.add(each)
+            waiting += stages[each]["inputs"]
+    return found

@@ -1,0 +1,166 @@
+"""What a run is doing and, where it does nothing, why: from its folder alone, whether its driver lives or not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from r1ray.ledger import LedgerReader, LedgerStatus
+from r1ray.run.folder import Holder, RunFolder
+from r1ray.run.metrics import Row, read_events
+from r1ray.util.files import read_json
+from r1ray.util.formatting import duration
+
+ENDED = ("finished", "failed", "interrupted")
+
+SILENT_S = 30.0
+"""A living driver writes status.json every second or so; after this long without one it is told as silent."""
+
+SCANT_BYTES = 1 << 20
+"""A disk with less room than that counts as full: its driver may not even be able to say so in status.json."""
+
+TROUBLE = ("worker_lost", "worker_stale", "learner_lost", "sync_incomplete", "checkpoint_skipped", "failed", "stalled")
+"""Kinds of events that explain a run which does not move."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """A look at one run. Producer: `look`. Consumer: `r1ray status`."""
+
+    path: Path
+    state: str  # of status.json; "killed" where the driver is gone and did not say how it ended
+    driver: Holder | None  # who holds the lock; None: no driver is alive
+    told: dict[str, Any]  # status.json; empty before the first one
+    age_s: float | None  # of status.json
+    ledger: LedgerStatus | None  # None before the run has one
+    trouble: tuple[Row, ...]  # the last events that explain a stop, newest last
+    free_bytes: int  # room on the disk of the run folder
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists, strings and numbers; `why` is what `explain` says."""
+        return {
+            "path": str(self.path),
+            "state": self.state,
+            "driver": None if self.driver is None else asdict(self.driver),
+            "status": self.told,
+            "age_s": self.age_s,
+            "ledger": None if self.ledger is None else asdict(self.ledger),
+            "trouble": list(self.trouble),
+            "free_bytes": self.free_bytes,
+            "why": explain(self),
+        }
+
+
+def look(path: Path, *, clock: float | None = None) -> RunStatus:
+    """The status of the run in `path`. Raises ConfigError where there is none, IntegrityError where it is damaged."""
+    folder = RunFolder.open(path)
+    told = read_json(folder.status) if folder.status.exists() else {}
+    driver = folder.holder()
+    state = str(told.get("state", "starting"))
+    if driver is None and state not in ENDED:
+        state = "killed"
+    now = time.time() if clock is None else clock
+    events = [event for event in read_events(path) if event.get("kind") in TROUBLE]
+    return RunStatus(
+        path=path,
+        state=state,
+        driver=driver,
+        told=told,
+        age_s=now - float(told["updated"]) if "updated" in told else None,
+        ledger=_ledger(folder),
+        trouble=tuple(events[-5:]),
+        free_bytes=shutil.disk_usage(path).free,
+    )
+
+
+def explain(status: RunStatus) -> list[str]:
+    """Why the run stands where it stands, the most telling first; empty for one that has ended well."""
+    if status.state == "finished":
+        return []
+    told = status.told
+    lines = [*_end(status)]
+    if status.state not in ENDED:
+        if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
+            lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
+        if status.free_bytes < SCANT_BYTES:
+            room = f"{status.free_bytes / 1024:.0f} KiB of room are left on its disk"
+            lines.append(f"{room}: free space there, the run goes on by itself within recovery.outage_s")
+        if status.state == "paused" and told.get("message"):
+            lines.append(f"paused: {told['message']}")
+        if told.get("waiting_for"):
+            lines.append(f"waiting for {told['waiting_for']}")
+        if told.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
+            lines += _in_flight(status.ledger)
+            lines += _workers(told.get("workers") or [])
+        if (sync := told.get("last_sync")) is not None:
+            lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
+    trouble = [event for event in status.trouble if event["kind"] != "failed"]
+    if trouble:
+        lines.append(f"last trouble: {_event(trouble[-1])}")
+    return [_one_line(line) for line in lines]
+
+
+def _one_line(text: str) -> str:
+    """The first and the last line: of the error of another process the lines between are its traceback."""
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
+
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _end(status: RunStatus) -> list[str]:
+    told, command = status.told, RunFolder.open(status.path).identity().use
+    resume = f"continue with `r1ray {command} --resume {status.path}`"
+    if status.state == "killed":
+        who = f"process {told['pid']} on {told['host']}" if "pid" in told else "its process"
+        was = told.get("state", "starting")
+        return [f"the driver ({who}) is gone without a word while the run was {was}; {resume}"]
+    if status.state == "failed":
+        return [f"failed: {told.get('message') or 'see events.jsonl'}; {resume}"]
+    return [f"interrupted; {resume}"] if status.state == "interrupted" else []
+
+
+def _in_flight(ledger: LedgerStatus | None) -> list[str]:
+    if ledger is None:
+        return ["the run has no ledger yet: it has not come that far"]
+    wanted = ledger.settings.groups_per_step
+    lines = [
+        f"step {ledger.bound_steps} needs {wanted} groups, {ledger.ready} are ready, {ledger.leased} in flight, "
+        f"{ledger.taken} taken and not committed"
+    ]
+    if ledger.oldest_lease_s is not None:
+        limit = ledger.settings.lease_timeout_s
+        overdue = ", overdue" if ledger.oldest_lease_s > limit else ""
+        lines.append(
+            f"the oldest group in flight is {ledger.oldest_lease_group} at {ledger.oldest_lease_worker}, "
+            f"for {duration(ledger.oldest_lease_s)} of {duration(limit)}{overdue}"
+        )
+    return lines
+
+
+def _workers(workers: Sequence[dict[str, Any]]) -> list[str]:
+    away = [f"{w['id']} {w['state']}" for w in workers if w["state"] != "healthy"]
+    if not workers:
+        return ["no rollout worker is known"]
+    return [f"{len(away)} of {len(workers)} workers do not serve: {', '.join(away)}"] if away else []
+
+
+def _event(event: Row) -> str:
+    told = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
+    return f"{event['kind']} at {time.strftime('%H:%M:%S', time.localtime(event['time']))} ({told})"
+
+
+def _ledger(folder: RunFolder) -> LedgerStatus | None:
+    if not folder.ledger.exists():
+        return None
+    reader = LedgerReader.open(folder.ledger)
+    try:
+        return reader.status()
+    finally:
+        reader.close()

@@ -1,0 +1,135 @@
+"""How the group of one epoch comes together: all report to the learner's store, and enter the group only when all are there.
+
+    learner       listen(...)  opens the store; accept() waits for every receiver's report, then settles the meeting: it is on
+    receiver      join(...)    reports, waits for the verdict, enters the group
+    controller    abort(...) where it knows that somebody will never come: the meeting is off, for all at once
+
+The verdict is written once, by whoever is first. Forming a group of gloo or NCCL waits out its whole time-out for a member
+that died; a meeting waits for it only until somebody knows.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+
+from torch.distributed import PrefixStore, Store, TCPStore
+
+from r1ray.errors import ConfigError, WeightSyncError
+from r1ray.transport.channel import Channel, Rendezvous
+
+TRANSPORTS = ("gloo", "nccl", "ipc")
+_VERDICT = "verdict"
+_ON = "on"
+_POLL_S = 0.01
+_CALL_OFF_S = 1.0
+"""To reach a store that may be gone."""
+
+
+class Listener:
+    """The sender's end before its receivers have joined."""
+
+    def __init__(self, transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> None:
+        if transport not in TRANSPORTS:
+            raise ConfigError(f"sync.transport is {transport!r}; known are {', '.join(TRANSPORTS)}")
+        store = TCPStore(address, 0, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
+        self.rendezvous = Rendezvous(
+            transport=transport,
+            address=address,
+            port=store.port,
+            epoch=epoch,
+            world_size=world_size,
+            timeout_s=timeout_s,
+        )
+        self._store = _of_epoch(store, self.rendezvous)
+
+    def accept(self, *, interface: str | None = None) -> Channel:
+        """Form the group once every receiver has reported. Raises WeightSyncError where one does not within the
+        time-out, or where the meeting is called off."""
+        missing = self._missing_receivers()
+        reason = f"receivers {missing} did not come within {self.rendezvous.timeout_s:g} s (sync.bucket_deadline_s)"
+        _heed(_settle(self._store, reason if missing else _ON), self.rendezvous)
+        return _enter(self._store, self.rendezvous, 0, interface, self.rendezvous.address)
+
+    def _missing_receivers(self) -> list[int]:
+        """Ranks that have not reported by the deadline, or by the time that the meeting was called off."""
+        until = time.monotonic() + self.rendezvous.timeout_s
+        missing = list(range(1, self.rendezvous.world_size))
+        while missing and time.monotonic() < until and not self._store.check([_VERDICT]):
+            missing = [rank for rank in missing if not self._store.check([_report(rank)])]
+            if missing:
+                time.sleep(_POLL_S)
+        return missing
+
+
+def listen(transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> Listener:
+    """Open the meeting of one epoch at the learner; returns at once. Raises ConfigError for an unknown transport."""
+    return Listener(transport, address=address, epoch=epoch, world_size=world_size, timeout_s=timeout_s)
+
+
+def join(rendezvous: Rendezvous, *, rank: int, interface: str | None = None, host: str | None = None) -> Channel:
+    """Join the group as receiver `rank` (from 1). Blocks until it has formed. Raises WeightSyncError."""
+    store = _store(rendezvous, rendezvous.timeout_s)
+    try:
+        store.set(_report(rank), b"")
+        store.wait([_VERDICT], timedelta(seconds=rendezvous.timeout_s))
+        verdict = store.get(_VERDICT).decode()
+    except RuntimeError as e:
+        raise WeightSyncError(
+            f"rank {rank} waited for the weight-sync group of epoch {rendezvous.epoch} to be complete; the learner is gone "
+            f"or sync.bucket_deadline_s={rendezvous.timeout_s:g} passed: {e}"
+        ) from e
+    _heed(verdict, rendezvous)
+    return _enter(store, rendezvous, rank, interface, host)
+
+
+def abort(rendezvous: Rendezvous, reason: str) -> bool:
+    """Let everybody who waits for this group go on without it; False where it has formed, or the learner is gone."""
+    try:
+        return _settle(_store(rendezvous, _CALL_OFF_S), reason) == reason
+    except (WeightSyncError, RuntimeError):  # then nobody waits in this meeting, and the learner's own death is seen
+        return False
+
+
+def _store(rendezvous: Rendezvous, timeout_s: float) -> Store:
+    try:
+        store = TCPStore(
+            rendezvous.address,
+            rendezvous.port,
+            is_master=False,
+            timeout=timedelta(seconds=timeout_s),
+            wait_for_workers=False,
+        )
+    except RuntimeError as e:
+        raise WeightSyncError(
+            f"the learner's store at {rendezvous.address}:{rendezvous.port} is not reached: {e}"
+        ) from e
+    return _of_epoch(store, rendezvous)
+
+
+def _of_epoch(store: Store, rendezvous: Rendezvous) -> Store:
+    return PrefixStore(f"r1ray/{rendezvous.epoch}", store)
+
+
+def _report(rank: int) -> str:
+    return f"here/{rank}"
+
+
+def _settle(store: Store, verdict: str) -> str:
+    """Write the verdict unless there is one; the one that holds."""
+    return bytes(store.compare_set(_VERDICT, "", verdict)).decode()
+
+
+def _heed(verdict: str, rendezvous: Rendezvous) -> None:
+    if verdict != _ON:
+        raise WeightSyncError(f"weight-sync group of epoch {rendezvous.epoch} did not form: {verdict}")
+
+
+def _enter(store: Store, rendezvous: Rendezvous, rank: int, interface: str | None, host: str | None) -> Channel:
+    if rendezvous.transport == "gloo":
+        from r1ray.transport.gloo import GlooChannel
+
+        return GlooChannel(store, rendezvous, rank=rank, interface=interface, host=host)
+    from r1ray.transport.cuda import CudaChannel  # NCCL chooses its interfaces by its own NCCL_SOCKET_IFNAME
+
+    return CudaChannel(store, rendezvous, rank=rank)

@@ -1,0 +1,237 @@
+"""Calls of other actors without a cluster: what is repeated, for how long, and whom a failure is blamed on."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("ray")
+
+from ray.exceptions import ActorDiedError, GetTimeoutError, OutOfDiskError, OutOfMemoryError, RayTaskError
+
+from actors import remote
+from actors.remote import PULSE, QueueAndRewards, RetryingClient, RolloutActor
+from actors.reward import RewardWorker
+from actors.reward_calls import for_one_call, scoring_timeout_s
+from r1ray.codec import pack_rollout
+from r1ray.config.schema import Config
+from r1ray.errors import InfrastructureError, ProcessDied
+from r1ray.launch.cluster import RayRemote
+from r1ray.ledger import Ledger
+from r1ray.rewards.learned import endpoint as endpoint_module
+from tests.unit.endpoint_support import Answer, endpoint
+from tests.unit.ledger_support import new_ledger
+from tests.unit.reward_support import reward
+from tests.unit.scripted import group
+
+
+def get(answer: Callable[[], Any], timeout: float) -> Any:
+    """`ray.get` of a call that is made now: what its method raises arrives as Ray hands it on."""
+    try:
+        return answer()
+    except Exception as e:
+        raise RayTaskError("score_and_put", str(e), e).as_instanceof_cause() from None
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_and_no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote.ray, "get", get)
+    monkeypatch.setattr(remote, "RETRY_S", 0.0)
+    monkeypatch.setattr(endpoint_module, "FIRST_PAUSE_S", 0.0)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = new_ledger(tmp_path, max_attempts=1)
+    yield ledger
+    ledger.close()
+
+
+def judged_by(url: str, outage_s: float) -> Config:
+    config = Config()
+    config.rewards = [reward("judge", url=url, model="m", retries=0)]
+    config.recovery.outage_s = outage_s
+    return config
+
+
+def deliver(config: Config, ledger: Ledger, groups: list[bytes]) -> list[str]:
+    one_at_a_time = threading.Lock()
+
+    def put(payloads: list[bytes], atomic: bool) -> list[str]:
+        with one_at_a_time:  # as the queue's actor does
+            return [str(ledger.put(p)) for p in payloads]
+
+    worker = RewardWorker(config, put)
+    try:
+        call = lambda: lambda: worker.score_and_put(groups, False)  # noqa: E731  a remote call, and its answer
+        outcomes: list[str] = RetryingClient(config).ask(call, "a reward worker")
+        return outcomes
+    finally:
+        worker.close()
+
+
+def test_while_a_judge_is_down_groups_wait_and_no_prompt_is_blamed(ledger: Ledger) -> None:
+    leases = ledger.lease("w", 0, 2)
+    down: list[Answer] = [(503, "down")] * 10
+    with endpoint(*down, (200, "Score: 5")) as (url, asked):
+        groups = [pack_rollout(group(x.index)) for x in leases]
+        outcomes = deliver(judged_by(url, 60.0), ledger, groups)
+    assert set(outcomes) <= {"accepted", "duplicate"}
+    assert len(asked) > len(down)
+    status = ledger.status()
+    assert (status.scored, status.dropped) == (2, 0)
+
+
+def test_an_outage_that_does_not_end_is_named_and_no_prompt_is_blamed(ledger: Ledger) -> None:
+    (lease,) = ledger.lease("w", 0, 1)
+    with endpoint((503, "down")) as (url, _):
+        told = r"a reward worker: group 0-1 could not be judged: .*judge: .*answered 503.*recovery.outage_s=0.05"
+        with pytest.raises(InfrastructureError, match=told):
+            deliver(judged_by(url, 0.05), ledger, [pack_rollout(group(lease.index))])
+    status = ledger.status()
+    assert (status.leased, status.dropped) == (1, 0)
+
+
+def test_a_reward_worker_goes_through_all_groups_before_it_tells_of_one_that_could_not_be_judged(
+    ledger: Ledger,
+) -> None:
+    leases = ledger.lease("w", 0, 2)
+
+    def answer(prompt: str) -> Answer:
+        return (503, "down") if "question 0" in prompt else (200, "Score: 5")
+
+    with endpoint(answer) as (url, _), pytest.raises(InfrastructureError, match="group 0-1"):
+        deliver(judged_by(url, 0.0), ledger, [pack_rollout(group(x.index)) for x in leases])
+    status = ledger.status()
+    assert (status.leased, status.scored) == (1, 1)
+
+
+def test_what_is_no_outage_is_raised_at_once() -> None:
+    calls = []
+
+    def broken() -> None:
+        calls.append(1)
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        RetryingClient(Config()).ask(lambda: broken, "a reward worker")
+    assert calls == [1]
+
+
+def waits(seconds: list[float], answers: Callable[[Any], Any]) -> Callable[..., Any]:
+    def get(answer: Any, timeout: float) -> Any:
+        seconds.append(timeout)
+        return answers(answer)
+
+    return get
+
+
+def services(monkeypatch: pytest.MonkeyPatch, config: Config) -> QueueAndRewards:
+    """Reward workers whose answer is what they were given."""
+
+    class Worker:
+        score = SimpleNamespace(remote=lambda groups: groups)
+        score_and_put = SimpleNamespace(remote=lambda groups, atomic: groups)
+
+    monkeypatch.setattr(remote.ray, "get_actor", lambda name: Worker())
+    return QueueAndRewards(config)
+
+
+def test_patience_covers_programs_that_all_run_out_of_time_on_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+    config = Config()  # groups of 16, verifications of 10 s
+    rewards = services(monkeypatch, config)
+    monkeypatch.setattr(remote.ray, "get", waits(seconds, lambda answer: answer))
+    rewards.deliver([b""] * 2)
+    assert seconds[0] >= 2 * 16 * config.reward_worker.timeout_s + config.deadlines.rpc_s
+
+
+def test_patience_covers_a_reward_model_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = Config()
+    without = scoring_timeout_s(config, 16)
+    config.rewards = [reward("model/helpful", path="p"), reward("judge", url="http://x", model="m", timeout_s=30)]
+    assert scoring_timeout_s(config, 16) == without + 600
+    assert (
+        scoring_timeout_s(config, 17) > scoring_timeout_s(config, 16) + 600
+    )  # 68 questions of four callers: one more round
+
+
+def test_patience_covers_programs_with_many_tests() -> None:
+    config = Config()
+    config.rewards = [reward("accuracy/code", verifier="code", suite_timeout_s=90.0)]
+    assert scoring_timeout_s(config, 16) >= 16 * 90
+    config.rewards = [reward("cosine_length", verifier="code", verifier_params={"suite_timeout_s": 90.0})]
+    assert scoring_timeout_s(config, 16) >= 16 * 90
+
+
+def test_an_evaluation_is_scored_in_calls_of_bounded_size_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds: list[float] = []
+    calls: list[list[bytes]] = []
+    rewards = services(monkeypatch, Config())
+    monkeypatch.setattr(remote.ray, "get", waits(seconds, lambda answer: calls.append(answer) or answer))
+    groups = [str(i).encode() for i in range(20)]
+    assert rewards.score(groups, 16) == groups
+    assert [len(call) for call in calls] == [4] * 5
+    assert set(seconds) == {scoring_timeout_s(Config(), 64) + Config().deadlines.rpc_s}
+    assert [len(rewards.score(groups[:3], 100)), *map(len, calls[5:])] == [3, 1, 1, 1]
+
+
+def test_a_call_takes_whole_groups_and_at_most_so_many_completions() -> None:
+    outbox = deque(group(i, n=30) for i in range(5))
+    assert [g.prompt.index for g in for_one_call(outbox, whole=False)] == [0, 1]
+    assert [g.prompt.index for g in for_one_call(outbox, whole=True)] == [2, 3, 4]
+    assert len(for_one_call(deque([group(0, n=100), group(1, n=1)]), whole=False)) == 1
+
+
+def test_an_outage_begins_with_the_first_failure_and_not_with_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(remote.time, "monotonic", lambda: now[0])
+
+    def late(answer: Any, timeout: float) -> Any:
+        now[0] += timeout
+        if now[0] < 3000:
+            raise GetTimeoutError("not yet")
+        return "judged"
+
+    monkeypatch.setattr(remote.ray, "get", late)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    assert RetryingClient(Config()).ask(lambda: None, "a reward worker", patience_s=2000.0) == "judged"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("killed"), ActorDiedError(), OutOfDiskError("no room for objects")])
+def test_whatever_ray_says_of_an_actor_that_is_gone_is_waited_out(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    errors = [error, error]
+
+    def get(answer: Any, timeout: float) -> Any:
+        if errors:
+            raise errors.pop()
+        return "judged"
+
+    monkeypatch.setattr(remote.ray, "get", get)
+    assert RetryingClient(Config()).ask(lambda: None, "a reward worker") == "judged"
+
+
+@pytest.mark.parametrize("error", [OutOfMemoryError("killed"), ActorDiedError()])
+def test_an_actor_that_ray_killed_for_want_of_memory_has_died(error: Exception) -> None:
+    class Handle:
+        def __getattr__(self, name: str) -> Any:
+            failed: Future[Any] = Future()
+            failed.set_exception(error)
+            return SimpleNamespace(remote=lambda: SimpleNamespace(future=lambda: failed))
+
+    with pytest.raises(ProcessDied, match="rollout-0 died"):
+        RayRemote("rollout-0", Handle()).call("stats").result(0)
+
+
+def test_weights_health_and_goodbyes_do_not_wait_behind_evaluations() -> None:
+    for method in (RolloutActor.stats, RolloutActor.receive_weights, RolloutActor.drain):
+        assert method.__ray_concurrency_group__ == PULSE

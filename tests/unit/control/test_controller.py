@@ -1,0 +1,296 @@
+"""The control loop on pretended processes: deaths, NaN, full disks, stops, scaling. No Ray and no model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from r1ray.config.schema import SourceConfig
+from r1ray.control.stop import Stop
+from r1ray.errors import ConfigError, DiskFull, IntegrityError, ProcessDied, RetryBudgetExhausted
+from r1ray.run.metrics import read_evaluations, read_events, read_metrics
+from tests.unit.pretended_run import World
+
+Make = Callable[..., World]
+
+
+def steps(world: World) -> list[int]:
+    return [row["step"] for row in read_metrics(world.folder.path)]
+
+
+def test_every_step_is_trained_once_published_and_saved(make: Make) -> None:
+    world = make()
+    assert world.run()
+    assert world.trained == steps(world) == [0, 1, 2, 3, 4, 5]
+    assert world.published == [0, 1, 2, 3, 4, 5, 6]
+    assert world.disk.checkpoints == [2, 4, 6]
+    assert world.disk.exported == 1
+    assert world.ledger.status().trained_steps == 6
+
+
+@pytest.mark.parametrize("error", [ProcessDied("learner-0 died"), RuntimeError("CUDA error")], ids=["died", "device"])
+@pytest.mark.parametrize(
+    ("method", "at", "again"),
+    [
+        ("train_step", 3, [2]),
+        ("save_checkpoint", 4, [2, 3]),
+        ("publish", 3, [2]),
+        ("publish", 2, [0, 1]),
+        ("save_checkpoint", 6, [4, 5]),
+        ("export", 6, []),
+    ],
+)
+def test_a_lost_learner_comes_back_from_its_checkpoint_wherever_it_is_lost(
+    make: Make, method: str, at: int, again: list[int], error: Exception
+) -> None:
+    world = make()
+    world.plan[method, at] = [error]
+    assert world.run()
+    assert world.starts == 2
+    assert sorted(world.trained) == sorted([0, 1, 2, 3, 4, 5, *again])
+    assert steps(world) == [0, 1, 2, 3, 4, 5]
+    assert (world.disk.checkpoints, world.disk.exported) == ([2, 4, 6], 1)
+    assert "learner_lost" in world.kinds()
+
+
+def test_an_error_of_the_driver_in_the_midst_of_a_sync_is_not_the_learners(make: Make) -> None:
+    world = make()
+
+    def identity() -> dict[str, Any]:
+        if world.published and world.published[-1] == 3:
+            raise RuntimeError("a bug of the driver")
+        return world.identity()
+
+    world.stop.check = lambda *, unsaved: identity()  # type: ignore[method-assign,assignment]
+    with pytest.raises(RuntimeError, match="a bug of the driver"):
+        world.run()
+    assert world.starts == 1
+
+
+def test_deaths_without_a_checkpoint_in_between_spend_the_budget(make: Make) -> None:
+    world = make(recovery__learner_restarts=2)
+    world.plan["save_checkpoint", 2] = [ProcessDied("learner-0 died")] * 3
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.learner_restarts=2\); the last time: .*learner-0 died"):
+        world.run()
+    assert world.starts == 3
+
+
+def test_without_digests_each_learner_still_publishes_in_a_group_of_its_own(make: Make) -> None:
+    """What tells them apart is the number of their policies' incarnation, which the ledger gives."""
+    world = make()
+    world.digests = False
+    world.plan["train_step", 3] = [ProcessDied("learner-0 died")]
+    assert world.run()
+    assert world.starts == world.groups_opened == 2
+
+
+def test_an_evaluation_that_ended_with_its_driver_begins_again_with_the_next(make: Make) -> None:
+    world = make(evaluation__every_steps=4)
+    world.config.data.evaluation = [SourceConfig(name="heldout")]
+    world.on_train = lambda step: world.worker_holds.add("evaluate") if step == 3 else None
+    world.plan["train_step", 4] = [ConfigError("the end of the driver")]
+    with pytest.raises(ConfigError):
+        world.run()
+    assert [row["step"] for row in read_evaluations(world.folder.path)] == [0]
+    world.on_train = lambda step: None
+    world.worker_holds.clear()
+    assert world.run()
+    assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 4, 6]
+
+
+@pytest.mark.parametrize("unanswered", [False, True], ids=["done", "under way"])
+def test_an_evaluation_of_a_step_that_is_trained_again_is_made_again(make: Make, unanswered: bool) -> None:
+    world = make(evaluation__every_steps=3)
+    world.config.data.evaluation = [SourceConfig(name="heldout")]
+    world.plan["save_checkpoint", 4] = [ProcessDied("learner-0 died")]  # back to checkpoint 2
+
+    def on_train(step: int) -> None:
+        first = unanswered and world.starts == 1
+        (world.worker_holds.add if first and step >= 2 else world.worker_holds.discard)("evaluate")
+
+    world.on_train = on_train
+    assert world.run()
+    assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 3, 6]
+    assert world.evaluated.count(3) == (2 if unanswered else 4)  # sampled and greedy
+
+
+def test_a_resumed_run_says_from_where_it_goes_on(make: Make) -> None:
+    world = make()
+    world.on_train = lambda step: world.stop.request("SIGTERM") if step == 2 else None
+    assert not world.run()
+    world.stop = Stop(60)
+    said = []
+    world.on_train = lambda step: said.append(json.loads((world.folder.path / "status.json").read_text())["step"])
+    assert world.run()
+    assert said[0] == 3
+
+
+def test_a_checkpoint_in_between_forgives_deaths(make: Make) -> None:
+    world = make(recovery__learner_restarts=1)
+    world.plan["train_step", 1] = [ProcessDied("x")]
+    world.plan["train_step", 3] = [RuntimeError("CUDA error")]
+    assert world.run()
+    assert world.starts == 3
+
+
+def test_what_a_new_learner_would_fail_of_too_ends_the_run(make: Make) -> None:
+    world = make()
+    world.plan["train_step", 1] = [ConfigError("this model cannot be trained")]
+    with pytest.raises(ConfigError, match="cannot be trained"):
+        world.run()
+    assert world.starts == 1
+
+
+def test_a_stop_saves_what_was_trained_and_a_resume_goes_on_there(make: Make) -> None:
+    world = make()
+    world.on_train = lambda step: world.stop.request("SIGTERM") if step == 2 else None
+    assert not world.run()
+    assert world.trained == [0, 1, 2]
+    assert world.disk.checkpoints == [2, 3]
+    assert ("stop_leasing", (), {}) in world.queue.calls
+    assert world.kinds()[-1] == "interrupted"
+    world.stop = Stop(60)
+    assert world.run()
+    assert world.trained == [0, 1, 2, 3, 4, 5]
+    assert world.ledger.status().trained_steps == 6
+
+
+def test_a_stop_saves_at_once_where_the_learner_waits_for_a_batch(make: Make) -> None:
+    world = make()
+    take = world.queue.methods["take"]
+
+    def never_whole(step: int, wait_s: float) -> Any:
+        if step < 3:
+            return take(step, wait_s)
+        world.stop.request("SIGTERM")
+        return None
+
+    world.queue.methods["take"] = never_whole
+    assert not world.run()
+    assert world.trained == [0, 1, 2]
+    assert world.disk.checkpoints == [2, 3]
+    world.queue.methods["take"], world.stop = take, Stop(60)
+    assert world.run()
+    assert world.trained == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_stop_without_anything_to_save_ends_at_once(make: Make) -> None:
+    world = make()
+    world.stop.request("SIGTERM")
+    assert not world.run()
+    assert world.starts == 0
+
+
+def test_a_stop_does_not_wait_beyond_its_grace(make: Make) -> None:
+    now = 0.0
+    world = make()
+    world.stop = Stop(60, clock=lambda: now)
+
+    def hang(step: int) -> None:
+        nonlocal now
+        if step == 3:
+            world.stop.request("SIGTERM")
+            now = 49.0
+
+    world.on_train = hang
+    assert not world.run()
+    assert world.disk.checkpoints == [2]
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "interrupted"]
+    assert "deadlines.shutdown_s=60" in event["reason"]
+
+
+def test_a_full_disk_pauses_the_run_until_there_is_room(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
+    world = make()
+    world.plan["save_checkpoint", 2] = [DiskFull("no room for a checkpoint")] * 3
+    assert world.run()
+    assert world.starts == 1
+    assert world.disk.checkpoints == [2, 4, 6]
+    assert [k for k in world.kinds() if k in ("paused", "resumed")] == ["paused", "resumed"]
+
+
+def test_a_disk_that_stays_full_ends_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
+    world = make(recovery__outage_s=0.05)
+    world.queue.methods["commit"] = _raise(DiskFull("no room in the ledger"))
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.outage_s=0.05; the last time: no room in the ledger"):
+        world.run()
+    assert json.loads(world.folder.status.read_text())["state"] == "paused"
+
+
+def test_a_ledger_that_only_the_workers_cannot_write_pauses_the_run_too(make: Make) -> None:
+    """The controller's own question for a batch writes nothing where none is ready."""
+    world = make()
+    take, seen = world.queue.methods["take"], []
+
+    def full(step: int, wait_s: float) -> Any:
+        if step != 2 or "resumed" in world.kinds():
+            return take(step, wait_s)
+        world.trouble = None if "paused" in world.kinds() else "ledger.sqlite: no room left to write"
+        seen.append(json.loads(world.folder.status.read_text()))
+        return None
+
+    world.queue.methods["take"] = full
+    assert world.run()
+    (paused,) = [e for e in read_events(world.folder.path) if e["kind"] == "paused"]
+    assert "no room left to write; it goes on by itself" in paused["reason"]
+    assert any(s["state"] == "paused" and s["message"] == paused["reason"] for s in seen)
+    assert [k for k in world.kinds() if k in ("paused", "resumed")] == ["paused", "resumed"]
+
+
+def test_a_ledger_that_stays_full_for_the_workers_ends_the_run(make: Make) -> None:
+    world = make(recovery__outage_s=0.5)
+    world.queue.methods["take"] = lambda step, wait_s: None
+    world.trouble = "ledger.sqlite: no room left to write"
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.outage_s=0.5; the last time: .*no room left to write"):
+        world.run()
+
+
+def test_a_queue_that_restarts_is_asked_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
+    world = make()
+    real = dict(world.queue.methods)
+    for method in ("take", "commit", "publish", "payloads", "rollback"):
+        world.queue.methods[method] = _fail_first(ProcessDied("queue died"), real[method])
+    assert world.run()
+    assert world.starts == 1
+    assert world.trained == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_the_ledger_refuses_is_not_repeated(make: Make) -> None:
+    world = make()
+    world.queue.methods["commit"] = _raise(IntegrityError("another run's checkpoint"))
+    with pytest.raises(IntegrityError, match="another run's"):
+        world.run()
+
+
+def test_leases_of_an_earlier_driver_are_handed_back_first(make: Make) -> None:
+    world = make()
+    assert len(world.ledger.lease("rollout-0", 0, 2)) == 2
+    assert world.run()
+    assert world.ledger.status().reissued == 2
+
+
+@pytest.mark.parametrize("asked", [3, 9])
+def test_workers_can_be_added_while_it_runs(make: Make, asked: int) -> None:
+    world = make()
+    world.on_train = lambda step: world.folder.request_scale("rollout", asked) if step == 1 else None
+    assert world.run()
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "scaled"]
+    assert (event["asked"], event["workers"]) == (asked, min(asked, 4))
+    assert world.kinds().count("worker_started") == event["workers"]
+
+
+def _raise(error: Exception) -> Callable[..., Any]:
+    def method(*arguments: Any) -> Any:
+        raise error
+
+    return method
+
+
+def _fail_first(error: Exception, method: Callable[..., Any]) -> Callable[..., Any]:
+    errors = [error]
+    return lambda *arguments: _raise(errors.pop())() if errors else method(*arguments)

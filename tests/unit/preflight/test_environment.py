@@ -1,0 +1,95 @@
+"""What the machine, the disk and the model folder refuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from r1ray.config.load import load_config
+from r1ray.config.problems import Problem
+from r1ray.config.schema import Config
+from r1ray.preflight.environment import check_surroundings
+from r1ray.util.machine import GIB, Machine
+from tests.unit.model_folder import write_model
+
+CPU_ONLY = Machine(cores=2, memory_bytes=8 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
+
+
+class TestSurroundings:
+    @pytest.fixture
+    def config(self, tmp_path: Path) -> Config:
+        write_model(tmp_path / "model", context=256)
+        return load_config(["tiny"], [f"model.path={tmp_path / 'model'}"]).config
+
+    def found(self, config: Config, machine: Machine = CPU_ONLY) -> dict[str, Problem]:
+        return {p.key: p for p in check_surroundings(config, machine)}
+
+    def test_the_tiny_configuration_fits_a_machine_without_gpu(self, config: Config) -> None:
+        assert self.found(config) == {}
+
+    @pytest.mark.parametrize(
+        ("gone", "reason"),
+        [
+            ("config.json", "no config.json"),
+            ("model.safetensors", "no weights"),
+            ("tokenizer.json", "no tokenizer"),
+        ],
+    )
+    def test_a_part_of_the_model_that_is_missing_is_named(self, config: Config, gone: str, reason: str) -> None:
+        (Path(config.model.path) / gone).unlink()
+        assert reason in self.found(config)["model.path"].message
+
+    def test_a_model_folder_that_is_missing_is_named(self, config: Config) -> None:
+        config.model.path = "models/nowhere"
+        assert "hf download" in self.found(config)["model.path"].message
+
+    def test_quantized_weights_are_not_trained_but_may_be_sampled_from(self, config: Config, tmp_path: Path) -> None:
+        model = write_model(tmp_path / "fp8", quantization_config={"quant_method": "fp8"})
+        config.model.path = str(model)
+        problem = self.found(config)["model.path"]
+        assert "quantized (fp8)" in problem.message
+        assert "bfloat16" in problem.fix
+        assert check_surroundings(config, CPU_ONLY, "eval") == []
+
+    def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
+        config.model.max_length = 257
+        assert "max_position_embeddings = 256" in self.found(config)["model.max_length"].message
+
+    def test_an_engine_must_divide_the_models_heads(self, config: Config) -> None:
+        config.rollout.engine.tensor_parallel_size = 3
+        problem = self.found(config)["rollout.engine.tensor_parallel_size"]
+        assert "4 attention heads" in problem.message
+        assert problem.fix == "one of 1, 2, 4"
+
+    def test_a_chat_template_must_be_there_where_it_is_needed(self, config: Config) -> None:
+        config.data.template = "r1"
+        assert "has none" in self.found(config)["data.template"].message
+        (Path(config.model.path) / "chat_template.jinja").write_text("{{ messages }}")
+        assert self.found(config) == {}
+
+    def test_bfloat16_needs_a_cpu_that_has_it(self, config: Config) -> None:
+        config.model.dtype = "bfloat16"
+        config.rollout.engine.dtype = "bfloat16"
+        assert {"model.dtype", "rollout.engine.dtype"} == set(self.found(config))
+        assert self.found(config, replace(CPU_ONLY, cpu_bfloat16=True)) == {}
+
+    def test_gpus_that_are_not_there_are_refused_unless_a_cluster_is_joined(self, config: Config) -> None:
+        config.learner.num_gpus = 1.0
+        assert "no GPU" in self.found(config)["learner.num_gpus"].message
+        config.ray.address = "auto"
+        assert self.found(config) == {}
+
+    def test_data_files_must_be_there_and_hold_something(self, config: Config, tmp_path: Path) -> None:
+        source = config.data.train[0]
+        source.kind, source.path = "jsonl", str(tmp_path / "prompts.jsonl")
+        assert "not there" in self.found(config)["data.train.0.path"].message
+        (tmp_path / "prompts.jsonl").touch()
+        assert "is empty" in self.found(config)["data.train.0.path"].message
+        (tmp_path / "prompts.jsonl").write_text("{}\n")
+        assert self.found(config) == {}
+
+    def test_an_interface_that_is_not_there_is_told_which_are(self, config: Config) -> None:
+        config.sync.interface = "ether99"
+        assert "lo" in self.found(config)["sync.interface"].fix

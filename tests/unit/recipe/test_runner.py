@@ -1,0 +1,273 @@
+"""Running a recipe: what is skipped, set aside and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from r1ray.errors import ConfigError, IntegrityError, StageFailed
+from r1ray.recipe.lineage import code_versions
+from r1ray.run.folder import RunFolder
+from tests.unit.recipe_support import (
+    RECIPE,
+    STAGES,
+    faults,
+    journal,
+    outputs,
+    run,
+    stages_run,
+    write_recipe,
+)
+
+ALL = list(STAGES)
+DEADLINE_S = 30.0
+VERSIONS = code_versions()
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it asks git, seven times a recipe
+
+
+# --- skipping and running again
+
+
+def test_stages_run_in_order_and_are_skipped_when_done() -> None:
+    path = write_recipe()
+    assert run(path) == 0
+    assert stages_run() == ALL
+    before = outputs()
+    assert run(path) == 0
+    assert stages_run() == []
+    assert outputs() == before
+
+
+def test_a_changed_value_runs_the_stage_and_what_reads_from_it_again() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    path.write_text(RECIPE.replace("limit: 8", "limit: 9"))
+    assert run(path) == 0
+    # The sample is the same, as the script pays no heed to the limit, so what reads it has nothing to do.
+    assert stages_run() == ["cold"]
+    assert Path("out/cold.1/lineage.json").exists()
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
+    assert run(path) == 0
+    assert stages_run() == ["zero", "eval_zero", "cold", "tuned", "eval_tuned"]
+
+
+def test_another_curation_keeps_the_samples() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    path.write_text(RECIPE.replace("limit: 8}]}", "limit: 8}]}\n      curation: {per_prompt: 2}"))
+    assert run(path) == 0
+    assert "cold: curation.per_prompt changed; its samples stay" in Path("screen").read_text()
+    assert stages_run() == []  # the script had done all its steps
+    assert not Path("out/cold.1").exists()
+    lineage = json.loads(Path("out/cold/lineage.json").read_text())
+    assert lineage["fingerprint"]["config"]["curation.per_prompt"] == 2
+    assert lineage["attempts"] == 2
+    assert run(path) == 0
+    path.write_text(
+        RECIPE.replace("limit: 8}]}", "limit: 8}]}\n      curation: {per_prompt: 2}\n      rollout: {top_p: 0.9}")
+    )
+    run(path)
+    assert stages_run() == ["cold"]
+
+
+def test_what_only_says_how_fast_and_where_leaves_a_finished_stage_finished() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3}\n      checkpoint: {every_steps: 7}"))
+    assert run(path) == 0
+    assert stages_run() == []
+
+
+def test_changed_data_and_changed_outputs_are_noticed() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    Path("pairs.jsonl").write_text('{"prompt": "b"}\n')
+    run(path)
+    assert stages_run() == ["helpful"]
+    Path("out/zero/final/w").write_text("somebody else's")
+    run(path)
+    assert stages_run() == ["zero"]  # it makes the same again, so nothing follows
+    Path("out/eval_zero/results.json").unlink()
+    run(path)
+    assert stages_run() == ["eval_zero"]
+
+
+def test_a_changed_reward_of_ones_own_runs_what_it_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    module = Path("own_reward_of_a_recipe.py")
+    module.write_text("def good(sample):\n    return 1.0\n")
+    reward = "rewards: [{name: accuracy, params: {verifier: task}}, {name: 'own_reward_of_a_recipe:good', weight: 0.5}]"
+    path = write_recipe(RECIPE.replace("run: {steps: 3}", f"run: {{steps: 3}}\n      {reward}"))
+    run(path)
+    assert "own_reward_of_a_recipe:good" in json.loads(Path("out/zero/lineage.json").read_text())["inputs"]
+    journal()
+    module.write_text("def good(sample):\n    return 0.0\n")
+    assert run(path) == 0
+    assert "zero: own_reward_of_a_recipe:good changed" in Path("screen").read_text()
+    assert stages_run() == ["zero"]  # the script makes the same again
+
+
+def test_lineage_says_how_the_output_came_to_be() -> None:
+    run(write_recipe())
+    lineage = json.loads(Path("out/tuned/lineage.json").read_text())
+    assert lineage["recipe"] == "small"
+    assert lineage["kind"] == "sft"
+    assert lineage["seed"] == 3
+    assert lineage["command"] == ["sft", "out/stages/tuned.yaml"]
+    assert lineage["config"]["data"]["train"][0]["path"] == "out/cold/dataset"
+    cold = json.loads(Path("out/cold/lineage.json").read_text())
+    assert lineage["inputs"]["@cold"] == {"path": "out/cold/dataset", "digest": cold["output"]["digest"]}
+    assert lineage["code"]["r1ray"]
+    assert lineage["code"]["python"]
+    assert 0 < lineage["seconds"] <= lineage["ended"] - lineage["began"] + 0.01
+    record = json.loads(Path("out/recipe.json").read_text())
+    assert [s["name"] for s in record["stages"]] == ALL
+    assert {s["state"] for s in record["stages"]} == {"done"}
+    assert record["stages"][1]["doc"] == "Reasoning from nothing."
+
+
+# --- only, from, resume, fresh
+
+
+def test_only_runs_one_stage_whose_inputs_are_done() -> None:
+    path = write_recipe()
+    with pytest.raises(ConfigError, match=r"stage zero: reads @base, which is not done"):
+        run(path, only="zero")
+    assert not Path("out").exists()
+    run(path, only="base")
+    run(path, only="zero")
+    assert stages_run() == ["base", "zero"]
+
+
+def states() -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in json.loads(Path("out/recipe.json").read_text())["stages"]}
+
+
+def test_what_reads_from_a_stage_that_ran_alone_is_done_only_where_it_came_out_the_same() -> None:
+    path = write_recipe()
+    run(path)
+    Path("out/zero/final/w").write_text("somebody else's")
+    assert run(path, only="zero") == 0
+    assert set(states().values()) == {"done"}
+    path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
+    assert run(path, only="zero") == 0
+    done = [name for name, state in states().items() if state == "done"]
+    assert done == ["base", "zero", "helpful"]
+
+
+def test_from_runs_a_stage_and_its_readers_anew_and_goes_on_after_a_failure() -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    faults("tuned 1 fail")
+    with pytest.raises(StageFailed):
+        run(path, since="cold")
+    assert stages_run() == ["cold", "tuned"]
+    assert run(path) == 0
+    assert stages_run() == ["tuned", "eval_tuned"]
+    assert Path("out/eval_tuned.1").exists()
+    with pytest.raises(ConfigError, match=r"no stage clod .*cold"):
+        run(path, since="clod")
+
+
+def test_resume_wants_something_to_resume_and_fresh_keeps_it() -> None:
+    path = write_recipe()
+    with pytest.raises(ConfigError, match="holds no recipe"):
+        run(path, resume=True)
+    assert not Path("out").exists()
+    run(path)
+    assert run(path, resume=True) == 0
+    journal()
+    assert run(path, fresh=True) == 0
+    assert stages_run() == ALL
+    assert Path("out.1/recipe.json").exists()
+
+
+@pytest.mark.parametrize("selection", [{"only": "zero"}, {"since": "zero"}])
+def test_fresh_takes_no_input_of_a_stage_from_what_it_sets_aside(selection: dict[str, str]) -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    with pytest.raises(ConfigError, match="stage zero: reads @base, which is not there after --fresh"):
+        run(path, fresh=True, **selection)
+    assert not Path("out.1").exists()
+    assert stages_run() == []
+    assert run(path, fresh=True, only="base") == 0
+    assert stages_run() == ["base"]
+
+
+@pytest.mark.parametrize("record", ["zero/lineage.json", "stages/zero.json"])
+def test_records_of_another_version_are_refused_and_fresh_sets_them_aside(record: str) -> None:
+    path = write_recipe()
+    run(path)
+    journal()
+    Path("out", record).write_text('{"format": 99}')
+    with pytest.raises(IntegrityError, match="--fresh"):
+        run(path)
+    assert run(path, fresh=True) == 0
+    assert stages_run() == ALL
+    assert json.loads(Path("out.1", record).read_text()) == {"format": 99}
+
+
+def test_a_folder_of_something_else_is_left_alone() -> None:
+    path = write_recipe()
+    Path("out").mkdir()
+    Path("out/thesis.tex").write_text("x")
+    for fresh in (False, True):
+        with pytest.raises(ConfigError, match="something else than a recipe"):
+            run(path, fresh=fresh)
+    assert [p.name for p in Path("out").iterdir()] == ["thesis.tex"]
+
+
+def test_a_missing_input_is_refused_before_anything_is_written() -> None:
+    path = write_recipe()
+    Path("pairs.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"stage helpful: pairs\.jsonl is not there"):
+        run(path)
+    assert not Path("out").exists()
+
+
+def test_one_recipe_at_a_time() -> None:
+    path = write_recipe()
+    run(path)
+    with RunFolder(Path("out")) as other:
+        other.lock()
+        with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+            run(path)
+
+
+# --- deaths
+
+
+def test_a_failing_stage_ends_the_recipe_with_its_error_and_log() -> None:
+    path = write_recipe()
+    faults("cold 1 fail")
+    with pytest.raises(
+        StageFailed, match=r"cold ended with exit code 3: ConfigError: cold does not like step 1"
+    ) as told:
+        run(path)
+    assert told.value.exit_code == 3
+    assert "out/logs/cold.log" in str(told.value)
+    states = {s["name"]: s["state"] for s in json.loads(Path("out/recipe.json").read_text())["stages"]}
+    assert (states["zero"], states["cold"], states["tuned"]) == ("done", "failed", "to do")
+
+
+def test_a_stage_that_ends_well_without_its_output_is_not_done() -> None:
+    path = write_recipe()
+    faults("zero 1 stop")
+    with pytest.raises(StageFailed, match="stopped before its end"):
+        run(path)
+    assert not Path("out/zero/lineage.json").exists()
+    assert run(path) == 0

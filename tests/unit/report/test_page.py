@@ -1,0 +1,223 @@
+"""The report page: whole, self-contained, and safe whatever a model wrote."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from r1ray.errors import ConfigError
+from r1ray.report.build import build_report
+from r1ray.run.metrics import MetricsWriter
+from tests.synthetic_run import write_run
+
+VOID = {"meta", "line", "path", "circle", "polygon", "rect", "br"}
+
+
+class Page(HTMLParser):
+    """The elements of a page, and its text by element; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in VOID
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open:
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def count(self, tag: str) -> int:
+        return sum(t == tag for t, _ in self.elements)
+
+
+def page_of(run_dir) -> Page:
+    return Page(build_report(run_dir).read_text(encoding="utf-8"))
+
+
+def test_a_whole_run_has_all_its_parts(tmp_path):
+    page = page_of(write_run(tmp_path, killed_at=22))
+    titles = page.texts["h2"]
+    assert titles == [
+        "The responses",
+        "The optimisation",
+        "Off-policy",
+        "Where the time goes",
+        "Reading along",
+        "Figures",
+        "The run",
+        "Events",
+    ]
+    charts = page.texts["h3"]
+    for wanted in (
+        "Held-out accuracy",
+        "Response length",
+        "Reward parts",
+        "Reflective words",
+        "Entropy",
+        "Clip fraction",
+    ):
+        assert wanted in charts
+    for wanted in ("Gradient norm", "Staleness", "Engine mismatch", "Throughput", "Idle", "Weight sync", "Step 0"):
+        assert wanted in charts
+    text = " ".join(page.texts["p"])
+    assert "Held-out accuracy on bus went from 15% to 87% in 40 training steps, and from 5% to 99%" in text
+    assert "KL to the reference (0 throughout)" in text
+    assert "; 1 not finite" in page.texts["span"]  # the gradient norm of step 7
+    assert {"worker lost", "reason rollout-0 died"} <= {t for d in page.texts["td"] for t in d.split(", ")}
+
+
+def test_nothing_is_fetched_and_only_its_own_script_may_run(tmp_path):
+    text = build_report(write_run(tmp_path)).read_text()
+    assert not re.search(r"https?://|@import|url\(|\bsrc=|\bhref=", text)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = next(a["content"] for t, a in Page(text).elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)><!-- &lt;"
+
+
+def test_what_a_model_or_a_log_says_is_text(tmp_path):
+    write_run(tmp_path, steps=3)
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        parts = {HOSTILE: 1.0}
+        row = {"step": 2, "prompt_id": "x", "reward": 1.0, "parts": parts, "finish_reason": "stop", "tokens": 3}
+        w.transcript(
+            {**row, "step": 0, "prompt": HOSTILE, "text": f"<think>{HOSTILE}</think><answer>{HOSTILE}</answer>"}
+        )
+        w.step(3, {"reward/mean": 1.0, f"reward/part/{HOSTILE}": 0.5, "length/mean": 3.0})
+        w.event("failed", message=HOSTILE)
+        w.evaluation({"step": 4, "source": HOSTILE, "accuracy": 0.5})
+    # Only the first kept responses of a step are shown: make this one the first.
+    lines = (tmp_path / "transcripts.jsonl").read_text().splitlines()
+    (tmp_path / "transcripts.jsonl").write_text("\n".join([lines[-1], *lines[:-1]]) + "\n")
+    page = page_of(tmp_path)
+    assert page.count("script") == 2  # the data and the script of the page itself
+    assert page.count("img") == 0
+    assert not any(name.startswith("on") for _, attributes in page.elements for name in attributes)
+    assert HOSTILE in page.texts["div"]
+    data = json.loads(page.texts["script"][0])
+    assert len(data["panels"]) == page.count("figure")
+
+
+def test_the_data_of_the_cursor_matches_the_legends(tmp_path):
+    page = page_of(write_run(tmp_path))
+    data = json.loads(page.texts["script"][0])
+    assert data["last"] == 40
+    legends = page.texts["b"][: sum(map(len, data["panels"]))]
+    assert [series[-1][1] for panel in data["panels"] for series in panel] == legends
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence", "absent"),
+    [
+        ({"steps": 0, "evaluate_every": 0}, "No training step was finished yet", {"figure", "button"}),
+        ({"steps": 1, "evaluate_every": 0}, "1 training step so far; no held-out problems", {"figure"}),
+        ({"steps": 2, "evaluate_every": 0}, "2 training steps so far; no held-out problems", set()),
+        ({"steps": 3}, "3 training steps so far. Policy 0 solves 15% of bus.", set()),
+    ],
+)
+def test_a_young_run_has_a_sensible_page(tmp_path, kwargs, sentence, absent):
+    page = page_of(write_run(tmp_path, **kwargs))
+    assert sentence in " ".join(page.texts["p"])
+    for tag in absent:
+        assert page.count(tag) == 0
+    assert "Left out" not in " ".join(page.texts["p"]) or page.count("figure") > 0
+
+
+def test_a_run_whose_driver_is_gone_says_so(tmp_path):
+    write_run(tmp_path, steps=3)
+    (tmp_path / "status.json").write_text(json.dumps({"state": "running"}))
+    assert "killed, 3 of 40 steps" in page_of(tmp_path).texts["span"]
+
+
+def test_long_responses_are_folded_and_endless_ones_cut(tmp_path):
+    write_run(tmp_path, steps=1)
+    row = {
+        "step": 1,
+        "prompt_id": "x",
+        "prompt": "p",
+        "reward": 0.0,
+        "parts": {},
+        "finish_reason": "length",
+        "tokens": 9,
+    }
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        w.transcript({**row, "text": "a" * 5000})
+        w.transcript({**row, "text": "b" * 50_000})
+    page = page_of(tmp_path)
+    assert {"all 5,000 characters", "all 50,000 characters"} <= set(page.texts["summary"])
+    assert "a" * 5000 in page.texts["details"]
+    assert any(t.endswith("[cut here: 36,000 more characters]") for t in page.texts["details"])
+
+
+def test_the_counted_words_can_be_chosen(tmp_path):
+    write_run(tmp_path, steps=12)
+    text = build_report(tmp_path, words=["eureka"]).read_text()
+    assert "Reflective words (none of the kept responses says eureka)" in text
+
+
+def test_scores_of_reward_models_have_a_chart_of_their_own(tmp_path):
+    write_run(tmp_path, steps=3)
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step, score in ((3, -7.5), (4, 12.5)):
+            w.step(step, {"reward/part/accuracy": step / 10, "reward/part/model/helpful": score, "length/mean": 3.0})
+    page = page_of(tmp_path)
+    data = json.loads(page.texts["script"][0])
+    charts = [a["data-chart"] for t, a in page.elements if t == "figure"]
+    titles = [t for t in page.texts["h3"] if not t.startswith("Step")]
+    at = titles.index("Reward models")
+    assert [series[-1] for series in data["panels"][int(charts[at])]] == [[4.0, "12.5"]]
+    assert len(data["panels"][int(charts[titles.index("Reward parts")])]) == 2  # accuracy and format only
+
+
+def of_command(run_dir, use):
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps({**record, "use": use}))
+
+
+def test_a_supervised_run_has_its_own_charts(tmp_path):
+    write_run(tmp_path, steps=0, evaluate_every=0)
+    of_command(tmp_path, "sft")
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step in range(3):
+            if step in (0, 2):
+                loss = 2.0 - step / 2
+                w.evaluation({"step": step, "source": "chats", "loss": loss, "token_accuracy": 0.5 + step / 10})
+            w.step(step, {"sft/loss": 2.0 - step / 2, "sft/token_accuracy": 0.5 + step / 10, "train/lr": 1e-4 * step})
+    page = page_of(tmp_path)
+    text = " ".join(page.texts["p"])
+    assert "Held-out loss on chats went from 2 to 1 nats a token in 3 training steps" in text
+    assert "from 50% to 70%" in text
+    charts = page.texts["h3"]
+    assert {"Loss", "Token accuracy", "Held-out loss", "Held-out token accuracy", "Learning rate"} <= set(charts)
+    assert {"Held-out tokens right", "Held-out loss, nats a token"} <= set(page.texts["dt"])
+    assert "Completion tokens trained a second" not in page.texts["th"]
+    assert not {"Held-out accuracy", "Reward", "Staleness", "Reflective words"} & set(charts)
+
+
+@pytest.mark.parametrize(("use", "told"), [("eval", r"results\.md"), ("sample", r"report\.md")])
+def test_what_has_a_report_of_its_own_says_which(tmp_path, use, told):
+    write_run(tmp_path, steps=1)
+    of_command(tmp_path, use)
+    with pytest.raises(ConfigError, match=told):
+        build_report(tmp_path)

@@ -1,0 +1,151 @@
+"""The judge of function tests and the program that it judges: what crosses between them, and who is at fault."""
+
+import signal
+
+import pytest
+
+from r1ray.errors import DataError
+from r1ray.rewards.execution import programs
+from r1ray.rewards.execution.running import Limits, Outcome
+from tests.unit.reward_support import alarm_given_back, judged
+
+
+def test_the_judge_calls_the_candidate():
+    code = """
+from dataclasses import dataclass
+@dataclass
+class P:
+    a: int
+def f(p): return p.a
+def g(n): yield from range(n)
+def h(x): raise ValueError("no")
+"""
+    asserts = [
+        "assert f(P(3)) == 3",
+        "assert P(3).a == 3 and list(g(3)) == [0, 1, 2]",
+        "assert f(P(3)) == 4",
+        "try:\n    h(1)\nexcept ValueError:\n    pass",
+        "assert math.floor(f(P(2.5))) == 2",
+        "f(1)",
+        "assert nothing(1)",
+    ]
+    reports = judged(code, asserts=asserts)
+    assert reports == [(0, None), (1, None), (2, "wrong"), (3, None), (4, None), (5, "crash"), (6, "crash")]
+
+
+def test_what_the_tests_use_is_the_judges_own():
+    """Neither builtins nor helpers of the set-up come from the program under test."""
+    code = "def helper(x): return 4\ndef abs(x): return 0\ndef sorted(x): return [1]\ndef f(x): return 3"
+    setup = "def helper(x):\n    return x\ndef f(x):\n    '''stub'''"
+    asserts = ["assert helper(f(1)) == 4", "assert abs(f(1) - 9) < 1", "assert sorted([2]) == [1]", "assert f(1) == 3"]
+    assert [why for _, why in judged(code, setup=setup, asserts=asserts, names=["f"])] == [
+        "wrong",
+        "wrong",
+        "wrong",
+        None,
+    ]
+    assert judged("x = 1", setup=setup, asserts=["assert f(1) is None"], names=["f"]) == [(0, "crash")]
+
+
+def test_methods_of_a_solution_class_are_found():
+    calls = [{"function": "f", "args": [2], "expected": 4}, {"function": "f", "args": [2], "expected": 5}]
+    assert judged("class Solution:\n    def f(self, x): return x * x", calls=calls) == [(0, None), (1, "wrong")]
+
+
+def test_what_ends_loops_in_python_does_not_end_those_of_the_tests():
+    loops = ["assert all(map(lambda p: f(p) == p + 1, [1, 2]))", "for a, b in zip(map(f, [1]), [2]): assert a == b"]
+    for name in ("StopIteration", "StopAsyncIteration", "GeneratorExit"):
+        assert judged(f"def f(x): raise {name}", asserts=loops) == [(0, "crash"), (1, "crash")]
+
+
+@pytest.mark.parametrize("guard", ["except Exception", "except", "except BaseException"])
+def test_a_program_that_is_gone_or_late_is_no_exception_that_a_test_may_expect(guard):
+    asserts = [f"try:\n    f(1)\n{guard}:\n    pass"]
+    assert judged("def f(x): leave()", asserts=asserts) == [(0, "crash")]
+    late = "def f(x):\n    while not closed.is_set(): pass"
+    assert judged(late, asserts=asserts, test_s=0.05) == [(0, "timeout")]
+
+
+def test_a_test_that_never_ends_is_late_wherever_it_loops():
+    code = "def f(x):\n    while x == 0 and not closed.is_set(): pass\n    return x"
+    assert judged(code, asserts=["assert f(1) == 1", "assert f(0) == 0"], test_s=1.0) == [(0, None), (1, "timeout")]
+    assert judged("def f(x): return 0", asserts=["while not f(1): pass"], test_s=0.05) == [(0, "timeout")]
+    assert judged("while not closed.is_set(): pass", asserts=["assert f(1)"], test_s=0.05) == [(0, "timeout")]
+    calls = [{"function": "f", "args": [0], "expected": 0}]
+    assert judged(code, calls=calls, test_s=0.05) == [(0, "timeout")]
+
+
+def test_the_alarm_of_a_test_outlasts_the_judges_in_it():
+    with alarm_given_back():
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        signal.setitimer(signal.ITIMER_REAL, 3000.0)
+        assert judged("def f(x): return 1", asserts=["assert f(1) == 1"]) == [(0, None)]
+        assert signal.getsignal(signal.SIGALRM) == signal.SIG_IGN
+        assert 2900.0 < signal.getitimer(signal.ITIMER_REAL)[0] < 3000.0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "class L(list):\n    def __iter__(self): raise RuntimeError\nf = L()",
+        "class L(dict):\n    def items(self): raise RuntimeError\nf = L()",
+        "globals()[5] = [1]\nf = None",
+        "class E(Exception):\n    def __str__(self): raise ValueError\ndef f(x): raise E",
+        "class T:\n    def __str__(self): raise ValueError\ndef f(x): return T()",
+        "import numbers\nraise StopIteration",
+    ],
+)
+def test_what_the_program_is_made_of_is_never_the_tests_fault(code):
+    assert judged(code, asserts=["assert f(1) == 2, f(1)"]) in ([(0, "wrong")], [(0, "crash")])
+
+
+def test_a_function_of_the_librarys_name_is_the_programs_where_only_it_can_be_meant():
+    adds = "def sum(a, b): return a + b"
+    assert judged(adds, asserts=["assert sum(10, 15) == 25", "assert sum(1, 2) == 3"]) == [(0, None), (1, None)]
+    assert judged("def bisect(x): return x", asserts=["assert bisect(1) == 1"]) == [(0, None)]
+    assert judged("x = 1", asserts=["assert max(1, 2) == 2"]) == [(0, "crash")]
+    every = "def set(x): return 1\ndef f(x): return 2"
+    assert judged(every, asserts=["assert set(f(1)) == set([1])", "assert set(f(2)) == set([2])"])[0][1] == "crash"
+
+
+def test_values_of_the_library_are_compared_as_what_they_are():
+    code = """
+from collections import deque
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from fractions import Fraction
+def f(x): return [Fraction(1, 2), Decimal("0.5"), deque([1]), range(3), date(2020, 1, 2), timedelta(1)][x]
+def g(): return datetime(2020, 1, 2, tzinfo=timezone.utc)
+"""
+    rights = ["f(0) == 0.5", "f(1) == 0.5", "f(2) == collections.deque([1])", "f(3) == range(3)"]
+    rights += ["f(4) == datetime.date(2020, 1, 2)", "f(5) == datetime.timedelta(1)", "g().year == 2020"]
+    assert [why for _, why in judged(code, asserts=[f"assert {r}" for r in rights])] == [None] * len(rights)
+    assert judged(code, asserts=["assert f(0) == 0.25"]) == [(0, "wrong")]
+    calls = [{"function": "f", "args": [0], "expected": 0.5}, {"function": "f", "args": [1], "expected": 0}]
+    assert judged(code, calls=calls) == [(0, None), (1, "wrong")]
+    sly = "from fractions import Fraction\nclass T(Fraction):\n    def __eq__(self, o): return True\ndef f(x): return T(1)"
+    assert judged(sly, asserts=["assert f(1) == 0.5"]) == [(0, "wrong")]
+
+
+def test_what_no_program_can_be_given_is_the_tests_fault_only_where_they_give_it_to_what_they_test():
+    assert judged("def f(x): return 1", asserts=["assert f(lambda: 0) == 1"]) == [(0, "unfit")]
+    code = "class T:\n    def union(self, x): return x\ndef f(x): return T()"
+    assert judged(code, asserts=["assert f(1).union(lambda: 0)"]) == [(0, "crash")]
+
+
+def test_tests_that_never_became_ready_are_at_fault_unless_they_were_ready_before(monkeypatch):
+    ended = Outcome(reason="exit", code=1, stdout=b"", stderr=b"NameError: nothing")
+    monkeypatch.setattr(programs, "_outcomes", lambda *args: (ended, ended))
+    with pytest.raises(DataError, match="tests themselves failed to run: exit: NameError: nothing"):
+        programs._session(None, {"first": 0, "partial": True}, 2, Limits(), 1.0)
+    verdicts, again = programs._session(None, {"first": 1, "partial": True}, 2, Limits(), 1.0)
+    assert [(v.test, v.why, again) for v in verdicts] == [(1, "timeout", False)]
+
+
+def test_a_program_that_ends_after_the_tests_were_ready_is_at_fault(monkeypatch):
+    judged = Outcome(reason="exit", code=-9, stdout=b'{"ready": true}\n', stderr=b"")
+    for reason, why in (("exit", "crash"), ("memory", "memory"), ("timeout", "timeout")):
+        candidate = Outcome(reason=reason, code=1, stdout=b"", stderr=b"")
+        monkeypatch.setattr(programs, "_outcomes", lambda *args, c=candidate: (judged, c))
+        verdicts, _ = programs._session(None, {"first": 0, "partial": True}, 2, Limits(), 1.0)
+        assert [(v.test, v.why) for v in verdicts] == [(0, why)]

@@ -1,0 +1,146 @@
+"""Why a run stands still, told from its folder: driver alive, silent, killed, ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from r1ray.ledger import Ledger, LedgerSettings
+from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.metrics import MetricsWriter
+from r1ray.run.status import RunStatus, explain, look
+
+NOW = 1_800_000_000.0
+TOLD = {
+    "state": "running",
+    "waiting_for": "a batch of 4 groups",
+    "step": 3,
+    "steps": 9,
+    "policy_version": 3,
+    "synced_version": 3,
+    "last_sync": {"version": 3, "seconds": 0.5, "age_s": 12.0},
+    "workers": [
+        {"id": "rollout-0", "role": "rollout", "state": "healthy", "version": 3, "tokens_per_s": 900.0},
+        {"id": "rollout-1", "role": "rollout", "state": "starting", "version": -1, "tokens_per_s": 0.0},
+    ],
+    "updated": NOW,
+    "pid": 4242,
+    "host": "box",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    with RunFolder.create(
+        tmp_path / "run", "run: {}\n", Identity.new(vocab_hash="v", config_hash="c", model_hash="m")
+    ) as made:
+        yield made
+
+
+def told(folder: RunFolder, **changes: Any) -> None:
+    folder.write_status({**TOLD, **changes})
+
+
+def why(folder: RunFolder, *, age_s: float = 1.0) -> str:
+    return "\n".join(explain(seen(folder, age_s=age_s)))
+
+
+def seen(folder: RunFolder, *, age_s: float = 1.0) -> RunStatus:
+    return look(folder.path, clock=NOW + age_s)
+
+
+def test_a_run_that_has_said_nothing_yet(folder: RunFolder) -> None:
+    assert (seen(folder).state, seen(folder).age_s) == ("starting", None)
+    assert "no ledger yet" in why(folder)
+
+
+def test_the_blocked_stage_the_sync_and_the_workers_that_do_not_serve(folder: RunFolder) -> None:
+    told(folder)
+    text = why(folder)
+    assert "waiting for a batch of 4 groups" in text
+    assert "1 of 2 workers do not serve: rollout-1 starting" in text
+    assert "of policy 3, 12.0 s before that" in text
+    assert "the driver" not in text
+
+
+def test_a_living_driver_that_says_nothing(folder: RunFolder) -> None:
+    told(folder)
+    assert "has said nothing for 1m 30s" in why(folder, age_s=90)
+
+
+def test_a_full_disk_is_seen_where_the_driver_cannot_write_that(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(folder)
+    assert "room" not in why(folder)
+    monkeypatch.setattr("r1ray.run.status.shutil.disk_usage", lambda path: SimpleNamespace(free=4096))
+    assert "4 KiB of room are left on its disk: free space there, the run goes on by itself" in why(folder, age_s=90)
+
+
+def test_a_pause_says_for_what(folder: RunFolder) -> None:
+    told(folder, state="paused", message="the ledger to commit: no room left")
+    assert "paused: the ledger to commit: no room left" in why(folder)
+
+
+def test_a_driver_that_is_gone_without_a_word(folder: RunFolder) -> None:
+    told(folder)
+    folder.release()
+    assert seen(folder).state == "killed"
+    assert "the driver (process 4242 on box) is gone without a word while the run was running" in why(folder)
+    assert f"r1ray train --resume {folder.path}" in why(folder)
+
+
+def test_ended_runs_say_how(folder: RunFolder) -> None:
+    folder.release()
+    told(folder, state="finished")
+    assert explain(seen(folder)) == []
+    told(folder, state="failed", message="NumericError: the loss is NaN")
+    assert "failed: NumericError: the loss is NaN; continue with" in why(folder)
+    told(folder, state="interrupted")
+    assert "interrupted; continue with" in why(folder)
+
+
+def test_the_oldest_group_in_flight_and_what_the_step_lacks(folder: RunFolder) -> None:
+    told(folder)
+    settings = LedgerSettings(groups_per_step=4, max_staleness=0, lease_timeout_s=60.0, max_attempts=3)
+    ledger = Ledger.create(folder.ledger, settings, run_id="r", clock=lambda: NOW)
+    ledger.lease("rollout-0", 0, 3)
+    ledger.close()
+    status = seen(folder)
+    assert status.ledger is not None
+    assert status.ledger.leased == 3
+    assert "step 0 needs 4 groups, 0 are ready, 3 in flight" in why(folder)
+    assert "the oldest group in flight is 0-1 at rollout-0, for " in why(folder)
+
+
+def test_the_last_trouble_is_told_and_what_is_none_is_not(folder: RunFolder) -> None:
+    told(folder)
+    with MetricsWriter(folder.path, tensorboard=False) as writer:
+        writer.event("worker_lost", worker="rollout-1", reason="it died")
+        writer.event("worker_started", worker="rollout-2")
+    assert "last trouble: worker_lost at " in why(folder)
+    assert "worker rollout-1, reason it died" in why(folder)
+    assert [event["kind"] for event in seen(folder).trouble] == ["worker_lost"]
+
+
+def test_the_error_of_another_process_is_told_in_one_line(folder: RunFolder) -> None:
+    told(
+        folder,
+        state="failed",
+        message="RetryBudgetExhausted: rollout-3 died: \x1b[36mray::x\x1b[39m\n  ^^^\nOSError: no space",
+    )
+    folder.release()
+    (line,) = explain(seen(folder))
+    assert line.startswith("failed: RetryBudgetExhausted: rollout-3 died: ray::x ... OSError: no space; continue with")
+
+
+def test_json_has_the_same_and_is_plain(folder: RunFolder) -> None:
+    told(folder)
+    as_json = seen(folder).to_json()
+    assert as_json["why"] == explain(seen(folder))
+    assert as_json["driver"]["pid"] > 0
+    assert as_json["status"]["step"] == 3

@@ -1,0 +1,181 @@
+"""Buckets, digests and the gloo group, all in one process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1ray.errors import ConfigError, WeightSyncError
+from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into, spec_of, unpack
+from r1ray.transport.rendezvous import abort, join, listen
+
+SHAPES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=12)
+
+
+@given(
+    shapes=SHAPES,
+    limit=st.integers(1, 200),
+    dtypes=st.lists(st.sampled_from(["float32", "bfloat16"]), min_size=12, max_size=12),
+)
+def test_every_tensor_travels_once_in_order_and_unpacks_to_itself(
+    shapes: list[tuple[int, ...]], limit: int, dtypes: list[str]
+) -> None:
+    tensors = [(torch.randn(s) * 3).to(getattr(torch, d)) for s, d in zip(shapes, dtypes, strict=False)]
+    specs = [spec_of(f"t{i}", t) for i, t in enumerate(tensors)]
+    plan = bucket_plan(specs, limit)
+    assert [s for b in plan for s in b.specs] == specs
+    position = 0
+    for bucket in plan:
+        buffer = torch.empty(bucket.nbytes, dtype=torch.uint8)
+        pack_into(buffer, tensors[position : position + len(bucket.specs)])
+        for name, tensor in unpack(bucket, buffer):
+            assert torch.equal(tensor, tensors[int(name[1:])])
+        position += len(bucket.specs)
+
+
+def test_buckets_close_at_the_limit_and_hold_one_dtype() -> None:
+    specs = [
+        TensorSpec(name=n, dtype=d, shape=(2,)) for n, d in [("a", "float32"), ("b", "float32"), ("c", "bfloat16")]
+    ]
+    assert [[s.name for s in b.specs] for b in bucket_plan(specs, 8)] == [["a"], ["b"], ["c"]]
+    assert [[s.name for s in b.specs] for b in bucket_plan(specs, 1000)] == [["a", "b"], ["c"]]
+
+
+@given(
+    data=st.binary(min_size=1, max_size=64), at=st.integers(0, 10**6), rows=st.integers(0, 3), flip=st.integers(1, 255)
+)
+def test_any_changed_byte_changes_the_digest(data: bytes, at: int, rows: int, flip: int) -> None:
+    data = data * (rows * 8 * 4096 // len(data) + 1)  # up to several rows of words, and a rest
+    changed = bytearray(data)
+    changed[at % len(data)] ^= flip
+    digests = []
+    for content in (data, bytes(changed)):
+        digest = Digest()
+        digest.update(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        digests.append(digest.hexdigest())
+    assert digests[0] != digests[1]
+
+
+def test_words_that_change_places_change_the_digest() -> None:
+    first, second = Digest(), Digest()
+    words = torch.arange(10_000)
+    swapped = words.clone()
+    swapped[[5, 6000]] = words[[6000, 5]]
+    first.update(words.view(torch.uint8))
+    second.update(swapped.view(torch.uint8))
+    assert first.hexdigest() != second.hexdigest()
+
+
+def test_a_broadcast_reaches_every_receiver() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=1, world_size=3, timeout_s=30.0)
+    received: dict[int, torch.Tensor] = {}
+
+    def receiver(rank: int) -> None:
+        channel = join(listener.rendezvous, rank=rank, host="127.0.0.1")
+        for _ in range(2):
+            buffer = channel.buffer(16)
+            channel.broadcast(buffer)
+            received[rank] = buffer
+
+    threads = [threading.Thread(target=receiver, args=(r,)) for r in (1, 2)]
+    for t in threads:
+        t.start()
+    channel = listener.accept()
+    for value in (1, 2):
+        channel.broadcast(torch.full((16,), value, dtype=torch.uint8))
+    for t in threads:
+        t.join(30.0)
+    assert all(torch.equal(received[r], torch.full((16,), 2, dtype=torch.uint8)) for r in (1, 2))
+
+
+def test_a_receiver_that_never_joins_costs_the_deadline_and_is_named() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=7, world_size=2, timeout_s=0.5)
+    with pytest.raises(WeightSyncError, match=r"epoch 7 did not form: receivers \[1\] .*sync.bucket_deadline_s"):
+        listener.accept()
+
+
+def test_a_meeting_that_is_called_off_is_over_at_once_for_all() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=8, world_size=3, timeout_s=60.0)
+    said: list[str] = []
+
+    def member(meet: Callable[[], object]) -> None:
+        try:
+            meet()
+        except WeightSyncError as e:
+            said.append(str(e))
+
+    meets = [listener.accept, lambda: join(listener.rendezvous, rank=1, host="127.0.0.1")]
+    threads = [threading.Thread(target=member, args=(meet,)) for meet in meets]
+    began = time.monotonic()
+    for t in threads:
+        t.start()
+    assert abort(listener.rendezvous, "rollout-1 died")
+    for t in threads:
+        t.join(30.0)
+    assert time.monotonic() - began < 30.0
+    assert len(said) == 2
+    assert all("epoch 8 did not form: rollout-1 died" in text for text in said)
+
+
+def test_a_group_that_has_formed_is_not_called_off() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=9, world_size=2, timeout_s=30.0)
+    received: list[torch.Tensor] = []
+
+    def receiver() -> None:
+        channel = join(listener.rendezvous, rank=1, host="127.0.0.1")
+        channel.broadcast(buffer := channel.buffer(4))
+        received.append(buffer)
+
+    thread = threading.Thread(target=receiver)
+    thread.start()
+    channel = listener.accept()
+    assert not abort(listener.rendezvous, "too late")
+    channel.broadcast(torch.full((4,), 3, dtype=torch.uint8))
+    thread.join(30.0)
+    assert received[0].tolist() == [3, 3, 3, 3]
+
+
+def test_a_meeting_whose_learner_is_gone_needs_no_calling_off() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=10, world_size=2, timeout_s=0.5)
+    rendezvous = listener.rendezvous
+    del listener
+    assert not abort(rendezvous, "whatever")
+
+
+def test_a_sender_that_stops_sending_costs_the_bucket_deadline() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=2, world_size=2, timeout_s=3.0)
+    outcome: list[Any] = []
+
+    def receiver() -> None:
+        channel = join(listener.rendezvous, rank=1, host="127.0.0.1")
+        try:
+            channel.broadcast(channel.buffer(8))
+        except WeightSyncError as e:
+            outcome.append(str(e))
+
+    thread = threading.Thread(target=receiver)
+    thread.start()
+    channel = listener.accept()
+    thread.join(30.0)
+    assert "sync.bucket_deadline_s=3" in outcome[0]
+    channel.close()
+
+
+def test_a_learner_that_is_gone_is_named() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=3, world_size=2, timeout_s=0.5)
+    rendezvous = listener.rendezvous
+    del listener
+    with pytest.raises(WeightSyncError, match=f"127.0.0.1:{rendezvous.port}"):
+        join(rendezvous, rank=1, host="127.0.0.1")
+
+
+def test_an_unknown_transport_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pigeon"):
+        listen("pigeon", address="127.0.0.1", epoch=1, world_size=2, timeout_s=1.0)
