@@ -46,7 +46,7 @@ def together(run: Path, steps: int) -> float:
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=900)
     rows = {row["step"]: row for row in read_metrics(run)}
     # A row is written while the next step trains, so rows are equally late.
-    seconds = rows[steps - 2]["time"] - rows[FIRST]["time"]
+    seconds: float = rows[steps - 2]["time"] - rows[FIRST]["time"]
     return sum(completion_tokens(run, step) for step in range(FIRST + 1, steps - 1)) / seconds
 
 
