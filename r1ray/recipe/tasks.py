@@ -20,7 +20,8 @@ from r1ray.recipe.eval_settings import eval_overrides_for
 from r1ray.recipe.graph import References
 from r1ray.recipe.kinds import KINDS, Kind, flags
 from r1ray.recipe.records import Recipe, Stage
-from r1ray.rewards.plugins import source_file
+from r1ray.tasks import is_user_defined
+from r1ray.util.imports import source_file
 
 DECIDES = ("run.steps", "curation")
 """What a resume of the command may change, but not without making it another stage."""
@@ -162,8 +163,8 @@ def _reads(stage: Stage, config: Config | None, references: References) -> tuple
             late = text in general and not any(t == text for t, _, _ in stated[: len(stated) - len(general)])
             here = hub and not text.startswith("@")
             found[text] = Read(reference=text, path=path, stage=producer, hub=here, late=late)
-    for name in _own_rewards(stage, config):
-        found[name] = Read(reference=name, path=source_file(name), stage=None)
+    for name, what in _user_code(stage, config):
+        found[name] = Read(reference=name, path=source_file(name, what=what), stage=None)
     everything = [asdict(config) if config else {}, dict(stage.options)]
     strange = Counter(references.within(everything)) - Counter(text for text, _, _ in stated)
     if strange:
@@ -196,11 +197,17 @@ def _paths(stage: Stage, config: Config | None) -> Iterator[tuple[str, str, bool
             yield path, "model", False
 
 
-def _own_rewards(stage: Stage, config: Config | None) -> list[str]:
-    """The rewards that are functions of the user's, whose source decides what comes out as data does."""
-    if config is None or "rewards" not in KINDS[stage.kind].sections:
-        return []
-    return [reward.name for reward in config.rewards if ":" in reward.name]
+def _user_code(stage: Stage, config: Config | None) -> Iterator[tuple[str, str]]:
+    """(`module:name`, what it is) of the user-defined rewards and tasks: their source is an input of the stage."""
+    if config is None:
+        return
+    uses = KINDS[stage.kind].sections
+    for reward in config.rewards if "rewards" in uses else []:
+        if ":" in reward.name:
+            yield reward.name, "the reward"
+    for source in [*config.data.train, *config.data.evaluation] if "data" in uses else []:
+        if source.kind == "synthetic" and source.path and is_user_defined(source.path):
+            yield source.path, "the task"
 
 
 def _late_paths(stage: Stage, config: Config | None) -> list[tuple[str, str, bool]]:

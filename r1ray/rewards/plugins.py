@@ -1,38 +1,41 @@
-"""Rewards of the user's own: `module:function`."""
+"""User-defined rewards, named by import path: `module:function`."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.base import Call, Reward, Sample
+from r1ray.util.imports import load_object
+
+_WHAT = "the reward"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserReward(Reward):
-    """A function `(sample: Sample, **params) -> float`, called in a worker process."""
+    """Call a function `(sample: Sample, **params) -> float` in a worker process.
+
+    Raises ConfigError if the function cannot be imported or does not accept the parameters.
+    """
 
     target: str  # module:function
     params: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        try:
-            signature = inspect.signature(_function(self.target))
-        except Exception as e:  # importing a user's module may raise anything
-            raise ConfigError(f"the reward {self.target} cannot be imported: {type(e).__name__}: {e}") from e
+        function = load_object(self.target, what=_WHAT)
+        if not callable(function):
+            raise ConfigError(f"{_WHAT} {self.target}: expected a function, got {function!r:.80}")
+        signature = inspect.signature(function)
         try:
             signature.bind(None, **self.params)
         except TypeError as e:
             given = ", ".join(self.params) or "none"
             raise ConfigError(
-                f"the reward {self.target} is called with a sample and the params {given}, but its signature is "
+                f"{_WHAT} {self.target} is called with a sample and the parameters {given}, but its signature is "
                 f"{signature}: {e}"
             ) from e
 
@@ -47,26 +50,9 @@ class UserReward(Reward):
 
 
 def judge(target: str, sample: dict[str, Any], params: dict[str, Any]) -> float:
-    """Call the function. Raises DataError where it returns no finite number."""
+    """Call the function `target`. Raises DataError if it does not return a finite number."""
     sample["messages"] = tuple(sample["messages"])
-    value = _function(target)(Sample(**sample), **params)
+    value = load_object(target, what=_WHAT)(Sample(**sample), **params)
     if not isinstance(value, int | float) or not math.isfinite(value):
-        raise DataError(f"{target} returned {value!r:.80}: a reward is a finite number")
+        raise DataError(f"{target}: expected a finite number, got {value!r:.80}")
     return float(value)
-
-
-def source_file(target: str) -> Path:
-    """The file that the function's module is read from. Raises ConfigError where there is none."""
-    module = target.partition(":")[0]
-    try:
-        spec = importlib.util.find_spec(module)
-    except Exception as e:  # it imports the packages around the module, which may raise anything
-        raise ConfigError(f"the reward {target} cannot be found: {type(e).__name__}: {e}") from e
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise ConfigError(f"the reward {target} cannot be found: no file of the module {module} is on Python's path")
-    return Path(spec.origin)
-
-
-def _function(target: str) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)

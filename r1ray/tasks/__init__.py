@@ -1,14 +1,14 @@
-"""Synthetic tasks by name. A task's module is imported when the task is first asked for."""
+"""Synthetic tasks by name, or user-defined ones by import path. Modules are imported on first use."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from typing import Any
 
 from r1ray.errors import ConfigError
 from r1ray.tasks.base import SyntheticTask
 from r1ray.util.hints import suggestion
+from r1ray.util.imports import load_object
 
 TASKS = {
     "arithmetic": "r1ray.tasks.arithmetic:ArithmeticTask",
@@ -22,22 +22,47 @@ TASKS = {
     "syllogism": "r1ray.tasks.syllogism:SyllogismTask",
     "transpose": "r1ray.tasks.transpose:TransposeTask",
 }
-"""Task name -> `module:class`."""
+"""Name of a shipped task -> `module:class`."""
+
+
+def is_user_defined(name: str) -> bool:
+    """Whether `name` is the import path of a user's own task, `module:Class`."""
+    return ":" in name
 
 
 def get_task(name: str, params: dict[str, Any]) -> SyntheticTask:
-    """The task `name` with its parameters. Raises ConfigError for an unknown name or parameter, or a bad value."""
-    if name not in TASKS:
-        raise ConfigError(
-            f"there is no synthetic task {name!r}{suggestion(name, TASKS)}; there are {', '.join(sorted(TASKS))}"
-        )
-    module, _, class_name = TASKS[name].partition(":")
-    task_class = getattr(importlib.import_module(module), class_name)
-    accepted = list(inspect.signature(task_class).parameters)
+    """Make the task `name` with its parameters.
+
+    `name` is a key of TASKS, or `module:Class` for a user-defined class that implements
+    SyntheticTask. Raises ConfigError for an unknown name, an object that is not such a class, an
+    unknown parameter or a bad value.
+    """
+    task_class = _task_class(name)
+    signature = inspect.signature(task_class)
+    accepted = list(signature.parameters)
     for key in params:
         if key not in accepted:
             raise ConfigError(
-                f"the task {name} has no parameter {key!r}{suggestion(key, accepted)}; it takes {accepted}"
+                f"the task {name} has no parameter {key!r}{suggestion(key, accepted)}; "
+                f"its parameters are {', '.join(accepted) or 'none'}"
             )
+    try:
+        signature.bind(**params)
+    except TypeError as e:
+        raise ConfigError(f"the task {name}: {e}; its parameters are {', '.join(accepted)}") from e
     task: SyntheticTask = task_class(**params)
     return task
+
+
+def _task_class(name: str) -> type:
+    if not is_user_defined(name) and name not in TASKS:
+        raise ConfigError(
+            f"there is no synthetic task {name!r}{suggestion(name, TASKS)}; "
+            f"choose one of {', '.join(sorted(TASKS))}, or module:Class"
+        )
+    found = load_object(TASKS.get(name, name), what="the task")
+    # The name may come from a data file: only classes made to be tasks are called.
+    methods = [getattr(found, method, None) for method in ("problem", "check")]
+    if not (isinstance(found, type) and all(map(callable, methods))):
+        raise ConfigError(f"the task {name}: expected a class with the methods problem and check, got {found!r:.80}")
+    return found

@@ -15,7 +15,7 @@ from r1ray.rewards.answers.numbers import close, plain, same, unwrapped
 from r1ray.rewards.base import Call, Reward, Sample
 from r1ray.rewards.execution.code import CodeVerifier
 from r1ray.rewards.text.instructions import InstructionsVerifier
-from r1ray.tasks import get_task
+from r1ray.tasks import get_task, is_user_defined
 from r1ray.tasks.base import SyntheticTask
 
 Truth = str | int | float
@@ -87,14 +87,20 @@ class NumericVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskVerifier(Reward):
-    """The checker of the synthetic task that the prompt comes from."""
+    """The checker of the synthetic task that the prompt comes from. A user-defined one runs in a worker process."""
 
-    def __call__(self, sample: Sample) -> float:
+    def __call__(self, sample: Sample) -> float | Call:
         if "synthetic" not in sample.meta:
             raise DataError("accuracy/task judges prompts of synthetic tasks only; choose another verifier")
-        task = _task(sample.meta["synthetic"], json.dumps(sample.meta.get("params", {}), sort_keys=True))
-        given = _answers(sample)
-        return float(bool(given) and all(task.check(a, sample.answer) for a in given))
+        args = {
+            "name": str(sample.meta["synthetic"]),
+            "params": json.dumps(sample.meta.get("params", {}), sort_keys=True),
+            "answers": _answers(sample),
+            "truth": sample.answer,
+        }
+        if is_user_defined(args["name"]):
+            return Call(function="r1ray.rewards.answers.accuracy:check_by_task", args=args)
+        return check_by_task(**args)
 
 
 VERIFIERS: dict[str, type[Reward]] = {
@@ -107,6 +113,12 @@ VERIFIERS: dict[str, type[Reward]] = {
     "instructions": InstructionsVerifier,
 }
 """The values of the parameter `verifier` of accuracy and cosine_length."""
+
+
+def check_by_task(name: str, params: str, answers: list[str], truth: Any) -> float:
+    """1.0 if the task's checker accepts every answer and there is one. `params`: the task's parameters as JSON."""
+    task = _task(name, params)
+    return float(bool(answers) and all(task.check(answer, truth) for answer in answers))
 
 
 @functools.lru_cache(maxsize=256)

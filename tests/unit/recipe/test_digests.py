@@ -8,7 +8,7 @@ import pytest
 
 from r1ray.errors import ConfigError
 from r1ray.recipe.digests import digest
-from r1ray.rewards.plugins import source_file
+from r1ray.util.imports import source_file
 from tests.unit.model_folder import write_model
 
 
@@ -48,8 +48,8 @@ def test_what_says_nothing_about_the_model_does_not_count(tmp_path: Path) -> Non
 def test_a_reward_of_ones_own_is_found_without_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "reward_that_fails_when_imported.py").write_text("raise RuntimeError\n")
-    found = source_file("reward_that_fails_when_imported:f")
+    found = source_file("reward_that_fails_when_imported:f", what="the reward")
     assert found == tmp_path / "reward_that_fails_when_imported.py"
     for target in ("no_such_module_of_rewards:f", "no_such_package_of_rewards.inner:f"):
         with pytest.raises(ConfigError, match=f"the reward {target} cannot be found"):
-            source_file(target)
+            source_file(target, what="the reward")

@@ -66,7 +66,7 @@ def test_sources_choose_their_rewards_and_parts_keep_their_full_names():
         ([reward("format"), reward("format")], "two rewards are called format"),
         ([reward(f"{OWN}:nothing")], "cannot be imported: AttributeError"),
         ([reward("no.such.module:judge")], "cannot be imported: ModuleNotFoundError"),
-        ([reward(f"{OWN}:not_callable")], "cannot be imported: TypeError"),
+        ([reward(f"{OWN}:not_callable")], "expected a function, got 3"),
         ([reward(f"{OWN}:words", per_line=2)], "per_line"),
     ],
 )

@@ -116,3 +116,18 @@ def test_a_script_is_no_matter_for_check() -> None:
     assert problem.meta == {"verifier": "code"}
     with pytest.raises(VerifierError, match="use the code verifier"):
         task.check("echo", problem.answer)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("examples.own_task:ReversalTask", {"leters": 4}, "no parameter 'leters' .did you mean 'letters'"),
+        ("examples.own_task:ReversalTask", {"letters": 2}, "letters = 2, expected 3 to 20"),
+        ("examples.own_task:Reversal", {}, "the task examples.own_task:Reversal cannot be imported"),
+        ("os:system", {"command": "true"}, "expected a class with the methods problem and check"),
+        ("pathlib:Path", {}, "expected a class with the methods problem and check"),
+    ],
+)
+def test_user_defined_task_is_refused_by_name(name: str, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        get_task(name, params)
