@@ -91,6 +91,42 @@ def test_verdicts_say_which_test_failed_and_why(code, program, tests, note):
 
 
 @NEEDED
+@pytest.mark.parametrize(
+    ("language", "program"),
+    [
+        ("python", "with open('/dev/stdin') as f: print(int(f.read()) ** 2, file=open('/dev/stdout', 'w'))"),
+        ("python", "import os\nprint(int(os.read(os.open('/proc/self/fd/0', os.O_RDONLY), 9)) ** 2)"),
+        ("bash", "read x < /dev/stdin; echo hm > /dev/stderr; echo $((x * x)) > /dev/stdout"),
+        ("javascript", "console.log(require('fs').readFileSync('/dev/stdin') ** 2)"),
+    ],
+)
+def test_standard_streams_open_by_path(code, language, program):
+    if language == "javascript" and shutil.which("node") is None:
+        pytest.skip("node is not installed")
+    assert verdict(code, program, SQUARES, language) == (1.0, "")
+
+
+@NEEDED
+def test_integers_of_any_length(code):
+    long = "8" * 6000
+    echo = "n = input(); assert str(int(n)) == n; print(int(n) * 10)"
+    assert verdict(code, echo, [{"stdin": long, "stdout": long + "0"}]) == (1.0, "")
+    suite = f'{{"function": "f", "tests": [{{"input": "{long}", "output": "{long}0"}}]}}'
+    assert verdict(code, "def f(n): return int(str(n) + '0')", suite) == (1.0, "")
+    assert verdict(code, "def f(n): return n * 10 + 1", suite)[0] == 0.0
+    assert verdict(code, "def f(n): return n * 10", {"asserts": [f"assert f({long}) == {long}0"]}) == (1.0, "")
+
+
+@NEEDED
+def test_deep_recursion_of_functions(code):
+    """Through Python frames alone, and through C frames of `lru_cache`."""
+    deep = {"function": "f", "calls": [{"args": [20_000], "expected": 20_000}]}
+    assert verdict(code, "def f(n): return n and 1 + f(n - 1)", deep) == (1.0, "")
+    deep["calls"][0].update(args=[9_000], expected=9_000)
+    assert verdict(code, "@lru_cache(None)\ndef f(n): return n and 1 + f(n - 1)", deep) == (1.0, "")
+
+
+@NEEDED
 def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_record(code, monkeypatch):
     value, note = verdict(code, "class Main {}", SQUARES, "java")
     assert (value, note) == (0.0, "test 1 of 2: language: programs in java are not run")

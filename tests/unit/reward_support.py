@@ -113,12 +113,14 @@ def judged(code: str, test_s: float = 5.0, **tests: Any) -> list[tuple[int, str 
         thread.start()
         out = io.StringIO()
         whole = {"setup": "", "asserts": [], "calls": [], "names": [], **tests}
-        with alarm_given_back():
-            Judge(Peer(left), out, test_s).run(code, whole)
-        closed.set()
-        with contextlib.suppress(OSError):  # the candidate has left
-            ours.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        try:
+            with alarm_given_back():
+                Judge(Peer(left), out, test_s).run(code, whole)
+        finally:
+            closed.set()
+            with contextlib.suppress(OSError):  # the candidate has left
+                ours.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
     ready, *reports = map(json.loads, out.getvalue().splitlines())
     assert ready == {"ready": True}
     return [(r["test"], r["why"]) for r in reports]

@@ -1,22 +1,21 @@
-"""Runs inside sandboxes, by a bare interpreter: the standard library only, and crossing.py.
+"""The two processes that run tests which call functions: the judge and the candidate, each in a sandbox of its own.
 
-Tests that call functions need two processes, so that what is judged shares nothing with what judges:
+Runs on a bare interpreter: the standard library and the modules beside this file that `programs.py` copies only. The code
+under test shares nothing with the code that tests it:
 
     judge (the data set's tests) ----- name, arguments ----> candidate (the model's code)
       | {"test": 3, "why": null}   <--- plain data ---------
       v stdout
 
-The candidate may do to itself what it likes: it never sees a test, only arguments, and what it sends is data, of built-in
-types, that the judge compares. Objects that are no plain data stay in the candidate; the judge gets a handle.
+The candidate never sees a test, only arguments. It returns plain data of built-in types, which the judge compares. Other
+objects stay in the candidate; the judge gets a handle (see crossing.py).
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
 import functools
 import json
-import math
 import os
 import signal
 import socket
@@ -26,10 +25,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from r1ray.rewards.execution.crossing import Handle, Peer, Unsendable, decode, encode
+from r1ray.rewards.execution.comparison import alike
+from r1ray.rewards.execution.crossing import Handle, Op, Peer, Unsendable, decode, encode
+from r1ray.rewards.execution.namespaces import BUILTINS, functions_under_test, split_setup, used_names
 
 _MAX_ITEMS = 100_000
-_TOLERANCE = 1e-6
 
 
 class Candidate:
@@ -39,48 +39,75 @@ class Candidate:
         self._stream = stream
         self._objects: list[Any] = []
         self._module = types.ModuleType("solution")
-        sys.modules["solution"] = self._module  # dataclasses and the like look their module up
+        sys.modules["solution"] = self._module  # dataclasses and others look their module up
 
     def serve(self) -> None:
-        """Until the judge hangs up."""
+        """Answer requests until the judge closes the connection."""
         for line in self._stream:
             try:
-                reply = {"value": encode(self._do(**json.loads(line)), self._objects)}
+                reply = {"value": encode(self._execute(**json.loads(line)), self._objects)}
             except BaseException as e:  # SystemExit, too, is an answer
-                reply = {"raised": type(e).__name__, "text": _said(e)}
+                reply = {"raised": type(e).__name__, "text": _text_of(e)}
             self._stream.write(json.dumps(reply) + "\n")
             self._stream.flush()
 
-    def _do(self, op: str, on: Any, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        link = lambda tag, inner: self._objects[inner]  # noqa: E731
+    def _execute(self, op: str, on: int | None, args: list[Any], kwargs: dict[str, Any]) -> Any:
         target: Any = None if on is None else self._objects[on]
-        values = [decode(a, link) for a in args]
-        if op == "load":
-            exec(compile(values[0], "<solution>", "exec"), self._module.__dict__)  # noqa: S102 - what the sandbox is for
-            return [name for name in self._module.__dict__ if isinstance(name, str)]
-        if op == "get":
-            return _found(self._module, values[0])
-        if op == "call":
-            return target(*values, **{k: decode(v, link) for k, v in kwargs.items()})
-        if op == "attribute":
-            return getattr(target, values[0])
-        if op == "item":
-            return target[values[0]]
-        if op == "iterate":
-            return [item for item, _ in zip(target, range(_MAX_ITEMS), strict=False)]
-        functions: dict[str, Any] = {"length": len, "truth": bool, "text": str}
-        return functions[op](target)
+        values = [self._decode(a) for a in args]
+        match Op(op):
+            case Op.LOAD:
+                return self._load(*values)
+            case Op.GET:
+                return _find(self._module, values[0])
+            case Op.CALL:
+                return target(*values, **{k: self._decode(v) for k, v in kwargs.items()})
+            case Op.GET_ATTRIBUTE:
+                return getattr(target, values[0])
+            case Op.SET_ATTRIBUTE:
+                return setattr(target, *values)
+            case Op.GET_ITEM:
+                return target[values[0]]
+            case Op.SET_ITEM:
+                target[values[0]] = values[1]
+                return None
+            case Op.IS_INSTANCE:
+                return isinstance(values[0], target)
+            case Op.ITERATE:
+                return [item for item, _ in zip(target, range(_MAX_ITEMS), strict=False)]
+            case Op.LENGTH:
+                return len(target)
+            case Op.TRUTH:
+                return bool(target)
+            case Op.TEXT:
+                return str(target)
+
+    def _decode(self, raw: Any) -> Any:
+        return decode(raw, lambda tag, index: self._objects[index], trusted=True)
+
+    def _load(self, code: str, as_on_leetcode: bool) -> list[str]:
+        """Execute the program. Returns the names that it defines.
+
+        `as_on_leetcode`: the names of leetcode.py are there beside the builtins, for the program to use or redefine.
+        """
+        space = self._module.__dict__
+        if as_on_leetcode:
+            from r1ray.rewards.execution import leetcode
+
+            leetcode.raise_recursion_limit()
+            space["__builtins__"] = {**leetcode.names(), **vars(builtins)}
+        exec(compile(code, "<solution>", "exec", dont_inherit=True), space)  # noqa: S102 - what the sandbox is for
+        return [name for name in space if isinstance(name, str)]
 
 
-def _said(error: BaseException) -> str:
+def _text_of(error: BaseException) -> str:
     try:
         return str(error)[:200]
-    except BaseException as e:  # of the program's own making
+    except BaseException as e:  # raised by the program's own __str__
         return f"its text cannot be had: {type(e).__name__}"
 
 
-def _found(module: types.ModuleType, name: str) -> Any:
-    """A function of the program; where it has none of the name, a method of its class Solution."""
+def _find(module: types.ModuleType, name: str) -> Any:
+    """A function of the program; if it has none of that name, the method of its class Solution."""
     if not hasattr(module, name) and hasattr(module, "Solution"):
         return getattr(module.Solution(), name)
     return getattr(module, name)
@@ -89,7 +116,7 @@ def _found(module: types.ModuleType, name: str) -> Any:
 class Judge:
     """Runs the tests, and reports each in a line on the standard output, whatever the tests print.
 
-    The first line says that the tests are ready: what fails before it is their fault, what fails after it the program's.
+    The first line says that the tests are ready. A failure before it is the tests' fault, a later one the program's.
     """
 
     def __init__(self, peer: Peer, out: IO[str], test_s: float) -> None:
@@ -99,19 +126,28 @@ class Judge:
         self._test_s = test_s
 
     def run(self, code: str, tests: dict[str, Any], first: int = 0, partial: bool = True) -> None:
-        """The tests from `first` on, until the program answers no more; without `partial` until one fails.
+        """Run the tests from `first` on until the candidate is gone; without `partial` until one fails.
 
-        See `code.code_tests` for what `tests` holds.
+        See `code.code_tests` for the contents of `tests`.
         """
+        early, late, awaited = split_setup(tests["setup"])
         space: dict[str, Any] = {"__name__": "tests"}
-        exec(compile(tests["setup"], "<setup>", "exec"), space)  # noqa: S102 - the data set's, in the sandbox
-        sources = [compile(s, f"<test {i}>", "exec") for i, s in enumerate(tests["asserts"])]
+        exec(compile(early, "<setup>", "exec", dont_inherit=True), space)  # noqa: S102 - the data set's, in the sandbox
+        asserts: list[str] = tests["asserts"]
+        sources = [compile(s, f"<test {i}>", "exec", dont_inherit=True) for i, s in enumerate(asserts)]
+        under_test = functions_under_test(asserts, tests["names"], space)
+        wanted = under_test | ((used_names(asserts) | awaited) - set(space) - BUILTINS)
+        late_setup = compile(late, "<setup>", "exec", dont_inherit=True)
         checks: list[Callable[[], None]] = [functools.partial(exec, source, space) for source in sources]
         checks += [functools.partial(self._call, **call) for call in tests["calls"]]
-        under_test = functions_under_test(tests, space)
-        signal.signal(signal.SIGALRM, self._late)
-        self._say({"ready": True})
-        why, text = self._verdict(lambda: self._load(code, space, tests, under_test))
+
+        def load() -> None:
+            self._load(code, space, under_test, wanted, as_on_leetcode=bool(tests["calls"]))
+            exec(late_setup, space)  # noqa: S102 - see above
+
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        self._write({"ready": True})
+        why, text = self._verdict(load)
         if why:
             self._report(first, "crash" if why == "wrong" else why, text, "nothing")
             return
@@ -122,13 +158,13 @@ class Judge:
                 return
 
     def _verdict(self, check: Callable[[], None]) -> tuple[str | None, str]:
-        """What is wrong with a test, None if nothing, and what there is to say of it; within its time."""
+        """Run a check within its time. Returns what is wrong, or None, and details."""
         try:
             with self._limit():
                 verdict = _outcome(check)
-        except BaseException as e:  # not its text, which may be the program's to find
+        except BaseException as e:  # without its text, which the program may have to compute
             verdict = "crash", type(e).__name__
-        return self._peer.ended or verdict  # whatever a test made of it
+        return self._peer.ended or verdict  # even if the test caught CandidateGone
 
     @contextmanager
     def _limit(self) -> Iterator[None]:
@@ -138,35 +174,40 @@ class Judge:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def _late(self, number: int, frame: types.FrameType | None) -> None:
+    def _on_alarm(self, number: int, frame: types.FrameType | None) -> None:
         raise self._peer.end("timeout", "")
 
-    def _load(self, code: str, space: dict[str, Any], tests: dict[str, Any], under_test: set[str]) -> None:
-        """Load the program, and give the tests what they use: its functions, and modules from the library itself."""
-        defined = set(self._peer.ask("load", None, (code,)))
-        wanted = under_test | (_names(tests["asserts"]) - set(space) - set(dir(builtins)))
+    def _load(
+        self, code: str, space: dict[str, Any], under_test: set[str], wanted: set[str], *, as_on_leetcode: bool
+    ) -> None:
+        """Load the program, and put into `space` what the tests use of it.
+
+        Modules of the standard library that the tests use without an import are the judge's own.
+        """
+        defined = set(self._peer.request(Op.LOAD, None, code, as_on_leetcode))
         for name in sorted(wanted & sys.stdlib_module_names - under_test):
             space[name] = __import__(name)
             wanted.remove(name)
         for name in sorted(wanted & defined):
-            space[name] = self._peer.ask("get", None, (name,))
-            if isinstance(space[name], Handle):
-                space[name]._tested = True
+            space[name] = self._get(name)
         for name in under_test - defined:
-            space[name] = _missing(name)  # neither a stub of the set-up nor a builtin must pass for the program's
+            space[name] = _missing(name)  # not the stub of the set-up, and not a builtin
+
+    def _get(self, name: str) -> Any:
+        tested = self._peer.request(Op.GET, None, name)
+        if isinstance(tested, Handle):
+            tested.mark_tested()
+        return tested
 
     def _call(self, function: str, args: list[Any], expected: Any, boxed: bool = False) -> None:
-        tested = self._peer.ask("get", None, (function,))
-        if isinstance(tested, Handle):
-            tested._tested = True
-        given = tested(*args)
+        given = self._get(function)(*args)
         right = alike(given, expected) or (boxed and alike(given, expected[0]))
         assert right, f"{function}(...) gave {given!r:.100}, expected {expected!r:.100}"
 
     def _report(self, test: int, why: str | None, text: str, ends: str) -> None:
-        self._say({"test": test, "why": why, "text": text[:300], "ends": ends})
+        self._write({"test": test, "why": why, "text": text[:300], "ends": ends})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _write(self, message: dict[str, Any]) -> None:
         self._out.write(json.dumps(message) + "\n")
         self._out.flush()
 
@@ -192,81 +233,26 @@ def _missing(name: str) -> Callable[..., Any]:
     return missing
 
 
-def _names(sources: list[str]) -> set[str]:
-    return {n.id for s in sources for n in ast.walk(ast.parse(s)) if isinstance(n, ast.Name)}
-
-
-def functions_under_test(tests: dict[str, Any], space: dict[str, Any]) -> set[str]:
-    """The names that can only be the program's: those on record, and one that the library has too but every assert calls.
-
-    `assert sum(10, 15) == 6`, alone, asks for a `sum` of the program. Where the asserts use another name that only the program
-    can have, as in `assert sorted(f(2)) == [2]`, it is that one which is tested, and `sorted` is the judge's.
-    """
-    names = set(tests["names"])
-    library = set(dir(builtins)) | sys.stdlib_module_names
-    calls = {_outermost(s) for s in tests["asserts"]}
-    if names or len(calls) != 1 or not calls <= library - set(space):
-        return names
-    return calls if _names(tests["asserts"]) <= library | set(space) else names  # type: ignore[return-value]
-
-
-def _outermost(source: str) -> str | None:
-    """The function that an assert calls first: g of `assert not g(h(1)) == 2`. None where that is no plain call."""
-    statement = ast.parse(source).body[:1]
-    inner: ast.AST = statement[0].test if statement and isinstance(statement[0], ast.Assert) else ast.Pass()
-    while True:
-        if isinstance(inner, ast.UnaryOp):
-            inner = inner.operand
-        elif isinstance(inner, ast.Compare):
-            inner = inner.left
-        else:
-            break
-    return inner.func.id if isinstance(inner, ast.Call) and isinstance(inner.func, ast.Name) else None
-
-
-def alike(given: Any, expected: Any) -> bool:
-    """Equality with what JSON can say: tuples are lists, and floats may differ by a millionth, whole numbers by nothing."""
-    if isinstance(given, list | tuple) and isinstance(expected, list | tuple):
-        return len(given) == len(expected) and all(map(alike, given, expected))
-    if isinstance(given, dict) and isinstance(expected, dict):
-        keys = {str(k): v for k, v in given.items()}
-        return keys.keys() == {str(k) for k in expected} and all(alike(keys[str(k)], v) for k, v in expected.items())
-    if isinstance(given, Handle) or isinstance(given, bool) != isinstance(expected, bool):
-        return False
-    if isinstance(given, int | float) and isinstance(expected, int | float):
-        whole = isinstance(given, int) and isinstance(expected, int)
-        return given == expected if whole else near(given, expected)
-    if isinstance(expected, int | float) and not isinstance(expected, bool):
-        return bool(given == expected)  # fractions and decimals
-    return type(given) is type(expected) and bool(given == expected)
-
-
-def near(given: float, expected: float) -> bool:
-    """Whether two numbers are equal, or finite and a millionth apart: of 1, or of what is expected where that is more."""
-    if given == expected:
-        return True
-    try:
-        apart, size = abs(float(given) - float(expected)), abs(float(expected))
-    except OverflowError:  # a whole number that is larger than any float
-        return False
-    # Without a bound on the size everything finite would be near infinity.
-    return math.isfinite(size) and apart <= _TOLERANCE * max(1.0, size)
+def _decoded_call(call: dict[str, Any]) -> dict[str, Any]:
+    """A call whose arguments and result are plain again, not as `code.as_json` encoded them."""
+    values = {key: decode(call[key], lambda tag, index: None, trusted=True) for key in ("args", "expected")}
+    return {**call, **values}
 
 
 def main() -> None:
     """`guest.py candidate FD`, or `guest.py judge FD` with the code and the tests as JSON on the standard input."""
-    sys.set_int_max_str_digits(0)
     with socket.socket(fileno=int(sys.argv[2])) as line, line.makefile("rw", encoding="utf-8", newline="\n") as stream:
         if sys.argv[1] == "candidate":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             Candidate(stream).serve()
         else:
             work = json.load(sys.stdin)
+            work["tests"]["calls"] = [_decoded_call(call) for call in work["tests"]["calls"]]
             out = os.fdopen(os.dup(1), "w", encoding="utf-8")
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             peer = Peer(stream)
             Judge(peer, out, work.pop("test_s")).run(**work)
-            sys.exit(1 if peer.ended else 0)  # has whoever watches both look for how the candidate ended
+            sys.exit(1 if peer.ended else 0)  # makes `programs.py` look at how the candidate ended
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Judging a program by its tests, in the sandbox. Runs in a worker process, on the program lane of the scorer."""
+"""Judge a program by its tests in the sandbox. Runs in a worker process, on the program lane of the scorer."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.errors import DataError
-from r1ray.rewards.execution.guest import near
+from r1ray.rewards.execution.comparison import same_output
 from r1ray.rewards.execution.running import Limits, Outcome, supervise
 from r1ray.rewards.execution.sandbox import Program, Sandbox
 
-_GUEST = {
-    "guest.py": (Path(__file__).parent / "guest.py").read_bytes(),
-    "r1ray/rewards/execution/crossing.py": (Path(__file__).parent / "crossing.py").read_bytes(),
+_HERE = Path(__file__).parent
+_GUEST = {"guest.py": (_HERE / "guest.py").read_bytes()} | {
+    f"r1ray/rewards/execution/{name}": (_HERE / name).read_bytes()
+    for name in ("comparison.py", "crossing.py", "leetcode.py", "namespaces.py")
 }
-"""What runs inside; guest.py finds the other under the same name as here."""
+"""The files that run inside the sandbox. guest.py imports the others under the same names as here."""
+_INTEGERS = ("-X", "int_max_str_digits=0")
+"""Python's bound on the digits of integers would fail programs that print long ones."""
 _COMPILE = 'g++ -std=c++17 -O1 -w -x c++ "$0" -o /tmp/main && cat /tmp/main'
 _TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript": ("node", "nodejs")}
-"""Language -> the programs of which one must be here. Python itself is the sandbox's to find, and bash starts all of them."""
+"""Language -> programs of which one must be installed. The sandbox finds Python itself; bash starts every program."""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
 _GRACE_S = 1.0
-"""What starting the judge may take besides the tests."""
-_OVER = "the time for all tests was over"
+"""Time to start the judge, on top of the tests' own."""
+_OUT_OF_TIME = "the time for all tests was over"
 _REPORT_BYTES = 4096
-"""At most, of one report of the judge."""
+"""Maximum size of one report of the judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Of one test."""
+    """The result of one test."""
 
     test: int  # from 0
-    why: (
-        str | None
-    )  # None: passed; else wrong, crash, timeout, memory, output, compile, language, or unfit: the test itself
+    why: str | None  # None: passed; else wrong, crash, timeout, memory, output, compile, language, or unfit (bad test)
     text: str = ""
 
 
@@ -59,15 +60,17 @@ def judge(
     sandbox: str,
     limit_s: float,
 ) -> tuple[float, str | None]:
-    """The share of tests that pass (`partial`), or 1.0 where all do; and which failed first, and why.
+    """Run a program's tests.
 
-    `tests` is what `code.code_tests` returns, in JSON; `chosen`: the language is of the program's own choice. Time-outs of the
-    program are failed tests: each may take `test_timeout_s` seconds, and all together `limit_s`.
-    Raises DataError where a test cannot be run at all.
+    Returns the share of tests that pass (`partial`), or 1.0 if all do, else 0.0; and which test failed first, and why.
+
+    `tests` is the JSON of `code.as_json`; `chosen`: the program chose the language, not the record. A timeout of the program
+    is a failed test: each test may take `test_timeout_s` seconds, and all together `limit_s`.
+    Raises DataError if a test cannot be run at all.
     """
     box = Sandbox(sandbox)
     suite: dict[str, Any] = json.loads(tests)
-    # The clock must strike before a busy loop has used up its processor time, which would end it under another name.
+    # The wall clock must run out first: the limit on processor time would end a busy loop under another name.
     cpu_s = math.ceil(limit_s) + 1
     limits = Limits(wall_s=min(test_timeout_s, limit_s), cpu_s=cpu_s, memory_bytes=memory_bytes)
     deadline = time.monotonic() + limit_s
@@ -91,23 +94,18 @@ def judge(
 
 
 def _by_output(run: Run | Verdict, cases: list[dict[str, str]], limits: Limits, deadline: float) -> Iterator[Verdict]:
-    """Run the program once for each case and compare what it prints. The expected output never goes inside."""
+    """Run the program once for each case and compare its output. The expected output never enters the sandbox."""
     if isinstance(run, Verdict):
         yield run
         return
     for i, case in enumerate(cases):
         left = deadline - time.monotonic()
         if left <= 0:
-            yield Verdict(test=i, why="timeout", text=_OVER)
+            yield Verdict(test=i, why="timeout", text=_OUT_OF_TIME)
             return
         expected = case["stdout"]
         room = max(limits.output_bytes, 2 * len(expected))
-        allowed = Limits(
-            wall_s=min(limits.wall_s, left),
-            cpu_s=limits.cpu_s,
-            memory_bytes=limits.memory_bytes,
-            output_bytes=room,
-        )
+        allowed = replace(limits, wall_s=min(limits.wall_s, left), output_bytes=room)
         yield _compared(i, run(case["stdin"].encode("utf-8", "surrogatepass"), allowed), expected)
 
 
@@ -115,51 +113,31 @@ def _compared(test: int, outcome: Outcome, expected: str) -> Verdict:
     if outcome.reason != "exit":
         return Verdict(test=test, why=outcome.reason)
     if outcome.code != 0:
-        said = outcome.stderr.decode(errors="replace").strip().splitlines()
-        return Verdict(test=test, why="crash", text=said[-1][:200] if said else f"exit code {outcome.code}")
+        stderr = outcome.stderr.decode(errors="replace").strip().splitlines()
+        return Verdict(test=test, why="crash", text=stderr[-1][:200] if stderr else f"exit code {outcome.code}")
     given = outcome.stdout.decode(errors="replace")
     if same_output(given, expected):
         return Verdict(test=test, why=None)
     return Verdict(test=test, why="wrong", text=f"printed {given[:80]!r}, expected {expected[:80]!r}")
 
 
-def same_output(given: str, expected: str) -> bool:
-    """Equality line by line, apart from white space at line ends; numbers with a point may differ by a millionth."""
-    left = [line.split() for line in given.rstrip().splitlines()]
-    right = [line.split() for line in expected.rstrip().splitlines()]
-    return len(left) == len(right) and all(
-        len(a) == len(b) and all(map(_same_word, a, b)) for a, b in zip(left, right, strict=True)
-    )
-
-
-def _same_word(given: str, expected: str) -> bool:
-    if given == expected:
-        return True
-    if "." not in expected or len(given) > 400:
-        return False
-    try:
-        a, b = float(given), float(expected)
-    except ValueError:
-        return False
-    return near(a, b)
-
-
 def _runner(box: Sandbox, code: str, language: str, chosen: bool, deadline: float) -> Run | Verdict:
-    """What runs the program on an input; the verdict where it does not compile, or has chosen a language that is not run.
+    """A function that runs the program on an input, or the verdict if the program does not compile.
 
-    Raises DataError where this machine lacks what a language on record needs.
+    A language that cannot be run is a verdict too if the program chose it.
+    Raises DataError if this machine lacks what a recorded language needs.
     """
     if language not in _TOOLS:
         return Verdict(test=0, why="language", text=f"programs in {language[:40]} are not run")
     tool = box.tool(*_TOOLS[language])
     if tool is None:
-        lacks = f"this machine has no interpreter or compiler for {language}"
+        missing = f"this machine has no interpreter or compiler for {language}"
         if chosen:
-            return Verdict(test=0, why="language", text=lacks)
-        raise DataError(f"a program cannot be run: {lacks}")
+            return Verdict(test=0, why="language", text=missing)
+        raise DataError(f"a program cannot be run: {missing}")
     source = code.encode("utf-8", "surrogatepass")
     if language == "python":
-        return _interpreter(box, [box.python, "-I", "-B", "{box}/main.py"], "main.py", source)
+        return _interpreter(box, [box.python, "-I", "-B", *_INTEGERS, "{box}/main.py"], "main.py", source)
     if language == "bash":
         return _interpreter(box, ["bash", "{box}/main.sh"], "main.sh", source)
     if language == "javascript":
@@ -187,15 +165,15 @@ def _interpreter(box: Sandbox, argv: list[str], name: str, content: bytes, *, re
 def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: float) -> Iterator[Verdict]:
     """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's reports.
 
-    A program that has ended, or runs late, is started again for the test after the one that it failed. `work` holds the code,
-    the tests, and whether there is credit for some of them (`partial`).
+    If the program ended or ran out of time, it is started again for the test after the one that it failed. `work` holds the
+    code, the tests, and whether there is credit for some of them (`partial`).
     """
     total = len(work["tests"]["asserts"]) + len(work["tests"]["calls"])
     first = 0
     while first < total:
         left = deadline - time.monotonic()
         if first and left <= 0:
-            yield Verdict(test=first, why="timeout", text=_OVER)
+            yield Verdict(test=first, why="timeout", text=_OUT_OF_TIME)
             return
         verdicts, again = _session(box, {**work, "first": first}, total, limits, max(0.1, left))
         yield from verdicts
@@ -207,41 +185,41 @@ def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: floa
 def _session(
     box: Sandbox, work: dict[str, Any], total: int, limits: Limits, left_s: float
 ) -> tuple[list[Verdict], bool]:
-    """What is said of the tests from work["first"] on, and whether it is worth starting the program again for the rest.
+    """Verdicts on the tests from work["first"] on, and whether the program should be started again for the rest.
 
-    Raises DataError where the tests fail before the program has been loaded: that is not the program's fault.
+    Raises DataError if the tests fail before the program is loaded: that is not the program's fault.
     """
     judged, candidate = _outcomes(box, {**work, "test_s": limits.wall_s}, total, limits, left_s)
     reports = [json.loads(line) for line in judged.stdout.splitlines(keepends=True) if line.endswith(b"}\n")]
     if not reports and work["first"]:  # they did run, before the program was started again
-        return [Verdict(test=work["first"], why="timeout", text=_OVER)], False
+        return [Verdict(test=work["first"], why="timeout", text=_OUT_OF_TIME)], False
     if not reports:
-        said = (judged.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1][:200]
-        raise DataError(f"the tests themselves failed to run: {judged.reason}: {said}")
+        stderr = (judged.stderr.decode(errors="replace").strip() or "no message").splitlines()[-1][:200]
+        raise DataError(f"the tests themselves failed to run: {judged.reason}: {stderr}")
     reports = reports[1:]
     for report in reports:
-        # Why the program ended is better known outside, and it may have filled the memory without a word.
+        # The supervisor knows better than the judge why the program ended, e.g. that it exceeded its memory.
         if report["ends"] and report["why"] == "crash" and candidate.reason != "exit":
             report.update(why=candidate.reason, text="")
     verdicts = [Verdict(test=r["test"], why=r["why"], text=r["text"]) for r in reports]
     if reports and reports[-1]["ends"]:
         return verdicts, reports[-1]["ends"] == "session"
     next_test = work["first"] + len(reports)
-    whole = next_test == total or (reports and reports[-1]["why"] and not work["partial"])
-    if not whole and not (reports and reports[-1]["why"] == "unfit"):
+    complete = next_test == total or (reports and reports[-1]["why"] and not work["partial"])
+    if not complete and not (reports and reports[-1]["why"] == "unfit"):
         why = candidate.reason if judged.reason == "exit" else judged.reason
-        text = _OVER if why == "timeout" else ""
+        text = _OUT_OF_TIME if why == "timeout" else ""
         verdicts.append(Verdict(test=next_test, why="crash" if why == "exit" else why, text=text))
     return verdicts, False
 
 
 def _outcomes(box: Sandbox, work: dict[str, Any], total: int, limits: Limits, left_s: float) -> tuple[Outcome, Outcome]:
-    """How the judge ended, and the candidate."""
+    """Run judge and candidate. Returns how each of them ended."""
     ours, theirs = socket.socketpair()
     reports = replace(limits, output_bytes=max(limits.output_bytes, _REPORT_BYTES * total))
     with ExitStack() as stack, ours, theirs:
-        # Not -I: it would hide crossing.py. The environment and the folder hold nothing else to be found.
-        argv = (box.python, "-E", "-s", "-B", "{box}/guest.py")
+        # Not -I: it would hide the modules beside guest.py. Environment and folder hold nothing else that could be imported.
+        argv = (box.python, "-E", "-s", "-B", *_INTEGERS, "{box}/guest.py")
         sides = [
             (Program(argv=[*argv, "judge", str(ours.fileno())], files=_GUEST, fds=[ours.fileno()],
                      stdin=json.dumps(work).encode()), reports),

@@ -1,4 +1,4 @@
-"""Running programs watched from outside: their output capped, their memory summed, all of them killed at the end."""
+"""Programs under supervision: cap their output, sum up their memory, and kill all of their processes at the end."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
 
-_LOOK_S = 0.025
-"""Time between two looks at the memory of what runs."""
+_MEMORY_CHECK_S = 0.025
+"""Interval between two checks of the memory of running programs."""
 _KILL_S = 10.0
 _SETTLE_S = 0.2
-"""Given to the others to end by themselves where the first has failed, as it may have because they did."""
+"""Time for the other programs to end by themselves after the first one failed, as it may have failed because they did."""
 _CHUNK = 1 << 16
 _MEMORY_WORDS = (
     b"MemoryError",
@@ -33,14 +33,14 @@ Reason = Literal["exit", "timeout", "memory", "output"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a program may use. All of it counts the program together with its children, unless it says otherwise."""
+    """What a program may use, together with its children unless a field says otherwise."""
 
     wall_s: float = 10.0
     cpu_s: int = 10  # processor time of each process
     memory_bytes: int = 512 << 20
     processes: int = 32  # and threads
-    file_bytes: int = 16 << 20  # of each file
-    output_bytes: int = 1 << 20  # of stdout; of stderr as much
+    file_bytes: int = 16 << 20  # size of each file
+    output_bytes: int = 1 << 20  # of stdout; stderr may be as long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,25 +48,56 @@ class Outcome:
     """How a program ended."""
 
     reason: Reason  # exit: by itself; else the limit that it was killed for
-    code: int  # exit status; negative: the signal; meaningless unless the reason is exit
+    code: int  # exit status, or minus the signal; meaningless unless the reason is exit
     stdout: bytes
     stderr: bytes
 
 
-class Running:
-    """A program that runs, in a process group of its own. Leaving the context kills it with its children."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """This process's ends of a program's standard streams, all non-blocking."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stdin: bytes, limits: Limits, *, guarded: bool) -> None:
-        """`guarded`: the process is bubblewrap, and its only child the first process inside."""
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+    stderr: IO[bytes]
+
+    @classmethod
+    def open(cls, owner: int | None) -> tuple[Streams, tuple[int, int, int]]:
+        """Create three pipes. Returns our ends, and the program's as descriptors for the caller to close.
+
+        `owner`: the user that the program runs as, if not this process's. A program can only open `/dev/stdin` and
+        the like by path if its user owns the pipe.
+        """
+        pipes = [os.pipe() for _ in range(3)]
+        if owner is not None:
+            for reading, _ in pipes:
+                os.fchown(reading, owner, owner)
+        (their_in, our_in), (our_out, their_out), (our_err, their_err) = pipes
+        for fd in (our_in, our_out, our_err):
+            os.set_blocking(fd, False)
+        stdin, stdout, stderr = open(our_in, "wb", 0), open(our_out, "rb", 0), open(our_err, "rb", 0)  # noqa: SIM115
+        return cls(stdin=stdin, stdout=stdout, stderr=stderr), (their_in, their_out, their_err)
+
+    def close(self) -> None:
+        """Close our ends."""
+        for stream in (self.stdin, self.stdout, self.stderr):
+            stream.close()
+
+
+class Running:
+    """A running program in a process group of its own. Leaving the context kills it with its children."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], streams: Streams, stdin: bytes, limits: Limits, *, guarded: bool
+    ) -> None:
+        """`guarded`: the process is bubblewrap, and its only child is the first process inside."""
         self._process = process
+        self._streams = streams
         self._guarded = guarded
         self._limits = limits
         self._killed_for: Reason = "exit"
         self._stdin = memoryview(stdin)
         self.output: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
-        for stream in (process.stdin, process.stdout, process.stderr):
-            assert stream is not None
-            os.set_blocking(stream.fileno(), False)
 
     def __enter__(self) -> Running:
         return self
@@ -75,10 +106,7 @@ class Running:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.kill("exit")
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
-            assert stream is not None
-            with contextlib.suppress(BrokenPipeError):  # what the dead program did not read is no failure
-                stream.close()
+        self._streams.close()
 
     @property
     def done(self) -> bool:
@@ -87,17 +115,17 @@ class Running:
 
     @property
     def failed(self) -> bool:
-        """Whether its first process has ended by an error or a signal."""
+        """Whether its first process has ended with an error or by a signal."""
         return bool(self._process.poll())
 
     def settle(self) -> None:
         """Wait a moment for it to end by itself, so that its outcome says how."""
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it runs on, and will be killed
+        with contextlib.suppress(subprocess.TimeoutExpired):  # still running: it will be killed
             self._process.wait(_SETTLE_S)
 
     @property
     def outcome(self) -> Outcome:
-        """How it ended; to be asked once it has."""
+        """How it ended. Waits for its end."""
         code = self._process.wait(_KILL_S)
         stderr = bytes(self.output["stderr"])
         reason = self._killed_for
@@ -108,7 +136,7 @@ class Running:
         return Outcome(reason=reason, code=code, stdout=bytes(self.output["stdout"]), stderr=stderr)
 
     def kill(self, reason: Reason) -> None:
-        """Kill all of it."""
+        """Kill all of its processes."""
         if self._process.poll() is None:
             self._killed_for = reason
             if self._guarded:
@@ -118,25 +146,21 @@ class Running:
         self._process.wait(_KILL_S)
 
     def _kill_inside(self) -> None:
-        """Kill the first process inside. The kernel kills all others, daemons too, before bubblewrap sees its end."""
+        """Kill the first process inside. The kernel then kills all others, daemons too, before bubblewrap exits."""
         for pid in _children(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # there was none yet: bubblewrap itself is killed next
+        with contextlib.suppress(subprocess.TimeoutExpired):  # nothing inside yet: bubblewrap itself is killed next
             self._process.wait(_KILL_S / 10)
 
     def register(self, selector: selectors.BaseSelector) -> None:
-        """Watch its streams; what they are ready for goes to `serve`."""
-        process = self._process
-        assert process.stdin
-        assert process.stdout
-        assert process.stderr
-        selector.register(process.stdin, selectors.EVENT_WRITE, (self, "stdin"))
-        selector.register(process.stdout, selectors.EVENT_READ, (self, "stdout"))
-        selector.register(process.stderr, selectors.EVENT_READ, (self, "stderr"))
+        """Watch its streams with `selector`, which hands ready ones to `serve`."""
+        selector.register(self._streams.stdin, selectors.EVENT_WRITE, (self, "stdin"))
+        selector.register(self._streams.stdout, selectors.EVENT_READ, (self, "stdout"))
+        selector.register(self._streams.stderr, selectors.EVENT_READ, (self, "stderr"))
 
     def serve(self, stream: IO[bytes], name: str) -> bool:
-        """Write to stdin, or read from the others, what can be now. False where the stream is finished."""
+        """Write to stdin, or read from the others, without blocking. Returns False if the stream is finished."""
         try:
             if name == "stdin":
                 self._stdin = (
@@ -156,7 +180,7 @@ class Running:
         return bool(chunk)
 
     def check_memory(self) -> None:
-        """Kill it where all of its processes together have more memory than they may."""
+        """Kill it if all of its processes together use more memory than they may."""
         if not self.done and _memory(self._process.pid) > self._limits.memory_bytes:
             self.kill("memory")
 
@@ -164,32 +188,32 @@ class Running:
 def supervise(running: Sequence[Running], wall_s: float) -> None:
     """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them all.
 
-    What a killed program had written is in its outcome still.
+    The outcome of a killed program holds what it had written.
     """
     deadline = time.monotonic() + wall_s
-    next_look = time.monotonic() + _LOOK_S
+    next_check = time.monotonic() + _MEMORY_CHECK_S
     with selectors.DefaultSelector() as selector:
         for one in running:
             one.register(selector)
         while not running[0].done and (now := time.monotonic()) < deadline:
-            _serve(selector, min(deadline, next_look) - now)
-            if time.monotonic() >= next_look:
+            _serve(selector, min(deadline, next_check) - now)
+            if time.monotonic() >= next_check:
                 for one in running:
                     one.check_memory()
-                next_look = time.monotonic() + _LOOK_S
+                next_check = time.monotonic() + _MEMORY_CHECK_S
         reason: Reason = "exit" if running[0].done else "timeout"
         if running[0].failed:
             for one in running[1:]:
                 one.settle()
         for one in running:
             one.kill(reason)
-        # The dead write no more: this drains what is left in the pipes, which is little, and ends.
+        # Dead programs write nothing more, so this reads the little that is left in the pipes, and ends.
         while any(key.data[1] != "stdin" for key in selector.get_map().values()) and _serve(selector, 0.0):
             pass
 
 
 def _serve(selector: selectors.BaseSelector, wait_s: float) -> bool:
-    """Serve each stream that is ready within `wait_s`; whether there was one."""
+    """Serve each stream that is ready within `wait_s`. Returns whether there was one."""
     ready = selector.select(max(0.0, wait_s))
     for key, _ in ready:
         one, name = key.data
@@ -201,13 +225,13 @@ def _serve(selector: selectors.BaseSelector, wait_s: float) -> bool:
 
 
 def _memory(pid: int) -> int:
-    """Bytes of memory of a process and all of its descendants, pages of files left out. What ends meanwhile counts nothing."""
+    """Bytes of memory of a process and all of its descendants, without file pages. Processes that end meanwhile count as 0."""
     total = 0
     waiting = [pid]
     while waiting:
         one = waiting.pop()
         try:
-            status = Path(f"/proc/{one}/status").read_bytes()  # its name may be no text
+            status = Path(f"/proc/{one}/status").read_bytes()  # bytes: the name of a process need not be UTF-8
         except (FileNotFoundError, ProcessLookupError):
             continue
         waiting += _children(one)
@@ -218,7 +242,7 @@ def _memory(pid: int) -> int:
 
 
 def _children(pid: int) -> list[int]:
-    """The processes that the threads of a process started; none where it has ended."""
+    """The processes that the threads of a process started; none if it has ended."""
     found: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():

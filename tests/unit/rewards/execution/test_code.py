@@ -9,10 +9,11 @@ import pytest
 
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.base import Call, Sample
-from r1ray.rewards.execution.code import CodeVerifier, code_tests, program
+from r1ray.rewards.execution.code import CodeVerifier, program
+from r1ray.rewards.execution.comparison import alike, same_output
 from r1ray.rewards.execution.crossing import Handle, Unsendable, decode, encode
-from r1ray.rewards.execution.guest import alike
-from r1ray.rewards.execution.programs import same_output
+from r1ray.rewards.execution.guest import _decoded_call
+from r1ray.rewards.execution.suites import code_tests
 from r1ray.rewards.workers import frames
 from tests.unit.reward_support import judged
 
@@ -35,6 +36,52 @@ CASES = [{"stdin": "1", "stdout": "2"}]
 )
 def test_the_last_fenced_block_of_the_answer_is_the_program(response, expected):
     assert program(response) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "wanted", "expected"),
+    [
+        ("```py\nA\n```\nprints\n```\n5\n```", "", "A\n"),
+        ("```py\nA\n```\nprints\n```output\n5\n```", "python", "A\n"),
+        ("```py\nA\n```\nRun it:\n```bash\npython a.py\n```", "", "A\n"),
+        ("```py\nA\n```\nRun it:\n```sh\npython a.py\n```", "python", "A\n"),
+        ("```cpp\nA\n```\n```bash\ng++ a.cpp\n```", "", "A\n"),
+        ("```py\nA\n```\n```bash\necho 5\n```", "bash", "echo 5\n"),
+        ("```bash\necho 5\n```\n```text\n5\n```", "", "echo 5\n"),
+        ("```py\nA\n```\nBetter:\n```python3\nB\n```\n```\n5\n```", "python", "B\n"),
+        ("```js\nA\n```\n```py\nB\n```", "javascript", "A\n"),
+        ("```\nA\n```\n```text\n5\n```", "python", "A\n"),
+        ("```text\nA\n```", "python", "A\n"),
+    ],
+)
+def test_output_sample_or_shell_command_behind_the_program(response, wanted, expected):
+    assert program(response, wanted)[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("2) So:\n\t```py\n\tif 1:\n\t\tf()\n\t```", "if 1:\n\tf()\n"),
+        ("* So:\n    ```py\n    if 1:\n        f()\n\n    g()\n    ```", "if 1:\n    f()\n\ng()\n"),
+        ("- ```py\n  if 1:\n      f()\n  ```", "if 1:\n    f()\n"),
+        ("10. ```py\n    f()\n    ```", "f()\n"),
+        ("  ```py\nf()\n   g()\n  ```", "f()\n g()\n"),
+        ("```py\n    return a\n```", "    return a\n"),
+        ('```py\ndef f():\n    """So:\n    ```\n    f()\n    ```\n    """\n```', None),
+        ("```py\nA\n````", "A\n"),
+        ("```inline``` code\n```py\nA\n```", "A\n"),
+    ],
+)
+def test_indented_fences(response, expected):
+    """A block loses the indentation of its fence; a fence inside a docstring does not close it."""
+    assert program(response)[0] == (expected or response.partition("\n")[2].removesuffix("```"))
+
+
+def test_future_imports_stay_first_behind_recorded_code():
+    human = {"entry_point": "f", "test": "def check(c): pass", "prompt": "import math\ndef f(x):\n"}
+    response = "```python\nfrom __future__ import annotations\ndef f(x: N): return 1\n```"
+    code = CodeVerifier()(Sample(response=response, answer=human)).args["code"]
+    assert code == "from __future__ import annotations\nimport math\ndef f(x):\n\ndef f(x: N): return 1\n"
 
 
 def test_the_shapes_of_tests():
@@ -105,7 +152,7 @@ def test_a_language_on_record_that_is_not_run_is_an_error(answer, says):
     ],
 )
 def test_tests_of_no_known_shape_are_an_error_by_name(record):
-    with pytest.raises(DataError, match="tests on record"):
+    with pytest.raises(DataError, match="recorded tests"):
         code_tests(record)
 
 
@@ -132,13 +179,16 @@ def test_tests_reach_the_worker_whole_or_are_an_error():
         ours, theirs = socket.socketpair()
         with ours, theirs:
             frames.send(ours, call.args)
-            return json.loads(frames.receive(theirs)["tests"])["calls"]
+            return [_decoded_call(c) for c in json.loads(frames.receive(theirs)["tests"])["calls"]]
 
     big = '{"function": "f", "calls": [{"args": [1180591620717411303424, "\\ud800"], "expected": Infinity}]}'
     assert sent(big) == [{"function": "f", "args": [2**70, "\ud800"], "expected": math.inf}]
-    assert sent({"function": "f", "calls": [{"args": (2,), "expected": {"a": (1,)}}]})[0]["expected"] == {"a": [1]}
-    with pytest.raises(DataError, match="not what JSON can say"):
-        sent({"function": "f", "calls": [{"args": [b"1"], "expected": 1}]})
+    assert sent({"function": "f", "calls": [{"args": (2,), "expected": {"a": (1,)}}]})[0]["expected"] == {"a": (1,)}
+    assert sent({"function": "f", "calls": [{"args": [b"1"], "expected": {2: 1}}]})[0]["expected"] == {2: 1}
+    long = f'{{"function": "f", "tests": [{{"input": "{"7" * 5000}", "output": "{"3" * 9000}"}}]}}'
+    assert sent(long) == [{"function": "f", "args": [7 * (10**5000 // 9)], "expected": 3 * (10**9000 // 9)}]
+    with pytest.raises(DataError, match="a value that no program can be given"):
+        sent({"function": "f", "calls": [{"args": [lambda: 0], "expected": 1}]})
 
 
 @pytest.mark.parametrize(
@@ -157,12 +207,24 @@ def test_tests_reach_the_worker_whole_or_are_an_error():
         ("5", "1.0e999", False),
         ("-1.0e999", "1.0e999", False),
         ("2.0e999", "1.0e999", True),
+        ("0.00003", "3e-05", True),
+        ("3E-5", "3e-05", True),
+        ("1200000", "1.2e6", True),
+        ("100000", "1e5", True),
+        ("0.00005", "3e-05", False),
+        ("1e5", "100000", False),
+        ("1_0", "1e1", False),
+        ("١.5", "1.5", False),
         ("1.0e999", "5.0", False),
         ("", "1", False),
     ],
 )
 def test_outputs_are_the_same(given, expected, same):
     assert same_output(given, expected) == same
+
+
+def no_link(tag, index):
+    raise AssertionError(f"{tag} {index} is no plain data")
 
 
 def test_plain_data_crosses_over_by_value():
@@ -185,11 +247,11 @@ def test_plain_data_crosses_over_by_value():
         {(1, 2): [None]},
         frozenset({1}),
     ):
-        back = decode(encode(value, None), None)
+        back = decode(encode(value, None), no_link)
         assert back == value
         assert type(back) is type(value)
-    assert decode(encode(OrderedDict(a=1), None), None) == {"a": 1}
-    back = decode(encode(Sly(5), None), None)
+    assert decode(encode(OrderedDict(a=1), None), no_link) == {"a": 1}
+    back = decode(encode(Sly(5), None), no_link)
     assert type(back) is int
     assert back != 6
     with pytest.raises(Unsendable, match="function"):

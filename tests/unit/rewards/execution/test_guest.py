@@ -6,6 +6,7 @@ import pytest
 
 from r1ray.errors import DataError
 from r1ray.rewards.execution import programs
+from r1ray.rewards.execution.crossing import decode
 from r1ray.rewards.execution.running import Limits, Outcome
 from tests.unit.reward_support import alarm_given_back, judged
 
@@ -149,3 +150,86 @@ def test_a_program_that_ends_after_the_tests_were_ready_is_at_fault(monkeypatch)
         monkeypatch.setattr(programs, "_outcomes", lambda *args, c=candidate: (judged, c))
         verdicts, _ = programs._session(None, {"first": 0, "partial": True}, 2, Limits(), 1.0)
         assert [(v.test, v.why) for v in verdicts] == [(0, why)]
+
+
+def test_setup_that_uses_the_programs_class():
+    code = """
+class Tree:
+    def __init__(self, value): self.value, self.left, self.right = value, None, None
+def total(t): return t.value + (total(t.left) if t.left else 0) + (total(t.right) if t.right else 0)
+def same(a, b): return a is b
+"""
+    setup = "import math\nroot = Tree(1)\nroot.left = Tree(2)\nroot.right = Tree(int(math.sqrt(16)))"
+    asserts = ["assert total(root) == 7", "assert root.left.value == 2", "assert same(root, root)"]
+    asserts += ["assert isinstance(root, Tree) and not isinstance(4, Tree)", "assert total(root) == 8"]
+    assert [why for _, why in judged(code, setup=setup, asserts=asserts)] == [None, None, None, None, "wrong"]
+    assert judged("def total(t): return 7", setup=setup, asserts=asserts[:1]) == [(0, "crash")]
+
+
+def test_setup_whose_helpers_use_the_program():
+    setup = "def twice(x):\n    return f(f(x))\nGRID = {}\nfill(GRID)"
+    code = "def f(x): return x + 1\ndef fill(d): d['a'] = 1"
+    assert judged(code, setup=setup, asserts=["assert twice(1) == 3"]) == [(0, None)]
+    assert judged("def f(x): return x\ndef fill(d): pass", setup=setup, asserts=["assert twice(1) == 3"]) == [
+        (0, "wrong")
+    ]
+
+
+def test_setup_that_fails_by_itself_is_the_tests_fault():
+    with pytest.raises(ModuleNotFoundError):
+        judged("x = 1", setup="import no_such_module\nroot = Node(1)", asserts=["assert x == 1"])
+
+
+def test_types_and_functions_of_the_library_as_arguments():
+    code = """
+def of_type(values, kind): return [v for v in values if isinstance(v, kind)]
+def apply(f, *args): return f(*args)
+def kind(x): return type(x)
+def counts(words, make): return make(words).most_common(1)
+"""
+    rights = [
+        "of_type((1, 'b', 2.5), (int, float)) == [1, 2.5]",
+        "apply(max, 3, 7) == 7",
+        "apply(math.gcd, 12, 18) == 6",
+    ]
+    rights += ["apply(operator.sub, 9, 4) == 5", "kind(3) is int and kind('a') == str and kind({}) != list"]
+    rights += ["counts(['b', 'b'], collections.Counter) == [('b', 2)]", "apply(int, '12') == 12"]
+    assert [why for _, why in judged(code, asserts=[f"assert {r}" for r in rights])] == [None] * len(rights)
+    assert judged(code, asserts=["assert kind(3) is float"]) == [(0, "wrong")]
+
+
+def test_candidate_cannot_name_functions_of_the_judge():
+    """A returned `exec` stays a handle, and a forged name is refused."""
+    assert judged("def f(): return exec", asserts=["assert f() is exec"]) == [(0, "wrong")]
+    for path in (["builtins", "exec"], ["os", "system"], ["posix", "system"]):
+        with pytest.raises(ValueError, match="only name builtin types"):
+            decode({"library": path}, lambda tag, index: None)
+
+
+def test_names_that_leetcode_provides():
+    code = """
+class Solution:
+    def f(self, n: Optional[int]) -> List[int]:
+        seen = defaultdict(int, Counter([n]))
+        queue, heap = deque([n]), [3, n]
+        heapq.heapify(heap)
+        @lru_cache(None)
+        def up(k): return k if k >= n else up(k + 1)
+        node = TreeNode(n, left=TreeNode(1)); head = ListNode(n, ListNode(2))
+        best = min(inf, math.inf, float(n)); bisect_left([1, 2], 2)
+        pairs = list(accumulate(product([1], [2]), add))
+        return [seen[n], queue.pop(), heappop(heap), up(0), node.left.val + head.next.val, int(best), pow(2, 3, 5)]
+"""
+    calls = [{"function": "f", "args": [5], "expected": [1, 5, 3, 5, 3, 5, 3]}]
+    assert judged(code, calls=calls) == [(0, None)]
+    own = "class ListNode: pass\ndef f(x): return hasattr(ListNode(), 'val')"
+    assert judged(own, calls=[{"function": "f", "args": [1], "expected": False}]) == [(0, None)]
+    # Elsewhere an import that is missing is the program's mistake.
+    assert judged("def f(x: List[int]): return x", asserts=["assert f(1) == 1"]) == [(0, "crash")]
+
+
+def test_future_features_of_the_judge_do_not_leak():
+    code = "def f(n: int): return n\ndef kind(): return f.__annotations__['n'] is int"
+    assert judged(code, asserts=["assert kind()"]) == [(0, None)]
+    own = f"from __future__ import annotations\n{code}"
+    assert judged(own, asserts=["assert not kind()"]) == [(0, None)]
