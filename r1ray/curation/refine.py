@@ -234,4 +234,4 @@ def _text(reply: Reply) -> str | None:
     text = reply.text.strip()
     fenced = _FENCED.match(text)
     text = fenced[1].strip() if fenced and "```" not in fenced[1] else text
-    return text if text and reply.whole else None
+    return text if text and reply.complete else None
