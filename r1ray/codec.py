@@ -142,7 +142,9 @@ def unpack_rollout(data: bytes) -> RolloutGroup:
 
 def pack_scored(group: ScoredGroup) -> bytes:
     """Encode a scored group, as the ledger stores it."""
-    scores = [{"reward": s.reward, "parts": s.parts, "error": s.error} for s in group.scores]
+    scores = [
+        {"reward": s.reward, "parts": s.parts, "error": s.error, "error_kind": s.error_kind} for s in group.scores
+    ]
     return _dump("scored", {"rollout": _pack_rollout(group.rollout), "scores": scores})
 
 

@@ -19,7 +19,7 @@ Float32Array = npt.NDArray[np.float32]
 FinishReason = Literal["stop", "length", "abort"]
 Message = dict[str, str]
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 """Version of the msgpack layout below; a reader refuses any other."""
 
 
@@ -101,7 +101,8 @@ class Score:
 
     reward: float  # the weighted sum that is trained on
     parts: dict[str, float]  # each reward by name, unweighted
-    error: str | None = None  # name of the failure; a group with an error is never trained on
+    error: str | None = None  # what failed, by name; a group with an error is never trained on
+    error_kind: str | None = None  # `error` without what is the sample's own: equal for equal failures, to count them
 
     def of_kind(self, kind: str) -> float | None:
         """The part of this kind of reward, whatever its label; None where it was not judged.

@@ -29,10 +29,10 @@ def summarise(group: ScoredGroup) -> GroupSummary:
 
 
 def failure(group: ScoredGroup) -> str | None:
-    """The name of the first failed score, or None where all completions were judged."""
+    """The kind of the first failed score, or None if all completions were judged."""
     for score in group.scores:
         if score.error is not None:
-            return score.error or "unnamed"
+            return score.error_kind or score.error or "unnamed"
         if not math.isfinite(score.reward):
             return "reward_not_finite"
     return None

@@ -1,4 +1,4 @@
-"""Groups in, scored groups out: every reward of a sample, summed by weight, failures by name.
+"""Scorer: groups in, scored groups out. The rewards of a sample are summed by weight; failures have names.
 
 Sample --reward--> float ----------------------------.
                |-> Call --lane of threads--> Pool ----+
@@ -11,12 +11,13 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
-from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied, VerifierCrash
+from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied
+from r1ray.rewards import failures
 from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
 from r1ray.rewards.execution.sandbox import Sandbox
 from r1ray.rewards.registry import build
@@ -24,15 +25,15 @@ from r1ray.rewards.workers.pool import Pool
 from r1ray.types import RolloutGroup, Score, ScoredGroup
 
 _VERIFY_LANE = 48
-"""Verifications at once. Most are over in milliseconds; so many must hang at once before any other has to wait."""
+"""Verifications at once. Most take milliseconds; only if this many hang at once does another one have to wait."""
 
 ASK_LANE = 64
-"""Questions to models and endpoints at once; more than any batch of them."""
+"""Questions to models and endpoints at once; at least the largest batch of a model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Part:
-    """One reward as a source of prompts uses it."""
+    """One reward as a data source uses it."""
 
     key: str  # its name in Score.parts
     weight: float
@@ -41,7 +42,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Outcome:
-    """What became of one part of one sample."""
+    """The result of one part of one sample."""
 
     judgement: Judgement | DataError | InfrastructureError
     seconds: float
@@ -52,30 +53,33 @@ class Judged:
     """A sample's score. Producer: Pending."""
 
     score: Score
-    notes: dict[str, str]  # by part, what its reward had to say besides, such as which test failed
-    seconds: float  # that judging took, waiting in line not counted
-    outage: InfrastructureError | None = None  # a part had no verdict for no fault of the sample: worth judging again
+    notes: dict[str, str]  # part -> what its reward reports besides the value, such as which test failed
+    seconds: float  # spent on scoring, without time in queues
+    outage: InfrastructureError | None = None  # a part failed for no fault of the sample: scoring again may help
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A sample that is being judged. Producer: Scorer.begin."""
+    """A sample that is being scored. Producer: Scorer.begin."""
 
+    sample: Sample
     parts: tuple[_Part, ...]
     outcomes: tuple[_Outcome | Future[_Outcome], ...]
 
     def result(self) -> Judged:
-        """Waits for what processes have to judge; each of their calls ends within its limit."""
+        """Wait for worker processes and models; each call to them ends within its limit."""
         parts: dict[str, float] = {}
         notes: dict[str, str] = {}
         errors: list[str] = []
+        error_kind: str | None = None
         outage: InfrastructureError | None = None
         seconds = 0.0
         for part, outcome in zip(self.parts, self.outcomes, strict=True):
             known = outcome if isinstance(outcome, _Outcome) else _result(outcome)
             seconds += known.seconds
             if not isinstance(known.judgement, Judgement):
-                errors.append(f"{type(known.judgement).__name__}: {part.key}: {known.judgement}")
+                errors.append(failures.message(known.judgement, part.key))
+                error_kind = error_kind or failures.kind(known.judgement, part.key, self.sample)
                 if isinstance(known.judgement, InfrastructureError):
                     outage = outage or known.judgement
                 continue
@@ -83,16 +87,16 @@ class Pending:
             if known.judgement.why:
                 notes[part.key] = known.judgement.why
         reward = 0.0 if errors else math.fsum(p.weight * parts[p.key] for p in self.parts)
-        score = Score(reward=reward, parts=parts, error="; ".join(errors) or None)
+        score = Score(reward=reward, parts=parts, error="; ".join(errors) or None, error_kind=error_kind)
         return Judged(score=score, notes=notes, seconds=seconds, outage=outage)
 
 
 class Scorer:
-    """Judges samples by the configured rewards. Thread-safe.
+    """Scores samples with the configured rewards. Thread-safe.
 
     Example: rewards accuracy (weight 1.0) and format (0.5) on a right answer in the wrong form give
-    Score(reward=1.0, parts={"accuracy": 1.0, "format": 0.0}, error=None). A sample that a verifier could not judge has an
-    error such as "VerifierTimeout: accuracy: no verdict within 5 s ...", the reward 0.0, and no part of that name.
+    Score(reward=1.0, parts={"accuracy": 1.0, "format": 0.0}, error=None). If a verifier could not judge a sample, its score has
+    an error such as "VerifierTimeout: accuracy: no verdict within 5 s ...", the reward 0.0, and no part of that name.
     """
 
     def __init__(
@@ -102,7 +106,7 @@ class Scorer:
         source_rewards: Mapping[str, Sequence[str] | None] | None = None,
         processors: int | None = None,
     ) -> None:
-        """`source_rewards`: source -> names out of `rewards`; None for all. `processors`: to use; None for all there are.
+        """`source_rewards`: source -> names out of `rewards`, or None for all. `processors`: number to use, or None for all.
 
         Raises ConfigError for rewards that cannot be built.
         """
@@ -121,11 +125,11 @@ class Scorer:
 
     @property
     def part_names(self) -> tuple[str, ...]:
-        """The keys of `Score.parts` for samples of no particular source."""
+        """The keys of `Score.parts` for samples without a source of their own."""
         return tuple(part.key for part in self._default)
 
     def check(self) -> None:
-        """Try what judging will need on this machine. Raises ConfigError, with what to do, where something is missing."""
+        """Try what scoring needs on this machine. Raises ConfigError, with how to fix it, if something is missing."""
         parts = [part for source in (self._default, *self._by_source.values()) for part in source]
         if any(part.reward.sandboxed for part in parts):
             self._sandbox.check()
@@ -135,95 +139,76 @@ class Scorer:
             part.reward.check()
 
     def score(self, group: RolloutGroup) -> ScoredGroup:
-        """Judge every completion of a group.
+        """Score every completion of a group.
 
-        Raises InfrastructureError where a part of one has no verdict for no fault of its own, such as an endpoint that is
-        down: the prompt must not be blamed for it.
+        Raises InfrastructureError if a part failed for no fault of the sample, such as an endpoint that is down: the prompt
+        must not be blamed for it.
         """
         pending = [self.begin(Sample.of(group, i)) for i in range(len(group.completions))]
         judged = [p.result() for p in pending]
         for one in judged:
             if one.outage is not None:
-                told = f"group {group.group_id} could not be judged: {one.score.error}"
-                raise InfrastructureError(told) from one.outage
+                raise InfrastructureError(
+                    f"group {group.group_id} could not be scored: {one.score.error}"
+                ) from one.outage
         return ScoredGroup(rollout=group, scores=tuple(one.score for one in judged))
 
     def begin(self, sample: Sample) -> Pending:
-        """Begin to judge a sample: what can be told at once is told, calls go to processes."""
+        """Start scoring a sample: cheap rewards are computed at once, calls go to worker processes."""
         parts = self._by_source.get(sample.task, self._default)
-        return Pending(parts=parts, outcomes=tuple(self._begin(part.reward, sample) for part in parts))
+        outcomes = tuple(self._begin(part.reward, sample) for part in parts)
+        return Pending(sample=sample, parts=parts, outcomes=outcomes)
 
     def close(self) -> None:
-        """Kill the processes, ask nothing more. What was asked gets its answer; whatever else is left ends in a ProcessDied."""
+        """Kill the processes and send nothing more. Requests under way finish; all other scoring ends in a ProcessDied."""
         self._pool.close()
         for name, lane in self._lanes.items():
-            # Questions cost time and money; calls that wait in line meet a closed pool, and end at once.
+            # Queued requests would cost time and money; queued calls meet a closed pool, and end at once.
             lane.shutdown(wait=False, cancel_futures=name == "ask")
 
     def _begin(self, reward: Reward, sample: Sample) -> _Outcome | Future[_Outcome]:
         began = time.perf_counter()
-        outcome: Judgement | DataError | InfrastructureError
         try:
             verdict = reward(sample)
-            if isinstance(verdict, Call):
-                return self._lanes[verdict.lane].submit(self._call, verdict)
-            if isinstance(verdict, Ask):
-                return self._lanes["ask"].submit(_answer, verdict)
-            outcome = Judgement(value=verdict)
         except Exception as e:
-            outcome = _named(e)
-        return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+            return _Outcome(judgement=failures.named(e), seconds=time.perf_counter() - began)
+        if isinstance(verdict, Call):
+            return self._lanes[verdict.lane].submit(_timed, lambda: self._call(verdict))
+        if isinstance(verdict, Ask):
+            return self._lanes["ask"].submit(_timed, lambda: Judgement(value=verdict.function()))
+        return _Outcome(judgement=Judgement(value=verdict), seconds=time.perf_counter() - began)
 
-    def _call(self, call: Call) -> _Outcome:
+    def _call(self, call: Call) -> Judgement:
         limit_s = max(self._timeout_s, call.limit_s)
         if call.lane == "program":
             call = replace(call, args={**call.args, "sandbox": self._sandbox.kind, "limit_s": limit_s})
-        began = time.perf_counter()
-        outcome: Judgement | DataError | InfrastructureError
-        try:
-            outcome = self._pool.call(call, limit_s)
-            if call.then is not None:
-                outcome = replace(outcome, value=call.then(outcome.value))
-        except Exception as e:
-            outcome = _named(e)
-        return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
+        judgement = self._pool.call(call, limit_s)
+        return judgement if call.then is None else replace(judgement, value=call.then(judgement.value))
+
+
+def _timed(judge: Callable[[], Judgement]) -> _Outcome:
+    began = time.perf_counter()
+    try:
+        judgement: Judgement | DataError | InfrastructureError = judge()
+    except Exception as e:  # one sample's failure must not end the others
+        judgement = failures.named(e)
+    return _Outcome(judgement=judgement, seconds=time.perf_counter() - began)
 
 
 def _result(outcome: Future[_Outcome]) -> _Outcome:
     try:
         return outcome.result()
     except CancelledError:
-        died = ProcessDied("the rewards were closed before this was asked")
-        return _Outcome(judgement=died, seconds=0.0)
-
-
-def _answer(ask: Ask) -> _Outcome:
-    began = time.perf_counter()
-    outcome: Judgement | DataError | InfrastructureError
-    try:
-        outcome = Judgement(value=ask.function())
-    except Exception as e:
-        outcome = _named(e)
-    return _Outcome(judgement=outcome, seconds=time.perf_counter() - began)
-
-
-def _named(error: Exception) -> DataError | InfrastructureError:
-    """What a sample's error is called: whatever is raised is that sample's alone, and must not take others along.
-
-    No name of ours have, for instance, a whole number that no message can carry, or a model's GPU without memory.
-    """
-    if isinstance(error, DataError | InfrastructureError):
-        return error
-    return VerifierCrash(f"{type(error).__name__}: {error}")
+        return _Outcome(judgement=ProcessDied("the scorer was closed before this was sent"), seconds=0.0)
 
 
 def _chosen(every: Sequence[tuple[RewardConfig, Reward]], names: Sequence[str] | None, owner: str) -> tuple[_Part, ...]:
-    """The rewards of one source, under their names in the configuration, the same in every source and in the metrics."""
+    """The rewards of one source, under their names in the configuration, which metrics use too."""
     known = Counter(config.name for config, _ in every)
     twice = [name for name, count in known.items() if count > 1]
     if twice:
         raise ConfigError(
-            f"two rewards are called {twice[0]}: tell them apart, e.g. {twice[0]}/first and {twice[0]}/second"
+            f"two rewards are called {twice[0]}: give them labels, e.g. {twice[0]}/first and {twice[0]}/second"
         )
     for name in names or ():
         if name not in known:

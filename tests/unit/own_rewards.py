@@ -47,3 +47,7 @@ def environment(sample: Sample) -> float:
 
 
 not_callable = 3
+
+
+def rejects(sample: Sample) -> float:
+    raise ValueError(f"cannot score {sample.response!r}")

@@ -199,7 +199,7 @@ def test_a_column_that_is_named_and_null_is_told_alone(tmp_path: Path) -> None:
             "code",
             {"tests": [{"stdin": "1", "stdout": "2"}], "language": "bash"},
             {"tests": [{"stdin": "1", "stdout": "2"}], "language": "ruby"},
-            "the language on record is 'ruby'",
+            "the recorded language is 'ruby'",
         ),
         (
             "instructions",

@@ -204,7 +204,7 @@ def test_a_group_of_which_a_sample_met_a_dead_zygote_is_judged_again_and_not_fai
         call, deaths = s._pool.call, [ProcessDied("the process that verifiers are forked from died")]
         monkeypatch.setattr(s._pool, "call", lambda *args: call(*args) if not deaths else _raise(deaths.pop()))
         with pytest.raises(
-            InfrastructureError, match=r"group 0-0 could not be judged: ProcessDied: .*forked from died"
+            InfrastructureError, match=r"group 0-0 could not be scored: ProcessDied: .*forked from died"
         ):
             s.score(group(["a b", "c"], None))
         assert [x.reward for x in s.score(group(["a b", "c"], None)).scores] == [2.0, 1.0]

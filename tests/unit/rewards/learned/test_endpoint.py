@@ -16,6 +16,16 @@ from tests.unit.endpoint_support import endpoint, serving
 KEY = "sk-sekret-123456"
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Reads the request: closing a connection with unread data resets it."""
+
+    def read(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
 def client(url: str, **fields: Any) -> Endpoint:
     return Endpoint(
         **{"owner": "judge", "url": url, "model": "m", "timeout_s": 20.0, "retries": 0, "max_tokens": 5, **fields}
@@ -68,8 +78,9 @@ def test_one_request_an_attempt() -> None:
 
 
 def test_redirects_are_refused() -> None:
-    class Redirect(Quiet):
+    class Redirect(Handler):
         def do_POST(self) -> None:
+            self.read()
             self.send_response(307)
             self.send_header("Location", "http://127.0.0.1:1/v1")
             self.end_headers()
@@ -78,16 +89,12 @@ def test_redirects_are_refused() -> None:
         client(url).complete("q")
 
 
-class Quiet(BaseHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 def test_reply_that_drips_in_ends_at_the_deadline() -> None:
     over = threading.Event()
 
-    class Dripping(Quiet):
+    class Dripping(Handler):
         def do_POST(self) -> None:
+            self.read()
             self.send_response(200)
             self.end_headers()
             while not over.wait(0.02):
@@ -116,8 +123,9 @@ def test_reply_that_drips_in_ends_at_the_deadline() -> None:
     ],
 )
 def test_reply_that_is_no_chat_completion(body: bytes, message: str) -> None:
-    class Other(Quiet):
+    class Other(Handler):
         def do_POST(self) -> None:
+            self.read()
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body)

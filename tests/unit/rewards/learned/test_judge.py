@@ -155,7 +155,7 @@ def test_after_close_nothing_more_is_asked_and_what_was_not_is_an_error_by_name(
         assert len(asked) == 4
     assert [score.reward for score in scores] == [0.5] * 4 + [0.0] * 196
     late = {score.error for score in scores[4:]}
-    assert late == {"ProcessDied: judge: the rewards were closed before this was asked"}
+    assert late == {"ProcessDied: judge: the scorer was closed before this was sent"}
 
 
 def test_prompts_that_take_long_together_are_to_blame_where_others_are_answered_meanwhile():
