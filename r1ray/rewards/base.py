@@ -1,10 +1,10 @@
-"""What a reward is: a function of one sample, or a question that something slower must answer for it.
+"""Rewards: functions of one sample, computed at once, in a worker process or by a model.
 
-    Sample --reward--> float                          judged on the spot: tags, plain numbers, lengths
-                   |-> Call --pool process--> float   judged elsewhere: it may hang, crash or run foreign code
+    Sample --reward--> float                          computed at once: tags, plain numbers, lengths
+                   |-> Call --pool process--> float   computed elsewhere: it may hang, crash or run untrusted code
                    `-> Ask ---thread--------> float   asked of a model in this process, or of an endpoint
 
-A reward is a frozen dataclass whose fields are its parameters in the configuration; calling it judges a sample.
+A reward is a frozen dataclass whose fields are its parameters in the configuration; calling it scores a sample.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from r1ray.types import FinishReason, Message, RolloutGroup
 
 _END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,32}\|>|<｜[^｜<>\s]{1,32}｜>|</s>|<eos>|<end_of_turn>))+\s*\Z")
 _TAIL = 400
-"""Characters at the end of a completion in which end tokens are looked for."""
+"""Number of characters at the end of a completion that are searched for end tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One response with what is needed to judge it. Consumers: rewards, user-defined ones included."""
+    """One response with what is needed to score it. Consumers: rewards, user-defined ones included."""
 
     response: str  # the completion without end tokens such as <|im_end|>
-    answer: Any = None  # what is right: text, number, tests, ... (msgpack types)
+    answer: Any = None  # ground truth: text, number, tests, ... (msgpack types)
     prompt_id: str = ""
     task: str = ""  # name of the data source
     messages: tuple[Message, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
-    tokens: int | None = None  # T, of the completion; None where unknown (offline scoring)
+    tokens: int | None = None  # T, of the completion; None if unknown (offline scoring)
     max_new_tokens: int | None = None
     finish_reason: FinishReason = "stop"
 
@@ -55,28 +55,28 @@ class Sample:
 
     @property
     def opening(self) -> str:
-        """What the prompt has begun the response with: `<think>` and white space, or nothing."""
+        """The start of the response that the prompt contains: `<think>` and white space, or nothing."""
         return opening(self.meta)
 
     @property
     def opened(self) -> bool:
-        """Whether the response begins inside the thinking, because the prompt has opened it."""
+        """Whether the response begins inside the thinking, because the prompt ends with `<think>`."""
         return bool(self.opening)
 
     def to_wire(self) -> dict[str, Any]:
-        """The fields as msgpack types, for a worker process; `Sample(**wire)` is the way back."""
+        """The fields as msgpack types, for a worker process; `Sample(**wire)` is the inverse."""
         return asdict(self)
 
 
 def without_end_tokens(text: str) -> str:
-    """The text without the special tokens that end a turn. Such tokens in its midst stay."""
+    """The text without the special tokens at its end that end a turn; others stay."""
     found = _END_TOKENS.search(text, max(0, len(text) - _TAIL))
     return text[: found.start()] if found else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a reward says of a sample."""
+    """The result of a reward for one sample."""
 
     value: float
     why: str | None = None  # e.g. which test of a program failed, and how
@@ -84,17 +84,17 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A judgement that a worker process has to make. Producer: rewards. Consumer: Pool."""
+    """A judgement for a worker process to make. Producer: rewards. Consumer: Pool."""
 
     function: str  # "module:function"; returns a float or (float, why)
     args: dict[str, Any]  # its keyword arguments, msgpack types
     lane: Literal["verify", "program"] = (
-        "verify"  # program: on the lane of model-written code, with `sandbox` and `limit_s` as further arguments
+        "verify"  # program: model-written code; the function also gets the arguments `sandbox` and `limit_s`
     )
-    memory_bytes: int | None = 2 << 30  # address space of the process; None: not limited
-    limit_s: float = 0.0  # seconds that it may take where that is more than reward_worker.timeout_s
-    extra_s: float = 0.0  # for functions that keep the limit themselves: what the pool grants beyond it
-    then: Callable[[float], float] | None = None  # applied to the value, in the process of the caller
+    memory_bytes: int | None = 2 << 30  # address space of the process; None: no limit
+    limit_s: float = 0.0  # time limit, if that is longer than reward_worker.timeout_s
+    extra_s: float = 0.0  # time beyond the limit, for functions that enforce it themselves
+    then: Callable[[float], float] | None = None  # applied to the value, in the caller's process
 
     def followed_by(self, then: Callable[[float], float]) -> Call:
         """The same call, with `then` applied to its value."""
@@ -103,9 +103,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A judgement that a thread of this process waits for: of a model, or of an endpoint. Producer: rewards. Consumer: Scorer."""
+    """A judgement of a model or an endpoint, for a thread to wait for. Producer: rewards. Consumer: Scorer."""
 
-    function: Callable[[], float]  # keeps a limit of its own; raises DataError or InfrastructureError
+    function: Callable[[], float]  # enforces its own time limit; raises DataError or InfrastructureError
 
     def followed_by(self, then: Callable[[float], float]) -> Ask:
         """The same question, with `then` applied to its value."""
@@ -113,23 +113,23 @@ class Ask:
 
 
 class Reward(abc.ABC):
-    """Judges samples. Subclasses are frozen dataclasses; their fields are the parameters in the configuration."""
+    """Scores samples. Subclasses are frozen dataclasses; their fields are the parameters in the configuration."""
 
     __slots__ = ()
 
     @abc.abstractmethod
     def __call__(self, sample: Sample) -> float | Call | Ask:
-        """The value of the sample, or what finds it. Raises DataError for a sample that cannot be judged."""
+        """The value of the sample, or how to compute it. Raises DataError for a sample that cannot be scored."""
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules, or `module:function` to call, that worker processes should have loaded before the first call."""
+        """Modules to import, or `module:function` to call, in worker processes before the first call."""
         return ()
 
     @property
     def sandboxed(self) -> bool:
-        """Whether it runs programs that the model wrote."""
+        """Whether it runs model-written programs."""
         return False
 
     def check(self) -> None:  # noqa: B027 - most rewards need nothing
-        """Try at the start what judging will need besides. Raises ConfigError, with what to do, where it is missing."""
+        """Check at the start what scoring will need. Raises ConfigError, with how to fix it, if something is missing."""

@@ -1,4 +1,4 @@
-"""Rewards by name."""
+"""Registry: make a reward from its name and parameters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from r1ray.errors import ConfigError
 from r1ray.rewards.answers.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
 from r1ray.rewards.execution.code import CodeVerifier
-from r1ray.rewards.learned.judge import Budget, JudgeReward, Silence
+from r1ray.rewards.learned.judge import Budget, JudgeReward, UnansweredPrompts
 from r1ray.rewards.learned.preference import ModelReward, Server
 from r1ray.rewards.params import make
 from r1ray.rewards.plugins import UserReward
@@ -25,7 +25,7 @@ def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:
     name = params.get("verifier", "math")
     if name not in VERIFIERS:
         raise ConfigError(
-            f"{owner}: verifier = {name!r} is unknown{suggestion(str(name), VERIFIERS)}; there are {', '.join(VERIFIERS)}"
+            f"{owner}: verifier = {name!r} is unknown{suggestion(str(name), VERIFIERS)}; choose one of {', '.join(VERIFIERS)}"
         )
     rest = {key: value for key, value in params.items() if key != "verifier"}
     return make(VERIFIERS[name], rest, f"{owner} (verifier {name})")
@@ -42,7 +42,7 @@ def _model(params: Mapping[str, Any], owner: str) -> Reward:
 
 
 def _judge(params: Mapping[str, Any], owner: str) -> Reward:
-    return make(JudgeReward, params, owner, budget=Budget(), silence=Silence())
+    return make(JudgeReward, params, owner, budget=Budget(), unanswered=UnansweredPrompts())
 
 
 def _plain(cls: type[Reward]) -> Callable[[Mapping[str, Any], str], Reward]:
@@ -59,34 +59,34 @@ REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
     "model": _model,
     "judge": _judge,
 }
-"""Kind -> how to build it from its parameters."""
+"""Kind -> function that makes the reward from (parameters, name for messages)."""
 
 
 def kind_of(name: str) -> str:
-    """`accuracy/code` is of the kind accuracy; what follows the slash tells several of a kind apart."""
+    """The kind of a reward. `accuracy/code` has the kind accuracy: labels distinguish several rewards of a kind."""
     return name if ":" in name else name.partition("/")[0]
 
 
 def build(name: str, params: Mapping[str, Any]) -> Reward:
-    """The reward that `name` stands for. Raises ConfigError for an unknown name or a bad parameter."""
+    """Make the reward `name`. Raises ConfigError for an unknown name or a bad parameter."""
     if ":" in name:
         return UserReward(target=name, params=params)
     kind = kind_of(name)
     if kind not in REWARDS:
         raise ConfigError(
-            f"there is no reward {name!r}{suggestion(kind, REWARDS)}; there are {', '.join(REWARDS)}, and module:function"
+            f"there is no reward {name!r}{suggestion(kind, REWARDS)}; choose one of {', '.join(REWARDS)}, or module:function"
         )
     return REWARDS[kind](params, name)
 
 
 def longest_answer_s(rewards: Sequence[RewardConfig]) -> float:
-    """Seconds that one question to a model or an endpoint may take; 0 where none is asked. Raises ConfigError like `build`."""
+    """Longest time in seconds for one score of a model or an endpoint; 0 if there is none. Raises ConfigError like `build`."""
     asked = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("model", "judge")]
     return max((r.timeout_s for r in asked if isinstance(r, ModelReward | JudgeReward)), default=0.0)
 
 
 def longest_program_s(rewards: Sequence[RewardConfig]) -> float:
-    """Seconds that the tests of one program may take by the rewards' own limits; 0 where none is run."""
+    """Longest time in seconds for the tests of one program; 0 if no reward runs programs."""
     verifiers = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("accuracy", "cosine_length")]
     inner = [r.inner if isinstance(r, CosineLength) else r for r in verifiers]
     return max((r.suite_timeout_s for r in inner if isinstance(r, CodeVerifier)), default=0.0)

@@ -38,7 +38,7 @@ def test_code_in_all_shapes(tmp_path):
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["reward"] for row in scored] == [1.0, 1.0, 1.0, 1.0, 0.0, None]
     assert scored[4]["notes"]["accuracy"].startswith("test 1 of 1: crash")
-    assert scored[5]["error"].startswith("DataError: accuracy: the tests on record")
+    assert scored[5]["error"].startswith("DataError: accuracy: the recorded tests")
 
 
 def test_a_run_that_is_killed_goes_on(tmp_path):

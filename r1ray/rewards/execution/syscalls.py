@@ -1,8 +1,8 @@
-"""The system calls that programs in the sandbox are refused, as a seccomp filter (see seccomp(2)) that bubblewrap installs.
+"""Seccomp filter (see seccomp(2)) that bubblewrap installs for programs in the sandbox.
 
-Refused is what takes memory that is in no process, where no limit would find it: files without a name (memfd), System V's
-shared memory, queues and semaphores, pages given away to pipes, rings of io_uring, BPF and perf, and the buffers of network
-sockets. Local sockets stay; they are bounded by the limit on descriptors.
+It refuses system calls that take memory which belongs to no process, so that no limit would count it: anonymous files
+(memfd), System V shared memory, queues and semaphores, pages given to pipes, io_uring, BPF and perf, and the buffers of
+network sockets. Local sockets are allowed; the limit on descriptors bounds them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from dataclasses import dataclass
 
 from r1ray.errors import ConfigError
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF: of a word at an offset; two jumps; the verdict
+_LOAD, _EQUAL, _AT_LEAST, _RETURN = (
+    0x20,
+    0x15,
+    0x35,
+    0x06,
+)  # BPF: load a word at an offset; two jumps; return the verdict
 _NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data; the lower half of the argument
 _ALLOWED = 0x7FFF0000
 _REFUSED = 0x00050000 | 1  # the call fails with EPERM
-_X32 = 0x40000000  # numbers from here on are those of the x32 ABI of x86_64, and no system calls elsewhere
+_X32 = 0x40000000  # numbers from here on belong to the x32 ABI of x86_64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,19 +52,19 @@ _MACHINES = {
         },
     ),
 }  # fmt: skip
-"""Their numbers, from asm/unistd.h, by what `uname -m` says."""
+"""Machine, as in `uname -m` -> numbers of its system calls, from asm/unistd.h."""
 
 
 @functools.cache
 def seccomp_filter(machine: str = os.uname().machine) -> bytes:
-    """The filter for `bwrap --seccomp`. Raises ConfigError for a machine whose numbers are not known.
+    """The filter for `bwrap --seccomp`. It refuses all calls of another architecture, such as 32-bit ones.
 
-    Calls of another architecture, such as 32-bit ones, are refused altogether.
+    Raises ConfigError for a machine whose system calls are not known.
     """
     if machine not in _MACHINES:
         raise ConfigError(
-            f"programs cannot be limited on {machine}: system calls are known of {', '.join(_MACHINES)}; judge code there, "
-            "or set reward_worker.sandbox = none where the whole container is a sandbox that may be lost"
+            f"the sandbox does not know the system calls of {machine}: run reward workers on {', '.join(_MACHINES)}, "
+            "or set reward_worker.sandbox = none if the whole container is a sandbox that may be lost"
         )
     known = _MACHINES[machine]
     refuse = (_RETURN, 0, 0, _REFUSED)

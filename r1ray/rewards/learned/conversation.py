@@ -1,4 +1,4 @@
-"""What reward models and judges are shown of a sample. Training and serving share it: a model must see what it was taught on."""
+"""What reward models and judges see of a sample. Training and scoring share it: a model must see what it was trained on."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Part = Literal["summary", "response"]
 """summary: what follows the last `</think>`, for helpfulness. response: all of it, thinking included, for harmlessness."""
 
 _ENCODING = threading.Lock()
-"""Fast tokenizers keep `split_special_tokens` as state, which many threads would set for each other."""
+"""Fast tokenizers keep `split_special_tokens` as state that all threads share."""
 
 
 def judged_part(response: str, part: Part, *, opened: bool = False) -> str:
-    """The part of a response that is judged; a response that never ends its thinking has an empty summary."""
+    """The part of a response to judge; a response that never ends its thinking has an empty summary."""
     return response if part == "response" else answer_part(response, opened=opened).strip()
 
 
 def question(messages: Sequence[Message]) -> str:
-    """The conversation before the response as text. Raises DataError where there is none."""
+    """The conversation before the response as text. Raises DataError if there is none."""
     if not messages:
         raise DataError("the conversation is unknown: give `messages` or `prompt` with the response")
     if len(messages) == 1:
@@ -35,10 +35,10 @@ def question(messages: Sequence[Message]) -> str:
 
 
 def conversation_ids(tokenizer: Tokenizer, messages: Sequence[Message], response: str, max_length: int) -> list[int]:
-    """Token ids of the conversation with the response behind it.
+    """Token ids of the conversation followed by the response.
 
-    The response is not put through the chat template, because many templates cut the thinking out of what they are given. What
-    it spells like a special token is plain text, so that it cannot end its turn and begin another.
+    The response does not pass through the chat template, because many templates remove the thinking. Text in it that looks like a
+    special token is encoded as plain text, so that it cannot end its turn and begin another.
     Raises DataError for a conversation without messages or of more than `max_length` tokens.
     """
     if not messages:
@@ -51,5 +51,7 @@ def conversation_ids(tokenizer: Tokenizer, messages: Sequence[Message], response
         ids = list(tokenizer.encode(prompt, add_special_tokens=tokenizer.chat_template is None))
         ids += tokenizer.encode(response, add_special_tokens=False, split_special_tokens=True)
     if len(ids) > max_length:
-        raise DataError(f"the conversation has {len(ids):,} tokens, the reward model takes {max_length:,}: max_length")
+        raise DataError(
+            f"the conversation has {len(ids):,} tokens, the reward model takes at most {max_length:,} (max_length)"
+        )
     return ids

@@ -1,4 +1,4 @@
-"""A reward model in the reward worker: held once, asked by many threads, answering in batches."""
+"""Reward model in the reward worker: loaded once, shared by many threads, run in batches."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ Kind = Literal["pairwise", "pointwise"]
 """pairwise: trained on which of two responses is better; pointwise: on whether a response is safe."""
 
 REPORT = "reward_report.json"
-"""Written into the model's folder by its training: what it was trained for, and how good it is."""
+"""File that training writes into the model's folder: what the model was trained for, and how good it is."""
 
 MAX_BATCH = 64
-"""A scorer has no more questions under way at once."""
+"""A scorer has at most this many requests under way at once."""
 
 _LOADING = threading.Lock()
-"""One model is loaded at a time: transformers' lazy imports fail where two threads begin them at once."""
+"""One model is loaded at a time: transformers' lazy imports fail if two threads start them at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReward(Reward):
-    """What a reward model says: its score, at least `floor` (pairwise), or the probability that the response is safe (pointwise).
+    """The score of a reward model, at least `floor` (pairwise), or the probability that the response is safe (pointwise).
 
-    An empty summary gets the lowest value, `floor` or 0, unasked: a pairwise score has no zero, and the model never saw one.
+    An empty summary gets the lowest value, `floor` or 0, without the model: it was never trained on one.
     """
 
     path: str  # folder, Hugging Face sequence classification with one label
@@ -46,9 +46,9 @@ class ModelReward(Reward):
     batch_size: int = 8
     max_length: int = 8192  # tokens of prompt and judged part
     floor: float = -10.0  # of a pairwise score
-    device: str = "auto"  # auto: a GPU where the reward worker has one
+    device: str = "auto"  # auto: a GPU if the reward worker has one
     dtype: Literal["float32", "bfloat16"] = "float32"
-    timeout_s: float = 600.0  # of one judgement; the first waits for the model to be loaded
+    timeout_s: float = 600.0  # for one score; the first waits for the model to be loaded
     server: Server
 
     def __post_init__(self) -> None:
@@ -64,10 +64,10 @@ class ModelReward(Reward):
         return Ask(function=lambda: self._value(sample.messages, judged))
 
     def check(self) -> None:
-        """See Reward. The folder is looked at, not loaded: the process that checks need not be the one that judges."""
+        """See Reward. Does not load the model: the process that checks may not be the one that scores."""
         file = Path(self.path) / "config.json"
         if not file.is_file():
-            raise ConfigError(f"model: path = {self.path} is no model folder, it has no config.json")
+            raise ConfigError(f"model: path = {self.path} is not a model folder, it has no config.json")
         config = read_json(file)
         architecture = ", ".join(config.get("architectures") or ["nothing"])
         if "ForSequenceClassification" not in architecture or len(config.get("id2label", {})) != 1:
@@ -91,7 +91,7 @@ class ModelReward(Reward):
 
 
 class Server:
-    """One reward model. Whichever thread finds it idle runs a batch of what has gathered meanwhile: no timer, no thread."""
+    """One reward model without a thread of its own: a thread that finds it idle runs a batch of all waiting requests."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()  # held by the thread that uses the model
@@ -101,8 +101,8 @@ class Server:
     def score(self, reward: ModelReward, messages: tuple[Message, ...], response: str) -> float:
         """The model's score of a response.
 
-        Raises DataError for a conversation that is too long, and after `reward.timeout_s` VerifierTimeout, or DeadlineExceeded
-        where the model is not even loaded.
+        Raises DataError for a conversation that is too long; VerifierTimeout after `reward.timeout_s`, or DeadlineExceeded
+        if the model was not loaded by then.
         """
         deadline = time.monotonic() + reward.timeout_s
         tokenizer, model = self._load(reward)
@@ -126,7 +126,7 @@ class Server:
             return
         try:
             scores = scores_of(model, [ids for ids, _ in batch])
-        except BaseException as e:  # whoever waits for it must learn of it
+        except BaseException as e:  # every waiting thread must get the failure
             for _, answer in batch:
                 answer.set_exception(e)
             return
@@ -134,7 +134,7 @@ class Server:
             answer.set_result(score)
 
     def _load(self, reward: ModelReward) -> tuple[Tokenizer, Any]:
-        if self._held is not None:  # not behind another model that is being loaded
+        if self._held is not None:  # without waiting for another model to load
             return self._held
         if not _LOADING.acquire(timeout=reward.timeout_s):
             raise DeadlineExceeded(f"the reward model {reward.path} was not loaded within {reward.timeout_s:g} s")
@@ -147,14 +147,14 @@ class Server:
 
 
 def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:
-    """Tokenizer and model, ready to score. Raises ConfigError for a folder that holds no such model."""
+    """Load tokenizer and model, ready to score. Raises ConfigError for a folder that holds no reward model."""
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
 
     from r1ray.data.tokenizer import load_tokenizer
 
-    disable_progress_bar()  # into a log file it writes control characters
+    disable_progress_bar()  # it would write control characters into log files
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(str(path))

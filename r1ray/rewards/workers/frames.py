@@ -1,4 +1,4 @@
-"""Length-prefixed msgpack over a stream socket: what the pool and its workers speak. Never pickle.
+"""Protocol between the pool and its workers: length-prefixed msgpack over a stream socket. Never pickle.
 
 A frame is four bytes of length, big-endian, and as many bytes of msgpack.
 """
@@ -15,13 +15,13 @@ _LENGTH = struct.Struct(">I")
 
 
 def send(sock: socket.socket, message: dict[str, Any]) -> None:
-    """Send a message. Half surrogate pairs in text survive. Raises OSError where the other end is gone."""
+    """Send a message. Lone surrogates in text survive. Raises OSError if the other end is gone."""
     body = msgpack.packb(message, use_bin_type=True, unicode_errors="surrogatepass")
     sock.sendall(_LENGTH.pack(len(body)) + body)
 
 
 def receive(sock: socket.socket) -> dict[str, Any]:
-    """The next message. Raises EOFError where the other end is gone, TimeoutError as the socket's time-out says."""
+    """Receive the next message. Raises EOFError if the other end is gone, and TimeoutError after the socket's timeout."""
     (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
     message = msgpack.unpackb(_exactly(sock, length), raw=False, unicode_errors="surrogatepass")
     assert isinstance(message, dict)

@@ -1,9 +1,9 @@
-"""Worker processes that make the calls of rewards, each under a wall-clock limit that is kept by killing the process.
+"""Pool of worker processes that make the calls of rewards, each under a wall-clock limit enforced by killing the process.
 
-As many verifications run at once as there are places, a few for each processor; but one that takes long gives its place up,
-and goes on, and once it has used much processor time it goes on at a lower priority. Its process is used again only where this
-one has the privilege to raise that. So quick ones hardly wait for slow ones, however many hang. A call that finds no idle
-process gets a new one, forked from the warm zygote in milliseconds.
+The number of verifications that start at once is limited to a few slots for each processor. A verification that takes long
+gives up its slot and continues; after some processor time it continues at a lower priority. Its process is reused only if
+this one has the privilege to raise the priority again. So quick verifications hardly wait for slow ones, however many hang.
+A call that finds no idle process gets a new one, forked from the warm zygote in milliseconds.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from r1ray.errors import DataError, ProcessDied, VerifierCrash, VerifierTimeout
 from r1ray.rewards.base import Call, Judgement
 from r1ray.rewards.workers import frames
 
-_PLACES = 4
-"""For each processor."""
+_SLOTS = 4
+"""Slots for each processor."""
 _MOST_READY = 16
-"""Processes that are forked before they are asked for, at most."""
+"""Maximum number of processes that are forked in advance."""
 _SLOW_S = 0.02
-"""Seconds, by the clock, that a verification may keep its place."""
+"""Wall-clock time that a verification may keep its slot."""
 _HEAVY_S = 0.01
-"""Seconds of processor time after which its priority is lowered; not by the clock, or it would starve where others are busy."""
+"""Processor time after which its priority is lowered. Not wall-clock time, or it would starve on a busy machine."""
 _LOOK_S = 0.004
-"""Seconds between two looks at that time."""
+"""Interval between two checks of that time."""
 _START_S = 120.0
 _FORK_S = 10.0
 _DYING_S = 0.05
@@ -48,8 +48,8 @@ class Pool:
 
     def __init__(self, preload: Sequence[str], processors: int) -> None:
         self._preload = tuple(preload)
-        self._place = threading.BoundedSemaphore(_PLACES * processors)  # each is held for _SLOW_S at most
-        self._ready = min(_PLACES * processors, _MOST_READY)
+        self._slots = threading.BoundedSemaphore(_SLOTS * processors)  # each is held for at most _SLOW_S
+        self._ready = min(_SLOTS * processors, _MOST_READY)
         self._zygote: _Zygote | None = None
         self._idle: deque[_Worker] = deque()
         self._lock = threading.Lock()
@@ -58,14 +58,14 @@ class Pool:
     def call(self, call: Call, limit_s: float) -> Judgement:
         """Make the call in a process.
 
-        Raises VerifierTimeout after `limit_s` (waiting for a place does not count), VerifierCrash where the process dies or
-        the function raises, and DataError where the function raises that; ProcessDied where the zygote is to blame.
+        Raises VerifierTimeout after `limit_s`, not counting the wait for a slot; VerifierCrash if the process dies or the
+        function raises; DataError if the function raises that; and ProcessDied if the zygote died or cannot start.
         """
         verifying = call.lane == "verify"
-        with self._place if verifying else contextlib.nullcontext():
+        with self._slots if verifying else contextlib.nullcontext():
             worker = self._worker()
             try:
-                worker.ask(call, limit_s)
+                worker.send(call, limit_s)
                 if verifying:
                     worker.watch(_SLOW_S)
             except BaseException:
@@ -89,12 +89,12 @@ class Pool:
         return judgement
 
     def start(self) -> None:
-        """Start the zygote now rather than at the first call. Raises ProcessDied where it cannot load what it must."""
+        """Start the zygote now rather than at the first call. Raises ProcessDied if it cannot load its modules."""
         with self._lock:
             self._ensure_zygote()
 
     def close(self) -> None:
-        """Kill all processes. Calls that are being made end with ProcessDied."""
+        """Kill all processes. Calls under way end with ProcessDied."""
         with self._lock:
             self._closed = True
             self._kill_idle()
@@ -120,7 +120,7 @@ class Pool:
             return self._fork(self._ensure_zygote())
 
     def _replace(self) -> None:
-        """Have a process ready in the place of one that takes long, so that no quick call has to wait for a fork."""
+        """Fork a process to replace one that takes long, so that no quick call has to wait for a fork."""
         with self._lock:
             if self._zygote is not None and not self._idle:
                 self._idle.append(self._fork(self._zygote))
@@ -132,7 +132,7 @@ class Pool:
             zygote.close()
             self._zygote = None
             raise ProcessDied(
-                f"the process that verifiers are forked from died: {e!r}; the next call starts it anew"
+                f"the process that verifiers are forked from died: {e!r}; the next call starts a new one"
             ) from e
 
     def _ensure_zygote(self) -> _Zygote:
@@ -189,7 +189,7 @@ class _Zygote:
 
     @property
     def going(self) -> bool:
-        """Whether it is gone, or will be in a moment: its children get their SIGKILL while it is dying."""
+        """Whether it is gone, or about to be: its children get their SIGKILL while it is dying."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_DYING_S)
         return self.gone
@@ -208,14 +208,15 @@ class _Worker:
         self._parent = parent
         self._handle = os.pidfd_open(pid)
         self._sock = sock
-        self._clock = (~pid << 3) | 2  # Linux: of the processor time of that process
+        self._clock = (~pid << 3) | 2  # Linux: the clock of that process's processor time
         self._began = 0.0
         self.lowered = False
-        """Whether its priority is."""
+        """Whether its priority is lowered."""
         self._limit_s = 0.0
         self._deadline = 0.0
 
-    def ask(self, call: Call, limit_s: float) -> None:
+    def send(self, call: Call, limit_s: float) -> None:
+        """Send a call to the process."""
         self._limit_s = limit_s
         self._deadline = time.monotonic() + limit_s + call.extra_s
         request = {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes}
@@ -225,7 +226,7 @@ class _Worker:
 
     @property
     def dead(self) -> bool:
-        """Of an idle worker, which has nothing to say while it lives, and does not outlive the zygote."""
+        """Whether an idle worker is dead: it sends nothing while it lives, and does not outlive the zygote."""
         return self._parent.gone or self._readable(0.0)
 
     def _readable(self, wait_s: float) -> bool:
@@ -234,7 +235,7 @@ class _Worker:
         return bool(poll.poll(1000 * wait_s))
 
     def watch(self, seconds: float) -> None:
-        """Wait for the answer that long, or until it has used so much processor time that its priority is lowered."""
+        """Wait that long for the answer. Returns earlier if it used so much processor time that its priority was lowered."""
         until = min(time.monotonic() + seconds, self._deadline)
         with contextlib.suppress(OSError):  # it died: reading its answer says so
             while not self.lowered and time.monotonic() < until and not self._readable(_LOOK_S):
@@ -243,7 +244,7 @@ class _Worker:
                     self.lowered = True
 
     def restore(self) -> bool:
-        """Give it the pool's priority again; False where this process lacks the privilege to raise one."""
+        """Restore the pool's priority. Returns False if this process lacks the privilege."""
         if self.lowered:
             try:
                 os.setpriority(os.PRIO_PROCESS, self._pid, os.getpriority(os.PRIO_PROCESS, 0))
@@ -253,6 +254,7 @@ class _Worker:
         return True
 
     def answer(self) -> Judgement:
+        """Wait for the result of the call. Raises as `Pool.call` does."""
         with self._failures_named():
             reply = frames.receive(self._sock)
         if "unfit" in reply:
@@ -274,11 +276,12 @@ class _Worker:
             raise VerifierCrash("the verifier's process died") from e
 
     def kill(self) -> None:
+        """Kill the process and close the socket."""
         self._sock.close()
         try:
             signal.pidfd_send_signal(self._handle, signal.SIGKILL)
         except ProcessLookupError:
-            pass  # already gone, which is what is wanted
+            pass  # already gone
         finally:
             os.close(self._handle)
 

@@ -1,11 +1,10 @@
-"""The process that verification processes are forked from: small, single-threaded, its libraries loaded and warm.
+"""Zygote: the process that worker processes are forked from. Small, single-threaded, its libraries loaded and warm.
 
     pool ---- control socket: one descriptor of a fresh socket pair ---> zygote --fork--> worker, serves on that socket
          <--- {"pid": ...} -------------------------------------------------'
 
 Run as `python -m r1ray.rewards.workers.zygote FD [module | module:function ...]`. It imports the modules and calls the
-functions before it forks.
-It ends with its pool, when the control socket closes, and takes its workers along.
+functions before it forks. When its pool closes the control socket, it ends and its workers with it.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
-    """Load, report, then fork a worker for each descriptor that arrives."""
+    """Load the modules, report, then fork a worker for each descriptor that arrives."""
     control = socket.socket(fileno=int(sys.argv[1]))
     try:
         for name in sys.argv[2:]:
             importlib.import_module(name.partition(":")[0])
         _warm_up()
-    except Exception as e:  # whatever a module raises on import is the pool's to report
+    except Exception as e:  # a module may raise anything on import; the pool reports it
         frames.send(control, {"error": f"{type(e).__name__}: {e}"})
         sys.exit(1)
     gc.collect()
     gc.freeze()  # keeps the loaded libraries' pages shared between the forks
-    # The kernel reaps the workers, and what killed sandboxes leave: a container's first process often would not.
+    # The kernel reaps the workers and the orphans of killed sandboxes; the first process of a container often does not.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool handles Ctrl-C
     zygote = os.getpid()
     frames.send(control, {"pid": zygote})
     while True:
@@ -74,12 +73,12 @@ def resolve(name: str) -> Any:
 
 
 def _serve(sock: socket.socket, zygote: int) -> None:
-    """Answer calls until the pool hangs up, or the zygote dies."""
+    """Answer calls until the pool closes the socket, or the zygote dies."""
     if not die_with(zygote, signal.SIGKILL):
         return
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _warm_up()  # again: what is touched first after a fork is copied, 10 ms that the first call would pay
-    with contextlib.suppress(EOFError, OSError):  # the pool hung up
+    _warm_up()  # again: pages are copied when first touched after a fork, which would cost the first call 10 ms
+    with contextlib.suppress(EOFError, OSError):  # the pool closed the socket
         while True:
             frames.send(sock, _answer(frames.receive(sock)))
 
@@ -93,7 +92,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"unfit": str(e)}
     except MemoryError:
         return {"error": f"out of memory (limit {limit >> 20} MiB)"}
-    except Exception as e:  # every failure goes back by name; the pool raises it as a VerifierCrash
+    except Exception as e:  # the pool raises it as a VerifierCrash
         return {"error": f"{type(e).__name__}: {e}"[:500]}
     value, why = result if isinstance(result, tuple) else (result, None)
     return {"value": float(value), "why": why}

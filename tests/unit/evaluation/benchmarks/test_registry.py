@@ -18,6 +18,7 @@ from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks.prepare import Prepared, prepare
 from r1ray.evaluation.benchmarks.registry import BENCHMARKS, SYNTHETIC_LIMIT, find
 from r1ray.rewards.base import Call, Sample
+from r1ray.rewards.execution.guest import _decoded_call
 from r1ray.rewards.registry import build
 from tests.unit.data_helpers import GSM8K, needs_gsm8k, write_jsonl
 
@@ -101,7 +102,9 @@ def test_a_published_row_is_asked_and_judged(tmp_path: Path, name: str, raw: Any
 def test_a_program_is_run_on_the_tests_of_its_row(tmp_path: Path, name: str, raw: Any, tests: dict[str, Any]) -> None:
     call = judged(prepared(tmp_path, name, raw), "```python\ndef add(a, b): return a + b\n```")
     assert isinstance(call, Call)
-    assert tests.items() <= json.loads(call.args["tests"]).items()
+    sent = json.loads(call.args["tests"])
+    sent["calls"] = [_decoded_call(c) for c in sent["calls"]]
+    assert tests.items() <= sent.items()
 
 
 def test_the_starter_code_is_shown(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from r1ray.errors import ConfigError
 from r1ray.rewards.learned import endpoint as endpoint_module
 from r1ray.rewards.learned import preference
 from r1ray.rewards.learned.conversation import conversation_ids
-from r1ray.rewards.learned.judge import Silence
+from r1ray.rewards.learned.judge import UnansweredPrompts
 from tests.unit.endpoint_support import endpoint
 from tests.unit.reward_support import judge, reward, scorer
 
@@ -160,17 +160,17 @@ def test_after_close_nothing_more_is_asked_and_what_was_not_is_an_error_by_name(
 
 def test_prompts_that_take_long_together_are_to_blame_where_others_are_answered_meanwhile():
     """They were sent together and are late together: no answer can come between them."""
-    silence = Silence()
-    silence.broken()
-    asked = silence.answers
-    silence.broken()
-    assert not silence.kept("long", asked)
-    assert not silence.kept("longer", asked)
-    asked = silence.answers
-    assert not silence.kept("long", asked)
-    assert silence.kept("longer", asked)  # nobody was answered since
-    silence.broken()
-    assert not silence.kept("long", silence.answers)
+    prompts = UnansweredPrompts()
+    prompts.answered()
+    asked = prompts.answers
+    prompts.answered()
+    assert not prompts.timed_out("long", asked)
+    assert not prompts.timed_out("longer", asked)
+    asked = prompts.answers
+    assert not prompts.timed_out("long", asked)
+    assert prompts.timed_out("longer", asked)  # nobody was answered since
+    prompts.answered()
+    assert not prompts.timed_out("long", prompts.answers)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ def test_a_model_that_fails_and_a_conversation_too_long_are_errors_of_the_sample
     pretend(monkeypatch, scores_of)
     with scorer(reward("model", path="h", max_length=60)) as s:
         assert judge(s, "x", messages=ASKED).error == "VerifierCrash: model: RuntimeError: out of memory"
-        assert "the reward model takes 60" in judge(s, "x" * 60, messages=ASKED).error
+        assert "the reward model takes at most 60" in judge(s, "x" * 60, messages=ASKED).error
 
 
 def test_a_folder_that_holds_no_reward_model_is_refused_at_the_check(tmp_path):
