@@ -1,9 +1,9 @@
-"""How fast verifiers judge, and what hostile samples cost the others.
+"""Throughput of verifiers, and the delay that hostile samples cause to others.
 
     python -m benchmarks.verifiers [--write]        (make bench-verifiers)
 
-Prints plain answers a second, symbolic comparisons a second, short sandboxed programs a second, calls of functions under
-test a second, and the delay that hostile answers cause to easy ones. `--write` keeps them in benchmarks/results/verifiers.json.
+Prints plain answers, symbolic comparisons, short sandboxed programs and function tests per second, and the delay that hostile
+answers cause to easy ones. `--write` stores them in benchmarks/results/verifiers.json.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FRESH = itertools.count()
 
 
 def scorer(verifier: str, timeout_s: float = 10.0) -> Scorer:
-    """One accuracy reward, its processes started."""
+    """A scorer with one accuracy reward, its processes started."""
     made = Scorer(
         [RewardConfig(name="accuracy", params={"verifier": verifier})], RewardWorkerConfig(timeout_s=timeout_s)
     )
@@ -37,7 +37,7 @@ def scorer(verifier: str, timeout_s: float = 10.0) -> Scorer:
 
 
 def rate(judge: Scorer, samples: Sequence[Sample]) -> float:
-    """Samples a second, all of them begun at once; every one must be right."""
+    """Samples per second, all started at once; every one must be right."""
     began = time.perf_counter()
     pending = [judge.begin(sample) for sample in samples]
     scores = [p.result().score for p in pending]
@@ -52,7 +52,7 @@ def plain(n: int) -> Sample:
 
 
 def symbolic(n: int) -> Sample:
-    """An expression that only the algebra system can compare; new each time, as its library remembers."""
+    """An expression that only the algebra system can compare; new each time, because its library caches."""
     fresh = next(_FRESH)
     return Sample(response=f"\\boxed{{\\frac{{x+{fresh}}}{{2}}}}", answer=f"\\frac{{x}}{{2}}+\\frac{{{fresh}}}{{2}}")
 
@@ -69,7 +69,7 @@ def function(n: int) -> Sample:
 
 
 def easy_ms(judge: Scorer) -> list[float]:
-    """Milliseconds of symbolic answers, one after the other."""
+    """Milliseconds for each of several symbolic answers, one after the other."""
     times = []
     for _ in range(15):
         n = next(_FRESH)
@@ -80,7 +80,7 @@ def easy_ms(judge: Scorer) -> list[float]:
 
 
 def delays() -> dict[str, float]:
-    """How long easy answers take alone and beside hostile ones, in milliseconds; the worst of plain ones beside them."""
+    """Milliseconds of easy answers alone and beside hostile ones, and of the slowest plain answer beside them."""
     judge = scorer("math", timeout_s=5.0)
     easy_ms(judge)
     alone = easy_ms(judge)
@@ -102,7 +102,7 @@ def delays() -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure, print, and keep what was measured where asked to."""
+    """Measure, print, and with --write store the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     arguments = parser.parse_args()

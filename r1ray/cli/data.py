@@ -1,4 +1,4 @@
-"""`r1ray data`: look at data files."""
+"""`r1ray data`: check data files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add `data check`."""
-    group = typer.Typer(help="Look at data files.", no_args_is_help=True)
+    group = typer.Typer(help="Check data files.", no_args_is_help=True)
     group.command()(check)
     group.callback()(lambda: None)  # keeps `check` a subcommand while it is the only one
     app.add_typer(group, name="data")
@@ -24,10 +24,10 @@ def check(
     answer_after: Annotated[str | None, typer.Option(metavar="MARK", help="As `params.answer_after`.")] = None,
     reward: Annotated[
         str | None,
-        typer.Option(metavar="VERIFIER", help="Whether it can judge by the answers: math, choice, code, ..."),
+        typer.Option(metavar="VERIFIER", help="Check that this verifier accepts the answers: math, choice, code, ..."),
     ] = None,
 ) -> None:
-    """Say line by line what is wrong with a file of prompts; exit code 1 where anything is.
+    """Report the faults of a file of prompts, line by line; exit code 1 if there are any.
 
     Example: r1ray data check train.jsonl --column prompt=question --answer-after '####' --reward numeric
     """
@@ -37,12 +37,12 @@ def check(
     from r1ray.rewards.data_check import check_file
 
     if reward is not None and reward not in VERIFIERS:
-        raise ConfigError(f"--reward {reward} is no verifier; there are {', '.join(VERIFIERS)}")
+        raise ConfigError(f"--reward: expected one of {', '.join(VERIFIERS)}, got {reward!r}")
     columns = {}
     for item in column or []:
         field, equals, name = item.partition("=")
         if not (field and equals and name):
-            raise ConfigError(f"--column {item} must be FIELD=COLUMN, e.g. prompt=question")
+            raise ConfigError(f"--column: expected FIELD=COLUMN, e.g. prompt=question, got {item!r}")
         columns[field] = name
     rows = faults = 0
     verifier = None if reward is None else VERIFIERS[reward]()
@@ -53,6 +53,6 @@ def check(
             typer.echo(f"{file}:{row.number}: {row.fault}")
     typer.echo(f"{rows:,} rows, {faults:,} faulty", err=True)
     if rows == 0:
-        raise ConfigError(f"{file} holds no rows")
+        raise ConfigError(f"{file} has no rows")
     if faults:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""`r1ray score`: judge responses that exist already."""
+"""`r1ray score`: score responses in a file."""
 
 from __future__ import annotations
 
@@ -29,13 +29,17 @@ def score(
             help="math, choice, exact, numeric, code, format, language, ..., or module:function. May be repeated."
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write each line with its scores; resumes.")] = None,
-    param: Annotated[
-        list[str] | None, typer.Option(metavar="REWARD.KEY=VALUE", help="A reward's parameter, e.g. code.partial=true.")
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write each line with its scores; an existing file is continued."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processors to use; all, unless given.")] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that one verification may take.")] = 10.0,
-    sandbox: Annotated[str, typer.Option(help="bubblewrap, or none: where programs run.")] = "bubblewrap",
+    param: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REWARD.KEY=VALUE", help="A parameter of a reward, e.g. code.partial=true."),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of processors to use (default: all).")] = None,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Time limit of one verification in seconds.")] = 10.0,
+    sandbox: Annotated[str, typer.Option(help="Where programs run: bubblewrap, or none.")] = "bubblewrap",
 ) -> None:
     """Score responses offline: `r1ray score answers.jsonl --reward math --out scored.jsonl`."""
     from rich.progress import Progress
@@ -45,9 +49,9 @@ def score(
     from r1ray.rewards.scorer import Scorer
 
     if sandbox not in ("bubblewrap", "none"):
-        raise ConfigError(f"--sandbox {sandbox} is unknown: bubblewrap or none")
+        raise ConfigError(f"--sandbox: expected bubblewrap or none, got {sandbox!r}")
     if not file.is_file():
-        raise ConfigError(f"{file} is no file")
+        raise ConfigError(f"{file} does not exist or is not a file")
     check_output("--out", out)
     worker = RewardWorkerConfig(timeout_s=timeout, sandbox=sandbox)
     rewards = reward_configs(reward, param or [])
@@ -68,7 +72,10 @@ def score(
 
 
 def reward_configs(names: list[str], params: list[str]) -> list[RewardConfig]:
-    """The rewards as in a configuration; `math` and the other verifiers stand for accuracy. Raises ConfigError."""
+    """The rewards as in a configuration; the name of a verifier, e.g. `math`, stands for accuracy with it.
+
+    Raises ConfigError for a parameter that is not REWARD.KEY=VALUE with one of the rewards.
+    """
     import yaml
 
     from r1ray.config.schema import RewardConfig
@@ -79,7 +86,7 @@ def reward_configs(names: list[str], params: list[str]) -> list[RewardConfig]:
         key, found, value = item.partition("=")
         name, _, parameter = key.rpartition(".")
         if not found or name not in given:
-            raise ConfigError(f"--param {item} must read REWARD.KEY=VALUE, with a reward out of {', '.join(names)}")
+            raise ConfigError(f"--param {item}: expected REWARD.KEY=VALUE with one of the rewards {', '.join(names)}")
         given[name][parameter] = yaml.safe_load(value)
     verifiers = [name for name in given if name in VERIFIERS]
     return [
@@ -101,7 +108,7 @@ def _print(summary: Summary) -> None:
         table.add_row(f"[red]{name}[/]", f"{count:,}", "")
     console.print(table)
     if summary.resumed:
-        console.print(f"{summary.resumed:,} of {summary.lines:,} lines had been scored before")
+        console.print(f"{summary.resumed:,} of {summary.lines:,} lines were scored by an earlier run")
     times = summary.times
     if times.counts:
         console.print(f"time of one: p50 {1000 * times.quantile(0.5):.3g} ms, p99 {1000 * times.quantile(0.99):.3g} ms")

@@ -1,4 +1,4 @@
-"""What is wrong with a data file, row by row, as it streams by."""
+"""Check a data file row by row, in constant memory."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class CheckedRow:
     """The verdict on one row. Producer: `check_file`. Consumer: `r1ray data check`."""
 
     number: int  # of the line (JSONL) or row (Parquet), from 1
-    fault: str | None  # None: nothing is wrong
+    fault: str | None  # None if there is none
 
 
 def check_file(
     path: Path, columns: Mapping[str, str], params: FileParams, verifier: Reward | None = None
 ) -> Iterator[CheckedRow]:
-    """Every row of a JSONL or (by its suffix) Parquet file, judged as a source with these columns and parameters would.
+    """Check every row of a JSONL or (by its suffix) Parquet file as a data source with these columns and parameters would.
 
-    The `verifier` says whether it could judge by the answer or the tests of a row. Memory stays flat, whatever the file: one
-    line, or one batch of rows, at a time. Raises ConfigError where the file cannot be opened.
+    With a `verifier`, also check that it accepts the answer or the tests of each row. Reads one line, or one batch of rows, at
+    a time. Raises ConfigError if the file cannot be opened.
     """
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
     for number, raw in rows:
@@ -39,7 +39,7 @@ def check_file(
             if isinstance(raw, DataError):
                 raise raw
             row = params.with_final_answer(parse_row(raw, number, columns))
-            if verifier is not None:  # it reads the truth first, and an empty response is never run
+            if verifier is not None:  # it reads the ground truth first; an empty response is never run
                 verifier(Sample(response="", answer=row.answer, meta=row.meta))
         except DataError as e:
             yield CheckedRow(number=number, fault=str(e))
@@ -48,7 +48,7 @@ def check_file(
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Line numbers with the value of each line that is not blank, or with the DataError that it is."""
+    """(line number, value) of each line that is not blank; the value of a bad line is a DataError."""
     try:
         with path.open("rb") as file:
             for number, line in enumerate(_lines(file), start=1):
@@ -68,7 +68,7 @@ def _parsed(line: bytes) -> Any:
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
-    """The lines of a file; None stands for one that is too long to hold in memory."""
+    """The lines of a file; None for one that is longer than MAX_LINE_BYTES."""
     while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) <= MAX_LINE_BYTES:
             yield line

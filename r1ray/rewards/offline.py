@@ -1,6 +1,6 @@
-"""Scoring responses that exist already: JSON lines in, the same lines with their scores out, in constant memory.
+"""Offline scoring: JSON lines in, the same lines with their scores out, in constant memory.
 
-The output is in the order of the input, so what it holds says where to go on after an interruption.
+The output has the order of the input, so after an interruption its length says where to continue.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from r1ray.types import Score
 from r1ray.util.files import read_json, write_atomic
 
 WINDOW = 256
-"""Lines that are being judged at once."""
+"""Number of lines that are scored at once."""
 _ADDED = ("reward", "parts", "error", "notes")
 _FINISHED = ("stop", "length", "abort")
 
 
 @dataclass(slots=True)
 class Times:
-    """A histogram of durations: 40 classes from one power of ten to the next, so quantiles are right within 6%."""
+    """Histogram of durations: 40 bins for each power of ten, so quantiles are right within 6%."""
 
     counts: Counter[int] = field(default_factory=Counter)
 
@@ -37,7 +37,7 @@ class Times:
         self.counts[math.ceil(40 * math.log10(max(seconds, 1e-7)))] += 1
 
     def quantile(self, q: float) -> float:
-        """Seconds that a share `q` of the durations did not exceed; NaN where there are none."""
+        """The quantile `q` of the durations in seconds; NaN if there are none."""
         left = q * self.counts.total()
         for place, count in sorted(self.counts.items()):
             left -= count
@@ -48,7 +48,7 @@ class Times:
 
 @dataclass(slots=True)
 class Summary:
-    """Of all lines of the output, those of earlier runs included; times are of this run."""
+    """Totals over all lines of the output, including those of earlier runs; times are of this run."""
 
     lines: int = 0
     resumed: int = 0
@@ -70,7 +70,7 @@ class Summary:
 
     @property
     def mean(self) -> float:
-        """Mean reward of the lines without an error; NaN where there are none."""
+        """Mean reward of the lines without an error; NaN if there are none."""
         judged = self.lines - self.errors.total()
         return self.rewards / judged if judged else math.nan
 
@@ -78,11 +78,11 @@ class Summary:
 def score_file(
     source: Path, out: Path | None, scorer: Scorer, progress: Callable[[int], None], how: Mapping[str, Any]
 ) -> Summary:
-    """Score every line of `source`; append to `out` what is not in it yet.
+    """Score every line of `source` that `out` does not hold yet, and append it to `out`.
 
-    `progress` is called with the bytes of `source` that are done. `how`: all that the scores depend on besides the lines, as JSON
-    types; it is kept beside `out`. Raises ConfigError for a source that cannot be read, and for an `out` that holds anything
-    else than scores of the first lines of this source, or scores that were made in another way.
+    `progress` is called with the number of bytes of `source` that are done. `how` holds the settings that the scores depend on,
+    as JSON types; it is kept beside `out`. Raises ConfigError if `source` cannot be read, and if `out` holds anything but
+    scores of the first lines of `source` with the same settings.
     """
     summary = Summary()
     try:
@@ -93,7 +93,7 @@ def score_file(
         filled = (raw for raw in lines if raw.strip())
         if out is not None:
             _check_how(out, sink, how)
-            where = f"{out} holds something else than the scores of {source}"
+            where = f"{out} does not hold scores of {source}"
             _resume(filled, sink, summary, set(scorer.part_names), where)
             progress(lines.tell())
         waiting: deque[tuple[dict[str, Any], Pending | str, int]] = deque()
@@ -107,17 +107,17 @@ def score_file(
 
 
 def sample_of(line: Mapping[str, Any]) -> Sample:
-    """The sample of a line. Raises DataError for a line that is none.
+    """The sample that a line holds. Raises DataError for a line without a response, or with a bad field.
 
-    `response` is needed; `answer` (for code: `tests`), `opening` (`<think>`, where the prompt ended with it), `target_language`,
-    `choices`, `language`, `tokens`, `max_new_tokens`, `finish_reason` and `messages` are used where they are; user-defined
-    rewards find every field in `meta`.
+    `response` is required. `answer` (for code: `tests`), `opening` (`<think>`, if the prompt ended with it), `target_language`,
+    `choices`, `language`, `tokens`, `max_new_tokens`, `finish_reason` and `messages` are optional. User-defined rewards find
+    every field in `meta`.
     """
     if not isinstance(line.get("response"), str):
-        raise DataError("the line has no text under `response`")
+        raise DataError("`response`: expected a string")
     finish = line.get("finish_reason", "stop")
     if finish not in _FINISHED:
-        raise DataError(f"finish_reason = {finish!r:.40} must be one of {', '.join(_FINISHED)}")
+        raise DataError(f"finish_reason: expected one of {', '.join(_FINISHED)}, got {finish!r:.40}")
     meta = {key: value for key, value in line.items() if key != "response"}
     if "tests" in line:
         meta["tests"] = _with_prompt(line["tests"], line.get("prompt"))
@@ -135,7 +135,7 @@ def sample_of(line: Mapping[str, Any]) -> Sample:
 
 
 def _with_prompt(tests: Any, prompt: Any) -> Any:
-    """HumanEval's rows have the code that the response continues beside the tests."""
+    """HumanEval's rows hold the code that the response continues in `prompt`, beside the tests."""
     if isinstance(tests, dict) and "entry_point" in tests and isinstance(prompt, str):
         return {"prompt": prompt, **tests} if f"def {tests['entry_point']}" in prompt else tests
     return tests
@@ -144,24 +144,24 @@ def _with_prompt(tests: Any, prompt: Any) -> Any:
 def _count(line: Mapping[str, Any], key: str) -> int | None:
     value = line.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-        raise DataError(f"{key} = {value!r:.40} must be a whole number of tokens")
+        raise DataError(f"{key}: expected a number of tokens, an integer >= 0, got {value!r:.40}")
     return value
 
 
 def _parsed(raw: bytes) -> tuple[dict[str, Any], str | None]:
-    """The object that a line holds, or a stand-in for it and what is wrong."""
+    """The object that a line holds and None, or a stand-in for it and the error."""
     try:
         line = json.loads(raw)
         if isinstance(line, dict):
             return line, None
-        reason = f"the line is a {type(line).__name__}, not an object"
+        reason = f"expected a JSON object, got a {type(line).__name__}"
     except (ValueError, RecursionError) as e:
-        reason = f"the line is no JSON in UTF-8: {e}"
+        reason = f"the line is not JSON in UTF-8: {e}"
     return {"line": raw[:200].decode("utf-8", "replace")}, f"DataError: {reason}"
 
 
 def _begin(raw: bytes, scorer: Scorer) -> tuple[dict[str, Any], Pending | str]:
-    """The line, and its judgement under way or the reason why there is none."""
+    """The line, and its pending score or the error."""
     line, error = _parsed(raw)
     if error is not None:
         return line, error
@@ -183,17 +183,17 @@ def _finish(line: dict[str, Any], pending: Pending | str, size: int, sink: IO[by
     if judged.notes:
         scored["notes"] = judged.notes
     summary.add(scored)
-    sink.write(json.dumps(scored).encode() + b"\n")  # all in ASCII: half surrogate pairs survive
+    sink.write(json.dumps(scored).encode() + b"\n")  # ASCII only: lone surrogates survive
     return size
 
 
 def how_file(out: Path) -> Path:
-    """Where it is kept how the lines of `out` were scored."""
+    """The file beside `out` that holds the settings its lines were scored with."""
     return out.with_name(out.name + ".how.json")
 
 
 def _check_how(out: Path, sink: IO[bytes], how: Mapping[str, Any]) -> None:
-    """Keep `how` for a new output; refuse one that has lines and was made otherwise."""
+    """Write `how` for a new output. Raises ConfigError for one that has lines and other settings."""
     file, now = how_file(out), json.loads(json.dumps(how))
     sink.seek(0)
     if not sink.read(1):
@@ -201,21 +201,21 @@ def _check_how(out: Path, sink: IO[bytes], how: Mapping[str, Any]) -> None:
         return
     if not file.is_file():
         raise ConfigError(
-            f"{out} has lines, and {file.name} is missing, which says how they were scored: give another --out"
+            f"{out} has lines, but {file.name}, which holds their settings, is missing: choose another --out"
         )
     before = read_json(file)
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
             raise ConfigError(
-                f"{out}: it was scored with {key} = {json.dumps(before.get(key))}, this is with {json.dumps(now.get(key))}: "
-                f"give another --out, or remove it and {file.name}"
+                f"{out} was scored with {key} = {json.dumps(before.get(key))}, now {key} = {json.dumps(now.get(key))}: "
+                f"choose another --out, or remove it and {file.name}"
             )
 
 
 def _resume(lines: Iterator[bytes], sink: IO[bytes], summary: Summary, names: set[str], where: str) -> None:
-    """Skip the lines that `sink` holds already; cut off a line that a killed run left unfinished."""
+    """Skip the lines that `sink` already holds; remove a line that a killed run left incomplete."""
     sink.seek(0)
-    whole = 0
+    complete = 0  # bytes of complete lines
     for done in sink:
         if not done.endswith(b"\n"):
             break
@@ -223,13 +223,13 @@ def _resume(lines: Iterator[bytes], sink: IO[bytes], summary: Summary, names: se
         scored, _ = _parsed(done)
         kept = {key: value for key, value in scored.items() if key not in _ADDED}
         if json.dumps(kept) != json.dumps({k: v for k, v in line.items() if k not in _ADDED}) or "parts" not in scored:
-            raise ConfigError(f"{where} (line {summary.lines + 1} differs): give another --out, or remove it")
+            raise ConfigError(f"{where} (line {summary.lines + 1} differs): choose another --out, or remove it")
         if scored["error"] is None and set(scored["parts"]) != names:
             raise ConfigError(
-                f"{where}: it was scored for {', '.join(scored['parts'])}; give another --out, or remove it"
+                f"{where}: its rewards are {', '.join(scored['parts'])}; choose another --out, or remove it"
             )
         summary.add(scored)
-        whole += len(done)
+        complete += len(done)
     summary.resumed = summary.lines
-    sink.truncate(whole)
+    sink.truncate(complete)
     sink.seek(0, os.SEEK_END)

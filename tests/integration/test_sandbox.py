@@ -86,7 +86,7 @@ def test_each_language_runs(code, language, program):
         ("def f(", ASSERTS, "test 1 of 3: crash: SyntaxError: '(' was never closed (<solution>, line 1)"),
     ],
 )
-def test_verdicts_say_which_test_failed_and_why(code, program, tests, note):
+def test_note_names_the_first_failed_test(code, program, tests, note):
     assert verdict(code, program, tests) == (float(not note), note)
 
 
@@ -127,7 +127,7 @@ def test_deep_recursion_of_functions(code):
 
 
 @NEEDED
-def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_record(code, monkeypatch):
+def test_language_that_is_not_run(code, monkeypatch):
     value, note = verdict(code, "class Main {}", SQUARES, "java")
     assert (value, note) == (0.0, "test 1 of 2: language: programs in java are not run")
     from r1ray.errors import DataError
@@ -148,7 +148,7 @@ def test_a_language_that_is_not_run_is_the_programs_choice_and_an_error_on_recor
 
 
 @NEEDED
-def test_a_program_that_does_not_compile(code):
+def test_program_that_does_not_compile(code):
     if shutil.which("g++") is None:
         pytest.skip("g++ is not installed")
     value, note = verdict(code, "int main() { return x; }", SQUARES, "cpp")
@@ -237,7 +237,7 @@ RAISES = {"asserts": ["try:\n    f(1)\nexcept Exception:\n    pass", "try:\n    
 
 @NEEDED
 @pytest.mark.parametrize("name", CHEATS)
-def test_no_cheat_is_paid(code, name):
+def test_cheats_earn_nothing(code, name):
     for tests in (ASSERTS, LOOPS):
         value, note = verdict(code, CHEATS[name], tests)
         assert value == 0.0
@@ -246,7 +246,7 @@ def test_no_cheat_is_paid(code, name):
 
 
 @NEEDED
-def test_a_dead_program_is_no_exception_that_a_test_may_expect(code):
+def test_tests_cannot_catch_the_death_of_the_program(code):
     dead = CHEATS["os._exit in the call"]
     assert verdict(code, dead, RAISES) == (0.0, "test 1 of 2: crash: the program ended before its tests did")
 
@@ -265,7 +265,7 @@ ENDLESS = "def f(x):\n    while x == 0: pass\n    return x\n"
         ("while True: pass", {"asserts": ["assert f(0) == 0"]}),
     ],
 )
-def test_an_endless_loop_costs_its_test_and_no_more(program, tests):
+def test_endless_loop_fails_only_its_test(program, tests):
     from r1ray.rewards.base import Sample
 
     sample = Sample(response=fenced(program), answer=tests)
@@ -279,7 +279,7 @@ def test_an_endless_loop_costs_its_test_and_no_more(program, tests):
 
 
 @NEEDED
-def test_a_program_that_ends_itself_in_a_test_is_started_again_for_the_next():
+def test_program_that_exits_is_restarted_for_the_next_test():
     program = "import os\ndef f(x):\n    if x == 0: os._exit(0)\n    return x"
     with scorer(reward("accuracy", verifier="code", partial=True)) as s:
         judged = judge(s, fenced(program), {"asserts": ["assert f(0) == 0", "assert f(1) == 1", "assert f(0) == 0"]})
@@ -287,7 +287,7 @@ def test_a_program_that_ends_itself_in_a_test_is_started_again_for_the_next():
 
 
 @NEEDED
-def test_the_end_of_the_processor_time_is_a_timeout():
+def test_processor_time_limit_is_a_timeout():
     """Of several processors at once, that is: for one, the clock strikes first."""
     busy = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 9))\ndef f(x):\n    while True: pass"
     with scorer(reward("accuracy", verifier="code", test_timeout_s=20.0), timeout_s=30.0) as s:
@@ -303,7 +303,7 @@ def test_helpers_of_the_prompt_cannot_be_redefined(code):
 
 
 @NEEDED
-def test_the_expected_output_is_nowhere_inside(code):
+def test_expected_output_is_not_in_the_sandbox(code):
     program = """
 import os
 secret = "7391" + "5208"

@@ -46,7 +46,7 @@ def run(box, program, name="main.py", **limits):
 
 
 @NEEDED
-def test_it_sees_neither_the_environment_nor_the_host_nor_its_processes(box, tmp_path, monkeypatch):
+def test_environment_host_and_processes_are_hidden(box, tmp_path, monkeypatch):
     monkeypatch.setenv("R1RAY_TEST_SECRET", "hush")
     (tmp_path / "config.yaml").write_text("hush")
     program = f"""
@@ -62,14 +62,14 @@ print(len(glob.glob("/proc/[0-9]*")) < 8, os.getuid() != 0)
 @pytest.mark.parametrize(
     "path", ["/x", "/usr/x", "/box/x", "/box/main.py", "/dev/x", "/etc/x", "/proc/1/x", "/home", "/lib/x"]
 )
-def test_it_cannot_write_outside(box, path):
+def test_writes_outside_fail(box, path):
     outcome = run(box, f"try:\n    open({path!r}, 'w')\nexcept OSError:\n    print('no')")
     assert outcome.stdout == b"no\n"
     assert not os.path.exists("/x")
 
 
 @NEEDED
-def test_it_has_no_network(box):
+def test_no_network(box):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         program = f"""
@@ -85,7 +85,7 @@ for address in (("127.0.0.1", {port}), ("1.1.1.1", 53)):
 
 
 @NEEDED
-def test_it_gains_no_rights(box):
+def test_no_new_rights(box):
     program = """
 import ctypes, os, subprocess
 libc = ctypes.CDLL(None, use_errno=True)
@@ -95,7 +95,7 @@ print(libc.mount(b"none", b"/tmp", b"tmpfs", 0, None), libc.unshare(0x10000000),
 
 
 @NEEDED
-def test_a_fork_bomb_is_contained(box, marker):
+def test_fork_bomb_is_contained(box, marker):
     bomb = """
 import os, time
 n = 0
@@ -128,14 +128,14 @@ except OSError:
         "import mmap\nm = [mmap.mmap(-1, 1 << 26) for _ in range(64)]\nfor x in m: x.write(b'1' * (1 << 26))",
     ],
 )
-def test_memory_is_limited_for_all_processes_together(box, program):
+def test_memory_limit_covers_all_processes(box, program):
     began = time.monotonic()
     assert run(box, program, memory_bytes=256 << 20, wall_s=20.0).reason == "memory"
     assert time.monotonic() - began < 15.0
 
 
 @NEEDED
-def test_no_memory_can_be_had_that_is_in_no_process(box):
+def test_memory_outside_processes_is_refused(box):
     """Files without a name, System V's shared memory, pages in pipes, buffers of network sockets, and their like."""
     program = """
 import ctypes, mmap, os, socket
@@ -165,7 +165,7 @@ print(right.recv(1) + b"")
 
 
 @NEEDED
-def test_disks_are_limited(box):
+def test_disk_limits(box):
     program = """
 import os
 for folder in ("/tmp", "/dev/shm"):
@@ -185,13 +185,13 @@ except OSError:
 
 
 @NEEDED
-def test_output_is_capped(box):
+def test_output_limit(box):
     outcome = run(box, "import sys\nwhile True: sys.stderr.write('x' * 10**6)", output_bytes=10**6)
     assert (outcome.reason, len(outcome.stderr)) == ("output", 10**6)
 
 
 @NEEDED
-def test_ignoring_signals_and_leaving_a_daemon_do_not_help(box, marker):
+def test_ignored_signals_and_daemons_are_killed(box, marker):
     deaf = """
 import signal, time
 for s in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}: signal.signal(s, signal.SIG_IGN)
@@ -213,7 +213,7 @@ print("bye")
 
 
 @NEEDED
-def test_the_worker_that_is_killed_takes_the_sandbox_along(marker):
+def test_killed_worker_ends_its_sandbox(marker):
     from r1ray.rewards.base import Sample
 
     sleeps = f"import os\nos.execv('/usr/bin/sleep', ['{marker}', '299.5'])"
@@ -246,21 +246,21 @@ for _ in range(80):
 
 
 @NEEDED
-def test_killed_at_any_moment_of_a_start_it_leaves_nothing_behind():
+def test_worker_killed_during_a_start_leaves_nothing_behind():
     """Without the look at its starter in `_ALIVE` about one start in five lives on."""
     seconds = f"3557.{uuid.uuid4().int}"
     subprocess.run([sys.executable, "-c", KILLED_WHILE_STARTING, seconds], check=True, timeout=240)
     wait_for(lambda: left_behind(seconds) == [])
 
 
-def test_without_bubblewrap_the_code_reward_refuses_at_the_start_and_says_what_to_do(monkeypatch):
+def test_missing_bubblewrap_is_refused_with_advice(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
     with scorer(reward("accuracy", verifier="code")) as s:
         with pytest.raises(ConfigError, match="apt-get install -y bubblewrap"):
             s.check()
 
 
-def test_where_namespaces_are_refused_the_reason_has_a_name(monkeypatch, tmp_path):
+def test_refused_namespaces_are_named(monkeypatch, tmp_path):
     fake = tmp_path / "bwrap"
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
@@ -272,7 +272,7 @@ def test_where_namespaces_are_refused_the_reason_has_a_name(monkeypatch, tmp_pat
         box.check()
 
 
-def test_sandbox_none_is_loud_and_still_limits(caplog):
+def test_sandbox_none_warns_and_still_limits(caplog):
     box = Sandbox("none")
     box.check()
     assert "UNGUARDED" in caplog.text

@@ -18,7 +18,7 @@ def command(*arguments):
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed: apt-get install -y bubblewrap")
-def test_code_in_all_shapes(tmp_path):
+def test_code_with_all_shapes_of_tests(tmp_path):
     prompt = 'def add(a, b):\n    """The sum."""\n'
     human = {"entry_point": "add", "test": "def check(candidate):\n    assert candidate(1, 2) == 3"}
     rows = [
@@ -41,7 +41,7 @@ def test_code_in_all_shapes(tmp_path):
     assert scored[5]["error"].startswith("DataError: accuracy: the recorded tests")
 
 
-def test_a_run_that_is_killed_goes_on(tmp_path):
+def test_killed_run_resumes(tmp_path):
     rows = [{"response": f"\\boxed{{x+{i}}}", "answer": f"{i}+x"} for i in range(800)]
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -55,7 +55,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path):
         command(source, "--reward", "math", "--out", out), cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    assert "had been scored before" in done.stdout
+    assert "were scored by an earlier run" in done.stdout
     scored = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["answer"] for row in scored] == [row["answer"] for row in rows]
     assert all(row["reward"] == 1.0 for row in scored)

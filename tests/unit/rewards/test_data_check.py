@@ -55,7 +55,7 @@ def faults(path: Path, **columns: str) -> dict[int, str | None]:
     return {row.number: row.fault for row in check_file(path, columns, FileParams())}
 
 
-def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
+def test_faults_are_reported_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f"{GOOD}\n{bad}\n" for bad in FAULTS), encoding="utf-8")
     found = faults(path)
@@ -64,7 +64,7 @@ def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
         assert expected in (found[number] or ""), (bad[:80], found[number])
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_invalid_utf8(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode() + b"\n\n" + GOOD.encode()[:-3] + b'\xff"}\n' + b"\0\0\n")
     assert faults(path) == {
@@ -74,7 +74,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     }
 
 
-def test_a_line_without_end_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_line_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1ray.rewards.data_check.MAX_LINE_BYTES", 1 << 20)
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"prompt": "{"x" * (5 << 20)}", "answer": "2"}}\n{GOOD}\n', encoding="utf-8")
@@ -95,7 +95,7 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     assert peak < 500_000  # the file has 900,000 bytes
 
 
-def test_parquet_rows_are_judged_alike(tmp_path: Path) -> None:
+def test_parquet_rows_are_checked_alike(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.Table.from_pylist([{"q": "a", "answer": "b"}, {"q": "", "answer": "b"}]), path)
     assert faults(path, prompt="q") == {1: None, 2: "the prompt is empty"}
@@ -106,7 +106,7 @@ def test_parquet_rows_are_judged_alike(tmp_path: Path) -> None:
 
 @given(st.binary(max_size=60))
 @settings(max_examples=300, deadline=None)
-def test_any_line_is_a_row_or_a_named_fault(line: bytes) -> None:
+def test_any_line_is_a_row_or_a_fault(line: bytes) -> None:
     try:
         row = parse_row(parse_line(line), 0, {})
     except DataError:
@@ -123,7 +123,7 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.sampled_from(["prompt", "messages", "answer", "id", "pass_rate"]), json_values))
 @settings(max_examples=300, deadline=None)
-def test_any_object_is_a_row_that_travels_or_a_named_fault(raw: dict[str, object]) -> None:
+def test_any_object_is_a_row_that_can_be_packed_or_a_fault(raw: dict[str, object]) -> None:
     import msgpack
 
     try:
@@ -140,7 +140,7 @@ def run(*arguments: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_command_tells_and_fails(tmp_path: Path) -> None:
+def test_command_reports_faults_and_fails(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(f'{GOOD}\n{{"prompt": "a"}}\n', encoding="utf-8")
     code, out, err = run(str(path))
@@ -149,7 +149,7 @@ def test_the_command_tells_and_fails(tmp_path: Path) -> None:
     assert err == "2 rows, 1 faulty\n"
 
 
-def test_the_command_maps_columns(tmp_path: Path) -> None:
+def test_command_maps_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"q": "a", "a": "so #### 7"}) + "\n", encoding="utf-8")
     columns = ("--column", "prompt=q", "--column", "answer=a")
@@ -169,7 +169,7 @@ CHAT = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": 
         ({"prompt": CHAT[:1]}, "messages=prompt"),
     ],
 )
-def test_of_prompt_and_messages_the_one_in_columns_counts(tmp_path: Path, row: dict[str, Any], column: str) -> None:
+def test_configured_column_wins_over_prompt_and_messages(tmp_path: Path, row: dict[str, Any], column: str) -> None:
     row = {**row, "answer": "2"}
     name, _, place = column.partition("=")
     assert parse_row(row, 0, {name: place}).messages == tuple(CHAT[:1])
@@ -178,7 +178,7 @@ def test_of_prompt_and_messages_the_one_in_columns_counts(tmp_path: Path, row: d
     assert run(str(path), "--column", column) == (0, "", "1 rows, 0 faulty\n")
 
 
-def test_a_column_that_is_named_and_null_is_told_alone(tmp_path: Path) -> None:
+def test_null_in_a_configured_column_is_one_fault(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({"prompt": None, "answer": "2", "messages": CHAT[:1]}) + "\n", encoding="utf-8")
     assert faults(path, prompt="prompt") == {1: "the column 'prompt' (columns.prompt) is null"}
@@ -210,7 +210,7 @@ def test_a_column_that_is_named_and_null_is_told_alone(tmp_path: Path) -> None:
         ("math", "\\frac{1}{2}", ["1"], "it must be text or a number"),
     ],
 )
-def test_truths_that_a_verifier_cannot_judge_by_are_told(
+def test_ground_truth_that_the_verifier_cannot_use_is_a_fault(
     tmp_path: Path, reward: str, good: object, bad: object, message: str
 ) -> None:
     path = tmp_path / "a.jsonl"
@@ -225,19 +225,19 @@ def test_truths_that_a_verifier_cannot_judge_by_are_told(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x.jsonl", "--reward", "fluency"], "--reward fluency is no verifier; there are math, choice"),
+        (["x.jsonl", "--reward", "fluency"], "--reward: expected one of math, choice"),
         (["nowhere.jsonl"], "nowhere.jsonl cannot be read: No such file"),
-        (["/dev/null"], "holds no rows"),
-        (["x.jsonl", "--column", "prompt"], "--column prompt must be FIELD=COLUMN"),
+        (["/dev/null"], "has no rows"),
+        (["x.jsonl", "--column", "prompt"], "--column: expected FIELD=COLUMN, e.g. prompt=question, got .prompt."),
     ],
 )
-def test_the_command_refuses_what_it_cannot_read(arguments: list[str], message: str) -> None:
+def test_command_refuses_unreadable_files(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         run(*arguments)
 
 
 @needs_gsm8k
-def test_gsm8k_is_without_fault() -> None:
+def test_gsm8k_has_no_faults() -> None:
     params = FileParams(answer_after="####")
     rows = list(check_file(GSM8K / "train.jsonl", {"prompt": "question"}, params))
     assert len(rows) == 7473

@@ -53,7 +53,7 @@ def test_choice(response, value):
 @pytest.mark.parametrize(
     ("response", "value"), [("B", 1.0), ("(B) London", 1.0), ("(A) Paris (B) London", 0.0), ("A, B", 0.0)]
 )
-def test_choice_without_the_options_at_hand(response, value):
+def test_choice_without_options(response, value):
     assert ChoiceVerifier()(Sample(response=response, answer="B")) == value
 
 
@@ -82,7 +82,7 @@ def test_choice_by_letter_and_text_in_other_spellings(response, value):
     assert ChoiceVerifier()(Sample(response=response, answer="B", meta={"choices": ["10", "12"]})) == value
 
 
-def test_a_whole_number_is_the_place_of_the_right_option():
+def test_integer_truth_is_the_index_of_the_right_option():
     verifier = ChoiceVerifier()
     colours = {"answer": 2, "choices": ["red", "green", "blue", "x"]}
     assert verifier(Sample(response="blue", answer=colours)) == 1.0
@@ -96,7 +96,7 @@ def test_a_whole_number_is_the_place_of_the_right_option():
             verifier(Sample(response="A", answer=wrong, meta=numbers))
 
 
-def test_choice_needs_a_truth_that_is_an_option():
+def test_choice_refuses_a_truth_that_is_not_an_option():
     with pytest.raises(DataError, match="neither a letter nor an option"):
         ChoiceVerifier()(Sample(response="B", answer="Madrid", meta={"choices": CITIES}))
 
@@ -138,7 +138,7 @@ def test_numeric_reads_percent_and_units(truth, answer, value):
     assert NumericVerifier()(Sample(response=f"\\boxed{{{answer}}}", answer=truth)) == value
 
 
-def test_the_checker_of_a_synthetic_task():
+def test_checker_of_a_synthetic_task():
     meta = {"synthetic": "arithmetic", "params": {"digits": [2, 3]}}
     check = TaskVerifier()
     assert check(Sample(response="<think>hm</think> <answer> 1,234 </answer>", answer="1234", meta=meta)) == 1.0
@@ -216,7 +216,7 @@ pieces = st.sampled_from(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(pieces | st.text(max_size=10), max_size=15).map("".join))
-def test_pure_rewards_judge_any_text(response):
+def test_pure_rewards_accept_any_text(response):
     for pure in PURE:
         answer = "3" if isinstance(pure, NumericVerifier) else "B"
         assert -1.0 <= pure(Sample(response=response, answer=answer)) <= 1.0
@@ -246,7 +246,7 @@ def test_pure_rewards_judge_any_text(response):
         "<answer>",
     ],
 )
-def test_ten_megabytes_of_anything_take_no_time(unit):
+def test_ten_megabytes_take_less_than_a_second(unit):
     import time
 
     response = unit * (10_000_000 // len(unit))

@@ -42,7 +42,7 @@ def run(source, out, *rewards):
         return score_file(source, out, s, lambda size: None, {"rewards": [[r.name, r.params] for r in rewards]})
 
 
-def test_each_line_keeps_its_fields_and_gets_its_scores_in_order(tmp_path):
+def test_lines_keep_their_fields_and_order(tmp_path):
     source, out = write(tmp_path / "in.jsonl", [*ROWS, "", *BROKEN]), tmp_path / "out.jsonl"
     summary = run(source, out)
     rows = read(out)
@@ -57,7 +57,7 @@ def test_each_line_keeps_its_fields_and_gets_its_scores_in_order(tmp_path):
     assert summary.times.quantile(0.5) > 0
 
 
-def test_it_goes_on_where_a_killed_run_stopped(tmp_path):
+def test_resume_after_a_killed_run(tmp_path):
     rows = [{"response": f"the answer is {i}", "answer": i - i % 2} for i in range(600)]
     source, whole, torn = write(tmp_path / "in.jsonl", rows), tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
     first = run(source, whole)
@@ -70,13 +70,13 @@ def test_it_goes_on_where_a_killed_run_stopped(tmp_path):
     assert run(source, torn).resumed == 600
 
 
-def test_an_output_of_something_else_is_not_continued(tmp_path):
+def test_output_of_another_run_is_refused(tmp_path):
     source, out = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
     run(source, out)
     before = out.read_bytes()
-    with pytest.raises(ConfigError, match=r"it was scored with rewards = .*accuracy"):
+    with pytest.raises(ConfigError, match=r"was scored with rewards = .*accuracy"):
         run(source, out, reward("format"))
-    with pytest.raises(ConfigError, match=r"it was scored with rewards = .*math.*this is with .*exact"):
+    with pytest.raises(ConfigError, match=r"was scored with rewards = .*math.*this is with .*exact"):
         run(source, out, reward("accuracy", verifier="exact"), reward("format", 0.5))
     with pytest.raises(ConfigError, match=r"line 1 differs"):
         run(write(tmp_path / "other.jsonl", ROWS[1:]), out)
@@ -88,7 +88,7 @@ def test_an_output_of_something_else_is_not_continued(tmp_path):
     assert out.read_bytes() == before
 
 
-def test_a_row_may_have_a_number_and_tests(tmp_path):
+def test_row_with_both_answer_and_tests(tmp_path):
     from r1ray.rewards.execution.code import CodeVerifier
 
     tests = {"entry_point": "f", "test": "def check(c): assert c(1) == 2"}
@@ -125,7 +125,7 @@ def test_quantiles():
     assert times.quantile(0.99) == pytest.approx(0.99, rel=0.06)
 
 
-def test_rewards_of_the_command_line():
+def test_rewards_from_command_line_options():
     made = reward_configs(["math", "code", "format"], ["code.partial=true", "format.style=think"])
     assert [(r.name, r.params) for r in made] == [
         ("accuracy/math", {"verifier": "math"}),
@@ -151,6 +151,6 @@ def test_the_command(tmp_path):
     again = CliRunner().invoke(
         build_app(), ["score", str(source), "--reward", "exact", "--reward", "format", "--out", str(out)]
     )
-    assert "8 of 8 lines had been scored before" in again.output
+    assert "8 of 8 lines were scored by an earlier run" in again.output
     missing = CliRunner().invoke(build_app(), ["score", str(tmp_path / "no.jsonl"), "--reward", "exact"])
     assert isinstance(missing.exception, ConfigError)

@@ -52,7 +52,7 @@ def judged(benchmark: Benchmark, row: Row, response: str) -> float | Call:
         ("ifeval", {"instructions": [{"id": "change_case:english_lowercase"}]}, "hm, but wait"),
     ],
 )
-def test_an_answer_within_unfinished_thinking_is_none(
+def test_answer_inside_unfinished_thinking_does_not_count(
     template: str, chat: str, name: str, answer: Any, thought: str
 ) -> None:
     row, benchmark = framed(template, chat, answer), BENCHMARKS[name]
@@ -61,7 +61,7 @@ def test_an_answer_within_unfinished_thinking_is_none(
     assert judged(benchmark, row, f"hm</think>{thought.removesuffix('but wait')}") != 0.0
 
 
-def test_a_benchmark_of_a_synthetic_task_knows_it_too() -> None:
+def test_opening_reaches_benchmarks_of_synthetic_tasks() -> None:
     made = prepare(find("bus"), {}, 1)
     row = framed("r1", "bytes", 5)
     meta = {**row.meta, "synthetic": "bus", "params": {}}
@@ -69,7 +69,7 @@ def test_a_benchmark_of_a_synthetic_task_knows_it_too() -> None:
     assert build(made.reward.name, made.reward.params)(sample) == 0.0
 
 
-def test_without_such_an_opening_the_response_is_its_own_answer() -> None:
+def test_without_an_opening_the_response_is_the_answer() -> None:
     row = framed("plain", "bytes", "5")
     assert "opening" not in row.meta
     assert judged(BENCHMARKS["aime24"], row, "\\boxed{5}") == 1.0
@@ -78,14 +78,14 @@ def test_without_such_an_opening_the_response_is_its_own_answer() -> None:
     assert build("accuracy", {})(chess) == 1.0
 
 
-def test_form_and_language_count_what_the_prompt_has_opened() -> None:
+def test_format_and_language_include_the_opening() -> None:
     meta = framed("r1", "bytes", "5").meta
     sample = Sample(response="Two and three are five, so</think>Five.", meta=meta, messages=as_messages("What is it?"))
     assert Format(style="think")(sample) == 1.0
     assert build("language", {})(sample) == 1.0
 
 
-def test_a_line_of_a_file_says_it_itself() -> None:
+def test_opening_in_a_scored_file() -> None:
     line = {"response": "so \\boxed{5}", "answer": "5", "finish_reason": "length"}
     assert build("accuracy", {})(sample_of(line)) == 1.0
     assert build("accuracy", {})(sample_of({**line, "opening": "<think>"})) == 0.0

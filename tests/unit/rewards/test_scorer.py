@@ -14,7 +14,7 @@ OWN = "tests.unit.own_rewards"
 GOOD = "<think>3 + 4</think> <answer>7</answer><|im_end|>"
 
 
-def test_a_group_is_scored_by_weight_and_by_part():
+def test_group_scores_by_weight_and_part():
     with scorer(reward("accuracy", verifier="math"), reward("format", 0.5)) as s:
         scored = s.score(group([GOOD, "the answer is 7", "<think>7</think>"], "7"))
     assert [x.reward for x in scored.scores] == [1.5, 1.0, 0.0]
@@ -26,14 +26,14 @@ def test_a_group_is_scored_by_weight_and_by_part():
     assert all(x.error is None for x in scored.scores)
 
 
-def test_a_synthetic_prompt_is_judged_by_its_task():
+def test_synthetic_prompt_is_checked_by_its_task():
     meta = {"synthetic": "arithmetic", "params": {"digits": [1, 2]}}
     with scorer(reward("accuracy", verifier="task")) as s:
         scored = s.score(group([GOOD, GOOD.replace("7", "8")], "7", meta=meta))
     assert [x.reward for x in scored.scores] == [1.0, 0.0]
 
 
-def test_sources_choose_their_rewards_and_parts_keep_their_full_names():
+def test_sources_select_rewards_and_parts_keep_full_names():
     rewards = [
         reward("accuracy/maths", verifier="math"),
         reward("accuracy/choice", verifier="choice"),
@@ -70,18 +70,18 @@ def test_sources_choose_their_rewards_and_parts_keep_their_full_names():
         ([reward(f"{OWN}:words", per_line=2)], "per_line"),
     ],
 )
-def test_a_reward_that_cannot_be_is_refused_at_the_start(rewards, message):
+def test_invalid_rewards_are_refused_at_the_start(rewards, message):
     with pytest.raises(ConfigError, match=message), scorer(*rewards):
         pass
 
 
-def test_a_source_that_asks_for_an_unknown_reward_is_refused():
+def test_source_with_an_unknown_reward_is_refused():
     with pytest.raises(ConfigError, match="the source maths uses the reward 'style'"):
         with scorer(reward("format"), source_rewards={"maths": ["style"]}):
             pass
 
 
-def test_user_functions_get_the_sample_their_params_and_a_clean_process():
+def test_user_function_gets_sample_params_and_a_clean_process():
     os.environ["RAY_SECRET"] = "1"
     try:
         with scorer(reward(f"{OWN}:words", per_word=0.5), reward(f"{OWN}:environment"), reward(f"{OWN}:by_meta")) as s:
@@ -102,7 +102,7 @@ def test_user_functions_get_the_sample_their_params_and_a_clean_process():
         ("returns_nan", 10.0, "DataError: tests.unit.own_rewards:returns_nan: .* finite number"),
     ],
 )
-def test_what_cannot_be_judged_has_an_error_by_name_and_the_next_is_judged(function, timeout_s, error):
+def test_failing_sample_has_a_named_error_and_the_next_is_scored(function, timeout_s, error):
     import re
 
     with scorer(reward(f"{OWN}:{function}"), reward("format"), timeout_s=timeout_s) as s:
@@ -113,7 +113,7 @@ def test_what_cannot_be_judged_has_an_error_by_name_and_the_next_is_judged(funct
             assert judge(s, "go on").error is None
 
 
-def test_what_no_message_to_a_worker_can_carry_is_an_error_by_name_and_the_next_is_judged():
+def test_unserialisable_sample_has_a_named_error_and_the_next_is_scored():
     with scorer(reward(f"{OWN}:words"), reward("format")) as s:
         score = judge(s, "a b", meta={"n": 2**70})
         assert score.error.startswith(f"VerifierCrash: {OWN}:words: OverflowError")
@@ -131,7 +131,7 @@ HOSTILE = {
 }
 
 
-def test_hostile_answers_are_answered_within_the_limit():
+def test_hostile_answers_end_within_the_limit():
     with scorer(reward("accuracy", verifier="math"), timeout_s=1.0) as s:
         s.check()
         began = time.perf_counter()
@@ -142,7 +142,7 @@ def test_hostile_answers_are_answered_within_the_limit():
     assert all(score.reward == 0.0 for score in scores.values())
 
 
-def test_samples_that_hang_delay_nobody():
+def test_hanging_samples_do_not_delay_others():
     """More hang than there are places, and each would keep its place for half a minute."""
     with scorer(reward(f"{OWN}:hangs"), timeout_s=30.0, processors=2) as s:
         s.check()
@@ -174,7 +174,7 @@ def test_plain_answers_do_not_wait_for_processes():
     assert all(score.reward == 1.0 for score in scores)
 
 
-def test_a_pool_whose_zygote_was_killed_starts_another():
+def test_pool_restarts_a_killed_zygote():
     with scorer(reward(f"{OWN}:words"), timeout_s=5.0) as s:
         assert judge(s, "a b").reward == 2.0
         os.kill(s._pool._zygote._process.pid, signal.SIGKILL)
@@ -184,7 +184,7 @@ def test_a_pool_whose_zygote_was_killed_starts_another():
         assert all(o.error is None for o in outcomes)
 
 
-def test_a_sample_that_was_being_judged_as_the_zygote_died_is_not_to_blame(tmp_path):
+def test_sample_under_way_when_the_zygote_dies_is_not_blamed(tmp_path):
     begun = tmp_path / "begun"
     with scorer(reward(f"{OWN}:hangs"), timeout_s=60.0) as s:
         s.check()
@@ -199,7 +199,7 @@ def test_a_sample_that_was_being_judged_as_the_zygote_died_is_not_to_blame(tmp_p
     assert judged.score.error.startswith(f"ProcessDied: {OWN}:hangs: ")
 
 
-def test_a_group_of_which_a_sample_met_a_dead_zygote_is_judged_again_and_not_failed(monkeypatch):
+def test_dead_zygote_is_an_infrastructure_error_of_the_group(monkeypatch):
     with scorer(reward(f"{OWN}:words"), timeout_s=5.0) as s:
         call, deaths = s._pool.call, [ProcessDied("the process that verifiers are forked from died")]
         monkeypatch.setattr(s._pool, "call", lambda *args: call(*args) if not deaths else _raise(deaths.pop()))
@@ -214,7 +214,7 @@ def _raise(error):
     raise error
 
 
-def test_a_module_that_cannot_be_loaded_by_workers_is_named():
+def test_module_that_workers_cannot_load_is_named():
     from r1ray.rewards.workers.pool import Pool
 
     pool = Pool(["no.such.module"], 1)
@@ -223,7 +223,7 @@ def test_a_module_that_cannot_be_loaded_by_workers_is_named():
     pool.close()
 
 
-def test_after_close_what_is_begun_ends_in_an_error():
+def test_scoring_after_close_is_an_error():
     with scorer(reward(f"{OWN}:hangs"), timeout_s=30.0) as s:
         pending = s.begin(Sample(response="hang"))
     assert pending.result().score.error.startswith("ProcessDied")

@@ -34,7 +34,7 @@ CASES = [{"stdin": "1", "stdout": "2"}]
         ("```python\nprint(1)", ("", "")),
     ],
 )
-def test_the_last_fenced_block_of_the_answer_is_the_program(response, expected):
+def test_program_is_the_last_fenced_block_of_the_answer(response, expected):
     assert program(response) == expected
 
 
@@ -54,7 +54,7 @@ def test_the_last_fenced_block_of_the_answer_is_the_program(response, expected):
         ("```text\nA\n```", "python", "A\n"),
     ],
 )
-def test_output_sample_or_shell_command_behind_the_program(response, wanted, expected):
+def test_program_followed_by_output_or_shell_command(response, wanted, expected):
     assert program(response, wanted)[0] == expected
 
 
@@ -77,14 +77,14 @@ def test_indented_fences(response, expected):
     assert program(response)[0] == (expected or response.partition("\n")[2].removesuffix("```"))
 
 
-def test_future_imports_stay_first_behind_recorded_code():
+def test_future_imports_precede_recorded_code():
     human = {"entry_point": "f", "test": "def check(c): pass", "prompt": "import math\ndef f(x):\n"}
     response = "```python\nfrom __future__ import annotations\ndef f(x: N): return 1\n```"
     code = CodeVerifier()(Sample(response=response, answer=human)).args["code"]
     assert code == "from __future__ import annotations\nimport math\ndef f(x):\n\ndef f(x: N): return 1\n"
 
 
-def test_the_shapes_of_tests():
+def test_shapes_of_tests():
     assert code_tests(CASES) == code_tests([{"input": "1", "output": "2"}]) == code_tests({"tests": CASES})
     mbpp = code_tests({"asserts": ["assert f(1) == 2"], "setup": "import math"})
     assert (mbpp["kind"], mbpp["asserts"], mbpp["setup"]) == ("calls", ["assert f(1) == 2"], "import math")
@@ -99,7 +99,7 @@ def test_the_shapes_of_tests():
     assert code_tests({"function": "f", "calls": [{"args": [[1, 2], "a"], "expected": [2]}]}) == bench
 
 
-def test_the_shapes_that_datasets_publish():
+def test_shapes_of_published_datasets():
     stdio = code_tests(CASES)
     assert code_tests({"inputs": ["1"], "outputs": ["2"]}) == code_tests('{"inputs": ["1"], "outputs": ["2"]}') == stdio
     assert code_tests('[{"input": "1", "output": "2", "testtype": "stdin"}]') == stdio
@@ -128,7 +128,7 @@ def test_the_shapes_that_datasets_publish():
         ({"asserts": ["assert f()"], "language": "bash"}, "Python only"),
     ],
 )
-def test_a_language_on_record_that_is_not_run_is_an_error(answer, says):
+def test_recorded_language_that_is_not_run(answer, says):
     with pytest.raises(DataError, match=says):
         CodeVerifier()(Sample(response="1", answer=answer))
 
@@ -151,12 +151,12 @@ def test_a_language_on_record_that_is_not_run_is_an_error(answer, says):
         {"function": "f", "tests": [{"input": "{", "output": "1"}]},
     ],
 )
-def test_tests_of_no_known_shape_are_an_error_by_name(record):
+def test_unknown_shape_of_tests(record):
     with pytest.raises(DataError, match="recorded tests"):
         code_tests(record)
 
 
-def test_the_language_is_the_records_then_the_fences():
+def test_language_of_record_then_fence():
     def language(response, answer, **params):
         call = CodeVerifier(**params)(Sample(response=response, answer=answer))
         assert isinstance(call, Call)
@@ -173,7 +173,7 @@ def test_the_language_is_the_records_then_the_fences():
         CodeVerifier(memory_mib=1)
 
 
-def test_tests_reach_the_worker_whole_or_are_an_error():
+def test_tests_reach_the_worker_unchanged():
     def sent(calls):
         call = CodeVerifier()(Sample(response="1", answer=calls))
         ours, theirs = socket.socketpair()
@@ -219,7 +219,7 @@ def test_tests_reach_the_worker_whole_or_are_an_error():
         ("", "1", False),
     ],
 )
-def test_outputs_are_the_same(given, expected, same):
+def test_same_output(given, expected, same):
     assert same_output(given, expected) == same
 
 
@@ -227,7 +227,7 @@ def no_link(tag, index):
     raise AssertionError(f"{tag} {index} is no plain data")
 
 
-def test_plain_data_crosses_over_by_value():
+def test_plain_data_travels_by_value():
     class Sly(int):
         def __eq__(self, other):
             return True
@@ -258,7 +258,7 @@ def test_plain_data_crosses_over_by_value():
         encode(lambda: 0, None)
 
 
-def test_alike_compares_what_json_can_say():
+def test_alike():
     assert alike((1, [2.0000001]), [1, [2.0]])
     assert alike({1: "a"}, {"1": "a"})
     assert not alike(True, 1)

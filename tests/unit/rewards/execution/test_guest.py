@@ -11,7 +11,7 @@ from r1ray.rewards.execution.running import Limits, Outcome
 from tests.unit.reward_support import alarm_given_back, judged
 
 
-def test_the_judge_calls_the_candidate():
+def test_judge_calls_candidate():
     code = """
 from dataclasses import dataclass
 @dataclass
@@ -34,7 +34,7 @@ def h(x): raise ValueError("no")
     assert reports == [(0, None), (1, None), (2, "wrong"), (3, None), (4, None), (5, "crash"), (6, "crash")]
 
 
-def test_what_the_tests_use_is_the_judges_own():
+def test_helpers_and_builtins_of_tests_belong_to_the_judge():
     """Neither builtins nor helpers of the set-up come from the program under test."""
     code = "def helper(x): return 4\ndef abs(x): return 0\ndef sorted(x): return [1]\ndef f(x): return 3"
     setup = "def helper(x):\n    return x\ndef f(x):\n    '''stub'''"
@@ -48,26 +48,26 @@ def test_what_the_tests_use_is_the_judges_own():
     assert judged("x = 1", setup=setup, asserts=["assert f(1) is None"], names=["f"]) == [(0, "crash")]
 
 
-def test_methods_of_a_solution_class_are_found():
+def test_method_of_a_solution_class():
     calls = [{"function": "f", "args": [2], "expected": 4}, {"function": "f", "args": [2], "expected": 5}]
     assert judged("class Solution:\n    def f(self, x): return x * x", calls=calls) == [(0, None), (1, "wrong")]
 
 
-def test_what_ends_loops_in_python_does_not_end_those_of_the_tests():
+def test_stop_iteration_does_not_end_loops_of_tests():
     loops = ["assert all(map(lambda p: f(p) == p + 1, [1, 2]))", "for a, b in zip(map(f, [1]), [2]): assert a == b"]
     for name in ("StopIteration", "StopAsyncIteration", "GeneratorExit"):
         assert judged(f"def f(x): raise {name}", asserts=loops) == [(0, "crash"), (1, "crash")]
 
 
 @pytest.mark.parametrize("guard", ["except Exception", "except", "except BaseException"])
-def test_a_program_that_is_gone_or_late_is_no_exception_that_a_test_may_expect(guard):
+def test_tests_cannot_catch_the_end_of_the_program(guard):
     asserts = [f"try:\n    f(1)\n{guard}:\n    pass"]
     assert judged("def f(x): leave()", asserts=asserts) == [(0, "crash")]
     late = "def f(x):\n    while not closed.is_set(): pass"
     assert judged(late, asserts=asserts, test_s=0.05) == [(0, "timeout")]
 
 
-def test_a_test_that_never_ends_is_late_wherever_it_loops():
+def test_endless_tests_time_out():
     code = "def f(x):\n    while x == 0 and not closed.is_set(): pass\n    return x"
     assert judged(code, asserts=["assert f(1) == 1", "assert f(0) == 0"], test_s=1.0) == [(0, None), (1, "timeout")]
     assert judged("def f(x): return 0", asserts=["while not f(1): pass"], test_s=0.05) == [(0, "timeout")]
@@ -76,7 +76,7 @@ def test_a_test_that_never_ends_is_late_wherever_it_loops():
     assert judged(code, calls=calls, test_s=0.05) == [(0, "timeout")]
 
 
-def test_the_alarm_of_a_test_outlasts_the_judges_in_it():
+def test_judge_in_a_test_restores_the_alarm():
     with alarm_given_back():
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 3000.0)
@@ -96,11 +96,11 @@ def test_the_alarm_of_a_test_outlasts_the_judges_in_it():
         "import numbers\nraise StopIteration",
     ],
 )
-def test_what_the_program_is_made_of_is_never_the_tests_fault(code):
+def test_hostile_objects_are_the_programs_fault(code):
     assert judged(code, asserts=["assert f(1) == 2, f(1)"]) in ([(0, "wrong")], [(0, "crash")])
 
 
-def test_a_function_of_the_librarys_name_is_the_programs_where_only_it_can_be_meant():
+def test_program_defines_a_builtin_that_every_assert_calls():
     adds = "def sum(a, b): return a + b"
     assert judged(adds, asserts=["assert sum(10, 15) == 25", "assert sum(1, 2) == 3"]) == [(0, None), (1, None)]
     assert judged("def bisect(x): return x", asserts=["assert bisect(1) == 1"]) == [(0, None)]
@@ -109,7 +109,7 @@ def test_a_function_of_the_librarys_name_is_the_programs_where_only_it_can_be_me
     assert judged(every, asserts=["assert set(f(1)) == set([1])", "assert set(f(2)) == set([2])"])[0][1] == "crash"
 
 
-def test_values_of_the_library_are_compared_as_what_they_are():
+def test_library_values_compare_by_value():
     code = """
 from collections import deque
 from datetime import date, datetime, timedelta, timezone
@@ -128,13 +128,13 @@ def g(): return datetime(2020, 1, 2, tzinfo=timezone.utc)
     assert judged(sly, asserts=["assert f(1) == 0.5"]) == [(0, "wrong")]
 
 
-def test_what_no_program_can_be_given_is_the_tests_fault_only_where_they_give_it_to_what_they_test():
+def test_unsendable_argument_is_the_tests_fault():
     assert judged("def f(x): return 1", asserts=["assert f(lambda: 0) == 1"]) == [(0, "unfit")]
     code = "class T:\n    def union(self, x): return x\ndef f(x): return T()"
     assert judged(code, asserts=["assert f(1).union(lambda: 0)"]) == [(0, "crash")]
 
 
-def test_tests_that_never_became_ready_are_at_fault_unless_they_were_ready_before(monkeypatch):
+def test_tests_that_never_become_ready(monkeypatch):
     ended = Outcome(reason="exit", code=1, stdout=b"", stderr=b"NameError: nothing")
     monkeypatch.setattr(programs, "_outcomes", lambda *args: (ended, ended))
     with pytest.raises(DataError, match="tests themselves failed to run: exit: NameError: nothing"):
@@ -143,7 +143,7 @@ def test_tests_that_never_became_ready_are_at_fault_unless_they_were_ready_befor
     assert [(v.test, v.why, again) for v in verdicts] == [(1, "timeout", False)]
 
 
-def test_a_program_that_ends_after_the_tests_were_ready_is_at_fault(monkeypatch):
+def test_program_that_ends_once_the_tests_are_ready(monkeypatch):
     judged = Outcome(reason="exit", code=-9, stdout=b'{"ready": true}\n', stderr=b"")
     for reason, why in (("exit", "crash"), ("memory", "memory"), ("timeout", "timeout")):
         candidate = Outcome(reason=reason, code=1, stdout=b"", stderr=b"")
@@ -152,7 +152,7 @@ def test_a_program_that_ends_after_the_tests_were_ready_is_at_fault(monkeypatch)
         assert [(v.test, v.why) for v in verdicts] == [(0, why)]
 
 
-def test_setup_that_uses_the_programs_class():
+def test_setup_uses_a_class_of_the_program():
     code = """
 class Tree:
     def __init__(self, value): self.value, self.left, self.right = value, None, None
@@ -166,7 +166,7 @@ def same(a, b): return a is b
     assert judged("def total(t): return 7", setup=setup, asserts=asserts[:1]) == [(0, "crash")]
 
 
-def test_setup_whose_helpers_use_the_program():
+def test_setup_helpers_use_the_program():
     setup = "def twice(x):\n    return f(f(x))\nGRID = {}\nfill(GRID)"
     code = "def f(x): return x + 1\ndef fill(d): d['a'] = 1"
     assert judged(code, setup=setup, asserts=["assert twice(1) == 3"]) == [(0, None)]
@@ -175,12 +175,12 @@ def test_setup_whose_helpers_use_the_program():
     ]
 
 
-def test_setup_that_fails_by_itself_is_the_tests_fault():
+def test_failing_setup_is_the_tests_fault():
     with pytest.raises(ModuleNotFoundError):
         judged("x = 1", setup="import no_such_module\nroot = Node(1)", asserts=["assert x == 1"])
 
 
-def test_types_and_functions_of_the_library_as_arguments():
+def test_library_types_and_functions_as_arguments():
     code = """
 def of_type(values, kind): return [v for v in values if isinstance(v, kind)]
 def apply(f, *args): return f(*args)
@@ -206,7 +206,7 @@ def test_candidate_cannot_name_functions_of_the_judge():
             decode({"library": path}, lambda tag, index: None)
 
 
-def test_names_that_leetcode_provides():
+def test_leetcode_names():
     code = """
 class Solution:
     def f(self, n: Optional[int]) -> List[int]:

@@ -26,7 +26,7 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_of_an_interpreters_prefix_only_what_it_needs_is_seen(prefix: Path) -> None:
+def test_only_bin_and_lib_of_the_interpreter_are_visible(prefix: Path) -> None:
     python = sandbox.Sandbox("bubblewrap").python
     assert python == str(prefix / "bin" / NAME)
     bound = [option for option in sandbox._system(python) if option.startswith(str(prefix))]
@@ -34,7 +34,7 @@ def test_of_an_interpreters_prefix_only_what_it_needs_is_seen(prefix: Path) -> N
     assert "/" not in sandbox._system("/bin/python3")
 
 
-def test_an_interpreter_that_lies_in_a_home_itself_is_refused(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interpreter_in_a_home_folder_is_refused(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(prefix))
     with pytest.raises(ConfigError, match=f"is in the home folder {prefix}"):
         _ = sandbox.Sandbox("bubblewrap").python

@@ -50,7 +50,7 @@ def calls(number: int) -> dict[str, object]:
         ("import time\ndef f(n):\n    time.sleep(0.3)\n    return n", calls(12)),
     ],
 )
-def test_a_right_program_is_not_late_because_its_tests_are_many(scorer: Scorer, program: str, tests: object) -> None:
+def test_many_tests_do_not_time_out_together(scorer: Scorer, program: str, tests: object) -> None:
     result, seconds = judged(scorer, program, tests)
     assert (result.score.reward, result.score.error, result.notes) == (1.0, None, {})
     assert seconds > 2 * ONE_S
@@ -60,20 +60,20 @@ def test_a_right_program_is_not_late_because_its_tests_are_many(scorer: Scorer, 
     ("program", "tests"),
     [("while True: pass", stdio(40)), ("def f(n):\n    while n > 1: pass\n    return n", calls(40))],
 )
-def test_a_test_that_hangs_ends_the_others_after_its_own_limit(scorer: Scorer, program: str, tests: object) -> None:
+def test_hanging_test_stops_the_suite(scorer: Scorer, program: str, tests: object) -> None:
     result, seconds = judged(scorer, program, tests)
     assert result.score.reward == 0.0
     assert result.notes["accuracy/long"].endswith("of 40: timeout")
     assert seconds < 15.0
 
 
-def test_all_tests_together_end_however_many_hang(scorer: Scorer) -> None:
+def test_suite_timeout_bounds_hanging_tests(scorer: Scorer) -> None:
     result, seconds = judged(scorer, "while True: pass", stdio(1000), task="short")
     assert (result.score.reward, result.score.error) == (0.0, None)
     assert seconds < 10.0
 
 
-def test_the_limit_grows_with_the_tests_and_is_bounded() -> None:
+def test_suite_limit_grows_with_the_tests() -> None:
     def limit(number: int) -> float:
         call = CodeVerifier()(Sample(response="x = 1", answer=stdio(number)))
         assert isinstance(call, Call)

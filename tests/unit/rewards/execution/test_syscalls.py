@@ -32,7 +32,7 @@ def verdict(machine: str, audit: int, number: int, first: int = 0) -> int | None
 @pytest.mark.parametrize(
     ("machine", "audit", "read", "memfd", "sock"), [("x86_64", X86, 0, 319, 41), ("aarch64", ARM, 63, 279, 198)]
 )
-def test_what_hides_memory_is_refused_and_nothing_else(machine, audit, read, memfd, sock):
+def test_filter_refuses_calls_that_hide_memory(machine, audit, read, memfd, sock):
     assert verdict(machine, audit, read) is None
     assert verdict(machine, audit, memfd) == errno.EPERM
     assert verdict(machine, audit, sock, socket.AF_UNIX) is None
@@ -45,7 +45,7 @@ def test_what_hides_memory_is_refused_and_nothing_else(machine, audit, read, mem
     )
 
 
-def test_calls_of_another_architecture_are_refused():
+def test_filter_refuses_other_architectures():
     assert verdict("x86_64", 0x40000003, 3) == errno.EPERM  # i386
     assert verdict("x86_64", X86, 0x40000000 + 319) == errno.EPERM  # x32
     with pytest.raises(ConfigError, match=r"riscv64.*x86_64, aarch64"):

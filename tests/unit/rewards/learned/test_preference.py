@@ -15,7 +15,7 @@ def reward(path: str, timeout_s: float) -> ModelReward:
     return ModelReward(path=path, timeout_s=timeout_s, server=Server())
 
 
-def test_one_model_is_loaded_at_a_time_and_a_loaded_one_does_not_wait(monkeypatch):
+def test_one_model_loads_at_a_time(monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     loaded = []
 
