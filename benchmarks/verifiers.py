@@ -2,8 +2,9 @@
 
     python -m benchmarks.verifiers [--write]        (make bench-verifiers)
 
-Prints plain answers, symbolic comparisons, short sandboxed programs and function tests per second, and the delay that hostile
-answers cause to easy ones. `--write` stores them in benchmarks/results/verifiers.json.
+Prints plain answers, symbolic comparisons, short sandboxed programs and function tests per second,
+and the delay that hostile answers cause to easy ones. `--write` stores them in
+benchmarks/results/verifiers.json.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def plain(n: int) -> Sample:
 
 
 def symbolic(n: int) -> Sample:
-    """An expression that only the algebra system can compare; new each time, because its library caches."""
+    """An expression that only the algebra system can compare; new each time, because its library
+    caches.
+    """
     fresh = next(_FRESH)
     return Sample(response=f"\\boxed{{\\frac{{x+{fresh}}}{{2}}}}", answer=f"\\frac{{x}}{{2}}+\\frac{{{fresh}}}{{2}}")
 
@@ -80,7 +83,9 @@ def easy_ms(judge: Scorer) -> list[float]:
 
 
 def delays() -> dict[str, float]:
-    """Milliseconds of easy answers alone and beside hostile ones, and of the slowest plain answer beside them."""
+    """Milliseconds of easy answers alone and beside hostile ones, and of the slowest plain answer
+    beside them.
+    """
     judge = scorer("math", timeout_s=5.0)
     easy_ms(judge)
     alone = easy_ms(judge)

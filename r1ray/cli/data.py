@@ -29,7 +29,8 @@ def check(
 ) -> None:
     """Report the faults of a file of prompts, line by line; exit code 1 if there are any.
 
-    Example: r1ray data check train.jsonl --column prompt=question --answer-after '####' --reward numeric
+    Example: r1ray data check train.jsonl --column prompt=question --answer-after '####' --reward
+    numeric
     """
     from r1ray.data.files import FileParams
     from r1ray.errors import ConfigError

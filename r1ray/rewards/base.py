@@ -4,7 +4,8 @@
                    |-> Call --pool process--> float   computed elsewhere: it may hang, crash or run untrusted code
                    `-> Ask ---thread--------> float   asked of a model in this process, or of an endpoint
 
-A reward is a frozen dataclass whose fields are its parameters in the configuration; calling it scores a sample.
+A reward is a frozen dataclass whose fields are its parameters in the configuration; calling it
+scores a sample.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Sample:
 
     @property
     def opening(self) -> str:
-        """The start of the response that the prompt contains: `<think>` and white space, or nothing."""
+        """The start of the response that the prompt contains: `<think>` and white space, or
+        nothing.
+        """
         return opening(self.meta)
 
     @property
@@ -103,7 +106,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A judgement of a model or an endpoint, for a thread to wait for. Producer: rewards. Consumer: Scorer."""
+    """A judgement of a model or an endpoint, for a thread to wait for. Producer: rewards. Consumer:
+    Scorer.
+    """
 
     function: Callable[[], float]  # enforces its own time limit; raises DataError or InfrastructureError
 
@@ -113,17 +118,23 @@ class Ask:
 
 
 class Reward(abc.ABC):
-    """Scores samples. Subclasses are frozen dataclasses; their fields are the parameters in the configuration."""
+    """Scores samples. Subclasses are frozen dataclasses; their fields are the parameters in the
+    configuration.
+    """
 
     __slots__ = ()
 
     @abc.abstractmethod
     def __call__(self, sample: Sample) -> float | Call | Ask:
-        """The value of the sample, or how to compute it. Raises DataError for a sample that cannot be scored."""
+        """The value of the sample, or how to compute it. Raises DataError for a sample that cannot
+        be scored.
+        """
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules to import, or `module:function` to call, in worker processes before the first call."""
+        """Modules to import, or `module:function` to call, in worker processes before the first
+        call.
+        """
         return ()
 
     @property
@@ -132,4 +143,6 @@ class Reward(abc.ABC):
         return False
 
     def check(self) -> None:  # noqa: B027 - most rewards need nothing
-        """Check at the start what scoring will need. Raises ConfigError, with how to fix it, if something is missing."""
+        """Check at the start what scoring will need. Raises ConfigError, with how to fix it, if
+        something is missing.
+        """

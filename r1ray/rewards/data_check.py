@@ -28,10 +28,11 @@ class CheckedRow:
 def check_file(
     path: Path, columns: Mapping[str, str], params: FileParams, verifier: Reward | None = None
 ) -> Iterator[CheckedRow]:
-    """Check every row of a JSONL or (by its suffix) Parquet file as a data source with these columns and parameters would.
+    """Check every row of a JSONL or (by its suffix) Parquet file as a data source with these
+    columns and parameters would.
 
-    With a `verifier`, also check that it accepts the answer or the tests of each row. Reads one line, or one batch of rows, at
-    a time. Raises ConfigError if the file cannot be opened.
+    With a `verifier`, also check that it accepts the answer or the tests of each row. Reads one
+    line, or one batch of rows, at a time. Raises ConfigError if the file cannot be opened.
     """
     rows = _parquet_rows(path) if path.suffix == ".parquet" else _jsonl_rows(path)
     for number, raw in rows:

@@ -80,9 +80,10 @@ def score_file(
 ) -> Summary:
     """Score every line of `source` that `out` does not hold yet, and append it to `out`.
 
-    `progress` is called with the number of bytes of `source` that are done. `how` holds the settings that the scores depend on,
-    as JSON types; it is kept beside `out`. Raises ConfigError if `source` cannot be read, and if `out` holds anything but
-    scores of the first lines of `source` with the same settings.
+    `progress` is called with the number of bytes of `source` that are done. `how` holds the
+    settings that the scores depend on, as JSON types; it is kept beside `out`. Raises ConfigError
+    if `source` cannot be read, and if `out` holds anything but scores of the first lines of
+    `source` with the same settings.
     """
     summary = Summary()
     try:
@@ -107,11 +108,12 @@ def score_file(
 
 
 def sample_of(line: Mapping[str, Any]) -> Sample:
-    """The sample that a line holds. Raises DataError for a line without a response, or with a bad field.
+    """The sample that a line holds. Raises DataError for a line without a response, or with a bad
+    field.
 
-    `response` is required. `answer` (for code: `tests`), `opening` (`<think>`, if the prompt ended with it), `target_language`,
-    `choices`, `language`, `tokens`, `max_new_tokens`, `finish_reason` and `messages` are optional. User-defined rewards find
-    every field in `meta`.
+    `response` is required. `answer` (for code: `tests`), `opening` (`<think>`, if the prompt ended
+    with it), `target_language`, `choices`, `language`, `tokens`, `max_new_tokens`, `finish_reason`
+    and `messages` are optional. User-defined rewards find every field in `meta`.
     """
     if not isinstance(line.get("response"), str):
         raise DataError("`response`: expected a string")

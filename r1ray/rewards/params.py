@@ -1,4 +1,6 @@
-"""Make a reward's dataclass from its parameters in the configuration, with errors that name the fix."""
+"""Make a reward's dataclass from its parameters in the configuration, with errors that name the
+fix.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ Made = TypeVar("Made")
 def make(cls: type[Made], params: Mapping[str, Any], owner: str, **given: Any) -> Made:
     """Make an instance of the dataclass `cls` from `params`.
 
-    `owner` names the reward in messages; `given` are fields that are not parameters.
-    Raises ConfigError for a parameter that is unknown, missing, of another type, or that `cls` itself refuses.
+    `owner` names the reward in messages; `given` are fields that are not parameters. Raises
+    ConfigError for a parameter that is unknown, missing, of another type, or that `cls` itself
+    refuses.
     """
     fields = {f.name: f for f in dataclasses.fields(cls) if f.name not in given}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)

@@ -63,7 +63,9 @@ REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
 
 
 def kind_of(name: str) -> str:
-    """The kind of a reward. `accuracy/code` has the kind accuracy: labels distinguish several rewards of a kind."""
+    """The kind of a reward. `accuracy/code` has the kind accuracy: labels distinguish several
+    rewards of a kind.
+    """
     return name if ":" in name else name.partition("/")[0]
 
 
@@ -80,7 +82,9 @@ def build(name: str, params: Mapping[str, Any]) -> Reward:
 
 
 def longest_answer_s(rewards: Sequence[RewardConfig]) -> float:
-    """Longest time in seconds for one score of a model or an endpoint; 0 if there is none. Raises ConfigError like `build`."""
+    """Longest time in seconds for one score of a model or an endpoint; 0 if there is none. Raises
+    ConfigError like `build`.
+    """
     asked = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("model", "judge")]
     return max((r.timeout_s for r in asked if isinstance(r, ModelReward | JudgeReward)), default=0.0)
 

@@ -1,4 +1,5 @@
-"""Scorer: groups in, scored groups out. The rewards of a sample are summed by weight; failures have names.
+"""Scorer: groups in, scored groups out. The rewards of a sample are summed by weight; failures have
+names.
 
 Sample --reward--> float ----------------------------.
                |-> Call --lane of threads--> Pool ----+
@@ -25,7 +26,9 @@ from r1ray.rewards.workers.pool import Pool
 from r1ray.types import RolloutGroup, Score, ScoredGroup
 
 _VERIFY_LANE = 48
-"""Verifications at once. Most take milliseconds; only if this many hang at once does another one have to wait."""
+"""Verifications at once. Most take milliseconds; only if this many hang at once does another one
+have to wait.
+"""
 
 ASK_LANE = 64
 """Questions to models and endpoints at once; at least the largest batch of a model."""
@@ -95,8 +98,9 @@ class Scorer:
     """Scores samples with the configured rewards. Thread-safe.
 
     Example: rewards accuracy (weight 1.0) and format (0.5) on a right answer in the wrong form give
-    Score(reward=1.0, parts={"accuracy": 1.0, "format": 0.0}, error=None). If a verifier could not judge a sample, its score has
-    an error such as "VerifierTimeout: accuracy: no verdict within 5 s ...", the reward 0.0, and no part of that name.
+    Score(reward=1.0, parts={"accuracy": 1.0, "format": 0.0}, error=None). If a verifier could not
+    judge a sample, its score has an error such as "VerifierTimeout: accuracy: no verdict within 5 s
+    ...", the reward 0.0, and no part of that name.
     """
 
     def __init__(
@@ -106,7 +110,8 @@ class Scorer:
         source_rewards: Mapping[str, Sequence[str] | None] | None = None,
         processors: int | None = None,
     ) -> None:
-        """`source_rewards`: source -> names out of `rewards`, or None for all. `processors`: number to use, or None for all.
+        """`source_rewards`: source -> names out of `rewards`, or None for all. `processors`: number
+        to use, or None for all.
 
         Raises ConfigError for rewards that cannot be built.
         """
@@ -129,7 +134,9 @@ class Scorer:
         return tuple(part.key for part in self._default)
 
     def check(self) -> None:
-        """Try what scoring needs on this machine. Raises ConfigError, with how to fix it, if something is missing."""
+        """Try what scoring needs on this machine. Raises ConfigError, with how to fix it, if
+        something is missing.
+        """
         parts = [part for source in (self._default, *self._by_source.values()) for part in source]
         if any(part.reward.sandboxed for part in parts):
             self._sandbox.check()
@@ -141,8 +148,8 @@ class Scorer:
     def score(self, group: RolloutGroup) -> ScoredGroup:
         """Score every completion of a group.
 
-        Raises InfrastructureError if a part failed for no fault of the sample, such as an endpoint that is down: the prompt
-        must not be blamed for it.
+        Raises InfrastructureError if a part failed for no fault of the sample, such as an endpoint
+        that is down: the prompt must not be blamed for it.
         """
         pending = [self.begin(Sample.of(group, i)) for i in range(len(group.completions))]
         judged = [p.result() for p in pending]
@@ -160,10 +167,13 @@ class Scorer:
         return Pending(sample=sample, parts=parts, outcomes=outcomes)
 
     def close(self) -> None:
-        """Kill the processes and send nothing more. Requests under way finish; all other scoring ends in a ProcessDied."""
+        """Kill the processes and send nothing more. Requests under way finish; all other scoring
+        ends in a ProcessDied.
+        """
         self._pool.close()
         for name, lane in self._lanes.items():
-            # Queued requests would cost time and money; queued calls meet a closed pool, and end at once.
+            # Queued requests would cost time and money; queued calls meet a closed pool, and end at
+            # once.
             lane.shutdown(wait=False, cancel_futures=name == "ask")
 
     def _begin(self, reward: Reward, sample: Sample) -> _Outcome | Future[_Outcome]:

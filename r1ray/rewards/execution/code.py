@@ -28,7 +28,8 @@ _FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeVerifier(Reward):
-    """1.0 if the program passes all of its tests, else 0.0; with `partial` the share of tests that it passes.
+    """1.0 if the program passes all of its tests, else 0.0; with `partial` the share of tests that
+    it passes.
 
     See `program` for which part of the response is the program.
     """
@@ -49,7 +50,8 @@ class CodeVerifier(Reward):
             )
 
     def __call__(self, sample: Sample) -> float | Call:
-        # The tests first: an error of the record must not depend on the response. A row may have an answer beside its tests.
+        # The tests first: an error of the record must not depend on the response. A row may have an
+        # answer beside its tests.
         tests = code_tests(sample.meta.get("tests", sample.answer))
         wanted = self._wanted_language(tests, sample)
         code, label = program(sample.response, wanted, opened=sample.opened)
@@ -98,9 +100,10 @@ class CodeVerifier(Reward):
 def program(response: str, wanted: str = "", *, opened: bool = False) -> tuple[str, str]:
     """The program in the answer part of a response, and the label of its fence.
 
-    This is the last fenced block in the language of the tests, `wanted`. If that is empty, any language that r1ray runs
-    will do, but a shell command behind a program in another language shows how to run it. If no block has such a label, it
-    is the last block without a label, else the last one; if nothing is fenced, the whole answer.
+    This is the last fenced block in the language of the tests, `wanted`. If that is empty, any
+    language that r1ray runs will do, but a shell command behind a program in another language shows
+    how to run it. If no block has such a label, it is the last block without a label, else the last
+    one; if nothing is fenced, the whole answer.
     """
     part = answer_part(response, opened=opened)
     end = part.rfind("</answer>")
@@ -119,10 +122,12 @@ def program(response: str, wanted: str = "", *, opened: bool = False) -> tuple[s
 
 
 def _fenced_blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
-    """(content, label) of each closed fenced block that is not empty, and whether a fence is left open.
+    """(content, label) of each closed fenced block that is not empty, and whether a fence is left
+    open.
 
-    As in CommonMark, a block loses the indentation of its opening fence, and a fence that is indented by four columns
-    more than the opening one, such as one in a docstring, belongs to the content.
+    As in CommonMark, a block loses the indentation of its opening fence, and a fence that is
+    indented by four columns more than the opening one, such as one in a docstring, belongs to the
+    content.
     """
     blocks: list[tuple[str, str]] = []
     start: re.Match[str] | None = None
@@ -146,7 +151,9 @@ def _dedented(content: str, indent: int) -> str:
 
 
 def _joined(before: str, code: str, language: str) -> str:
-    """The program behind the code that the record puts before it; its `from __future__` imports have to be first."""
+    """The program behind the code that the record puts before it; its `from __future__` imports
+    have to be first.
+    """
     if not before or language != "python":
         return before + code
     imports = "".join(line.rstrip("\n") + "\n" for line in _FUTURE.findall(code))

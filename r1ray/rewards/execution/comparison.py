@@ -51,8 +51,8 @@ def near(given: float, expected: float) -> bool:
 def same_output(given: str, expected: str) -> bool:
     """Compare two texts line by line and word by word; trailing white space does not count.
 
-    If a word of `expected` is a number with a decimal point or an exponent (`0.5`, `1e-05`), the number in its place may
-    differ by a millionth and may be written in another way.
+    If a word of `expected` is a number with a decimal point or an exponent (`0.5`, `1e-05`), the
+    number in its place may differ by a millionth and may be written in another way.
     """
     left = [line.split() for line in given.rstrip().splitlines()]
     right = [line.split() for line in expected.rstrip().splitlines()]

@@ -1,7 +1,7 @@
 """Protocol between the judge and the candidate of guest.py: lines of JSON over a socket.
 
-Runs inside the sandbox on a bare interpreter: standard library only. Plain data travels by value. Any other object stays
-in the candidate, and the judge gets a handle to it.
+Runs inside the sandbox on a bare interpreter: standard library only. Plain data travels by value.
+Any other object stays in the candidate, and the judge gets a handle to it.
 
     judge:      {"op": "call", "on": 0, "args": [{"int": "0x2"}], "kwargs": {}}
     candidate:  {"value": {"int": "0x4"}}    or    {"raised": "ValueError", "text": "no"}
@@ -19,7 +19,9 @@ from typing import IO, Any
 
 
 class Op(enum.Enum):
-    """What the judge can request. `on` is the object that a request is about; args and kwargs are values."""
+    """What the judge can request. `on` is the object that a request is about; args and kwargs are
+    values.
+    """
 
     LOAD = "load"  # args: code, whether it may use LeetCode's names -> names of the program
     GET = "get"  # args: name -> the program's object of that name
@@ -57,14 +59,17 @@ _LIBRARY: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
     ("datetime", "time"): lambda v: [v.isoformat()],
     ("datetime", "datetime"): lambda v: [v.isoformat()],
 }
-"""(module, type) -> arguments that make an equal value. Exact types only: a subclass may define its own `==`."""
+"""(module, type) -> arguments that make an equal value. Exact types only: a subclass may define its
+own `==`.
+"""
 
 
 def encode(value: Any, objects: list[Any] | None) -> Any:
     """Encode a value as JSON: plain data by value, tagged by type; builtin types by name.
 
-    The candidate keeps any other object in `objects` and sends its index there. The judge has no such list: it sends
-    classes and functions of the standard library by name, and raises Unsendable for any other object.
+    The candidate keeps any other object in `objects` and sends its index there. The judge has no
+    such list: it sends classes and functions of the standard library by name, and raises Unsendable
+    for any other object.
     """
     if value is None or isinstance(value, bool | float | str):
         return value
@@ -97,8 +102,9 @@ def encode(value: Any, objects: list[Any] | None) -> Any:
 def decode(raw: Any, link: Callable[[str, int], Any], *, trusted: bool = False) -> Any:
     """Decode what `encode` returned.
 
-    `link(tag, index)` resolves the two kinds of reference to an object. `trusted`: the sender is the judge, which may
-    name any object of the standard library; a candidate may only name builtin types.
+    `link(tag, index)` resolves the two kinds of reference to an object. `trusted`: the sender is
+    the judge, which may name any object of the standard library; a candidate may only name builtin
+    types.
     """
     if not isinstance(raw, dict):
         return raw
@@ -130,7 +136,9 @@ def _is_builtin_type(value: Any) -> bool:
 
 
 def _library_path(value: Any) -> list[str] | None:
-    """[module, qualified name] of a class or function of the standard library; None for any other object."""
+    """[module, qualified name] of a class or function of the standard library; None for any other
+    object.
+    """
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(name, str)):
         return None
@@ -165,7 +173,8 @@ class Peer:
     def request(self, op: Op, on: int | None = None, *args: Any, **kwargs: Any) -> Any:
         """Send one request and wait for its reply.
 
-        Raises what the candidate raised, if that is a builtin exception, and CandidateGone if the candidate has ended.
+        Raises what the candidate raised, if that is a builtin exception, and CandidateGone if the
+        candidate has ended.
         """
         message: dict[str, Any] = {"op": op.value, "on": on, "args": [encode(a, None) for a in args]}
         message["kwargs"] = {k: encode(v, None) for k, v in kwargs.items()}
@@ -194,7 +203,8 @@ class Peer:
 def _raised(name: str, text: str) -> Exception:
     """The exception that the candidate raised, or a RuntimeError that names it.
 
-    StopIteration and its like become a RuntimeError: they would end a loop of the test, and skip the rest of it.
+    StopIteration and its like become a RuntimeError: they would end a loop of the test, and skip
+    the rest of it.
     """
     kind = getattr(builtins, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Exception)):
@@ -205,7 +215,9 @@ def _raised(name: str, text: str) -> Exception:
 
 
 class Handle:
-    """An object inside the candidate, for tests to use like the object itself. It equals only itself."""
+    """An object inside the candidate, for tests to use like the object itself. It equals only
+    itself.
+    """
 
     _peer: Peer
     _id: int
@@ -256,7 +268,9 @@ class Handle:
         return str(self._peer.request(Op.TEXT, self._id))
 
     def _request_or_type_error(self, op: Op, *args: Any) -> Any:
-        """Send a request about this object; if an argument cannot travel, raise TypeError as Python would."""
+        """Send a request about this object; if an argument cannot travel, raise TypeError as Python
+        would.
+        """
         try:
             return self._peer.request(op, self._id, *args)
         except Unsendable as e:

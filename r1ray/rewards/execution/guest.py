@@ -1,14 +1,15 @@
-"""The two processes that run tests which call functions: the judge and the candidate, each in a sandbox of its own.
+"""The two processes that run tests which call functions: the judge and the candidate, each in a
+sandbox of its own.
 
-Runs on a bare interpreter: the standard library and the modules beside this file that `programs.py` copies only. The code
-under test shares nothing with the code that tests it:
+Runs on a bare interpreter: the standard library and the modules beside this file that `programs.py`
+copies only. The code under test shares nothing with the code that tests it:
 
     judge (the data set's tests) ----- name, arguments ----> candidate (the model's code)
       | {"test": 3, "why": null}   <--- plain data ---------
       v stdout
 
-The candidate never sees a test, only arguments. It returns plain data of built-in types, which the judge compares. Other
-objects stay in the candidate; the judge gets a handle (see crossing.py).
+The candidate never sees a test, only arguments. It returns plain data of built-in types, which the
+judge compares. Other objects stay in the candidate; the judge gets a handle (see crossing.py).
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Candidate:
     def _load(self, code: str, as_on_leetcode: bool) -> list[str]:
         """Execute the program. Returns the names that it defines.
 
-        `as_on_leetcode`: the names of leetcode.py are there beside the builtins, for the program to use or redefine.
+        `as_on_leetcode`: the names of leetcode.py are there beside the builtins, for the program to
+        use or redefine.
         """
         space = self._module.__dict__
         if as_on_leetcode:
@@ -116,7 +118,8 @@ def _find(module: types.ModuleType, name: str) -> Any:
 class Judge:
     """Runs the tests, and reports each in a line on the standard output, whatever the tests print.
 
-    The first line says that the tests are ready. A failure before it is the tests' fault, a later one the program's.
+    The first line says that the tests are ready. A failure before it is the tests' fault, a later
+    one the program's.
     """
 
     def __init__(self, peer: Peer, out: IO[str], test_s: float) -> None:
@@ -126,7 +129,8 @@ class Judge:
         self._test_s = test_s
 
     def run(self, code: str, tests: dict[str, Any], first: int = 0, partial: bool = True) -> None:
-        """Run the tests from `first` on until the candidate is gone; without `partial` until one fails.
+        """Run the tests from `first` on until the candidate is gone; without `partial` until one
+        fails.
 
         See `code.code_tests` for the contents of `tests`.
         """
@@ -240,7 +244,9 @@ def _decoded_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`guest.py candidate FD`, or `guest.py judge FD` with the code and the tests as JSON on the standard input."""
+    """`guest.py candidate FD`, or `guest.py judge FD` with the code and the tests as JSON on the
+    standard input.
+    """
     with socket.socket(fileno=int(sys.argv[2])) as line, line.makefile("rw", encoding="utf-8", newline="\n") as stream:
         if sys.argv[1] == "candidate":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

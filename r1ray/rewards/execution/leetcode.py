@@ -1,7 +1,7 @@
 """Names and recursion limit that a program may rely on if its tests call functions, as on LeetCode.
 
-LeetCode's Python template imports these for the program, and so do the harnesses of APPS and LiveCodeBench. Runs inside
-the sandbox on a bare interpreter: standard library only.
+LeetCode's Python template imports these for the program, and so do the harnesses of APPS and
+LiveCodeBench. Runs inside the sandbox on a bare interpreter: standard library only.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def names() -> dict[str, Any]:
 
 
 def raise_recursion_limit() -> None:
-    """Allow deep recursion, and the stack that recursion through C code needs (`sorted`, `lru_cache`)."""
+    """Allow deep recursion, and the stack that recursion through C code needs (`sorted`,
+    `lru_cache`).
+    """
     sys.setrecursionlimit(_RECURSION_LIMIT)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if hard == resource.RLIM_INFINITY or hard >= _STACK_BYTES:

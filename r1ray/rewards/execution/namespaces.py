@@ -1,4 +1,5 @@
-"""Names that the source of tests uses: which of them the program must define, and which the judge owns.
+"""Names that the source of tests uses: which of them the program must define, and which the judge
+owns.
 
 Runs inside the sandbox on a bare interpreter: standard library only.
 """
@@ -22,10 +23,11 @@ def used_names(sources: Sequence[str]) -> set[str]:
 def split_setup(setup: str) -> tuple[ast.Module, ast.Module, set[str]]:
     """Split the set-up code into what runs before the program is loaded, and what runs after it.
 
-    Everything from the first statement on that uses a name which neither the set-up nor Python defines has to wait: the
-    name is probably the program's. Returns the two parts and those names.
+    Everything from the first statement on that uses a name which neither the set-up nor Python
+    defines has to wait: the name is probably the program's. Returns the two parts and those names.
 
-    Example: `import math; head = Node(3)` is split into `import math`, `head = Node(3)` and {"Node"}.
+    Example: `import math; head = Node(3)` is split into `import math`, `head = Node(3)` and
+    {"Node"}.
     """
     body = ast.parse(setup).body
     defined = {s.get_name() for s in symtable.symtable(setup, "<setup>", "exec").get_symbols() if _binds(s)}
@@ -36,7 +38,9 @@ def split_setup(setup: str) -> tuple[ast.Module, ast.Module, set[str]]:
 
 
 def _global_names(statement: ast.stmt) -> set[str]:
-    """The names that a statement looks up in the module's namespace, those in the bodies of functions included."""
+    """The names that a statement looks up in the module's namespace, those in the bodies of
+    functions included.
+    """
     tables = [symtable.symtable(ast.unparse(statement), "<setup>", "exec")]
     found: set[str] = set()
     while tables:
@@ -54,11 +58,13 @@ def _binds(symbol: symtable.Symbol) -> bool:
 
 
 def functions_under_test(asserts: Sequence[str], names: Collection[str], defined: Collection[str]) -> set[str]:
-    """The names that the program itself has to define, although Python or the set-up (`defined`) may define them too.
+    """The names that the program itself has to define, although Python or the set-up (`defined`)
+    may define them too.
 
-    These are the recorded `names`, and a function of the standard library that every assert calls: `assert sum(10, 15)
-    == 6` alone tests a `sum` of the program. If the asserts use another name that only the program can define, as in
-    `assert sorted(f(2)) == [2]`, they test that one, and `sorted` is the judge's.
+    These are the recorded `names`, and a function of the standard library that every assert calls:
+    `assert sum(10, 15) == 6` alone tests a `sum` of the program. If the asserts use another name
+    that only the program can define, as in `assert sorted(f(2)) == [2]`, they test that one, and
+    `sorted` is the judge's.
     """
     library = BUILTINS | sys.stdlib_module_names
     calls = {_outermost_call(source) for source in asserts}
@@ -71,7 +77,9 @@ def functions_under_test(asserts: Sequence[str], names: Collection[str], defined
 
 
 def _outermost_call(source: str) -> str | None:
-    """The function that an assert calls first: g of `assert not g(h(1)) == 2`. None if that is not a plain call."""
+    """The function that an assert calls first: g of `assert not g(h(1)) == 2`. None if that is not
+    a plain call.
+    """
     statement = ast.parse(source).body[:1]
     inner: ast.AST = statement[0].test if statement and isinstance(statement[0], ast.Assert) else ast.Pass()
     while True:

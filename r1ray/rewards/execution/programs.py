@@ -1,4 +1,6 @@
-"""Judge a program by its tests in the sandbox. Runs in a worker process, on the program lane of the scorer."""
+"""Judge a program by its tests in the sandbox. Runs in a worker process, on the program lane of the
+scorer.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _INTEGERS = ("-X", "int_max_str_digits=0")
 """Python's bound on the digits of integers would fail programs that print long ones."""
 _COMPILE = 'g++ -std=c++17 -O1 -w -x c++ "$0" -o /tmp/main && cat /tmp/main'
 _TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript": ("node", "nodejs")}
-"""Language -> programs of which one must be installed. The sandbox finds Python itself; bash starts every program."""
+"""Language -> programs of which one must be installed. The sandbox finds Python itself; bash starts
+every program.
+"""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
 _GRACE_S = 1.0
@@ -62,15 +66,17 @@ def judge(
 ) -> tuple[float, str | None]:
     """Run a program's tests.
 
-    Returns the share of tests that pass (`partial`), or 1.0 if all do, else 0.0; and which test failed first, and why.
+    Returns the share of tests that pass (`partial`), or 1.0 if all do, else 0.0; and which test
+    failed first, and why.
 
-    `tests` is the JSON of `code.as_json`; `chosen`: the program chose the language, not the record. A timeout of the program
-    is a failed test: each test may take `test_timeout_s` seconds, and all together `limit_s`.
-    Raises DataError if a test cannot be run at all.
+    `tests` is the JSON of `code.as_json`; `chosen`: the program chose the language, not the record.
+    A timeout of the program is a failed test: each test may take `test_timeout_s` seconds, and all
+    together `limit_s`. Raises DataError if a test cannot be run at all.
     """
     box = Sandbox(sandbox)
     suite: dict[str, Any] = json.loads(tests)
-    # The wall clock must run out first: the limit on processor time would end a busy loop under another name.
+    # The wall clock must run out first: the limit on processor time would end a busy loop under
+    # another name.
     cpu_s = math.ceil(limit_s) + 1
     limits = Limits(wall_s=min(test_timeout_s, limit_s), cpu_s=cpu_s, memory_bytes=memory_bytes)
     deadline = time.monotonic() + limit_s
@@ -94,7 +100,9 @@ def judge(
 
 
 def _by_output(run: Run | Verdict, cases: list[dict[str, str]], limits: Limits, deadline: float) -> Iterator[Verdict]:
-    """Run the program once for each case and compare its output. The expected output never enters the sandbox."""
+    """Run the program once for each case and compare its output. The expected output never enters
+    the sandbox.
+    """
     if isinstance(run, Verdict):
         yield run
         return
@@ -163,10 +171,12 @@ def _interpreter(box: Sandbox, argv: list[str], name: str, content: bytes, *, re
 
 
 def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: float) -> Iterator[Verdict]:
-    """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's reports.
+    """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's
+    reports.
 
-    If the program ended or ran out of time, it is started again for the test after the one that it failed. `work` holds the
-    code, the tests, and whether there is credit for some of them (`partial`).
+    If the program ended or ran out of time, it is started again for the test after the one that it
+    failed. `work` holds the code, the tests, and whether there is credit for some of them
+    (`partial`).
     """
     total = len(work["tests"]["asserts"]) + len(work["tests"]["calls"])
     first = 0
@@ -185,9 +195,11 @@ def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: floa
 def _session(
     box: Sandbox, work: dict[str, Any], total: int, limits: Limits, left_s: float
 ) -> tuple[list[Verdict], bool]:
-    """Verdicts on the tests from work["first"] on, and whether the program should be started again for the rest.
+    """Verdicts on the tests from work["first"] on, and whether the program should be started again
+    for the rest.
 
-    Raises DataError if the tests fail before the program is loaded: that is not the program's fault.
+    Raises DataError if the tests fail before the program is loaded: that is not the program's
+    fault.
     """
     judged, candidate = _outcomes(box, {**work, "test_s": limits.wall_s}, total, limits, left_s)
     reports = [json.loads(line) for line in judged.stdout.splitlines(keepends=True) if line.endswith(b"}\n")]
@@ -198,7 +210,8 @@ def _session(
         raise DataError(f"the tests themselves failed to run: {judged.reason}: {stderr}")
     reports = reports[1:]
     for report in reports:
-        # The supervisor knows better than the judge why the program ended, e.g. that it exceeded its memory.
+        # The supervisor knows better than the judge why the program ended, e.g. that it exceeded
+        # its memory.
         if report["ends"] and report["why"] == "crash" and candidate.reason != "exit":
             report.update(why=candidate.reason, text="")
     verdicts = [Verdict(test=r["test"], why=r["why"], text=r["text"]) for r in reports]
@@ -218,7 +231,8 @@ def _outcomes(box: Sandbox, work: dict[str, Any], total: int, limits: Limits, le
     ours, theirs = socket.socketpair()
     reports = replace(limits, output_bytes=max(limits.output_bytes, _REPORT_BYTES * total))
     with ExitStack() as stack, ours, theirs:
-        # Not -I: it would hide the modules beside guest.py. Environment and folder hold nothing else that could be imported.
+        # Not -I: it would hide the modules beside guest.py. Environment and folder hold nothing
+        # else that could be imported.
         argv = (box.python, "-E", "-s", "-B", *_INTEGERS, "{box}/guest.py")
         sides = [
             (Program(argv=[*argv, "judge", str(ours.fileno())], files=_GUEST, fds=[ours.fileno()],

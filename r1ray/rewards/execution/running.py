@@ -1,4 +1,6 @@
-"""Programs under supervision: cap their output, sum up their memory, and kill all of their processes at the end."""
+"""Programs under supervision: cap their output, sum up their memory, and kill all of their
+processes at the end.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _MEMORY_CHECK_S = 0.025
 """Interval between two checks of the memory of running programs."""
 _KILL_S = 10.0
 _SETTLE_S = 0.2
-"""Time for the other programs to end by themselves after the first one failed, as it may have failed because they did."""
+"""Time for the other programs to end by themselves after the first one failed, as it may have
+failed because they did.
+"""
 _CHUNK = 1 << 16
 _MEMORY_WORDS = (
     b"MemoryError",
@@ -63,10 +67,11 @@ class Streams:
 
     @classmethod
     def open(cls, owner: int | None) -> tuple[Streams, tuple[int, int, int]]:
-        """Create three pipes. Returns our ends, and the program's as descriptors for the caller to close.
+        """Create three pipes. Returns our ends, and the program's as descriptors for the caller to
+        close.
 
-        `owner`: the user that the program runs as, if not this process's. A program can only open `/dev/stdin` and
-        the like by path if its user owns the pipe.
+        `owner`: the user that the program runs as, if not this process's. A program can only open
+        `/dev/stdin` and the like by path if its user owns the pipe.
         """
         pipes = [os.pipe() for _ in range(3)]
         if owner is not None:
@@ -85,7 +90,9 @@ class Streams:
 
 
 class Running:
-    """A running program in a process group of its own. Leaving the context kills it with its children."""
+    """A running program in a process group of its own. Leaving the context kills it with its
+    children.
+    """
 
     def __init__(
         self, process: subprocess.Popen[bytes], streams: Streams, stdin: bytes, limits: Limits, *, guarded: bool
@@ -146,7 +153,9 @@ class Running:
         self._process.wait(_KILL_S)
 
     def _kill_inside(self) -> None:
-        """Kill the first process inside. The kernel then kills all others, daemons too, before bubblewrap exits."""
+        """Kill the first process inside. The kernel then kills all others, daemons too, before
+        bubblewrap exits.
+        """
         for pid in _children(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -160,7 +169,9 @@ class Running:
         selector.register(self._streams.stderr, selectors.EVENT_READ, (self, "stderr"))
 
     def serve(self, stream: IO[bytes], name: str) -> bool:
-        """Write to stdin, or read from the others, without blocking. Returns False if the stream is finished."""
+        """Write to stdin, or read from the others, without blocking. Returns False if the stream is
+        finished.
+        """
         try:
             if name == "stdin":
                 self._stdin = (
@@ -186,7 +197,8 @@ class Running:
 
 
 def supervise(running: Sequence[Running], wall_s: float) -> None:
-    """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them all.
+    """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them
+    all.
 
     The outcome of a killed program holds what it had written.
     """
@@ -207,7 +219,8 @@ def supervise(running: Sequence[Running], wall_s: float) -> None:
                 one.settle()
         for one in running:
             one.kill(reason)
-        # Dead programs write nothing more, so this reads the little that is left in the pipes, and ends.
+        # Dead programs write nothing more, so this reads the little that is left in the pipes, and
+        # ends.
         while any(key.data[1] != "stdin" for key in selector.get_map().values()) and _serve(selector, 0.0):
             pass
 
@@ -225,7 +238,9 @@ def _serve(selector: selectors.BaseSelector, wait_s: float) -> bool:
 
 
 def _memory(pid: int) -> int:
-    """Bytes of memory of a process and all of its descendants, without file pages. Processes that end meanwhile count as 0."""
+    """Bytes of memory of a process and all of its descendants, without file pages. Processes that
+    end meanwhile count as 0.
+    """
     total = 0
     waiting = [pid]
     while waiting:

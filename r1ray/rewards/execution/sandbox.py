@@ -1,11 +1,12 @@
 """Sandbox for untrusted programs, built on bubblewrap.
 
-A program sees the system read-only, a private /tmp and its own files. It sees no network, no other process, no environment
-and no file of the host outside /usr and the interpreter's bin and lib. Its memory, processor time, processes and disk space
-are limited. When the wall-clock limit is reached, or its first process ends, all of its processes are killed, whatever they
-did to stay alive.
+A program sees the system read-only, a private /tmp and its own files. It sees no network, no other
+process, no environment and no file of the host outside /usr and the interpreter's bin and lib. Its
+memory, processor time, processes and disk space are limited. When the wall-clock limit is reached,
+or its first process ends, all of its processes are killed, whatever they did to stay alive.
 
-With `sandbox: none` only the limits on single processes apply. It is for containers that are a sandbox themselves.
+With `sandbox: none` only the limits on single processes apply. It is for containers that are a
+sandbox themselves.
 """
 
 from __future__ import annotations
@@ -44,10 +45,12 @@ _ALIVE = (
     'alive=$1; shift; until read -r _ _ state _ </proc/1/stat && [ "$state" = S ]; do :; done; '
     'read -t 0 -u "$alive" && exit 126; exec {alive}<&-; '
 )
-"""Run before `_LAUNCH` under bubblewrap. While they start, bubblewrap's processes ask the kernel, one after the other, to be
-killed when their parent dies. If the parent dies before one of them asks, that process would live on. Once the first
-process inside sleeps, all have asked. If this process still lives then, it holds its end of the pipe `alive`; otherwise the
-pipe is at its end, which makes it readable."""
+"""Run before `_LAUNCH` under bubblewrap. While they start, bubblewrap's processes ask the kernel,
+one after the other, to be killed when their parent dies. If the parent dies before one of them
+asks, that process would live on. Once the first process inside sleeps, all have asked. If this
+process still lives then, it holds its end of the pipe `alive`; otherwise the pipe is at its end,
+which makes it readable.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +78,9 @@ class Sandbox:
         self._user = _NOBODY if kind == "bubblewrap" and os.geteuid() == 0 else None
 
     def check(self) -> None:
-        """Run a small program in the sandbox. Raises ConfigError, with how to fix it, if that does not work."""
+        """Run a small program in the sandbox. Raises ConfigError, with how to fix it, if that does
+        not work.
+        """
         if self.kind == "none":
             logger.warning(
                 "sandbox: none - model-written programs run UNGUARDED on this machine, with all rights of this process"
@@ -123,7 +128,9 @@ class Sandbox:
             return running.outcome
 
     def start(self, program: Program, limits: Limits, stack: ExitStack) -> Running:
-        """Start a program, for `supervise`. Closing `stack` kills it with all of its children, and cleans up."""
+        """Start a program, for `supervise`. Closing `stack` kills it with all of its children, and
+        cleans up.
+        """
         command = (
             self._inside(program, limits, stack)
             if self.kind == "bubblewrap"
@@ -161,7 +168,8 @@ class Sandbox:
         options = [*_namespaces(), *_system(self.python), *data, "--remount-ro", "/", "--chdir", "/tmp"]  # noqa: S108
         options += ["--seccomp", str(calls)]
         argv = [arg.replace("{box}", "/box") for arg in program.argv]
-        # bubblewrap's environment is empty too: a program can read that of bubblewrap's first process in /proc.
+        # bubblewrap's environment is empty too: a program can read that of bubblewrap's first
+        # process in /proc.
         launch = _launch(argv, program, limits, before=_ALIVE, first=(str(alive),))
         return _Command(argv=[self._bwrap, *options, "--", *launch], env={}, fds=[*fds.values(), calls, alive])
 
@@ -184,14 +192,18 @@ class _Command:
 
 
 def _namespaces() -> list[str]:
-    """Options for namespaces of its own, no way to gain rights, a minimal environment, and to die with this process."""
+    """Options for namespaces of its own, no way to gain rights, a minimal environment, and to die
+    with this process.
+    """
     apart = ["--unshare-all", "--unshare-user", "--disable-userns", "--new-session", "--die-with-parent", "--clearenv"]
     return apart + [x for key, value in _ENVIRONMENT.items() for x in ("--setenv", key, value)]
 
 
 @functools.cache
 def _system(python: str) -> list[str]:
-    """Options for the file system: /usr and the interpreter read-only, small private folders to write to."""
+    """Options for the file system: /usr and the interpreter read-only, small private folders to
+    write to.
+    """
     options = ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
         if os.path.islink(name):
@@ -218,7 +230,9 @@ def _launch(
 
 @contextmanager
 def _pipe() -> Iterator[int]:
-    """Reading end of a pipe. This process holds the other end, and so do the processes that it forks."""
+    """Reading end of a pipe. This process holds the other end, and so do the processes that it
+    forks.
+    """
     reading, writing = os.pipe()
     try:
         yield reading
@@ -241,7 +255,9 @@ def _in_memory(content: bytes) -> Iterator[int]:
 
 
 def _exposes(prefix: Path) -> bool:
-    """Whether an interpreter's prefix is a user's home folder, whose bin and lib would become visible inside."""
+    """Whether an interpreter's prefix is a user's home folder, whose bin and lib would become
+    visible inside.
+    """
     homes = {Path.home(), *_homes()} - {Path("/"), Path("/usr")}
     return prefix.resolve() in {home.resolve() for home in homes}
 

@@ -26,9 +26,10 @@ def code_tests(record: Any) -> dict[str, Any]:
     {"function": "f", "tests": [{"input": "1", "output": "2"}, ...]}                LiveCodeBench: JSON, an argument a line
     {"tests": any of these, "language": "bash", "prompt": ...}
 
-    Returns {"kind": "stdio", "cases": [{stdin, stdout}], "before", "language"} or {"kind": "calls", "setup", "asserts",
-    "calls", "names", "before", "language"}: `before` is code to put before the program, `names` what the program must define.
-    Raises DataError for any other shape, and if there are no tests.
+    Returns {"kind": "stdio", "cases": [{stdin, stdout}], "before", "language"} or {"kind": "calls",
+    "setup", "asserts", "calls", "names", "before", "language"}: `before` is code to put before the
+    program, `names` what the program must define. Raises DataError for any other shape, and if
+    there are no tests.
     """
     try:
         raw = _loads(record) if isinstance(record, str) else record
@@ -42,7 +43,8 @@ def code_tests(record: Any) -> dict[str, Any]:
 
 
 def as_json(tests: Mapping[str, Any]) -> str:
-    """The tests as JSON for `programs.judge`; arguments and results of calls are encoded as crossing.py does.
+    """The tests as JSON for `programs.judge`; arguments and results of calls are encoded as
+    crossing.py does.
 
     Raises DataError if they hold a value that cannot be sent to a program.
     """

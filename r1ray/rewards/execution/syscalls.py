@@ -1,8 +1,9 @@
 """Seccomp filter (see seccomp(2)) that bubblewrap installs for programs in the sandbox.
 
-It refuses system calls that take memory which belongs to no process, so that no limit would count it: anonymous files
-(memfd), System V shared memory, queues and semaphores, pages given to pipes, io_uring, BPF and perf, and the buffers of
-network sockets. Local sockets are allowed; the limit on descriptors bounds them.
+It refuses system calls that take memory which belongs to no process, so that no limit would count
+it: anonymous files (memfd), System V shared memory, queues and semaphores, pages given to pipes,
+io_uring, BPF and perf, and the buffers of network sockets. Local sockets are allowed; the limit on
+descriptors bounds them.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ _MACHINES = {
 
 @functools.cache
 def seccomp_filter(machine: str = os.uname().machine) -> bytes:
-    """The filter for `bwrap --seccomp`. It refuses all calls of another architecture, such as 32-bit ones.
+    """The filter for `bwrap --seccomp`. It refuses all calls of another architecture, such as
+    32-bit ones.
 
     Raises ConfigError for a machine whose system calls are not known.
     """

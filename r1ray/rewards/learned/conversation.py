@@ -1,4 +1,6 @@
-"""What reward models and judges see of a sample. Training and scoring share it: a model must see what it was trained on."""
+"""What reward models and judges see of a sample. Training and scoring share it: a model must see
+what it was trained on.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,18 @@ if TYPE_CHECKING:
     from r1ray.data.tokenizer import Tokenizer
 
 Part = Literal["summary", "response"]
-"""summary: what follows the last `</think>`, for helpfulness. response: all of it, thinking included, for harmlessness."""
+"""summary: what follows the last `</think>`, for helpfulness. response: all of it, thinking
+included, for harmlessness.
+"""
 
 _ENCODING = threading.Lock()
 """Fast tokenizers keep `split_special_tokens` as state that all threads share."""
 
 
 def judged_part(response: str, part: Part, *, opened: bool = False) -> str:
-    """The part of a response to judge; a response that never ends its thinking has an empty summary."""
+    """The part of a response to judge; a response that never ends its thinking has an empty
+    summary.
+    """
     return response if part == "response" else answer_part(response, opened=opened).strip()
 
 
@@ -37,9 +43,10 @@ def question(messages: Sequence[Message]) -> str:
 def conversation_ids(tokenizer: Tokenizer, messages: Sequence[Message], response: str, max_length: int) -> list[int]:
     """Token ids of the conversation followed by the response.
 
-    The response does not pass through the chat template, because many templates remove the thinking. Text in it that looks like a
-    special token is encoded as plain text, so that it cannot end its turn and begin another.
-    Raises DataError for a conversation without messages or of more than `max_length` tokens.
+    The response does not pass through the chat template, because many templates remove the
+    thinking. Text in it that looks like a special token is encoded as plain text, so that it cannot
+    end its turn and begin another. Raises DataError for a conversation without messages or of more
+    than `max_length` tokens.
     """
     if not messages:
         raise DataError("the conversation is unknown: give `messages` or `prompt` with the response")

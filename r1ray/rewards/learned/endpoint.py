@@ -36,8 +36,9 @@ class Reply:
 class Endpoint:
     """The model `model` at `url`; safe to use from several threads.
 
-    Connects directly: proxies and OpenAI's own environment variables are ignored. Error messages never contain the key.
-    Raises ConfigError for a URL that is not http(s) or that contains a password.
+    Connects directly: proxies and OpenAI's own environment variables are ignored. Error messages
+    never contain the key. Raises ConfigError for a URL that is not http(s) or that contains a
+    password.
     """
 
     owner: str  # who sends requests, for messages: "judge"
@@ -68,8 +69,9 @@ class Endpoint:
     def complete(self, prompt: str) -> Reply:
         """Send one user message, at temperature 0, and return the reply.
 
-        Raises RequestRefused; VerifierError if the reply is not a chat completion; VerifierTimeout after `timeout_s`; and
-        InfrastructureError if the endpoint cannot be reached or fails, also after `retries` retries.
+        Raises RequestRefused; VerifierError if the reply is not a chat completion; VerifierTimeout
+        after `timeout_s`; and InfrastructureError if the endpoint cannot be reached or fails, also
+        after `retries` retries.
         """
         deadline = time.monotonic() + self.timeout_s
         for attempt in range(self.retries + 1):
@@ -135,7 +137,9 @@ class Endpoint:
             ) from None
 
     def _safe(self, message: str) -> str:
-        """The message, cut, and without the key: an endpoint may repeat it, and an exception may carry the request."""
+        """The message, cut, and without the key: an endpoint may repeat it, and an exception may
+        carry the request.
+        """
         message = message.replace(self._key, "***") if self._key else message
         return message[: len(self.url) + _MAX_ERROR_CHARS]
 

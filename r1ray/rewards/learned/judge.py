@@ -1,4 +1,6 @@
-"""Generative judge: a language model behind an OpenAI-compatible endpoint, such as `vllm serve`, writes a score."""
+"""Generative judge: a language model behind an OpenAI-compatible endpoint, such as `vllm serve`,
+writes a score.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,9 @@ class Budget:
             self._spent += 1
 
     def refund(self) -> None:
-        """Uncount a call that did not reach a working endpoint: an outage must not use up the budget."""
+        """Uncount a call that did not reach a working endpoint: an outage must not use up the
+        budget.
+        """
         with self._lock:
             self._spent -= 1
 
@@ -53,8 +57,9 @@ class Budget:
 class UnansweredPrompts:
     """The prompts that timed out since the endpoint's last answer. Thread-safe.
 
-    They tell a slow prompt from a server that hangs, which still accepts connections. If a prompt times out while others are
-    answered, or is the only one, it is itself to blame. If two prompts time out and none is answered meanwhile, the endpoint is.
+    They tell a slow prompt from a server that hangs, which still accepts connections. If a prompt
+    times out while others are answered, or is the only one, it is itself to blame. If two prompts
+    time out and none is answered meanwhile, the endpoint is.
     """
 
     def __init__(self) -> None:
@@ -70,7 +75,9 @@ class UnansweredPrompts:
             self._unanswered.clear()
 
     def timed_out(self, prompt: str, answers: int) -> bool:
-        """Record a timeout, with the number of `answers` when the prompt was sent. Returns whether the endpoint is to blame."""
+        """Record a timeout, with the number of `answers` when the prompt was sent. Returns whether
+        the endpoint is to blame.
+        """
         with self._lock:
             if self.answers > answers:
                 return False
@@ -80,11 +87,12 @@ class UnansweredPrompts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReward(Reward):
-    """The score that a language model writes, divided by `highest`: 0 to 1. An empty summary gets 0 without a request.
+    """The score that a language model writes, divided by `highest`: 0 to 1. An empty summary gets 0
+    without a request.
 
-    A missing verdict is never a 0. An endpoint that cannot be reached, fails or answers no prompt is an InfrastructureError; a
-    late reply is a VerifierTimeout; a refused request (RequestRefused), a reply without a score and a spent budget are
-    VerifierErrors.
+    A missing verdict is never a 0. An endpoint that cannot be reached, fails or answers no prompt
+    is an InfrastructureError; a late reply is a VerifierTimeout; a refused request
+    (RequestRefused), a reply without a score and a spent budget are VerifierErrors.
     """
 
     url: str  # up to /v1

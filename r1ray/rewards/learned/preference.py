@@ -24,7 +24,9 @@ Kind = Literal["pairwise", "pointwise"]
 """pairwise: trained on which of two responses is better; pointwise: on whether a response is safe."""
 
 REPORT = "reward_report.json"
-"""File that training writes into the model's folder: what the model was trained for, and how good it is."""
+"""File that training writes into the model's folder: what the model was trained for, and how good
+it is.
+"""
 
 MAX_BATCH = 64
 """A scorer has at most this many requests under way at once."""
@@ -35,9 +37,11 @@ _LOADING = threading.Lock()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReward(Reward):
-    """The score of a reward model, at least `floor` (pairwise), or the probability that the response is safe (pointwise).
+    """The score of a reward model, at least `floor` (pairwise), or the probability that the
+    response is safe (pointwise).
 
-    An empty summary gets the lowest value, `floor` or 0, without the model: it was never trained on one.
+    An empty summary gets the lowest value, `floor` or 0, without the model: it was never trained on
+    one.
     """
 
     path: str  # folder, Hugging Face sequence classification with one label
@@ -64,7 +68,9 @@ class ModelReward(Reward):
         return Ask(function=lambda: self._value(sample.messages, judged))
 
     def check(self) -> None:
-        """See Reward. Does not load the model: the process that checks may not be the one that scores."""
+        """See Reward. Does not load the model: the process that checks may not be the one that
+        scores.
+        """
         file = Path(self.path) / "config.json"
         if not file.is_file():
             raise ConfigError(f"model: path = {self.path} is not a model folder, it has no config.json")
@@ -91,7 +97,9 @@ class ModelReward(Reward):
 
 
 class Server:
-    """One reward model without a thread of its own: a thread that finds it idle runs a batch of all waiting requests."""
+    """One reward model without a thread of its own: a thread that finds it idle runs a batch of all
+    waiting requests.
+    """
 
     def __init__(self) -> None:
         self._turn = threading.Lock()  # held by the thread that uses the model
@@ -101,8 +109,8 @@ class Server:
     def score(self, reward: ModelReward, messages: tuple[Message, ...], response: str) -> float:
         """The model's score of a response.
 
-        Raises DataError for a conversation that is too long; VerifierTimeout after `reward.timeout_s`, or DeadlineExceeded
-        if the model was not loaded by then.
+        Raises DataError for a conversation that is too long; VerifierTimeout after
+        `reward.timeout_s`, or DeadlineExceeded if the model was not loaded by then.
         """
         deadline = time.monotonic() + reward.timeout_s
         tokenizer, model = self._load(reward)
@@ -147,7 +155,9 @@ class Server:
 
 
 def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:
-    """Load tokenizer and model, ready to score. Raises ConfigError for a folder that holds no reward model."""
+    """Load tokenizer and model, ready to score. Raises ConfigError for a folder that holds no
+    reward model.
+    """
     import torch
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar

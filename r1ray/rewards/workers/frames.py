@@ -1,4 +1,5 @@
-"""Protocol between the pool and its workers: length-prefixed msgpack over a stream socket. Never pickle.
+"""Protocol between the pool and its workers: length-prefixed msgpack over a stream socket. Never
+pickle.
 
 A frame is four bytes of length, big-endian, and as many bytes of msgpack.
 """
@@ -21,7 +22,9 @@ def send(sock: socket.socket, message: dict[str, Any]) -> None:
 
 
 def receive(sock: socket.socket) -> dict[str, Any]:
-    """Receive the next message. Raises EOFError if the other end is gone, and TimeoutError after the socket's timeout."""
+    """Receive the next message. Raises EOFError if the other end is gone, and TimeoutError after
+    the socket's timeout.
+    """
     (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
     message = msgpack.unpackb(_exactly(sock, length), raw=False, unicode_errors="surrogatepass")
     assert isinstance(message, dict)

@@ -1,9 +1,11 @@
-"""Pool of worker processes that make the calls of rewards, each under a wall-clock limit enforced by killing the process.
+"""Pool of worker processes that make the calls of rewards, each under a wall-clock limit enforced
+by killing the process.
 
-The number of verifications that start at once is limited to a few slots for each processor. A verification that takes long
-gives up its slot and continues; after some processor time it continues at a lower priority. Its process is reused only if
-this one has the privilege to raise the priority again. So quick verifications hardly wait for slow ones, however many hang.
-A call that finds no idle process gets a new one, forked from the warm zygote in milliseconds.
+The number of verifications that start at once is limited to a few slots for each processor. A
+verification that takes long gives up its slot and continues; after some processor time it continues
+at a lower priority. Its process is reused only if this one has the privilege to raise the priority
+again. So quick verifications hardly wait for slow ones, however many hang. A call that finds no
+idle process gets a new one, forked from the warm zygote in milliseconds.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ _MOST_READY = 16
 _SLOW_S = 0.02
 """Wall-clock time that a verification may keep its slot."""
 _HEAVY_S = 0.01
-"""Processor time after which its priority is lowered. Not wall-clock time, or it would starve on a busy machine."""
+"""Processor time after which its priority is lowered. Not wall-clock time, or it would starve on a
+busy machine.
+"""
 _LOOK_S = 0.004
 """Interval between two checks of that time."""
 _START_S = 120.0
@@ -41,9 +45,11 @@ _NICE = 19
 
 
 class Pool:
-    """Thread-safe. Example: `Pool(["math_verify"], 2).call(Call(function="my.module:judge", args={"text": "5"}), 2.0)`.
+    """Thread-safe. Example: `Pool(["math_verify"], 2).call(Call(function="my.module:judge",
+    args={"text": "5"}), 2.0)`.
 
-    `preload`: modules to import, or `module:function` to call, in the zygote before anything is forked from it.
+    `preload`: modules to import, or `module:function` to call, in the zygote before anything is
+    forked from it.
     """
 
     def __init__(self, preload: Sequence[str], processors: int) -> None:
@@ -58,8 +64,9 @@ class Pool:
     def call(self, call: Call, limit_s: float) -> Judgement:
         """Make the call in a process.
 
-        Raises VerifierTimeout after `limit_s`, not counting the wait for a slot; VerifierCrash if the process dies or the
-        function raises; DataError if the function raises that; and ProcessDied if the zygote died or cannot start.
+        Raises VerifierTimeout after `limit_s`, not counting the wait for a slot; VerifierCrash if
+        the process dies or the function raises; DataError if the function raises that; and
+        ProcessDied if the zygote died or cannot start.
         """
         verifying = call.lane == "verify"
         with self._slots if verifying else contextlib.nullcontext():
@@ -89,7 +96,9 @@ class Pool:
         return judgement
 
     def start(self) -> None:
-        """Start the zygote now rather than at the first call. Raises ProcessDied if it cannot load its modules."""
+        """Start the zygote now rather than at the first call. Raises ProcessDied if it cannot load
+        its modules.
+        """
         with self._lock:
             self._ensure_zygote()
 
@@ -120,7 +129,9 @@ class Pool:
             return self._fork(self._ensure_zygote())
 
     def _replace(self) -> None:
-        """Fork a process to replace one that takes long, so that no quick call has to wait for a fork."""
+        """Fork a process to replace one that takes long, so that no quick call has to wait for a
+        fork.
+        """
         with self._lock:
             if self._zygote is not None and not self._idle:
                 self._idle.append(self._fork(self._zygote))
@@ -226,7 +237,9 @@ class _Worker:
 
     @property
     def dead(self) -> bool:
-        """Whether an idle worker is dead: it sends nothing while it lives, and does not outlive the zygote."""
+        """Whether an idle worker is dead: it sends nothing while it lives, and does not outlive the
+        zygote.
+        """
         return self._parent.gone or self._readable(0.0)
 
     def _readable(self, wait_s: float) -> bool:
@@ -235,7 +248,9 @@ class _Worker:
         return bool(poll.poll(1000 * wait_s))
 
     def watch(self, seconds: float) -> None:
-        """Wait that long for the answer. Returns earlier if it used so much processor time that its priority was lowered."""
+        """Wait that long for the answer. Returns earlier if it used so much processor time that its
+        priority was lowered.
+        """
         until = min(time.monotonic() + seconds, self._deadline)
         with contextlib.suppress(OSError):  # it died: reading its answer says so
             while not self.lowered and time.monotonic() < until and not self._readable(_LOOK_S):
@@ -287,7 +302,9 @@ class _Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment without Ray's, with its import path, and one thread for each numerical library."""
+    """The caller's environment without Ray's, with its import path, and one thread for each
+    numerical library.
+    """
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     path = os.pathsep.join(p or os.getcwd() for p in sys.path)
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

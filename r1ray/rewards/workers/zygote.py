@@ -1,10 +1,12 @@
-"""Zygote: the process that worker processes are forked from. Small, single-threaded, its libraries loaded and warm.
+"""Zygote: the process that worker processes are forked from. Small, single-threaded, its libraries
+loaded and warm.
 
     pool ---- control socket: one descriptor of a fresh socket pair ---> zygote --fork--> worker, serves on that socket
          <--- {"pid": ...} -------------------------------------------------'
 
-Run as `python -m r1ray.rewards.workers.zygote FD [module | module:function ...]`. It imports the modules and calls the
-functions before it forks. When its pool closes the control socket, it ends and its workers with it.
+Run as `python -m r1ray.rewards.workers.zygote FD [module | module:function ...]`. It imports the
+modules and calls the functions before it forks. When its pool closes the control socket, it ends
+and its workers with it.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def main() -> None:
         sys.exit(1)
     gc.collect()
     gc.freeze()  # keeps the loaded libraries' pages shared between the forks
-    # The kernel reaps the workers and the orphans of killed sandboxes; the first process of a container often does not.
+    # The kernel reaps the workers and the orphans of killed sandboxes; the first process of a
+    # container often does not.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool handles Ctrl-C

@@ -76,7 +76,7 @@ def test_output_of_another_run_is_refused(tmp_path):
     before = out.read_bytes()
     with pytest.raises(ConfigError, match=r"was scored with rewards = .*accuracy"):
         run(source, out, reward("format"))
-    with pytest.raises(ConfigError, match=r"was scored with rewards = .*math.*this is with .*exact"):
+    with pytest.raises(ConfigError, match=r"was scored with rewards = .*math.*now rewards = .*exact"):
         run(source, out, reward("accuracy", verifier="exact"), reward("format", 0.5))
     with pytest.raises(ConfigError, match=r"line 1 differs"):
         run(write(tmp_path / "other.jsonl", ROWS[1:]), out)

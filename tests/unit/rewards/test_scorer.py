@@ -1,4 +1,4 @@
-"""Groups through the scorer: names of parts, failures by name, and nobody waits for a sample that hangs."""
+"""Groups through the scorer: names of parts, names of failures, and no waiting for samples that hang."""
 
 import os
 import signal
@@ -143,7 +143,7 @@ def test_hostile_answers_end_within_the_limit():
 
 
 def test_hanging_samples_do_not_delay_others():
-    """More hang than there are places, and each would keep its place for half a minute."""
+    """More samples hang than there are slots, and each would keep its slot for half a minute."""
     with scorer(reward(f"{OWN}:hangs"), timeout_s=30.0, processors=2) as s:
         s.check()
         easy = [s.begin(Sample(response="go on")) for _ in range(8)]
