@@ -268,7 +268,7 @@ def test_refused_namespaces_are_named(monkeypatch, tmp_path):
     monkeypatch.setattr("r1ray.rewards.execution.sandbox._SYSTEM_PATH", str(tmp_path))
     box = Sandbox("bubblewrap")
     box._user = None
-    with pytest.raises(ConfigError, match="User namespaces are refused"):
+    with pytest.raises(ConfigError, match="This machine refuses user namespaces"):
         box.check()
 
 

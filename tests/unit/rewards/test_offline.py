@@ -83,7 +83,7 @@ def test_output_of_another_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"line 3 differs"):
         run(write(tmp_path / "shorter.jsonl", ROWS[:2]), out)
     how_file(out).unlink()
-    with pytest.raises(ConfigError, match=r"out\.jsonl\.how\.json is missing"):
+    with pytest.raises(ConfigError, match=r"out\.jsonl\.how\.json, which holds their settings, is missing"):
         run(source, out)
     assert out.read_bytes() == before
 
