@@ -29,9 +29,9 @@ def _begin(log: Path) -> None:
 class Logged:
     """Mixed into an actor's class: the first argument is the file that its process writes to."""
 
-    def __init__(self, log: Path, *args: Any) -> None:
+    def __init__(self, log: Path, *args: Any, **kwargs: Any) -> None:
         _begin(log)
-        super().__init__(*args)
+        super().__init__(*args, **kwargs)
 
 
 class QueueProcess(Logged, QueueOwner):

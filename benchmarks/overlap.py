@@ -61,17 +61,18 @@ def manifest_of(run: Path, step: int) -> BatchManifest:
 
 def learner_alone(run: Path, steps: int) -> float:
     """Median completion tokens per second of training the run's batches again."""
-    from learner.rank import LearnerRank
+    from learner.policy import PolicyRank
 
     config = load_config([str(run / "config.yaml")]).config
-    learner = LearnerRank(config=config, rank=0, world_size=1)
-    learner.setup("127.0.0.1", free_port())
+    config.learner.ranks = 1
     rates = []
     with closing(LedgerReader.open(RunFolder.open(run).ledger)) as ledger:
+        learner = PolicyRank(config=config, rank=0, fetch=ledger.payloads)
+        learner.setup("127.0.0.1", free_port())
         for step in range(steps - 1):
             manifest = manifest_of(run, step)
             began = time.perf_counter()
-            learner.train_step(manifest, ledger.payloads)
+            learner.train_step(manifest)
             seconds = time.perf_counter() - began
             if step > FIRST:
                 rates.append(sum(sum(g.completion_tokens) for g in manifest.groups) / seconds)

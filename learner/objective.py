@@ -18,7 +18,7 @@ from torch import Tensor
 from learner.batch import MicroBatch
 from learner.importance import CORRECTIONS
 from learner.losses import LOSSES, Aggregation, LossInput, kl_k3, token_weights
-from learner.tally import Tally
+from learner.metrics import MetricSums
 from r1ray.config.lengths import longest_completion
 from r1ray.config.schema import Config
 
@@ -38,7 +38,7 @@ class Denominators:
 
 
 class PolicyObjective:
-    """Loss of a micro-batch; what it observes on the way goes into a tally."""
+    """Loss of a micro-batch; what it observes on the way goes into `MetricSums`."""
 
     def __init__(self, config: Config) -> None:
         self._algorithm = config.algorithm
@@ -51,7 +51,7 @@ class PolicyObjective:
         model: Callable[..., Any],
         batch: MicroBatch,
         denominators: Denominators,
-        tally: Tally,
+        sums: MetricSums,
         *,
         unchanged_version: int | None,
     ) -> Tensor:
@@ -62,7 +62,7 @@ class PolicyObjective:
         a = self._algorithm
         logprobs_T, entropy_T = model(batch.tokens)
         if unchanged_version is not None:
-            compare_with_behavior(logprobs_T.detach(), batch, unchanged_version, tally)
+            compare_with_behavior(logprobs_T.detach(), batch, unchanged_version, sums)
         correction_T, old_T = self._baselines(logprobs_T, batch)
         policy = self._policy_loss(
             LossInput(
@@ -83,16 +83,16 @@ class PolicyObjective:
             kl_T = kl_k3(logprobs_T if trains else logprobs_T.detach(), batch.reference_logprobs_T)
             if trains:
                 value_T = value_T + a.kl_coefficient * kl_T
-            tally.add("train/kl", (kl_T.detach() * trained_T).sum(), trained_T.sum())
+            sums.add("train/kl", (kl_T.detach() * trained_T).sum(), trained_T.sum())
         if a.entropy_coefficient:
             value_T = value_T - a.entropy_coefficient * entropy_T
         loss = (weight_T * value_T).sum()
-        tally.add("train/loss", loss.detach(), 0)
+        sums.add("train/loss", loss.detach(), 0)
         observed = {"entropy": entropy_T.detach(), "clip_fraction": policy.clipped_T, "ratio_mean": policy.ratio_T}
         if a.is_correction != "none":
             observed["correction"] = correction_T
         for name, observed_T in observed.items():
-            tally.add(f"train/{name}", (observed_T * trained_T).sum(), trained_T.sum())
+            sums.add(f"train/{name}", (observed_T * trained_T).sum(), trained_T.sum())
         return loss
 
     def _baselines(self, logprobs_T: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ class PolicyObjective:
         )
 
 
-def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, tally: Tally) -> None:
+def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, sums: MetricSums) -> None:
     """Learner against vLLM, while the learner is policy `version`: two different things, told apart by who sampled a token.
 
     Tokens that this very policy sampled show the *mismatch* of the two implementations; those of older policies show
@@ -123,6 +123,6 @@ def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, t
         return
     gap_T = (logprobs_T - batch.behavior_logprobs_T).abs()
     same_T = batch.versions_T == version
-    tally.add("mismatch/mean", gap_T[same_T].sum(), same_T.sum())
-    tally.largest("mismatch/max", gap_T[same_T])
-    tally.add("staleness/log_ratio", gap_T[~same_T].sum(), (~same_T).sum())
+    sums.add("mismatch/mean", gap_T[same_T].sum(), same_T.sum())
+    sums.add_max("mismatch/max", gap_T[same_T])
+    sums.add("staleness/log_ratio", gap_T[~same_T].sum(), (~same_T).sum())

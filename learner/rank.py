@@ -1,56 +1,75 @@
-"""A learner rank: the plain class that an actor (or a test) wraps. One process each.
+"""A learner rank: the base class of policy optimization, supervised fine-tuning and reward-model training.
 
-`TrainingRank` is what policy optimisation and supervised fine-tuning share: engine, checkpoints, export.
+    TrainingRank     engine, checkpoints, export           this file
+      PolicyRank     steps on scored groups, publishing    learner/policy.py
+      SftRank        steps on conversations                learner/sft/rank.py
+
+Ranks are plain classes, one process each. `r1ray.launch.processes` makes Ray actors of them.
 """
 
 from __future__ import annotations
 
 import abc
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner import checkpoint
-from learner.assemble import Fetch
 from learner.engine import Engine
 from learner.export import export_model
 from learner.group import init_process_group, named_failures
 from learner.model import load_policy
 from learner.reference import ReferencePolicy
-from learner.trainer import PolicyTrainer
-from r1ray.config.rules import keeps_reference
 from r1ray.config.schema import Config
 from r1ray.errors import IntegrityError
-from r1ray.types import BatchManifest
+from r1ray.run.checkpoints import find_latest
 
 
 class TrainingRank(abc.ABC):
-    """Rank `rank` of `world_size`. After `setup`, all methods are collectives: every rank calls them, in the same order.
+    """Rank `rank` of `config.learner.ranks`; other nodes reach this process at `host`.
 
-    A collective that does not come about within `deadlines.collective_s` raises DeadlineExceeded in every rank that waits for
-    it, a lost rank InfrastructureError; after either the process is of no use any more and must be replaced.
+    After `setup`, all methods are collectives: every rank calls them, in the same order. A collective that does not complete
+    within `deadlines.collective_s` raises DeadlineExceeded on every waiting rank, and a lost rank raises
+    InfrastructureError. After either the process must be replaced.
     """
 
-    def __init__(self, *, config: Config, rank: int, world_size: int) -> None:
+    _engine: Engine
+
+    def __init__(self, *, config: Config, rank: int, host: str = "127.0.0.1") -> None:
         self._config = config
         self._rank = rank
-        self._world_size = world_size
+        self._world_size = config.learner.ranks
+        self._host = host
+        self._folder = Path(config.model.path)
         self._version = 0
         self._reference: ReferencePolicy | None = None
 
     @abc.abstractmethod
     def _prepare(self) -> dict[str, Any]:
-        """Make what trains the engine; what it says of itself goes into the answer of `setup`."""
+        """Build what trains `self._engine`; the result becomes part of what `setup` returns."""
 
-    def setup(self, master_addr: str, master_port: int) -> dict[str, Any]:
-        """Join the other ranks at `master_addr:master_port`, load the model, build the optimiser.
+    def _load_module(self) -> nn.Module:
+        """Load the module to train onto the CPU. Raises ConfigError if the model cannot be trained."""
+        return load_policy(self._config.model, self._folder)
 
-        Raises ConfigError for a model that cannot be trained, InfrastructureError where the ranks do not meet.
+    # -- start ------------------------------------------------------------------------------------------------------
+
+    def address(self) -> tuple[str, int]:
+        """(host, free port) where the ranks can meet, if this is rank 0."""
+        with socket.socket() as s:
+            s.bind(("", 0))
+            return self._host, s.getsockname()[1]
+
+    def setup(self, host: str, port: int) -> dict[str, Any]:
+        """Join the other ranks at `host:port`, load the model, build the optimizer.
+
+        Raises ConfigError if the model cannot be trained, InfrastructureError if the ranks do not meet.
         """
         started = time.perf_counter()
         config = self._config
@@ -60,12 +79,12 @@ class TrainingRank(abc.ABC):
         device = init_process_group(
             rank=self._rank,
             world_size=self._world_size,
-            address=master_addr,
-            port=master_port,
+            address=host,
+            port=port,
             timeout_s=config.deadlines.collective_s,
         )
         with named_failures("learner setup"):
-            prepared = self._build(device)
+            prepared = self.build(device)
         return {
             "rank": self._rank,
             "device": str(device),
@@ -74,34 +93,46 @@ class TrainingRank(abc.ABC):
             **prepared,
         }
 
-    def _build(self, device: torch.device) -> dict[str, Any]:
-        config = self._config
-        self._folder = Path(config.model.path)
-        self._engine = Engine(
-            load_policy(config.model, self._folder),
-            model=config.model,
-            learner=config.learner,
+    def build(self, device: torch.device) -> dict[str, Any]:
+        """Load the model and build its engine on `device`, in the process group that `setup` has joined."""
+        engine = Engine(
+            self._load_module(),
+            model=self._config.model,
+            learner=self._config.learner,
             device=device,
             world_size=self._world_size,
         )
+        return self.attach(engine)
+
+    def attach(self, engine: Engine) -> dict[str, Any]:
+        """Train `engine` from step 0. `build` calls this; a test may attach an engine of its own."""
+        self._engine, self._version, self._reference = engine, 0, None
         return self._prepare()
+
+    # -- weights ----------------------------------------------------------------------------------------------------
 
     @property
     def policy_version(self) -> int:
-        """How many training steps the policy has behind it; a step whose update was skipped counts."""
+        """Number of completed training steps; a step whose update was skipped counts."""
         return self._version
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(Hugging Face name, tensor) in a fixed order, tied weights once, in the compute dtype.
 
-        A tensor is valid until the next one is asked for; every rank must iterate to the end.
+        Each tensor is valid until the next is requested; every rank must iterate to the end.
         """
         with named_failures("gathering weights"):
             for name, tensor in self._engine.full_parameters():
                 yield name.removeprefix("hf."), tensor
 
-    def save_checkpoint(self, folder: Path, run_id: str) -> None:
-        """Write everything needed to go on with run `run_id` from here to `folder`: whole or not at all."""
+    def export(self, folder: Path | str) -> None:
+        """Write the model to `folder` in the Hugging Face format, completely or not at all. Raises DiskFull."""
+        export_model(self.named_weights(), source=self._folder, target=Path(folder), writer=self._rank == 0)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, folder: Path | str, run_id: str) -> None:
+        """Write everything that run `run_id` needs to continue to `folder`, completely or not at all. Raises DiskFull."""
         with named_failures(f"saving {folder}"):
             checkpoint.save(
                 Path(folder),
@@ -114,10 +145,10 @@ class TrainingRank(abc.ABC):
                 writer=self._rank == 0,
             )
 
-    def load_checkpoint(self, folder: Path, run_id: str) -> None:
-        """Go on from a checkpoint of run `run_id`, of any number of ranks.
+    def load_checkpoint(self, folder: Path | str, run_id: str) -> None:
+        """Load a complete checkpoint of run `run_id`, which any number of ranks may have written.
 
-        `find_latest` has found it whole. Raises IntegrityError for one of another run or model.
+        Raises IntegrityError if it is of another run or model.
         """
         with named_failures(f"loading {folder}"):
             self._version, rng = checkpoint.load(
@@ -126,52 +157,51 @@ class TrainingRank(abc.ABC):
         if self._rank < len(rng):  # a rank that did not exist then keeps its seed
             _set_rng_state(self._engine.device, rng[self._rank])
 
-    def export(self, folder: Path) -> None:
-        """Write the policy in the Hugging Face format: whole or not at all."""
-        export_model(self.named_weights(), source=self._folder, target=Path(folder), writer=self._rank == 0)
+    def load_latest(self, folder: Path | str, run_id: str) -> dict[str, Any]:
+        """Load the newest complete checkpoint below `folder`, if there is one.
+
+        Returns `policy_version` and `name`, both None without a checkpoint, and `warnings` about skipped ones. Raises
+        IntegrityError if all checkpoints are incomplete, since starting over would lose them, and if the newest is of
+        another run.
+        """
+        found = find_latest(Path(folder))
+        if found.path is None and found.warnings:
+            raise IntegrityError(
+                f"no checkpoint in {folder} is complete, nothing was changed: {'; '.join(found.warnings)}"
+            )
+        if found.path is not None:
+            self.load_checkpoint(found.path, run_id)
+        return {
+            "policy_version": None if found.path is None else self._version,
+            "name": None if found.path is None else found.path.name,
+            "warnings": list(found.warnings),
+        }
+
+    def discard_checkpoints(self, folder: Path | str, newer_than: int) -> None:
+        """Remove the checkpoints of policies newer than version `newer_than`, which training returned to."""
+        if self._rank == 0:
+            for name in checkpoint.discard_newer(Path(folder), newer_than):
+                print(f"checkpoint {name} removed: training continues from policy {newer_than}", flush=True)
+
+    def prune_checkpoints(self, folder: Path | str) -> None:
+        """Remove old checkpoints by `checkpoint.keep` and `checkpoint.keep_every_steps`."""
+        if self._rank == 0:
+            keep = self._config.checkpoint
+            checkpoint.prune(Path(folder), keep=keep.keep, keep_every=keep.keep_every_steps)
 
     def close(self) -> None:
         """Leave the process group."""
         self._engine.close()
 
 
-class LearnerRank(TrainingRank):
-    """Policy optimisation on scored groups."""
-
-    def _prepare(self) -> dict[str, Any]:
-        config = self._config
-        if keeps_reference(config):
-            self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
-        self._trainer = PolicyTrainer(
-            config, self._engine, self._reference, rank=self._rank, world_size=self._world_size
-        )
-        return {}
-
-    def train_step(self, manifest: BatchManifest, fetch: Fetch) -> dict[str, float]:
-        """Train on the groups of the manifest; returns metrics by their names in docs/run-folder.md.
-
-        A mean over nothing is left out (mismatch/* when the policy sampled none of the batch). Raises IntegrityError for a
-        manifest of another step or payloads that contradict it.
-        """
-        if manifest.step != self._version:
-            raise IntegrityError(f"manifest of step {manifest.step}, but the learner holds policy {self._version}")
-        refresh = self._config.algorithm.reference_refresh_steps
-        with named_failures(f"training step {manifest.step}"):
-            if self._reference is not None and refresh and self._version and self._version % refresh == 0:
-                self._reference.refresh(self._version)
-            metrics = self._trainer.train_step(manifest, fetch)
-        self._version += 1
-        return metrics
-
-
 def _rng_state(device: torch.device) -> Tensor:
-    """State of this rank's random generators, as bytes: the CPU's, then the GPU's where there is one."""
+    """State of this rank's random generators as bytes: the CPU's, then the GPU's if there is one."""
     states = [torch.get_rng_state()] + ([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])
     return torch.cat(states).to(device)
 
 
 def _set_rng_state(device: torch.device, state: Tensor) -> None:
     size = len(torch.get_rng_state())
-    torch.set_rng_state(state[:size].clone())  # torch wants storage of its own
+    torch.set_rng_state(state[:size].clone())  # torch needs storage of its own
     if device.type == "cuda" and len(state) > size:
         torch.cuda.set_rng_state(state[size:].clone(), device)

@@ -4,7 +4,7 @@ driver (this process): Controller, Fleet, WeightSync, Evaluator
   |-- queue          QueueOwner        1 actor, restarted by Ray on the same ledger
   |-- reward-i       RewardActor       restarted by Ray, holds nothing
   |-- rollout-i      RolloutActor      replaced by the fleet
-  `-- learner-i      LearnerActor      replaced together by the controller, from the last checkpoint
+  `-- learner-i      PolicyRank        replaced together by the controller, from the last checkpoint
 """
 
 from __future__ import annotations

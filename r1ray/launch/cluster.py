@@ -25,7 +25,6 @@ from actors.remote import PULSE, QUEUE, reward_names
 from learner.preference.train import Settings
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.schema import Config
-from r1ray.config.transport import transport_of
 from r1ray.control.calls import Place
 from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
@@ -196,7 +195,7 @@ class Cluster:
     def learner(self, rank: int) -> RayRemote:
         actor = self._rank(LearnerProcess)
         name = f"learner-{rank}"
-        return RayRemote(name, actor.remote(self._log(name), self.config, rank, transport_of(self.config)))
+        return RayRemote(name, actor.remote(self._log(name), self.config, rank))
 
     def sft(self, rank: int) -> RayRemote:
         actor = self._rank(SftProcess)

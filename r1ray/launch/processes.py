@@ -1,4 +1,4 @@
-"""The learner's process, and a look into any process."""
+"""Ray actors of the learner ranks, and the stack of any process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ import ray
 
 from actors.processes import Logged
 from actors.remote import QUEUE, RetryingClient, place
-from learner.actor import LearnerActor
+from learner.policy import PolicyRank
 from learner.preference.actor import RewardModelActor
 from learner.preference.train import Settings
-from learner.sft.rank import SftActor
+from learner.sft.rank import SftRank
 from r1ray.config.schema import Config
 
 FETCH_GROUPS = 64
@@ -27,65 +28,47 @@ FETCH_GROUPS = 64
 PY_SPY_S = 15.0
 
 
-class _FetchingLearner(LearnerActor):
-    """A LearnerActor that fetches from the queue actor."""
+class _RankProcess(Logged):
+    """Mixed into the class of a rank: adds the process id and the node to what `setup` returns."""
 
-    def __init__(self, config: Config, rank: int, transport: str) -> None:
-        asker = RetryingClient(config)
-        queue = ray.get_actor(QUEUE)
-
-        def fetch(group_ids: list[str]) -> list[bytes]:
-            chunks = [group_ids[i : i + FETCH_GROUPS] for i in range(0, len(group_ids), FETCH_GROUPS)]
-            answers = (asker.ask(partial(queue.payloads.remote, c), "the ledger's payloads") for c in chunks)
-            return [payload for answer in answers for payload in answer]
-
-        super().__init__(
-            config=config,
-            rank=rank,
-            world_size=config.learner.ranks,
-            transport=transport,
-            fetch=fetch,
-            address=ray.util.get_node_ip_address(),
-        )
-
-    def setup(self, address: str, port: int) -> dict[str, Any]:
-        return {**super().setup(address, port), "place": place()}
+    def setup(self, host: str, port: int) -> dict[str, Any]:
+        return {**super().setup(host, port), "place": place()}  # type: ignore[misc]
 
 
-class LearnerProcess(Logged, _FetchingLearner): ...
+class LearnerProcess(_RankProcess, PolicyRank):
+    """A rank of policy optimization, which fetches payloads from the queue actor."""
+
+    def __init__(self, log: Path, config: Config, rank: int) -> None:
+        host = ray.util.get_node_ip_address()
+        super().__init__(log, config=config, rank=rank, fetch=_fetch_from_queue(config), host=host)
 
 
-class _PlacedSft(SftActor):
-    """An SftActor that says where it is."""
+class SftProcess(_RankProcess, SftRank):
+    """A rank of supervised fine-tuning."""
 
-    def __init__(self, config: Config, rank: int, vocab_hash: str) -> None:
-        super().__init__(
-            config=config,
-            rank=rank,
-            world_size=config.learner.ranks,
-            vocab_hash=vocab_hash,
-            address=ray.util.get_node_ip_address(),
-        )
-
-    def setup(self, address: str, port: int) -> dict[str, Any]:
-        return {**super().setup(address, port), "place": place()}
+    def __init__(self, log: Path, config: Config, rank: int, vocab_hash: str) -> None:
+        host = ray.util.get_node_ip_address()
+        super().__init__(log, config=config, rank=rank, vocab_hash=vocab_hash, host=host)
 
 
-class SftProcess(Logged, _PlacedSft): ...
+def _fetch_from_queue(config: Config) -> Callable[[list[str]], list[bytes]]:
+    client = RetryingClient(config)
+    queue = ray.get_actor(QUEUE)
+
+    def fetch(group_ids: list[str]) -> list[bytes]:
+        chunks = [group_ids[i : i + FETCH_GROUPS] for i in range(0, len(group_ids), FETCH_GROUPS)]
+        answers = (client.ask(partial(queue.payloads.remote, c), "the ledger's payloads") for c in chunks)
+        return [payload for answer in answers for payload in answer]
+
+    return fetch
 
 
-class _PlacedRewardModel(RewardModelActor):
-    """A RewardModelActor that says where it is."""
+class RewardModelProcess(_RankProcess, RewardModelActor):
+    """A rank of reward-model training."""
 
-    def __init__(self, data: Path, base: Path, settings: Settings, rank: int) -> None:
+    def __init__(self, log: Path, data: Path, base: Path, settings: Settings, rank: int) -> None:
         address = ray.util.get_node_ip_address()
-        super().__init__(data=data, base=base, settings=settings, rank=rank, address=address)
-
-    def setup(self, address: str, port: int) -> dict[str, Any]:
-        return {**super().setup(address, port), "place": place()}
-
-
-class RewardModelProcess(Logged, _PlacedRewardModel): ...
+        super().__init__(log, data=data, base=base, settings=settings, rank=rank, address=address)
 
 
 def dump_stack(pid: int) -> str:

@@ -185,15 +185,22 @@ def _rank_main(pipe: Any, function: Any, rank: int, world_size: int, port: int, 
 
 
 def make_rank(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any]) -> Any:
-    from learner.rank import LearnerRank
+    from learner.policy import PolicyRank
 
-    learner = LearnerRank(config=make_config(Path(model), **changes), rank=rank, world_size=world_size)
+    config = make_config(Path(model), **{**changes, "learner__ranks": world_size})
+    learner = PolicyRank(config=config, rank=rank, fetch=fetcher([]))
     learner.setup("127.0.0.1", port)
     return learner
 
 
+def train_step(learner: Any, step: int, groups: list[ScoredGroup]) -> dict[str, float]:
+    """Train step `step` on these groups; its metrics."""
+    learner._fetch = fetcher(groups)
+    metrics: dict[str, float] = learner.train_step(make_manifest(step, groups))
+    return metrics
+
+
 def remake(learner: Any, model: str, changes: dict[str, Any]) -> None:
     """The learner anew in the same process group: DeepSpeed cannot leave one group and join another in one process."""
-    learner._config = make_config(Path(model), **changes)
-    learner._version = 0
-    learner._build(learner._engine.device)
+    learner._config = make_config(Path(model), **{**changes, "learner__ranks": learner._world_size})
+    learner.build(learner._engine.device)

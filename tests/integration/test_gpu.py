@@ -69,15 +69,15 @@ def test_learner_and_rollouts_on_gpus_of_their_own_over_nccl(model: Path, tmp_pa
 
 def bf16_step(rank: int, world_size: int, port: int, model: Path, zero_stage: int) -> list[str]:
     """Names of the weights that one step moved. In a process of its own: DeepSpeed is set up once in a process."""
-    from learner.rank import LearnerRank
+    from learner.policy import PolicyRank
 
     config = make_config(model)
     config.model.dtype, config.learner.num_gpus, config.learner.zero_stage = "bfloat16", 1.0, zero_stage
-    learner = LearnerRank(config=config, rank=rank, world_size=world_size)
+    groups = make_groups(0)
+    learner = PolicyRank(config=config, rank=rank, fetch=fetcher(groups))
     learner.setup("127.0.0.1", port)
     before = {name: tensor.float().cpu().clone() for name, tensor in learner.named_weights()}
-    groups = make_groups(0)
-    metrics = learner.train_step(make_manifest(0, groups), fetcher(groups))
+    metrics = learner.train_step(make_manifest(0, groups))
     assert metrics["train/skipped"] == 0
     return [name for name, tensor in learner.named_weights() if not tensor.float().cpu().equal(before[name])]
 

@@ -72,14 +72,14 @@ def one_stage(
 
     from learner.engine import Engine
     from learner.model import load_policy
-    from learner.objective import MAXIMA, MEANS, Denominators, PolicyObjective
+    from learner.objective import Denominators
     from learner.packing import plan_step
+    from learner.policy import PolicyRank
     from learner.reference import ReferencePolicy
-    from learner.tally import Tally
-    from learner.trainer import PolicyTrainer
 
     config = make_config(
         model,
+        learner__ranks=world_size,
         learner__zero_stage=stage,
         learner__micro_batch_tokens=TOKENS,
         algorithm__kl_coefficient=KL,
@@ -93,21 +93,20 @@ def one_stage(
         world_size=world_size,
     )
     reference = ReferencePolicy(load_policy(config.model, model.parent / "reference"), engine, version=0)
-    trainer = PolicyTrainer(config, engine, reference, rank=rank, world_size=world_size)
     groups = make_groups(0)
+    learner = PolicyRank(config=config, rank=rank, fetch=fetcher(groups))
+    learner.attach(engine)
+    learner._reference = reference
     manifest = make_manifest(0, groups)
     plans = plan_step(manifest, minibatches=1, ranks=world_size, micro_batch_tokens=TOKENS)
-    tally = Tally(
-        means=[*MEANS, "length/truncated", "reward/part/accuracy", "reward/part/format"], maxima=MAXIMA, device=device
-    )
-    minibatches = trainer._assemble(manifest, plans, fetcher(groups), tally)
-    trainer._add_reference_and_proximal_logprobs(minibatches)
-    objective = PolicyObjective(config)
+    sums = learner._new_sums()
+    minibatches = learner._pack(manifest, plans, sums)
+    learner._add_reference_and_proximal_logprobs(minibatches)
     total = sum(sum(g.completion_tokens) for g in manifest.groups)
     counted = Denominators(tokens=total, sequences=16)
 
     def loss_of(network: Any, batch: Any) -> Any:
-        return objective.loss(network, batch, counted, tally, unchanged_version=0)
+        return learner._objective.loss(network, batch, counted, sums, unchanged_version=0)
 
     engine.accumulate(minibatches[0], loss_of)
     worst, squares = 0.0, 0.0

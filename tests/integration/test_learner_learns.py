@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from tests.integration.learner_support import (
-    fetcher,
-    make_manifest,
     make_model,
     make_rank,
     remake,
     run_ranks,
+    train_step,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -69,7 +68,7 @@ def learns(learner: Any) -> list[float]:
             )
             scores = tuple(Score(reward=float(t < 20), parts={"accuracy": float(t < 20)}) for t in tokens)
             groups.append(ScoredGroup(rollout=rollout, scores=scores))
-        metrics = learner.train_step(make_manifest(step, groups), fetcher(groups))
+        metrics = train_step(learner, step, groups)
         assert metrics["mismatch/max"] < 1e-5
         rewards.append(metrics["reward/mean"])
     return rewards

@@ -1,4 +1,4 @@
-"""LearnerRank end to end: steps, checkpoints across numbers of ranks and ZeRO stages, export, deadlines, learning."""
+"""PolicyRank end to end: steps, checkpoints across numbers of ranks and ZeRO stages, export, deadlines, learning."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.integration.learner_support import (
     make_rank,
     remake,
     run_ranks,
+    train_step,
 )
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -40,7 +41,7 @@ def train(learner: Any, *steps: int) -> list[dict[str, float]]:
     answer = []
     for step in steps:
         groups = make_groups(step, seed=5)
-        metrics = learner.train_step(make_manifest(step, groups), fetcher(groups))
+        metrics = train_step(learner, step, groups)
         answer.append({k: v for k, v in metrics.items() if k != "learner/step_s"})
     return answer
 
@@ -206,7 +207,7 @@ def left_alone(rank: int, world_size: int, port: int, model: str, signals_port: 
     import deepspeed  # noqa: F401
     import torch
 
-    from learner.rank import LearnerRank  # noqa: F401
+    from learner.policy import PolicyRank  # noqa: F401
     from r1ray.errors import DeadlineExceeded
 
     # The ranks' first meeting has the same deadline, and what they import may take longer: meet once that is done.
@@ -247,8 +248,9 @@ def refused(rank: int, world_size: int, port: int, model: str) -> Any:
         (make_manifest(4, groups), groups),
         (manifest, make_groups(0, seed=9)),
     ):
+        learner._fetch = fetcher(bad_groups)
         with pytest.raises(IntegrityError) as error:
-            learner.train_step(bad_manifest, fetcher(bad_groups))
+            learner.train_step(bad_manifest)
         messages.append(str(error.value))
     messages.append(str(learner.policy_version))
     learner.close()

@@ -215,7 +215,7 @@ def three_steps(rank: int, world_size: int, port: int, items: list[str], stage: 
     os.environ["OMP_NUM_THREADS"] = "1"
     changes = [*items, f"learner.ranks={world_size}", f"learner.zero_stage={stage}", "learner.micro_batch_tokens=128"]
     config = load_config([str(CONFIG)], [*changes, "run.dir=unused"], "sft").config
-    ranks = SftRank(config=config, rank=rank, world_size=world_size)
+    ranks = SftRank(config=config, rank=rank)
     ranks.setup("127.0.0.1", port)
     measured = [ranks.evaluate()]
     rows = [ranks.train_step() for _ in range(3)]

@@ -8,8 +8,7 @@ from typing import cast
 import pytest
 import torch
 
-from learner.correlation import LengthRewardCorrelation
-from learner.tally import Tally
+from learner.metrics import LengthRewardCorrelation, MetricSums
 from r1ray.config.load import load_config
 from r1ray.config.rules import keeps_reference
 from r1ray.config.schema import Config, RewardConfig
@@ -68,12 +67,12 @@ def group(lengths: list[int], scores: list[dict[str, float]]) -> ScoredGroup:
 
 def test_length_is_compared_within_groups_and_over_all_ranks() -> None:
     paid = LengthRewardCorrelation(["model"])
-    tally = Tally(means=paid.means, maxima=(), device=torch.device("cpu"))
+    sums = MetricSums(means=paid.means, maxima=(), device=torch.device("cpu"))
     first = group([1, 2, 3, 6], [{"model": x} for x in (1.0, 2.0, 3.0, 6.0)])
-    paid.add(first, [0, 1], tally)  # one rank's completions
-    paid.add(first, [2, 3], tally)  # another's
-    paid.add(group([50, 50], [{"model": -9.0}, {"model": -9.0}]), [0, 1], tally)  # long and badly paid, but evenly
-    paid.add(group([1, 9], [{}, {}]), [0, 1], tally)
-    observed, _ = tally.reduce(lambda t, _: t)
-    assert paid.take(observed) == pytest.approx({"reward/length_correlation/model": 1.0})
+    paid.add(first, [0, 1], sums)  # one rank's completions
+    paid.add(first, [2, 3], sums)  # another's
+    paid.add(group([50, 50], [{"model": -9.0}, {"model": -9.0}]), [0, 1], sums)  # long and badly paid, but evenly
+    paid.add(group([1, 9], [{}, {}]), [0, 1], sums)
+    observed, _ = sums.reduce(lambda t, _: t)
+    assert paid.pop(observed) == pytest.approx({"reward/length_correlation/model": 1.0})
     assert observed == {}

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from learner.batch import Sequence, make_micro_batch
+from learner.metrics import MetricSums
 from learner.objective import MAXIMA, MEANS, Denominators, PolicyObjective
-from learner.tally import Tally
 from r1ray.config.schema import Config
 from tests.unit import reference_losses
 
@@ -80,15 +80,15 @@ def run_objective(case, config, order=(0, 1, 2, 3)):
     if config.algorithm.kl_coefficient:
         batch.reference_logprobs_T = flat("reference")
     kept = [len(row) for row, keep in zip(case["new"], case["trained"], strict=True) if keep]
-    tally = Tally(means=MEANS, maxima=MAXIMA, device=CPU)
+    sums = MetricSums(means=MEANS, maxima=MAXIMA, device=CPU)
     loss = PolicyObjective(config).loss(
         lambda tokens: (flat("new"), flat("entropy")),
         batch,
         Denominators(tokens=sum(kept), sequences=len(kept)),
-        tally,
+        sums,
         unchanged_version=VERSION,
     )
-    return float(loss), tally.reduce(lambda values, op: values)[0]
+    return float(loss), sums.reduce(lambda values, op: values)[0]
 
 
 def make_config(variant):
@@ -145,15 +145,15 @@ def test_a_stand_in_adds_nothing_but_a_graph():
     batch = make_micro_batch([], CPU)
     logprobs = torch.full((1,), -3.0, requires_grad=True)
     batch.reference_logprobs_T = torch.full((1,), -2.0)
-    tally = Tally(means=MEANS, maxima=MAXIMA, device=CPU)
+    sums = MetricSums(means=MEANS, maxima=MAXIMA, device=CPU)
     loss = PolicyObjective(config).loss(
         lambda tokens: (logprobs, torch.ones(1)),
         batch,
         Denominators(tokens=10, sequences=2),
-        tally,
+        sums,
         unchanged_version=VERSION,
     )
     loss.backward()
     assert loss.item() == 0.0
     assert logprobs.grad.tolist() == [0.0]
-    assert tally.reduce(lambda values, op: values)[0] == {}  # a mean over nothing is left out
+    assert sums.reduce(lambda values, op: values)[0] == {}  # a mean over nothing is left out

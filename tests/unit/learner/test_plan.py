@@ -9,9 +9,8 @@ from learner.advantages import ADVANTAGES
 from learner.assemble import batch_advantages, denominators, fetch_groups, is_trained
 from learner.importance import CORRECTIONS
 from learner.losses import LOSSES, Aggregation
+from learner.metrics import MetricSums, manifest_metrics
 from learner.schedules import SCHEDULES, learning_rate
-from learner.tally import Tally
-from learner.trainer import manifest_metrics
 from r1ray.codec import pack_scored
 from r1ray.config.schema import OptimizerConfig
 from r1ray.config.values import CHOICES
@@ -116,20 +115,20 @@ def test_only_needed_groups_are_fetched_and_contradictions_are_refused():
         fetch_groups(dataclasses.replace(manifest, groups=(manifest.groups[0], lied)), [1], fetch)
 
 
-def test_tally_reduces_sums_and_maxima_over_ranks():
+def test_metric_sums_reduce_sums_and_maxima_over_ranks():
     import torch
 
-    tally = Tally(means=["a", "b"], maxima=["m", "n"], device=torch.device("cpu"))
-    tally.add("a", torch.tensor(3.0), torch.tensor(2))
-    tally.add("a", 5.0, 2)
-    tally.largest("m", torch.tensor([1.0, 4.0]))
-    tally.largest("n", torch.tensor([]))
+    sums = MetricSums(means=["a", "b"], maxima=["m", "n"], device=torch.device("cpu"))
+    sums.add("a", torch.tensor(3.0), torch.tensor(2))
+    sums.add("a", 5.0, 2)
+    sums.add_max("m", torch.tensor([1.0, 4.0]))
+    sums.add_max("n", torch.tensor([]))
     other_rank = {"sum": torch.tensor([[2.0, 0.0], [1.0, 0.0]]), "max": torch.tensor([9.0, -torch.inf])}
 
     def all_reduce(values, op):
         return values + other_rank[op] if op == "sum" else torch.maximum(values, other_rank[op])
 
-    values, counts = tally.reduce(all_reduce)
+    values, counts = sums.reduce(all_reduce)
     assert values == {"a": 10.0 / 5.0, "m": 9.0}  # b and n were never seen
     assert counts == {"a": 5.0, "b": 0.0}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,16 +16,25 @@ from learner.batch import PackedTokens
 from learner.engine import StepReport
 from learner.schedules import learning_rate
 from learner.sft.data import SftData, read_data
-from learner.sft.trainer import SftTrainer
+from learner.sft.rank import SftRank
 from r1ray.config.schema import Config, SourceConfig
 from tests.unit.data_helpers import ByteTokenizer, write_jsonl
 
 N = 10
 
 
-def of_rank(data: SftData, config: Config, rank: int = 0, world_size: int = 1, **engine: Any) -> SftTrainer:
-    made: Any = SimpleNamespace(device=torch.device("cpu"), all_reduce=lambda values, op: values, **engine)
-    return SftTrainer(config, made, data, rank=rank, world_size=world_size)
+@pytest.fixture(autouse=True)
+def byte_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.sft.rank.load_tokenizer", lambda path, vocab_hash: ByteTokenizer())
+
+
+def make_rank(config: Config, rank: int = 0, world_size: int = 1, **engine: Any) -> SftRank:
+    """A rank with a fake engine, which has the given methods."""
+    fake: Any = SimpleNamespace(device=torch.device("cpu"), all_reduce=lambda values, op: values, **engine)
+    config = replace(config, learner=replace(config.learner, ranks=world_size))
+    made = SftRank(config=config, rank=rank)
+    made.attach(fake)
+    return made
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def data(config: Config) -> SftData:
 
 
 def test_every_epoch_takes_every_conversation_once_in_an_order_of_its_own(config: Config, data: SftData) -> None:
-    trainer = of_rank(data, config)
+    trainer = make_rank(config)
     assert (trainer.steps, trainer.steps_per_epoch) == (9, 3)
     steps = [trainer.places(step) for step in range(9)]
     assert [len(places) for places in steps] == [4, 4, 2] * 3
@@ -57,10 +67,10 @@ def test_every_epoch_takes_every_conversation_once_in_an_order_of_its_own(config
 
 
 def test_the_order_is_a_function_of_the_seed_and_the_step_alone(config: Config, data: SftData) -> None:
-    first = [of_rank(data, config).places(step) for step in range(9)]
-    assert [of_rank(data, config, rank=1, world_size=2).places(step) for step in reversed(range(9))] == first[::-1]
+    first = [make_rank(config).places(step) for step in range(9)]
+    assert [make_rank(config, rank=1, world_size=2).places(step) for step in reversed(range(9))] == first[::-1]
     config.run.seed += 1
-    assert [of_rank(data, config).places(step) for step in range(9)] != first
+    assert [make_rank(config).places(step) for step in range(9)] != first
 
 
 # -- packing --------------------------------------------------------------------------------------------------------
@@ -71,7 +81,7 @@ def test_a_batch_is_packed_without_padding_and_every_token_is_on_one_rank(
     config: Config, data: SftData, world_size: int
 ) -> None:
     batch = [data.train[i] for i in range(N)]
-    parts = [of_rank(data, config, rank, world_size)._micro_batches(batch) for rank in range(world_size)]
+    parts = [make_rank(config, rank, world_size)._micro_batches(batch) for rank in range(world_size)]
     assert len({len(micro_batches) for micro_batches in parts}) == 1  # ranks meet in each
     real = [packed for micro_batches in parts for packed, counts in micro_batches if counts]
     assert all(len(packed.input_ids_N) <= 40 for packed in real)
@@ -81,7 +91,7 @@ def test_a_batch_is_packed_without_padding_and_every_token_is_on_one_rank(
 
 
 def test_a_token_is_predicted_from_the_one_before_it_in_its_own_conversation(config: Config, data: SftData) -> None:
-    for packed, _ in of_rank(data, config)._micro_batches([data.train[i] for i in range(4)]):
+    for packed, _ in make_rank(config)._micro_batches([data.train[i] for i in range(4)]):
         assert torch.equal(packed.input_ids_N[packed.source_T + 1], packed.target_T)
         assert torch.equal(packed.position_ids_N[packed.source_T + 1] - 1, packed.position_ids_N[packed.source_T])
 
@@ -108,8 +118,9 @@ class PretendedModel:
 def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(config: Config, data: SftData) -> None:
     config.learner.optimizer.schedule, config.learner.optimizer.min_lr_ratio = "cosine", 0.1
     pretended = PretendedModel()
-    trainer = of_rank(data, config, step=pretended.step, forward_only=pretended.model)
-    metrics = trainer.train_step(4)
+    trainer = make_rank(config, step=pretended.step, forward_only=pretended.model)
+    trainer._version = 4
+    metrics = trainer.train_step()
     tokens = np.concatenate([data.train[place].completion for place in trainer.places(4)])
     assert metrics["sft/loss"] == pytest.approx(tokens.mean() / 100)
     assert float(sum(pretended.losses)) == pytest.approx(metrics["sft/loss"])  # what the gradient is of
@@ -125,7 +136,7 @@ def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(config: Confi
 def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SftData) -> None:
     config.learner.optimizer.schedule, config.learner.optimizer.min_lr_ratio = "cosine", 0.1
     config.learner.optimizer.warmup_steps = 2
-    trainer = of_rank(data, config)
+    trainer = make_rank(config)
     rates = [learning_rate(step, trainer.steps, config.learner.optimizer) for step in range(trainer.steps + 1)]
     peak = config.learner.optimizer.lr
     assert rates[:3] == pytest.approx([peak / 2, peak, peak])
@@ -136,7 +147,7 @@ def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SftDa
 def test_the_ranks_parts_of_the_loss_sum_to_that_of_one_rank(config: Config, data: SftData) -> None:
     def losses(rank: int, world_size: int) -> float:
         pretended = PretendedModel()
-        of_rank(data, config, rank, world_size, step=pretended.step, forward_only=pretended.model).train_step(0)
+        make_rank(config, rank, world_size, step=pretended.step, forward_only=pretended.model).train_step()
         return float(sum(pretended.losses))
 
     assert losses(0, 3) + losses(1, 3) + losses(2, 3) == pytest.approx(losses(0, 1))
@@ -149,7 +160,7 @@ def test_held_out_figures_are_those_of_the_whole_source(config: Config, tmp_path
     path = write_jsonl(tmp_path / "exam.jsonl", content)
     config.data.evaluation = [SourceConfig(name="exam", kind="jsonl", path=path)]
     data, pretended = read_data(config, ByteTokenizer()), PretendedModel()
-    (row,) = of_rank(data, config, forward_only=pretended.model).evaluate()
+    (row,) = make_rank(config, forward_only=pretended.model).evaluate()
     tokens = np.concatenate([data.held_out["exam"][i].completion for i in range(150)])
     assert (row["source"], row["conversations"], row["tokens"]) == ("exam", 150, len(tokens))
     assert row["loss"] == pytest.approx(tokens.mean() / 100)
@@ -157,7 +168,7 @@ def test_held_out_figures_are_those_of_the_whole_source(config: Config, tmp_path
 
 
 def test_a_loss_that_is_no_number_stays_none_in_the_perplexity() -> None:
-    from learner.sft.trainer import _perplexity
+    from learner.sft.rank import _perplexity
 
     assert math.isnan(_perplexity(math.nan))
     assert _perplexity(1e9) == math.inf
