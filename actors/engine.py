@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,6 +107,11 @@ def stop_token_ids(model_path: str) -> list[int]:
     return [ids] if isinstance(ids, int) else list(ids)
 
 
+def without_end_token(token_ids: Sequence[int], end_ids: Collection[int | None]) -> Sequence[int]:
+    """The tokens of a completion without the one that ended it, if its id is among `end_ids`."""
+    return token_ids[:-1] if len(token_ids) and token_ids[-1] in end_ids else token_ids
+
+
 class VllmEngine:
     """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
 
@@ -119,6 +124,7 @@ class VllmEngine:
         self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
         self._tokenizer = self._engine.get_tokenizer()
         self._stop_ids = stop_token_ids(model_path)
+        self._end_ids = {self._tokenizer.eos_token_id, *self._stop_ids}
         self._digest = config.sync.digest
         self._interface = config.sync.interface
         self._version = -1
@@ -157,7 +163,7 @@ class VllmEngine:
         return Completion(
             token_ids=tokens,
             behavior_logprobs=np.asarray(output.logprobs.logprobs, dtype=np.float32),
-            text=self._tokenizer.decode(output.token_ids, skip_special_tokens=False),
+            text=self._tokenizer.decode(without_end_token(output.token_ids, self._end_ids), skip_special_tokens=False),
             finish_reason=output.finish_reason,
             version_spans=spans,
         )

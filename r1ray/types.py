@@ -52,7 +52,7 @@ class Completion:
 
     token_ids: Int32Array  # [T]
     behavior_logprobs: Float32Array  # [T] under the policy that sampled each token, temperature applied
-    text: str  # detokenised completion, special tokens kept
+    text: str  # detokenised, special tokens kept, without the token that ended the completion
     finish_reason: FinishReason
     version_spans: tuple[VersionSpan, ...]  # cover [0, T) in order
 

@@ -11,7 +11,6 @@ scores a sample.
 from __future__ import annotations
 
 import abc
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -19,16 +18,12 @@ from typing import Any, Literal
 from r1ray.rewards.answers.answer import opening
 from r1ray.types import FinishReason, Message, RolloutGroup
 
-_END_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>\s]{1,32}\|>|<｜[^｜<>\s]{1,32}｜>|</s>|<eos>|<end_of_turn>))+\s*\Z")
-_TAIL = 400
-"""Number of characters at the end of a completion that are searched for end tokens."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One response with what is needed to score it. Consumers: rewards, user-defined ones included."""
 
-    response: str  # the completion without end tokens such as <|im_end|>
+    response: str  # the text of the completion, without the token that ended it
     answer: Any = None  # ground truth: text, number, tests, ... (msgpack types)
     prompt_id: str = ""
     task: str = ""  # name of the data source
@@ -43,7 +38,7 @@ class Sample:
         """Completion `i` of a group."""
         completion, prompt = group.completions[i], group.prompt
         return cls(
-            response=without_end_tokens(completion.text),
+            response=completion.text,
             answer=prompt.answer,
             prompt_id=prompt.prompt_id,
             task=prompt.task,
@@ -69,12 +64,6 @@ class Sample:
     def to_wire(self) -> dict[str, Any]:
         """The fields as msgpack types, for a worker process; `Sample(**wire)` is the inverse."""
         return asdict(self)
-
-
-def without_end_tokens(text: str) -> str:
-    """The text without the special tokens at its end that end a turn; others stay."""
-    found = _END_TOKENS.search(text, max(0, len(text) - _TAIL))
-    return text[: found.start()] if found else text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

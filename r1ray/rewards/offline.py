@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from r1ray.errors import ConfigError, DataError
-from r1ray.rewards.base import Sample, without_end_tokens
+from r1ray.rewards.base import Sample
 from r1ray.rewards.scorer import Judged, Pending, Scorer
 from r1ray.types import Score
 from r1ray.util.files import read_json, write_atomic
@@ -111,12 +111,16 @@ def sample_of(line: Mapping[str, Any]) -> Sample:
     """The sample that a line holds. Raises DataError for a line without a response, or with a bad
     field.
 
-    `response` is required. `answer` (for code: `tests`), `opening` (`<think>`, if the prompt ended
-    with it), `target_language`, `choices`, `language`, `tokens`, `max_new_tokens`, `finish_reason`
-    and `messages` are optional. User-defined rewards find every field in `meta`.
+    `response` is required. If it still ends with the token that ended the completion, `end_token`
+    names that token (`<|im_end|>`), and it is removed. `answer` (for code: `tests`), `opening`
+    (`<think>`, if the prompt ended with it), `target_language`, `choices`, `language`, `tokens`,
+    `max_new_tokens`, `finish_reason` and `messages` are optional. User-defined rewards find every
+    field in `meta`.
     """
     if not isinstance(line.get("response"), str):
         raise DataError("`response`: expected a string")
+    if not isinstance(end_token := line.get("end_token", ""), str):
+        raise DataError(f"end_token: expected a string, got {end_token!r:.40}")
     finish = line.get("finish_reason", "stop")
     if finish not in _FINISHED:
         raise DataError(f"finish_reason: expected one of {', '.join(_FINISHED)}, got {finish!r:.40}")
@@ -125,7 +129,7 @@ def sample_of(line: Mapping[str, Any]) -> Sample:
         meta["tests"] = _with_prompt(line["tests"], line.get("prompt"))
     messages = line.get("messages") or ([{"role": "user", "content": str(line["prompt"])}] if "prompt" in line else [])
     return Sample(
-        response=without_end_tokens(line["response"]),
+        response=line["response"].removesuffix(end_token),
         answer=line.get("answer", meta.get("tests")),
         prompt_id=str(line.get("id", "")),
         messages=tuple(messages),

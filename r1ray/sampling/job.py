@@ -26,7 +26,6 @@ from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.errors import ConfigError, DiskFull
 from r1ray.rewards.answers.answer import opening
 from r1ray.rewards.answers.canonical import canonical_answer
-from r1ray.rewards.base import without_end_tokens
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.sampling.store import Part, SampleRow, missing_parts, write_shard
@@ -164,7 +163,6 @@ def rows_of(group: ScoredGroup) -> list[SampleRow]:
     opened = bool(opening(prompt.meta))
     rows = []
     for i, (completion, score) in enumerate(zip(group.rollout.completions, group.scores, strict=True)):
-        response = without_end_tokens(completion.text)
         rows.append(
             SampleRow(
                 source=prompt.task,
@@ -174,13 +172,13 @@ def rows_of(group: ScoredGroup) -> list[SampleRow]:
                 messages=prompt.messages,
                 answer=prompt.answer,
                 meta=prompt.meta,
-                response=response,
+                response=completion.text,
                 tokens=len(completion.token_ids),
                 finish_reason=completion.finish_reason,
                 reward=None if score.error else score.reward,
                 parts=score.parts,
                 error=score.error,
-                answer_text=canonical_answer(response, completion.finish_reason, opened=opened),
+                answer_text=canonical_answer(completion.text, completion.finish_reason, opened=opened),
             )
         )
     return rows

@@ -29,7 +29,7 @@ class SampleRow:
     messages: tuple[Message, ...]  # as the model was asked; ends with the user's
     answer: Any  # on record, JSON types
     meta: dict[str, Any]  # JSON types
-    response: str  # without end tokens
+    response: str  # without the token that ended it
     tokens: int  # T, of the response with its end token
     finish_reason: FinishReason
     reward: float | None  # the weighted sum; None where there is an error

@@ -23,7 +23,6 @@ _NEXT: dict[Kind, dict[str, Kind]] = {
     "thinking": {"</think>": "plain"},  # an answer tag inside the thinking is a word of the thinking
     "answer": {"</answer>": "plain"},
 }
-_SPECIAL = re.compile(r"<\|[^<>|]{1,40}\|>\s*\Z")  # an end-of-text token of the usual form
 
 
 class Splitter:
@@ -67,11 +66,10 @@ class Splitter:
 
 
 def pieces(text: str) -> list[Piece]:
-    """The pieces of a whole response, without the white space around each and without a closing special token.
+    """The pieces of a complete response, without the white space around each.
 
     Thinking that is closed and never opened was opened by the prompt.
     """
-    text = _SPECIAL.sub("", text)
     closed = text.find("</think>")
     splitter = Splitter(thinking=closed >= 0 and "<think>" not in text[:closed])
     stripped = [(kind, part.strip()) for kind, part in splitter.feed(text) + splitter.end()]

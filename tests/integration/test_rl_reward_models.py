@@ -57,7 +57,6 @@ def configuration(folder: Path) -> Path:
 
 
 def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Path) -> None:
-    from r1ray.rewards.base import without_end_tokens
     from r1ray.rewards.learned.conversation import conversation_ids
     from r1ray.rewards.learned.preference import load_reward_model, scores_of
 
@@ -86,8 +85,7 @@ def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Pa
     for t in judged:
         asked = ({"role": "user", "content": t["prompt"]},)
         assert "</think>" not in t["text"]
-        response = without_end_tokens(t["text"])  # a transcript shows the end token too
-        whole = conversation_ids(tokenizer, asked, response, 128)
+        whole = conversation_ids(tokenizer, asked, t["text"], 128)
         assert t["parts"]["model/helpful"] == -10.0  # the floor: the summary is empty
         expected = 1 / (1 + math.exp(-scores_of(safe, [whole])[0]))
         assert t["parts"]["model/safe"] == pytest.approx(expected, rel=1e-3, abs=1e-4)

@@ -10,7 +10,6 @@ from r1ray.rewards.answers.answer import opening
 from r1ray.rewards.answers.canonical import VOTED, ballot, canonical_answer, merged
 from r1ray.rewards.answers.choice import options
 from r1ray.rewards.answers.estimators import consensus, ks, pass_at_k
-from r1ray.rewards.base import without_end_tokens
 from r1ray.types import Score, ScoredGroup
 
 
@@ -81,8 +80,6 @@ def _ballots(group: ScoredGroup, values: Sequence[float], verifier: str | None) 
     """Without comparing expressions: that takes processes and time, of which training has none to spare."""
     prompt = group.rollout.prompt
     opened, choices = bool(opening(prompt.meta)), options(prompt.answer, prompt.meta)
-    texts = [
-        canonical_answer(without_end_tokens(c.text), c.finish_reason, opened=opened) for c in group.rollout.completions
-    ]
+    texts = [canonical_answer(c.text, c.finish_reason, opened=opened) for c in group.rollout.completions]
     found = [ballot(text, verifier, choices) for text in texts]
     return merged(found, values) if verifier == "math" else found

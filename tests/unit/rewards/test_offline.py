@@ -14,7 +14,7 @@ from r1ray.rewards.offline import Times, how_file, sample_of, score_file
 from tests.unit.reward_support import reward, scorer
 
 ROWS = [
-    {"id": 1, "response": "<think>hm</think> <answer>7</answer><|im_end|>", "answer": 7},
+    {"id": 1, "response": "<think>hm</think> <answer>7</answer><|im_end|>", "answer": 7, "end_token": "<|im_end|>"},
     {"id": 2, "response": "the answer is 8", "answer": "7", "note": "kept"},
     {"id": 3, "response": "half a pair \ud800", "answer": "7"},
 ]
@@ -24,6 +24,7 @@ BROKEN = [
     '{"answer": 7}',
     '{"response": "7", "answer": null}',
     '{"response": "7", "answer": 7, "tokens": "many"}',
+    '{"response": "7", "answer": 7, "end_token": 5}',
 ]
 
 
@@ -49,10 +50,10 @@ def test_lines_keep_their_fields_and_order(tmp_path):
     assert rows[0] == {**ROWS[0], "reward": 1.5, "parts": {"accuracy": 1.0, "format": 1.0}, "error": None}
     assert rows[1] == {**ROWS[1], "reward": 0.0, "parts": {"accuracy": 0.0, "format": 0.0}, "error": None}
     assert rows[2]["response"] == ROWS[2]["response"]
-    assert [row["reward"] for row in rows[3:]] == [None] * 5
-    assert [row["error"].split(":")[0] for row in rows[3:]] == ["DataError"] * 5
+    assert [row["reward"] for row in rows[3:]] == [None] * 6
+    assert [row["error"].split(":")[0] for row in rows[3:]] == ["DataError"] * 6
     assert [row["line"].strip() for row in rows[3:5]] == BROKEN[:2]
-    assert (summary.lines, summary.errors["DataError"], summary.resumed) == (8, 5, 0)
+    assert (summary.lines, summary.errors["DataError"], summary.resumed) == (9, 6, 0)
     assert summary.mean == pytest.approx(0.5)
     assert summary.times.quantile(0.5) > 0
 
@@ -144,13 +145,13 @@ def test_the_command(tmp_path):
         build_app(), ["score", str(source), "--reward", "exact", "--reward", "format", "--out", str(out)]
     )
     assert result.exit_code == 0, result.output
-    assert len(read(out)) == 8
+    assert len(read(out)) == 9
     assert "accuracy" in result.output
     assert "DataError" in result.output
     assert "p99" in result.output
     again = CliRunner().invoke(
         build_app(), ["score", str(source), "--reward", "exact", "--reward", "format", "--out", str(out)]
     )
-    assert "8 of 8 lines were scored by an earlier run" in again.output
+    assert "9 of 9 lines were scored by an earlier run" in again.output
     missing = CliRunner().invoke(build_app(), ["score", str(tmp_path / "no.jsonl"), "--reward", "exact"])
     assert isinstance(missing.exception, ConfigError)

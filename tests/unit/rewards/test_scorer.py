@@ -11,7 +11,7 @@ from r1ray.rewards.base import Sample
 from tests.unit.reward_support import group, judge, reward, scorer
 
 OWN = "tests.unit.own_rewards"
-GOOD = "<think>3 + 4</think> <answer>7</answer><|im_end|>"
+GOOD = "<think>3 + 4</think> <answer>7</answer>"
 
 
 def test_group_scores_by_weight_and_part():

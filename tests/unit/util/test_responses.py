@@ -11,14 +11,14 @@ from r1ray.util.responses import ReflectiveWords, Splitter, pieces
     ("text", "expected"),
     [
         ("<think>7+5=12</think><answer>12</answer>", [("thinking", "7+5=12"), ("answer", "12")]),
-        ("<think>a</think>\n\nThe answer is 12.<|im_end|>", [("thinking", "a"), ("plain", "The answer is 12.")]),
+        ("<think>a</think>\n\nThe answer is 12.", [("thinking", "a"), ("plain", "The answer is 12.")]),
         ("opened by the prompt</think>12", [("thinking", "opened by the prompt"), ("plain", "12")]),
         ("<think>never ends <answer>12</answer>", [("thinking", "never ends <answer>12</answer>")]),
         ("18 people", [("plain", "18 people")]),
         ("x <answer>1</answer> y", [("plain", "x"), ("answer", "1"), ("plain", "y")]),
         ("</answer> stray </think", [("plain", "</answer> stray </think")]),
         ("", []),
-        ("<|im_end|>", []),
+        ("12 <|im_end|>", [("plain", "12 <|im_end|>")]),
     ],
 )
 def test_a_response_is_split_into_what_it_is(text, expected):

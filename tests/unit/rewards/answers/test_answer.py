@@ -4,7 +4,7 @@ import pytest
 
 from r1ray.errors import ConfigError
 from r1ray.rewards.answers.answer import MAX_ANSWERS, answer_part, answers, boxed, chain_of_thought
-from r1ray.rewards.base import Sample, without_end_tokens
+from r1ray.rewards.base import Sample
 from r1ray.rewards.text.format import Format
 
 T = "<think>so 3 + 4 = 7</think>"
@@ -94,15 +94,6 @@ def test_a_million_braces_are_read_in_no_time():
     assert boxed("{" * 1_000_000) == []
     assert answers("\\boxed{" * 1_000_000 + "7}") == ["7"]
     assert answers("}" * 1_000_000 + "\\boxed{7}") == ["7"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["7<|im_end|>", "7 <|endoftext|>\n", "7<|eot_id|><|endoftext|>", "7</s>", "7<｜end▁of▁sentence｜>", "7<eos>"],
-)
-def test_end_tokens_are_taken_off(text):
-    assert without_end_tokens(text) == "7"
-    assert without_end_tokens(text + " more") == text + " more"
 
 
 GOOD = "<think>hm</think> <answer>7</answer>"

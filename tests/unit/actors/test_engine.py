@@ -1,0 +1,38 @@
+"""What the vLLM engine does to a completion before it hands it on, without vLLM."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors.engine import stop_token_ids, without_end_token
+
+
+@pytest.mark.parametrize(
+    ("token_ids", "expected"),
+    [
+        ([5, 6, 9], [5, 6]),
+        ([5, 6, 8], [5, 6]),
+        ([9, 9], [9]),  # only the one that ended the completion
+        ([9, 5], [9, 5]),  # an end id elsewhere belongs to the text
+        ([5, 6], [5, 6]),
+        ([], []),
+    ],
+)
+def test_the_end_token_is_recognised_by_its_id(token_ids, expected):
+    assert without_end_token(token_ids, {8, 9, None}) == expected
+
+
+def test_a_tokenizer_without_an_end_token_removes_nothing():
+    assert without_end_token([5, 6], {None}) == [5, 6]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"), [('{"eos_token_id": 7}', [7]), ('{"eos_token_id": [7, 8]}', [7, 8]), ("{}", [])]
+)
+def test_stop_tokens_of_a_model_folder(tmp_path, content, expected):
+    (tmp_path / "generation_config.json").write_text(content)
+    assert stop_token_ids(str(tmp_path)) == expected
+
+
+def test_a_folder_without_a_generation_config_names_no_stop_token(tmp_path):
+    assert stop_token_ids(str(tmp_path)) == []
