@@ -1,7 +1,8 @@
-"""From the rewards of a batch to advantages, one number a completion. NumPy only: every rank computes the same bits.
+"""Advantages: from the rewards of a batch to one number for each completion.
 
-Shapes: B groups in a batch, G completions in a group. Every function takes the rewards [G] of each of the B groups and
-returns as many arrays [G]; completions that nothing distinguishes get zero, up to rounding.
+NumPy only, so that every rank computes the same bits. Shapes: B groups in a batch, G completions in a group. A function
+takes the rewards [G] of each of the B groups and returns as many arrays [G]. If all rewards of a group are equal, its
+advantages are zero up to rounding (`reinforce_pp`: if all rewards of the batch are).
 """
 
 from __future__ import annotations
@@ -28,18 +29,20 @@ def group_norm(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
 
 
 def mean_only(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
-    """r - mean within each group: Dr. GRPO, which finds that dividing by std favours too easy and too hard prompts
-    (arXiv 2503.20783)."""
+    """r - mean within each group: Dr. GRPO, arXiv 2503.20783.
+
+    The paper finds that dividing by the standard deviation favours prompts that are too easy or too hard.
+    """
     return [r_G - r_G.mean() for r_G in rewards_B_G]
 
 
 def leave_one_out(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
-    """r minus the mean of the *other* completions of its group, an unbiased baseline: RLOO (arXiv 2402.14740)."""
+    """r minus the mean of the *other* completions of its group, an unbiased baseline: RLOO, arXiv 2402.14740."""
     return [(r_G - r_G.mean()) * (len(r_G) / (len(r_G) - 1)) for r_G in rewards_B_G]
 
 
 def reinforce_pp(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
-    """(r - mean) / std over the whole batch, groups ignored: REINFORCE++ (arXiv 2501.03262)."""
+    """(r - mean) / std over the whole batch, regardless of groups: REINFORCE++, arXiv 2501.03262."""
     everything = np.concatenate(rewards_B_G)
     mean, std = everything.mean(), float(everything.std())
     return [_scaled(r_G - mean, std) for r_G in rewards_B_G]
@@ -51,12 +54,13 @@ ADVANTAGES: dict[str, Advantage] = {
     "leave_one_out": leave_one_out,
     "reinforce_pp": reinforce_pp,
 }
+"""Built-in advantages by name; `learner.plugins.load_advantage` also takes a function of the user's."""
 
 
 def soft_overlong_penalty(
     lengths_G: npt.NDArray[np.int64], *, max_new_tokens: int, buffer_tokens: int, penalty: float
 ) -> FloatArray:
-    """What is added to the rewards of long completions: DAPO's soft overlong punishment (arXiv 2503.14476, eq. 13).
+    """What to add to the rewards of long completions: DAPO's soft overlong punishment, arXiv 2503.14476, eq. 13.
 
     Zero up to `max_new_tokens - buffer_tokens`, then linear down to `-penalty` at `max_new_tokens`.
     Lengths and limits are in completion tokens.

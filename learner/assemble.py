@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from learner.advantages import ADVANTAGES, FloatArray, soft_overlong_penalty
+from learner.advantages import Advantage, FloatArray, soft_overlong_penalty
 from learner.batch import Sequence
 from learner.objective import Denominators
 from learner.packing import SequenceRef
@@ -21,8 +21,8 @@ Fetch = Callable[[list[str]], list[bytes]]
 """Payloads (`r1ray.codec.pack_scored`) of these group ids, in the same order."""
 
 
-def batch_advantages(manifest: BatchManifest, config: Config) -> list[FloatArray]:
-    """The advantage of every completion, [G] for each group; rewards are shaped first where the configuration says so."""
+def batch_advantages(manifest: BatchManifest, advantage: Advantage, config: Config) -> list[FloatArray]:
+    """The advantage of every completion, [G] for each group, after the soft overlong penalty if there is one."""
     a = config.algorithm
     shaped = []
     for group in manifest.groups:
@@ -35,7 +35,7 @@ def batch_advantages(manifest: BatchManifest, config: Config) -> list[FloatArray
                 penalty=a.overlong_penalty,
             )
         shaped.append(rewards_G)
-    return ADVANTAGES[a.advantage](shaped)
+    return advantage(shaped)
 
 
 def is_trained(group: GroupSummary, completion: int, config: Config) -> bool:

@@ -1,8 +1,8 @@
-"""The policy losses: pure functions of log-probabilities and advantages, one value a token, chosen by name.
+"""Policy losses: pure functions of log-probabilities and advantages that give one value per token, chosen by name.
 
-Shapes: T completion tokens of a micro-batch (those of all its sequences in a row), S sequences in it.
-Reducing the values to one number is `token_weights`' business: its denominators are counts over the *whole* minibatch, on
-all ranks, so that the gradient does not depend on how the minibatch was cut into ranks and micro-batches.
+Shapes: T completion tokens of a micro-batch, those of all its sequences one after the other; S sequences in it.
+`token_weights` reduces the values to one number. Its denominators are counts over the *whole* minibatch, on all ranks, so
+that the gradient does not depend on how the minibatch is divided into ranks and micro-batches.
 """
 
 from __future__ import annotations
@@ -19,24 +19,33 @@ Aggregation = Literal["token", "sequence", "constant"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossInput:
-    """What a policy loss looks at."""
+    """Input of a policy loss. Producer: PolicyObjective. Raises ValueError if the shapes do not agree."""
 
-    logprobs_T: Tensor  # under the policy in training; carries the gradient
-    old_logprobs_T: Tensor  # under the policy that the ratio compares with
-    advantages_T: Tensor  # of the token's sequence
-    segment_T: Tensor  # int64: which of the S sequences the token belongs to
-    lengths_S: Tensor  # completion tokens of each sequence
+    logprobs_T: Tensor  # float32, under the policy in training; carries the gradient
+    old_logprobs_T: Tensor  # float32, under the policy that the ratio compares with
+    advantages_T: Tensor  # float32, of the token's sequence
+    segment_T: Tensor  # int64, 0 to S - 1: the sequence that the token belongs to
+    lengths_S: Tensor  # float32: completion tokens of each sequence
     clip_low: float
     clip_high: float
+
+    def __post_init__(self) -> None:
+        shape = self.logprobs_T.shape
+        for name in ("old_logprobs_T", "advantages_T", "segment_T"):
+            found = getattr(self, name).shape
+            if len(shape) != 1 or found != shape:
+                raise ValueError(f"{name}: expected the shape [T] of logprobs_T, {tuple(shape)}, got {tuple(found)}")
+        if self.lengths_S.ndim != 1:
+            raise ValueError(f"lengths_S: expected one dimension, got the shape {tuple(self.lengths_S.shape)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenLoss:
-    """What a policy loss answers."""
+    """Result of a policy loss. Consumer: PolicyObjective, which weights and sums `loss_T`."""
 
-    loss_T: Tensor
-    ratio_T: Tensor  # no gradient
-    clipped_T: Tensor  # bool: the clip took this token's gradient away (cispo: bounded its weight)
+    loss_T: Tensor  # float32, carries the gradient
+    ratio_T: Tensor  # float32, a metric, no gradient
+    clipped_T: Tensor  # bool, a metric: clipping removed this token's gradient (cispo: bounded its weight)
 
 
 PolicyLoss = Callable[[LossInput], TokenLoss]
@@ -54,8 +63,8 @@ def _clipped(x: LossInput, ratio_T: Tensor) -> TokenLoss:
 def grpo(x: LossInput) -> TokenLoss:
     """Token-wise clipped surrogate: GRPO (arXiv 2402.03300, eq. 3).
 
-    Dr. GRPO (arXiv 2503.20783) and DAPO (arXiv 2503.14476, eq. 8) keep this function and change what stands around it:
-    the first the advantage and the denominator, the second the upper clip and the denominator (see `r1ray/config/algorithm.py`).
+    Dr. GRPO (arXiv 2503.20783) and DAPO (arXiv 2503.14476, eq. 8) use this function too. The first changes the advantage
+    and the denominator, the second the upper clip and the denominator (see `r1ray/config/algorithm.py`).
     """
     return _clipped(x, (x.logprobs_T - x.old_logprobs_T).exp())
 
@@ -72,9 +81,9 @@ def gspo(x: LossInput) -> TokenLoss:
 
 
 def cispo(x: LossInput) -> TokenLoss:
-    """REINFORCE weighted by the clipped ratio, which is a constant: no token loses its gradient.
+    """REINFORCE weighted by the clipped ratio: CISPO of MiniMax-M1 (arXiv 2506.13585, eq. 4 and 5).
 
-    CISPO of MiniMax-M1 (arXiv 2506.13585, eq. 4 and 5). `clip_low` of 1 or more means no lower bound, as in the paper.
+    The weight is a constant, so no token loses its gradient. `clip_low` >= 1 means no lower bound, as in the paper.
     """
     ratio_T = (x.logprobs_T - x.old_logprobs_T).exp().detach()
     weight_T = ratio_T.clamp(1.0 - x.clip_low, 1.0 + x.clip_high)
@@ -82,11 +91,15 @@ def cispo(x: LossInput) -> TokenLoss:
 
 
 LOSSES: dict[str, PolicyLoss] = {"grpo": grpo, "dr_grpo": grpo, "dapo": grpo, "gspo": gspo, "cispo": cispo}
+"""Built-in losses by name; `learner.plugins.load_policy_loss` also takes a function of the user's."""
 
 
 def kl_k3(logprobs_T: Tensor, reference_logprobs_T: Tensor) -> Tensor:
-    """r - log r - 1 with r = reference / policy: a non-negative, unbiased, low-variance estimate of KL(policy || reference)
-    for tokens of the policy. Schulman, "Approximating KL divergence" (2020), k3; used so in arXiv 2402.03300, eq. 4."""
+    """r - log r - 1 with r = reference / policy, for tokens that the policy sampled; float32 [T].
+
+    A non-negative, unbiased, low-variance estimate of KL(policy || reference): k3 of Schulman, "Approximating KL
+    divergence" (2020), used in arXiv 2402.03300, eq. 4.
+    """
     log_r_T = reference_logprobs_T - logprobs_T
     return log_r_T.exp() - log_r_T - 1.0
 
@@ -94,11 +107,13 @@ def kl_k3(logprobs_T: Tensor, reference_logprobs_T: Tensor) -> Tensor:
 def token_weights(
     aggregation: Aggregation, lengths_S: Tensor, *, tokens: int, sequences: int, max_new_tokens: int
 ) -> Tensor:
-    """The weight [S] of every token of each sequence, such that loss = sum over tokens of weight * value.
+    """The weight of every token of each sequence, float32 [S], such that loss = sum over tokens of weight * value.
 
-    `tokens` and `sequences` count what is trained on in the whole minibatch, over all ranks.
-    token: mean over tokens (DAPO, arXiv 2503.14476). sequence: mean over sequences of the mean over tokens (GRPO,
-    arXiv 2402.03300). constant: sum over tokens, divided by sequences * max_new_tokens (Dr. GRPO, arXiv 2503.20783).
+    `lengths_S` [S] are completion tokens; `tokens` and `sequences` count what the whole minibatch trains on, over all ranks.
+
+    - token: mean over tokens (DAPO, arXiv 2503.14476)
+    - sequence: mean over sequences of the mean over tokens (GRPO, arXiv 2402.03300)
+    - constant: sum over tokens / (sequences * max_new_tokens) (Dr. GRPO, arXiv 2503.20783)
     """
     if aggregation == "token":
         return lengths_S.new_full(lengths_S.shape, 1.0 / tokens)

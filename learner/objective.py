@@ -17,8 +17,9 @@ from torch import Tensor
 
 from learner.batch import MicroBatch
 from learner.importance import CORRECTIONS
-from learner.losses import LOSSES, Aggregation, LossInput, kl_k3, token_weights
+from learner.losses import Aggregation, LossInput, kl_k3, token_weights
 from learner.metrics import MetricSums
+from learner.plugins import load_policy_loss
 from r1ray.config.lengths import longest_completion
 from r1ray.config.schema import Config
 
@@ -43,7 +44,7 @@ class PolicyObjective:
     def __init__(self, config: Config) -> None:
         self._algorithm = config.algorithm
         self._max_new_tokens = longest_completion(config)
-        self._policy_loss = LOSSES[config.algorithm.loss]
+        self._policy_loss = load_policy_loss(config.algorithm.loss)
         self._correction = CORRECTIONS[config.algorithm.is_correction]
 
     def loss(

@@ -20,6 +20,7 @@ from learner.metrics import LengthRewardCorrelation, MetricSums, manifest_metric
 from learner.model import load_policy
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
+from learner.plugins import load_advantage
 from learner.publish import Sent, WeightPublisher
 from learner.rank import TrainingRank
 from learner.reference import ReferencePolicy
@@ -43,6 +44,7 @@ class PolicyRank(TrainingRank):
     def _prepare(self) -> dict[str, Any]:
         config = self._config
         self._objective = PolicyObjective(config)
+        self._advantage = load_advantage(config.algorithm.advantage)
         self._reward_parts = [f"reward/part/{reward.name}" for reward in config.rewards]
         self._length_correlation = LengthRewardCorrelation(learned_rewards(config))
         if keeps_reference(config):
@@ -122,7 +124,7 @@ class PolicyRank(TrainingRank):
         """This rank's micro-batches of every minibatch, from fetched payloads."""
         mine = [plan.micro_batches[self._rank] for plan in plans]
         refs = [ref for micro_batches in mine for refs in micro_batches for ref in refs]
-        advantages = batch_advantages(manifest, self._config)
+        advantages = batch_advantages(manifest, self._advantage, self._config)
         groups = fetch_groups(manifest, (ref.group for ref in refs), self._fetch)
         self._add_rollout_metrics(refs, groups, sums)
 

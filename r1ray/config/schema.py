@@ -121,8 +121,8 @@ class QueueConfig:
 
 @dataclass
 class AlgorithmConfig:
-    loss: str = "grpo"  # grpo | dr_grpo | dapo | gspo | cispo
-    advantage: str = "group_norm"  # group_norm | mean_only | leave_one_out | reinforce_pp
+    loss: str = "grpo"  # grpo | dr_grpo | dapo | gspo | cispo | module:function
+    advantage: str = "group_norm"  # group_norm | mean_only | leave_one_out | reinforce_pp | module:function
     loss_aggregation: str = "token"  # token | sequence | constant (dr_grpo: by max_new_tokens)
     clip_low: float = 0.2
     clip_high: float = 0.2

@@ -27,6 +27,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "curation.choice": ("random", "shortest", "longest"),
     "recovery.stall_policy": ("warn", "restart", "abort"),
 }
+IMPORTABLE = ("algorithm.loss", "algorithm.advantage")
+"""Keys of CHOICES that also take the import path of a function, `module:function`."""
 SOURCE_KINDS = ("synthetic", "jsonl", "parquet", "hf")
 
 # key -> (lowest, highest, lowest is allowed); a key that is null is not looked at
@@ -141,8 +143,11 @@ RANGES: dict[str, tuple[float, float, bool]] = {
 def choices(config: Config) -> Iterator[Problem]:
     """Values that are not among the words that a key takes."""
     for key, allowed in CHOICES.items():
-        if value_at(config, key) not in allowed:
-            yield problem(config, key, "is not one of the choices", f"one of {', '.join(allowed)}")
+        value = value_at(config, key)
+        imported = key in IMPORTABLE and ":" in value
+        if value not in allowed and not imported:
+            also = ", or module:function" if key in IMPORTABLE else ""
+            yield problem(config, key, "is not one of the choices", f"one of {', '.join(allowed)}{also}")
 
 
 def ranges(config: Config) -> Iterator[Problem]:

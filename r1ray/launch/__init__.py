@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ray
 
+from learner.plugins import load_advantage, load_policy_loss
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.calls import Remote
@@ -42,8 +43,13 @@ from r1ray.util.versions import installed_versions
 
 
 def preflight(config: Config) -> None:
-    """What only the parts themselves can refuse: the cluster and the rewards. Raises ConfigError."""
+    """Check what the configuration alone does not tell: the cluster, the rewards, user-defined losses and advantages.
+
+    Raises ConfigError.
+    """
     check_reachable(config.ray.address)
+    load_policy_loss(config.algorithm.loss)
+    load_advantage(config.algorithm.advantage)
     sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
     scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
     try:

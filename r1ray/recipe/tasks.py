@@ -198,13 +198,17 @@ def _paths(stage: Stage, config: Config | None) -> Iterator[tuple[str, str, bool
 
 
 def _user_code(stage: Stage, config: Config | None) -> Iterator[tuple[str, str]]:
-    """(`module:name`, what it is) of the user-defined rewards and tasks: their source is an input of the stage."""
+    """(`module:name`, what it is) of all user-defined code: its source is an input of the stage."""
     if config is None:
         return
     uses = KINDS[stage.kind].sections
     for reward in config.rewards if "rewards" in uses else []:
         if ":" in reward.name:
             yield reward.name, "the reward"
+    if "algorithm" in uses:
+        for key, path in (("loss", config.algorithm.loss), ("advantage", config.algorithm.advantage)):
+            if ":" in path:
+                yield path, f"algorithm.{key}"
     for source in [*config.data.train, *config.data.evaluation] if "data" in uses else []:
         if source.kind == "synthetic" and source.path and is_user_defined(source.path):
             yield source.path, "the task"

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+import torch
+
+from learner.assemble import batch_advantages
+from learner.batch import Sequence, make_micro_batch
+from learner.metrics import MetricSums
+from learner.objective import MAXIMA, MEANS, Denominators, PolicyObjective
+from learner.plugins import load_advantage
 from r1ray.config.load import load_config
 from r1ray.data.source import PromptSource
 from r1ray.rewards.base import Sample
 from r1ray.rewards.scorer import Scorer
+from r1ray.types import BatchManifest, GroupSummary
 from tests.unit.data_helpers import ByteTokenizer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,3 +59,63 @@ def test_user_defined_task_and_its_checker() -> None:
         for text in (f'"{word[::-1].upper()}".', word)
     )
     assert scores("own_task.yaml", [right, wrong]) == [{"accuracy": 1.0}, {"accuracy": 0.0}]
+
+
+def test_user_defined_advantage_on_a_batch() -> None:
+    config = load_config(["tiny", str(EXAMPLES / "own_algorithm.yaml")], ["algorithm.overlong_buffer_tokens=0"]).config
+    rewards = [(1.0, 0.0, 0.0, 0.0), (2.0, 2.0, 2.0, 2.0), (0.0, 1.0, 2.0, 100.0)]
+    groups = tuple(
+        GroupSummary(
+            group_id=str(i),
+            index=i,
+            prompt_tokens=3,
+            completion_tokens=(5, 5, 5, 5),
+            rewards=row,
+            min_policy_version=0,
+            max_policy_version=0,
+        )
+        for i, row in enumerate(rewards)
+    )
+    manifest = BatchManifest(step=0, groups=groups)
+    found = batch_advantages(manifest, load_advantage(config.algorithm.advantage), config)
+    assert found[0].tolist() == [2.0, 0.0, 0.0, 0.0]
+    assert found[1].tolist() == [0.0] * 4
+    # Median 1.5; absolute deviations 1.5, 0.5, 0.5 and 98.5, whose median is 1.
+    assert found[2] == pytest.approx([-1.5 / 1.4826, -0.5 / 1.4826, 0.5 / 1.4826, 98.5 / 1.4826])
+
+
+def test_user_defined_loss_through_the_objective() -> None:
+    """One token per completion, ratios 1, 4, 4 and advantages 1, 1, -1, clips of 0.2."""
+    items = ["algorithm.clip_low=0.2", "algorithm.clip_high=0.2", "algorithm.kl_coefficient=0"]
+    items += ["algorithm.entropy_coefficient=0", "algorithm.loss_aggregation=token", "algorithm.importance=behavior"]
+    config = load_config(["tiny", str(EXAMPLES / "own_algorithm.yaml")], items).config
+    behavior = torch.tensor([-2.0, -2.0, -2.0])
+    new = (behavior + torch.tensor([1.0, 4.0, 4.0]).log()).requires_grad_()
+    batch = make_micro_batch(
+        [
+            Sequence(
+                prompt=np.zeros(2, dtype=np.int32),
+                completion=np.zeros(1, dtype=np.int32),
+                temperature=1.0,
+                behavior_logprobs=behavior[i : i + 1].numpy(),
+                versions=np.zeros(1, dtype=np.int64),
+                advantage=advantage,
+                trained=True,
+            )
+            for i, advantage in enumerate((1.0, 1.0, -1.0))
+        ],
+        torch.device("cpu"),
+    )
+    sums = MetricSums(means=MEANS, maxima=MAXIMA, device=torch.device("cpu"))
+    loss = PolicyObjective(config).loss(
+        lambda tokens: (new, torch.zeros(3)),
+        batch,
+        Denominators(tokens=3, sequences=3),
+        sums,
+        unchanged_version=None,
+    )
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx((-1.0 - 1.2 + 3.0) / 3)  # without the second clip the last would be 4
+    assert new.grad is not None
+    assert new.grad.tolist() == pytest.approx([-1 / 3, 0.0, 0.0])
+    assert sums.reduce(lambda values, op: values)[0]["train/clip_fraction"] == pytest.approx(2 / 3)

@@ -78,7 +78,7 @@ def test_overlong_completions_lose_reward_before_advantages_are_taken():
     config = changed(
         algorithm__overlong_buffer_tokens=4, algorithm__overlong_penalty=0.5, algorithm__advantage="mean_only"
     )
-    found = batch_advantages(batch(summary([10, 24], [1.0, 1.0])), config)
+    found = batch_advantages(batch(summary([10, 24], [1.0, 1.0])), ADVANTAGES[config.algorithm.advantage], config)
     assert found[0].tolist() == pytest.approx([0.25, -0.25])
 
 
