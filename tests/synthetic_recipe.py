@@ -64,7 +64,7 @@ def write_recipe(folder: Path, *, done: int = 99, problems: int = 24, made: Any 
             if i < done:
                 _write_evaluation(folder / f"eval_{name}", *POLICIES[name], problems, rng)
     record = {
-        "format": 1,
+        "format": 2,
         "name": "r1",
         "doc": "All stages of DeepSeek-R1, on a laptop.",
         "dir": str(folder),
@@ -85,7 +85,7 @@ def _entry(
         "kind": kind,
         "doc": doc,
         "inputs": list(inputs),
-        "state": "to do" if seconds is None else "done",
+        "state": "pending" if seconds is None else "done",
         "seconds": seconds,
         "output": str(folder / name / "final"),
         "published": "101,000 H800 hours (arXiv 2501.12948v2, table 7)" if name == "r1_zero" else "",
@@ -108,7 +108,7 @@ def _write_stage(
         "output": {"path": str(folder), "digest": f"blake2b:{rng.getrandbits(128):032x}"},
         "config": {"run": {"seed": 0, "dir": str(folder)}},
         "code": {"r1ray": "0.1.0", "python": "3.11.2", "torch": "2.13.0"},
-        "began": 1_800_000_000.0,
+        "started": 1_800_000_000.0,
         "seconds": seconds,
         "attempts": 1,
     }

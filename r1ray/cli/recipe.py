@@ -1,4 +1,4 @@
-"""`r1ray recipe`: the stages of a recipe one after another, or what they are and cost."""
+"""`r1ray recipe`: run the stages of a recipe, or show them with their state and cost."""
 
 from __future__ import annotations
 
@@ -20,44 +20,46 @@ def recipe(
     path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, e.g. conf/recipes/r1.yaml.")],
     model_overlay: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Another size or other values, merged in; may be given several times."),
+        typer.Option(metavar="FILE", help="Overlay that changes the size or other values; may be repeated."),
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run this stage alone.")] = None,
-    since: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage anew, and all that read from it.")
+    only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run only this stage.")] = None,
+    from_stage: Annotated[
+        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage again, and all that read from it.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue; refused where there is nothing to continue.")
+    resume: Annotated[bool, typer.Option("--resume", help="Continue; refuse to start a new recipe.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start again; set the existing folder aside under another name.")
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; keep what is there under another name.")] = False,
-    plan: Annotated[bool, typer.Option("--plan", help="Show the stages, what is done, and what each costs.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show the stages with their state and cost; run nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a recipe: finished stages are skipped unless an input changed, a killed one continues inside. See docs/recipe.md."""
+    """Run a recipe: skip finished stages unless an input changed, resume interrupted ones. See docs/recipe.md."""
     from r1ray.recipe.reading import read_recipe
     from r1ray.recipe.tasks import make_tasks
 
-    refuse_together(only=only, **{"from": since})
+    refuse_together(only=only, **{"from": from_stage})
     refuse_together(resume=resume, fresh=fresh)
     if as_json and not plan:
-        raise ConfigError("--json belongs to --plan")
+        raise ConfigError("--json: only with --plan")
     read = read_recipe(path, model_overlay or [])
     tasks = make_tasks(read)
     if plan:
-        from r1ray.recipe import plan as planning
+        from r1ray.recipe.plan import plan_json, plan_table
 
         if as_json:
-            print_json(planning.as_json(read, tasks))
+            print_json(plan_json(read, tasks))
         else:
-            console.print(planning.plan(read, tasks))
+            console.print(plan_table(read, tasks))
         return
 
-    from r1ray.recipe.runner import Runner, Selection
-    from r1ray.recipe.screen import Screen
+    from r1ray.recipe.preflight import Selection
+    from r1ray.recipe.runner import Runner, Screen
     from r1ray.report.recipe_record import load_recipe
     from r1ray.report.recipe_summary import summary
 
-    selection = Selection(only=only, since=since, resume=resume, fresh=fresh)
+    selection = Selection(only=only, from_stage=from_stage, resume=resume, fresh=fresh)
     code = Runner(read, tasks, Screen(console)).run(selection)
     if (table := summary(load_recipe(read.dir))) is not None:
         console.print(table)

@@ -1,4 +1,4 @@
-"""`r1ray train`: start a run, continue one, or say what a run would need."""
+"""`r1ray train`: start a run, resume one, or show what a run would need."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ def register(app: typer.Typer) -> None:
 def train(
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CONFIG|KEY=VALUE", help="Overlays over conf/base.yaml, and keys."),
+        typer.Argument(metavar="CONFIG|KEY=VALUE", help="Overlays over conf/base.yaml, and keys to set."),
     ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Keep a run that is in run.dir under another name.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, where, and in how much memory.")
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Resume the run in this folder.")] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start again; set an existing run in run.dir aside under another name.")
     ] = False,
-    plan_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the dry run here too.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show which processes would run, where, and their memory; start nothing.")
+    ] = False,
+    plan_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the dry run to this file.")] = None,
 ) -> None:
     """Train: `r1ray train conf/tiny.yaml run.steps=20`, or `r1ray train --resume runs/tiny`."""
     from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation

@@ -24,7 +24,7 @@ from r1ray.control.learners import LearnerGroup
 from r1ray.errors import ConfigError
 from r1ray.launch.cluster import Cluster, check_reachable
 from r1ray.models.folder import read_shape
-from r1ray.recipe.digests import digest
+from r1ray.recipe.status import digest
 from r1ray.rewards.learned.preference import REPORT
 from r1ray.run.checkpoints import all_in
 from r1ray.util.files import read_json, write_atomic

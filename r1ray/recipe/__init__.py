@@ -1,12 +1,15 @@
-"""Recipes: named stages with declared inputs and outputs, each a command of r1ray in a process of its own.
+"""Recipes: named stages with declared inputs and outputs. Each stage is an r1ray command in its own process.
 
-    reading   recipe file + overlays -> Recipe (stages as written)
-    graph     Recipe -> what each stage reads, in an order that works
-    tasks     stage -> command, configuration, fingerprint
-    standing  what is done, stale, begun or to do, by the hashes of inputs and outputs
-    runner    the stages one after another
-    claims    what the policies are to reach
-    plan      the same as a table, with what each stage cost or will cost
+    stages      Recipe, Stage, and the kinds of stages
+    parsing     checks of the parts of a recipe file
+    reading     recipe file + overlays -> Recipe (stages as written)
+    references  `@name` -> path, and what each stage reads
+    tasks       stage -> command, configuration, fingerprint
+    folder      the recipe's folder and its records
+    status      done, stale, interrupted or pending, by the hashes of inputs and outputs
+    preflight   which stages run, and what would stop one of them
+    runner      run the stages one after another
+    plan        the stages as a table, with measured or estimated cost
 
 See docs/recipe.md.
 """

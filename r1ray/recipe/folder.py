@@ -1,54 +1,109 @@
-"""The folder of a recipe: whose it is, who runs it, and what is put there before a stage begins.
+"""The recipe's folder and its records.
 
-DIR/recipe.json   the stages and how they stand, for reports
+DIR/recipe.json   the stages and their states, for reports
 DIR/lock          held while a recipe runs
-DIR/stages/       NAME.yaml: the configuration of a stage; NAME.json: what it was begun with
-DIR/logs/         NAME.log: what its process printed
-DIR/NAME/         the stage's own folder; lineage.json where it is done
-DIR/NAME.1 ...    earlier ones that were set aside
+DIR/stages/       NAME.yaml: the configuration of a stage; NAME.json: its attempts (StageAttempt)
+DIR/logs/         NAME.log: output of the stage's process
+DIR/NAME/         the stage's own folder; lineage.json (Lineage) once it is done
+DIR/NAME.1 ...    earlier results that were set aside
+
+lineage.json is written last and atomically, so a stage is either done or not.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from r1ray.errors import ConfigError, IntegrityError
-from r1ray.recipe.child import started
-from r1ray.recipe.lineage import StageAttempt
-from r1ray.recipe.records import Recipe
-from r1ray.recipe.stage_status import StageStatus
+import yaml
+
+from r1ray import __version__
+from r1ray.errors import IntegrityError
+from r1ray.recipe.stages import Recipe
 from r1ray.recipe.tasks import Task
 from r1ray.run.folder import RunFolder
+from r1ray.run.policy import RECIPE
 from r1ray.util.files import read_json, write_atomic
+from r1ray.util.versions import installed_versions
+
+FORMAT = 2
+LINEAGE = "lineage.json"
+_GIT_TIMEOUT_S = 10.0
+
+
+@dataclass(slots=True, kw_only=True)
+class StageAttempt:
+    """Record of a started stage, with what a resume needs. Written before the stage's process starts."""
+
+    fingerprint: Mapping[str, Any]  # `Task.fingerprint`
+    inputs: Mapping[str, str]  # reference -> digest
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    # each: started, ended (seconds since the epoch), exit (code), pid, pid_started
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all attempts so far."""
+        return float(sum(max(0.0, (a.get("ended") or a["started"]) - a["started"]) for a in self.attempts))
+
+    def write(self, task: Task) -> None:
+        """Replace the record of the stage."""
+        write_atomic(_attempt_file(task), json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode())
+
+    @classmethod
+    def read(cls, task: Task) -> StageAttempt | None:
+        """Return the record, or None if the stage was never started. Raises IntegrityError if it is damaged."""
+        return cls(**_read_record(_attempt_file(task))) if _attempt_file(task).exists() else None
+
+    def delete(self, task: Task) -> None:
+        """Delete the record, after the stage's folder has been set aside."""
+        _attempt_file(task).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """How the output of a finished stage was made. Producer: runner. Consumers: status, plan, report, export."""
+
+    recipe: str
+    stage: str
+    kind: str
+    doc: str
+    command: list[str]  # that started it, after `python -m r1ray`
+    fingerprint: dict[str, Any]  # `Task.fingerprint`
+    config: dict[str, Any]  # resolved, as the command got it; empty if the kind takes none
+    inputs: dict[str, dict[str, str]]  # reference -> path, digest
+    output: dict[str, str]  # path, digest
+    seed: int
+    code: dict[str, str]  # r1ray, commit if known, python, torch, ...
+    started: float  # seconds since the epoch
+    ended: float
+    seconds: float  # wall time of all attempts
+    attempts: int
+
+    def write(self, folder: Path) -> None:
+        """Write lineage.json into the stage's folder, which marks the stage as done."""
+        write_atomic(folder / LINEAGE, json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode())
+
+    @classmethod
+    def read(cls, folder: Path) -> Lineage | None:
+        """Return the lineage in `folder`, or None if there is none. Raises IntegrityError if it is damaged."""
+        path = folder / LINEAGE
+        return cls(**_read_record(path)) if path.exists() else None
 
 
 def recipe_file(recipe: Recipe) -> Path:
-    """Where the recipe's record is."""
-    return recipe.dir / "recipe.json"
-
-
-def check(recipe: Recipe, *, resume: bool, fresh: bool) -> None:
-    """Raise ConfigError where the folder belongs to something else, or there is nothing to resume."""
-    if resume and fresh:
-        raise ConfigError("--resume and --fresh are two different things: give one of them")
-    if resume and not recipe_file(recipe).exists():
-        raise ConfigError(f"--resume: {recipe.dir} holds no recipe; without --resume it is begun")
-    if not recipe.dir.exists():
-        return
-    if recipe_file(recipe).exists():
-        if not fresh and (name := read_json(recipe_file(recipe)).get("name")) != recipe.name:
-            raise ConfigError(
-                f"dir = {recipe.dir} holds the recipe {name}: give another dir, or --fresh to set it aside"
-            )
-    elif not recipe.dir.is_dir() or any(entry.name != "lock" for entry in recipe.dir.iterdir()):
-        raise ConfigError(f"dir = {recipe.dir} holds something else than a recipe: give another dir")
+    """Path of the recipe's record."""
+    return recipe.dir / RECIPE
 
 
 @contextlib.contextmanager
-def locked(recipe: Recipe) -> Iterator[None]:
-    """The recipe's folder, made where it is missing, to this process alone. Raises ConfigError where another one has it."""
+def lock_folder(recipe: Recipe) -> Iterator[None]:
+    """Create the recipe's folder if needed and lock it. Raises ConfigError if another process holds it."""
     for path in (recipe.dir, recipe.dir / "stages", recipe.dir / "logs"):
         path.mkdir(parents=True, exist_ok=True)
     with RunFolder(recipe.dir) as lock:
@@ -56,38 +111,86 @@ def locked(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def refuse_orphan(task: Task, *, fresh: bool) -> None:
-    """Raise ConfigError where the process of a stage still works although the recipe that began it was killed.
-
-    With `fresh`, which sets the record aside, one of another version names nobody; else it raises IntegrityError.
-    """
-    try:
-        begun = StageAttempt.read(task)
-    except IntegrityError:
-        if not fresh:
-            raise
-        return
-    if begun is None or not begun.attempts:
-        return
-    pid, since = begun.attempts[-1].get("pid"), begun.attempts[-1].get("pid_started")
-    if pid is not None and since is not None and started(pid) == since:
-        raise ConfigError(
-            f"stage {task.name} is still being run by process {pid}, whose recipe was killed: "
-            f"wait for it, or end it with `kill {pid}`"
-        )
-
-
-def prepare(task: Task, standing: StageStatus) -> StageAttempt:
-    """Put the configuration of the stage where its command finds it. Returns its record, with what earlier attempts left."""
-    begun = standing.begun if standing.state == "begun" else None
-    if begun is None:
-        assert standing.inputs is not None, "a stage runs when all that it reads is there"
-        begun = StageAttempt(fingerprint=task.fingerprint, inputs=standing.inputs)
-    for attempt in begun.attempts:
-        if attempt["ended"] is None:  # the recipe was killed then; the log says until when the stage worked
-            attempt["ended"] = max(attempt["began"], task.log.stat().st_mtime if task.log.exists() else 0.0)
+def start_attempt(task: Task, attempt: StageAttempt) -> None:
+    """Write the stage's configuration and its record, and close an attempt that was killed."""
+    for earlier in attempt.attempts:
+        if earlier["ended"] is None:  # the recipe was killed then; the log's time says how long the stage worked
+            written = task.log.stat().st_mtime if task.log.exists() else 0.0
+            earlier["ended"] = max(earlier["started"], written)
     task.folder.mkdir(exist_ok=True)
     if task.config_yaml:
         write_atomic(task.config_file, task.config_yaml.encode())
-    begun.write(task)
-    return begun
+    attempt.write(task)
+
+
+def write_recipe_record(recipe: Recipe, tasks: Sequence[Task], states: Mapping[str, str]) -> None:
+    """Write recipe.json: per stage its kind, inputs, state, wall time in seconds (null until done) and output."""
+    stages = []
+    for task in tasks:
+        lineage = Lineage.read(task.folder)
+        stages.append(
+            {
+                "name": task.name,
+                "kind": task.kind.name,
+                "doc": task.stage.doc,
+                "inputs": [item.reference for item in task.inputs],
+                "state": states.get(task.name, "pending"),
+                "seconds": lineage.seconds if lineage else None,
+                "output": str(task.output),
+                "published": task.stage.published,
+            }
+        )
+    record = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "doc": recipe.doc,
+        "dir": str(recipe.dir),
+        "seed": recipe.seed,
+        "files": list(recipe.files),
+        "stages": stages,
+        "claims": [asdict(claim) for claim in recipe.claims],
+    }
+    write_atomic(recipe_file(recipe), json.dumps(record, indent=1, ensure_ascii=False).encode())
+
+
+def plain_config(task: Task) -> dict[str, Any]:
+    """Return the resolved configuration as plain values; empty if the kind takes none."""
+    return yaml.safe_load(task.config_yaml) if task.config_yaml else {}
+
+
+def code_versions() -> dict[str, str]:
+    """Return the versions of r1ray and its packages, and the commit of a checkout (`+`: uncommitted changes)."""
+    versions = {"r1ray": __version__, **installed_versions()}
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return versions
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError) as e:
+        return {**versions, "commit": f"unknown: {e}"}
+    return {**versions, "commit": commit + ("+" if changed else "")}
+
+
+def now() -> float:
+    """Return the seconds since the epoch, rounded to milliseconds as in the records."""
+    return round(time.time(), 3)
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_TIMEOUT_S, check=True)
+    return done.stdout.strip()
+
+
+def _attempt_file(task: Task) -> Path:
+    return task.config_file.with_suffix(".json")
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return the record in `path` without its format. Raises IntegrityError if it has another format."""
+    raw = read_json(path)
+    found = raw.pop("format", None)
+    if found != FORMAT:
+        raise IntegrityError(f"{path}: expected format {FORMAT}, got {found}: run the recipe with --fresh")
+    return raw

@@ -106,20 +106,20 @@ def lineage(recipe: RecipeRecord) -> Markup:
         record = stage.lineage
         if not record:
             continue
-        began = f"{datetime.fromtimestamp(record['began'], UTC):%Y-%m-%d %H:%M} UTC" if "began" in record else "–"
+        started = f"{datetime.fromtimestamp(record['started'], UTC):%Y-%m-%d %H:%M} UTC" if "started" in record else "–"
         reads = [
             f"{name.removeprefix('@').rsplit('/', 1)[-1]} {short_digest(v.get('digest'))}"
             for name, v in record["inputs"].items()
         ]
         made = short_digest(record["output"].get("digest"))
         rows.append(
-            [stage.name, ", ".join(reads), made, str(record.get("seed", "–")), began, number(record.get("attempts"))]
+            [stage.name, ", ".join(reads), made, str(record.get("seed", "–")), started, number(record.get("attempts"))]
         )
     facts = node("p", _facts(recipe), class_="note-below")
     lead = "Digests of everything that went into a stage and of what came out, as its lineage.json has them."
     if not rows:
         return section("Lineage", lead, facts)
-    head = ("stage", "made from", "output", "seed", "began", "attempts")
+    head = ("stage", "made from", "output", "seed", "started", "attempts")
     configs = [_config(stage) for stage in recipe.stages if stage.lineage.get("config")]
     return section("Lineage", lead, table(head, rows, texts=3), facts, *configs)
 

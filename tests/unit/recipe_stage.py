@@ -1,7 +1,8 @@
-"""Stands in for `python -m r1ray` in tests of recipes: `python recipe_stage.py COMMAND ...` in the working directory of a test.
+"""Script that replaces `python -m r1ray` in tests of recipes: `python recipe_stage.py COMMAND ...`.
 
-Each command does three steps and notes each in `journal`. What it writes depends on what it read, as with real stages. The
-file `faults` says what goes wrong: "STAGE STEP kind" a line, each taken once; kind is kill, fail, stop, wait or late.
+Each command does three steps and records each in `journal`. Its output depends on its inputs, as
+with real stages. The file `faults` injects failures: one line "STAGE STEP KIND" each, used once;
+KIND is kill, fail, stop, wait or late.
 """
 
 from __future__ import annotations
@@ -17,18 +18,19 @@ OUTPUTS = {"train": "final/w", "sft": "final/w", "sample": "dataset/part-0.parqu
 
 
 def value(text: str, key: str) -> str:
-    """The value of the first line `key: value` of a YAML file."""
+    """Return the value of the first line `key: value` of a YAML file."""
     return next(line.split(":", 1)[1].strip() for line in text.splitlines() if line.strip().startswith(f"{key}:"))
 
 
 def content(path: Path) -> str:
+    """Return the text of a file, or of all files of a folder."""
     if path.is_dir():
         return "".join(content(p) for p in sorted(path.iterdir()))
     return path.read_text()
 
 
 def fault(stage: str, step: int) -> str:
-    """What is to go wrong here; it goes wrong once."""
+    """Return the kind of failure to inject at this step, once; empty for none."""
     file = Path("faults")
     lines = file.read_text().splitlines() if file.exists() else []
     for line in lines:
@@ -40,16 +42,17 @@ def fault(stage: str, step: int) -> str:
 
 
 def work(stage: str, folder: Path, output: Path, made: str, *, begin: int) -> None:
+    """Do the steps from `begin` on, with injected failures, then write `made` to `output`."""
     for step in range(begin, STEPS):
         kind = fault(stage, step)
         if kind == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif kind == "fail":
-            print(f"ConfigError: {stage} does not like step {step}", file=sys.stderr)
+            print(f"ConfigError: {stage} fails at step {step}", file=sys.stderr)
             sys.exit(3)
-        elif kind == "stop":  # as a run does that was told to stop by somebody else
+        elif kind == "stop":  # like a run that another process stops
             sys.exit(0)
-        elif kind == "wait":  # until a signal comes, as a run does that checkpoints and ends
+        elif kind == "wait":  # for a signal, like a run that checkpoints and exits
             signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
             Path("waiting").write_text(str(os.getpid()))
@@ -60,18 +63,19 @@ def work(stage: str, folder: Path, output: Path, made: str, *, begin: int) -> No
         (folder / "steps").write_text(str(step + 1))
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(made)
-    if fault(stage, STEPS) == "late":  # after its output, before the recipe has noted it
+    if fault(stage, STEPS) == "late":  # after the output is written, before the recipe records it
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(words: list[str]) -> None:
+    """Run one command, given as the words after `r1ray`."""
     command = words[0]
     if command == "tiny" or words[:2] == ["reward-model", "train"]:
         output = Path(words[1] if command == "tiny" else words[words.index("--out") + 1])
         mark = output.parent / "model.checkpoints" / "training.json"
         resume = "--resume" in words
         if resume != mark.exists() or (output.exists() and not resume):
-            sys.exit("ConfigError: it is there already, or nothing is")
+            sys.exit("ConfigError: output exists already, or there is nothing to resume")
         if output.exists():
             return
         if command == "reward-model":
@@ -88,7 +92,7 @@ def main(words: list[str]) -> None:
     if "--resume" in words:
         folder = Path(words[words.index("--resume") + 1])
     elif (folder / "run.json").exists():
-        sys.exit("ConfigError: holds a run already")
+        sys.exit("ConfigError: folder contains a run already")
     (folder / "run.json").write_text("{}")
     done = int((folder / "steps").read_text()) if (folder / "steps").exists() else 0
     reads = [Path(line.split("path:", 1)[1].strip()) for line in config.splitlines() if "path:" in line]

@@ -1,4 +1,4 @@
-"""A small recipe and a runner whose stages are scripted."""
+"""A small recipe, and a runner whose stages are a script instead of r1ray commands."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from r1ray.recipe.preflight import Selection
 from r1ray.recipe.reading import read_recipe
-from r1ray.recipe.records import Recipe
-from r1ray.recipe.runner import Runner, Selection
-from r1ray.recipe.screen import Screen
+from r1ray.recipe.runner import Runner, Screen
+from r1ray.recipe.stages import Recipe
 from r1ray.recipe.tasks import Task, make_tasks
 
 SCRIPT = Path(__file__).with_name("recipe_stage.py")
@@ -55,7 +55,7 @@ stages:
 
 
 def write_recipe(text: str = RECIPE, name: str = "small.yaml") -> Path:
-    """The recipe in the working directory, and the file that it reads."""
+    """Write the recipe, and the file that it reads, into the working directory."""
     Path("pairs.jsonl").write_text('{"prompt": "a"}\n')
     path = Path(name)
     path.write_text(text)
@@ -63,7 +63,7 @@ def write_recipe(text: str = RECIPE, name: str = "small.yaml") -> Path:
 
 
 def run(path: Path, *overlays: str, **selection: object) -> int:
-    """Run the recipe with scripted stages, as `r1ray recipe` would; what it shows goes to the file `screen`."""
+    """Run the recipe with scripted stages, as `r1ray recipe` would. Its output goes to the file `screen`."""
     recipe, tasks = _read(path, overlays, (path.read_text(), *(Path(o).read_text() for o in overlays)))
     with Path("screen").open("a") as file:
         runner = Runner(recipe, tasks, Screen(Console(file=file, width=120)), program=PROGRAM)
@@ -72,13 +72,13 @@ def run(path: Path, *overlays: str, **selection: object) -> int:
 
 @functools.cache
 def _read(path: Path, overlays: tuple[str, ...], texts: tuple[str, ...]) -> tuple[Recipe, tuple[Task, ...]]:
-    """Reading configurations takes longest, so it is done once for each content, `texts`."""
+    """Read each content, `texts`, only once: loading configurations takes the longest."""
     recipe = read_recipe(path, overlays)
     return recipe, make_tasks(recipe)
 
 
 def journal() -> list[str]:
-    """The steps that stages did, in order, since the last look."""
+    """Return the steps that stages did since the last call, in order."""
     file = Path("journal")
     lines = file.read_text().splitlines() if file.exists() else []
     file.unlink(missing_ok=True)
@@ -86,12 +86,12 @@ def journal() -> list[str]:
 
 
 def stages_run() -> list[str]:
-    """The stages that did something since the last look, in order."""
+    """Return the stages that did any step since the last call, in order."""
     return list(dict.fromkeys(line.split()[0] for line in journal()))
 
 
 def outputs() -> dict[str, str]:
-    """What every stage has written."""
+    """Return the output of each stage by name."""
     names = ("model/w", "final/w", "dataset/part-0.parquet", "results.json")
     return {
         stage: next(p.read_text() for n in names if (p := Path("out") / stage / n).exists())
@@ -101,9 +101,16 @@ def outputs() -> dict[str, str]:
 
 
 def faults(*lines: str) -> None:
+    """Make scripted stages fail: lines of the file `faults`, see recipe_stage.py."""
     Path("faults").write_text("\n".join(lines))
 
 
 def overlay(text: str, name: str = "overlay.yaml") -> str:
+    """Write an overlay and return its name."""
     Path(name).write_text(text)
     return name
+
+
+def tasks(text: str = RECIPE, *overlays: str) -> dict[str, Task]:
+    """Write a recipe and return its tasks by name."""
+    return {task.name: task for task in make_tasks(read_recipe(write_recipe(text), overlays))}

@@ -63,7 +63,7 @@ def write_recipe(folder: Path) -> Path:
     (folder / "eval_sft" / "results.json").write_text(json.dumps(results))
     stages = [
         {"name": "r1_zero", **stage("rl", "@base")},
-        {"name": "unrelated", **stage("sft", "@base", state="to do")},
+        {"name": "unrelated", **stage("sft", "@base", state="pending")},
         {"name": "sft", **stage("sft", "@r1_zero")},
     ]
     record = {"name": "r1", "doc": "All stages of R1.", "dir": str(folder), "stages": stages}

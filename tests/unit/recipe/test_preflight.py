@@ -1,22 +1,19 @@
-"""What would stop a later stage is refused before the first one begins, and told by the plan."""
+"""Problems that would stop a later stage are refused before the first one starts, and shown by the plan."""
 
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from r1ray.config.schema import Config, DataConfig, ModelConfig
 from r1ray.errors import ConfigError
 from r1ray.recipe import preflight
-from r1ray.recipe.eval_settings import eval_overrides_for
-from r1ray.recipe.plan import as_json, plan
+from r1ray.recipe.plan import plan_json, plan_table
 from r1ray.recipe.reading import read_recipe
-from r1ray.recipe.tasks import Task, make_tasks
+from r1ray.recipe.tasks import make_tasks
 from tests.unit.data_helpers import write_jsonl
 from tests.unit.model_folder import write_model
 from tests.unit.recipe_support import RECIPE, journal, run, write_recipe
@@ -35,13 +32,13 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model(Path("model"))
 
 
-def told(path: Path, *overlays: str) -> str:
+def shown_by_plan(path: Path, *overlays: str) -> str:
     recipe = read_recipe(path, overlays)
     made = make_tasks(recipe)
     console = Console(file=io.StringIO(), width=400)
-    console.print(plan(recipe, made))
+    console.print(plan_table(recipe, made))
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(line in text for line in as_json(recipe, made)["problems"])
+    assert all(line in text for line in plan_json(recipe, made)["problems"])
     return text
 
 
@@ -56,26 +53,26 @@ def refused(path: Path, *overlays: str) -> str:
 def test_a_recipe_whose_benchmarks_and_models_fit_runs() -> None:
     write_jsonl(Path("problems.jsonl"), GOOD)
     path = write_recipe(OWN)
-    assert "would be refused" not in told(path)
+    assert "would stop the recipe" not in shown_by_plan(path)
     assert run(path) == 0
     assert journal()
 
 
-def test_a_benchmark_that_is_not_there_is_refused_before_the_first_stage() -> None:
+def test_a_missing_benchmark_is_refused_before_the_first_stage() -> None:
     path = write_recipe(OWN)
-    assert "problems.jsonl is not there" in refused(path)
-    assert "Not there, and needed first: problems.jsonl" in told(path)
+    assert "problems.jsonl does not exist" in refused(path)
+    assert "Missing inputs: problems.jsonl" in shown_by_plan(path)
 
 
-def test_a_benchmark_of_another_form_is_refused_before_the_first_stage() -> None:
+def test_a_benchmark_in_another_format_is_refused_before_the_first_stage() -> None:
     write_jsonl(Path("problems.jsonl"), [*GOOD, {"question": "How many?"}])
     path = write_recipe(OWN)
     said = "stage eval_zero: the benchmark gsm8k cannot be read at problems.jsonl:2: the column 'answer' is missing"
     assert said in refused(path)
-    assert said in told(path)
+    assert said in shown_by_plan(path)
 
 
-def test_a_benchmark_of_the_hub_is_loaded_before_the_first_stage_and_not_by_a_plan(
+def test_a_benchmark_on_the_hub_is_loaded_before_the_first_stage_but_not_by_the_plan(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
@@ -86,14 +83,14 @@ def test_a_benchmark_of_the_hub_is_loaded_before_the_first_stage_and_not_by_a_pl
 
     monkeypatch.setattr(preflight, "prepare", unreachable)
     path = write_recipe(OWN.replace("[gsm8k], data: {gsm8k: '@problems'}", "[math500]"))
-    assert "would be refused" not in told(path)
+    assert "would stop the recipe" not in shown_by_plan(path)
     assert asked == []
     write_jsonl(Path("problems.jsonl"), GOOD)
     assert refused(path).splitlines() == [f"stage eval_{name}: math500 cannot be reached" for name in ("zero", "tuned")]
     assert asked == ["math500"]
 
 
-def test_an_engine_that_cannot_divide_a_models_heads_is_refused_before_the_first_stage() -> None:
+def test_tensor_parallelism_that_does_not_divide_the_attention_heads_is_refused_before_the_first_stage() -> None:
     write_jsonl(Path("problems.jsonl"), GOOD)
     engine = "{rollout: {num_gpus: 1, engine: {tensor_parallel_size: 3}}}"
     text = OWN.replace("evaluation:\n  options", f"evaluation:\n  config: {engine}\n  options")
@@ -101,60 +98,16 @@ def test_an_engine_that_cannot_divide_a_models_heads_is_refused_before_the_first
     lines = [line for line in refused(path).splitlines() if "tensor_parallel_size" in line]
     assert [line.split(",")[0] for line in lines] == ["stage eval_zero", "stage eval_tuned"]
     assert "does not divide the model's 4 attention heads (one of 1, 2, 4)" in lines[0]
-    assert lines[0] in told(path)
+    assert lines[0] in shown_by_plan(path)
     ours = "    evaluation: {config: {rollout: {engine: {tensor_parallel_size: 2}}}}\n"
     for kind in ("    kind: rl\n", "    kind: sft\n"):
         text = text.replace(kind, kind + ours)
-    assert "would be refused" not in told(write_recipe(text))
+    assert "would stop the recipe" not in shown_by_plan(write_recipe(text))
 
 
-def test_a_model_whose_positions_end_too_early_is_refused_before_the_first_stage() -> None:
+def test_a_model_with_too_short_a_context_is_refused_before_the_first_stage() -> None:
     write_jsonl(Path("problems.jsonl"), GOOD)
     path = write_recipe(OWN.replace("max_length: 192", "max_length: 512"))
     assert "stage zero, with the model in model: model.max_length = 512: is over the model's context" in refused(path)
     bare = write_recipe(OWN.replace("template: plain", "template: r1"))
-    assert "data.template = r1: needs a chat template, and model has none" in told(bare)
-
-
-# --- the evaluation of one policy
-
-
-def evaluations(path: Path, *overlays: str) -> dict[str, Task]:
-    return {t.name: t for t in make_tasks(read_recipe(path, overlays)) if t.kind.name == "eval"}
-
-
-def test_a_later_file_wins_over_what_an_earlier_one_says_of_one_policys_evaluation() -> None:
-    own = "    kind: sft\n    evaluation: {config: {rollout: {workers: 3, max_workers: 3}}}\n"
-    path = write_recipe(RECIPE.replace("    kind: sft\n", own))
-    workers = {name: t.config.rollout.workers for name, t in evaluations(path).items() if t.config}
-    assert workers == {"eval_zero": 1, "eval_tuned": 3}
-    Path("more.yaml").write_text("common: {config: {rollout: {workers: 2, max_workers: 2}}}")
-    workers = {name: t.config.rollout.workers for name, t in evaluations(path, "more.yaml").items() if t.config}
-    assert workers == {"eval_zero": 2, "eval_tuned": 2}
-
-
-def test_a_stage_without_a_policy_has_no_evaluation() -> None:
-    path = write_recipe(RECIPE.replace("    kind: sample\n", "    kind: sample\n    evaluation: {config: {}}\n"))
-    with pytest.raises(ConfigError, match="a sample stage gives no policy"):
-        read_recipe(path)
-
-
-def test_an_overlay_takes_an_option_back() -> None:
-    Path("more.yaml").write_text(json.dumps({"evaluation": {"options": {"k": None}}}))
-    path = write_recipe()
-    assert evaluations(path)["eval_zero"].options["k"] == 4
-    assert "k" not in evaluations(path, "more.yaml")["eval_zero"].options
-
-
-@pytest.mark.parametrize(("template", "style"), [("r1_zero", "r1_zero"), ("r1", "think"), ("plain", None)])
-def test_a_policy_is_asked_as_it_was_trained_and_its_base_as_the_first_policy_made_of_it(
-    template: str, style: str | None
-) -> None:
-    zero = Config(model=ModelConfig(path="@base"), data=DataConfig(template=template, system_prompt="Be kind."))
-    later = Config(model=ModelConfig(path="@base"), data=DataConfig(template="none"))
-    keys: dict[str, Any] = {"data": {"template": template, "system_prompt": "Be kind."}}
-    if style is not None:
-        keys["rewards"] = [{"name": "format", "params": {"style": style}}, {"name": "language"}]
-    assert eval_overrides_for("@zero", {"zero": zero, "later": later}) == keys
-    assert eval_overrides_for("@base", {"zero": zero, "later": later}) == keys
-    assert eval_overrides_for("@other", {"zero": zero, "later": later}) == {}
+    assert "data.template = r1: needs a chat template, and model has none" in shown_by_plan(bare)

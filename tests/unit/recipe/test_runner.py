@@ -1,4 +1,4 @@
-"""Running a recipe: what is skipped, set aside and refused."""
+"""Running a recipe: stages that are skipped, resumed, set aside or refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import ConfigError, IntegrityError, StageFailed
-from r1ray.recipe.lineage import code_versions
+from r1ray.recipe.folder import code_versions
 from r1ray.run.folder import RunFolder
 from tests.unit.recipe_support import (
     RECIPE,
@@ -30,7 +30,7 @@ VERSIONS = code_versions()
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it asks git, seven times a recipe
+    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it calls git, seven times a recipe
 
 
 # --- skipping and running again
@@ -46,13 +46,13 @@ def test_stages_run_in_order_and_are_skipped_when_done() -> None:
     assert outputs() == before
 
 
-def test_a_changed_value_runs_the_stage_and_what_reads_from_it_again() -> None:
+def test_a_changed_value_runs_the_stage_and_its_readers_again() -> None:
     path = write_recipe()
     run(path)
     journal()
     path.write_text(RECIPE.replace("limit: 8", "limit: 9"))
     assert run(path) == 0
-    # The sample is the same, as the script pays no heed to the limit, so what reads it has nothing to do.
+    # The script ignores the limit, so the sample is the same and its readers stay valid.
     assert stages_run() == ["cold"]
     assert Path("out/cold.1/lineage.json").exists()
     path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
@@ -60,13 +60,13 @@ def test_a_changed_value_runs_the_stage_and_what_reads_from_it_again() -> None:
     assert stages_run() == ["zero", "eval_zero", "cold", "tuned", "eval_tuned"]
 
 
-def test_another_curation_keeps_the_samples() -> None:
+def test_a_changed_curation_keeps_the_samples() -> None:
     path = write_recipe()
     run(path)
     journal()
     path.write_text(RECIPE.replace("limit: 8}]}", "limit: 8}]}\n      curation: {per_prompt: 2}"))
     assert run(path) == 0
-    assert "cold: curation.per_prompt changed; its samples stay" in Path("screen").read_text()
+    assert "cold: curation.per_prompt changed; its samples are kept" in Path("screen").read_text()
     assert stages_run() == []  # the script had done all its steps
     assert not Path("out/cold.1").exists()
     lineage = json.loads(Path("out/cold/lineage.json").read_text())
@@ -80,7 +80,7 @@ def test_another_curation_keeps_the_samples() -> None:
     assert stages_run() == ["cold"]
 
 
-def test_what_only_says_how_fast_and_where_leaves_a_finished_stage_finished() -> None:
+def test_keys_that_only_affect_speed_do_not_invalidate_a_stage() -> None:
     path = write_recipe()
     run(path)
     journal()
@@ -96,15 +96,15 @@ def test_changed_data_and_changed_outputs_are_noticed() -> None:
     Path("pairs.jsonl").write_text('{"prompt": "b"}\n')
     run(path)
     assert stages_run() == ["helpful"]
-    Path("out/zero/final/w").write_text("somebody else's")
+    Path("out/zero/final/w").write_text("modified")
     run(path)
-    assert stages_run() == ["zero"]  # it makes the same again, so nothing follows
+    assert stages_run() == ["zero"]  # its output is the same again, so its readers stay valid
     Path("out/eval_zero/results.json").unlink()
     run(path)
     assert stages_run() == ["eval_zero"]
 
 
-def test_a_changed_reward_of_ones_own_runs_what_it_scored_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_user_defined_reward_invalidates_the_stages_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(Path.cwd()))
     module = Path("own_reward_of_a_recipe.py")
     module.write_text("def good(sample):\n    return 1.0\n")
@@ -116,10 +116,10 @@ def test_a_changed_reward_of_ones_own_runs_what_it_scored_again(monkeypatch: pyt
     module.write_text("def good(sample):\n    return 0.0\n")
     assert run(path) == 0
     assert "zero: own_reward_of_a_recipe:good changed" in Path("screen").read_text()
-    assert stages_run() == ["zero"]  # the script makes the same again
+    assert stages_run() == ["zero"]  # its output is the same again
 
 
-def test_lineage_says_how_the_output_came_to_be() -> None:
+def test_lineage_records_how_the_output_was_made() -> None:
     run(write_recipe())
     lineage = json.loads(Path("out/tuned/lineage.json").read_text())
     assert lineage["recipe"] == "small"
@@ -131,7 +131,7 @@ def test_lineage_says_how_the_output_came_to_be() -> None:
     assert lineage["inputs"]["@cold"] == {"path": "out/cold/dataset", "digest": cold["output"]["digest"]}
     assert lineage["code"]["r1ray"]
     assert lineage["code"]["python"]
-    assert 0 < lineage["seconds"] <= lineage["ended"] - lineage["began"] + 0.01
+    assert 0 < lineage["seconds"] <= lineage["ended"] - lineage["started"] + 0.01
     record = json.loads(Path("out/recipe.json").read_text())
     assert [s["name"] for s in record["stages"]] == ALL
     assert {s["state"] for s in record["stages"]} == {"done"}
@@ -155,10 +155,10 @@ def states() -> dict[str, str]:
     return {stage["name"]: stage["state"] for stage in json.loads(Path("out/recipe.json").read_text())["stages"]}
 
 
-def test_what_reads_from_a_stage_that_ran_alone_is_done_only_where_it_came_out_the_same() -> None:
+def test_readers_of_a_stage_that_ran_alone_are_done_only_if_its_output_is_the_same() -> None:
     path = write_recipe()
     run(path)
-    Path("out/zero/final/w").write_text("somebody else's")
+    Path("out/zero/final/w").write_text("modified")
     assert run(path, only="zero") == 0
     assert set(states().values()) == {"done"}
     path.write_text(RECIPE.replace("run: {steps: 3}", "run: {steps: 3, seed: 9}"))
@@ -167,24 +167,24 @@ def test_what_reads_from_a_stage_that_ran_alone_is_done_only_where_it_came_out_t
     assert done == ["base", "zero", "helpful"]
 
 
-def test_from_runs_a_stage_and_its_readers_anew_and_goes_on_after_a_failure() -> None:
+def test_from_runs_a_stage_and_its_readers_again_and_continues_after_a_failure() -> None:
     path = write_recipe()
     run(path)
     journal()
     faults("tuned 1 fail")
     with pytest.raises(StageFailed):
-        run(path, since="cold")
+        run(path, from_stage="cold")
     assert stages_run() == ["cold", "tuned"]
     assert run(path) == 0
     assert stages_run() == ["tuned", "eval_tuned"]
     assert Path("out/eval_tuned.1").exists()
     with pytest.raises(ConfigError, match=r"no stage clod .*cold"):
-        run(path, since="clod")
+        run(path, from_stage="clod")
 
 
-def test_resume_wants_something_to_resume_and_fresh_keeps_it() -> None:
+def test_resume_requires_a_recipe_and_fresh_sets_it_aside() -> None:
     path = write_recipe()
-    with pytest.raises(ConfigError, match="holds no recipe"):
+    with pytest.raises(ConfigError, match="contains no recipe"):
         run(path, resume=True)
     assert not Path("out").exists()
     run(path)
@@ -195,12 +195,12 @@ def test_resume_wants_something_to_resume_and_fresh_keeps_it() -> None:
     assert Path("out.1/recipe.json").exists()
 
 
-@pytest.mark.parametrize("selection", [{"only": "zero"}, {"since": "zero"}])
-def test_fresh_takes_no_input_of_a_stage_from_what_it_sets_aside(selection: dict[str, str]) -> None:
+@pytest.mark.parametrize("selection", [{"only": "zero"}, {"from_stage": "zero"}])
+def test_fresh_does_not_read_inputs_from_the_folder_that_it_sets_aside(selection: dict[str, str]) -> None:
     path = write_recipe()
     run(path)
     journal()
-    with pytest.raises(ConfigError, match="stage zero: reads @base, which is not there after --fresh"):
+    with pytest.raises(ConfigError, match="stage zero: reads @base, which is set aside by --fresh"):
         run(path, fresh=True, **selection)
     assert not Path("out.1").exists()
     assert stages_run() == []
@@ -221,12 +221,12 @@ def test_records_of_another_version_are_refused_and_fresh_sets_them_aside(record
     assert json.loads(Path("out.1", record).read_text()) == {"format": 99}
 
 
-def test_a_folder_of_something_else_is_left_alone() -> None:
+def test_a_folder_that_is_no_recipe_is_not_touched() -> None:
     path = write_recipe()
     Path("out").mkdir()
     Path("out/thesis.tex").write_text("x")
     for fresh in (False, True):
-        with pytest.raises(ConfigError, match="something else than a recipe"):
+        with pytest.raises(ConfigError, match="is not the folder of a recipe"):
             run(path, fresh=fresh)
     assert [p.name for p in Path("out").iterdir()] == ["thesis.tex"]
 
@@ -234,12 +234,12 @@ def test_a_folder_of_something_else_is_left_alone() -> None:
 def test_a_missing_input_is_refused_before_anything_is_written() -> None:
     path = write_recipe()
     Path("pairs.jsonl").unlink()
-    with pytest.raises(ConfigError, match=r"stage helpful: pairs\.jsonl is not there"):
+    with pytest.raises(ConfigError, match=r"stage helpful: pairs\.jsonl does not exist"):
         run(path)
     assert not Path("out").exists()
 
 
-def test_one_recipe_at_a_time() -> None:
+def test_a_folder_in_use_is_refused() -> None:
     path = write_recipe()
     run(path)
     with RunFolder(Path("out")) as other:
@@ -248,26 +248,24 @@ def test_one_recipe_at_a_time() -> None:
             run(path)
 
 
-# --- deaths
+# --- failures
 
 
 def test_a_failing_stage_ends_the_recipe_with_its_error_and_log() -> None:
     path = write_recipe()
     faults("cold 1 fail")
-    with pytest.raises(
-        StageFailed, match=r"cold ended with exit code 3: ConfigError: cold does not like step 1"
-    ) as told:
+    with pytest.raises(StageFailed, match=r"cold exited with code 3: ConfigError: cold fails at step 1") as told:
         run(path)
     assert told.value.exit_code == 3
     assert "out/logs/cold.log" in str(told.value)
     states = {s["name"]: s["state"] for s in json.loads(Path("out/recipe.json").read_text())["stages"]}
-    assert (states["zero"], states["cold"], states["tuned"]) == ("done", "failed", "to do")
+    assert (states["zero"], states["cold"], states["tuned"]) == ("done", "failed", "pending")
 
 
-def test_a_stage_that_ends_well_without_its_output_is_not_done() -> None:
+def test_a_stage_that_exits_with_0_without_its_output_failed() -> None:
     path = write_recipe()
     faults("zero 1 stop")
-    with pytest.raises(StageFailed, match="stopped before its end"):
+    with pytest.raises(StageFailed, match="stopped early"):
         run(path)
     assert not Path("out/zero/lineage.json").exists()
     assert run(path) == 0

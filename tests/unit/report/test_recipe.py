@@ -138,7 +138,7 @@ def test_a_young_recipe_has_a_sensible_page(tmp_path):
     page = read(write_recipe(tmp_path / "two", done=2, problems=8))
     assert "r1_zero solves" in " ".join(page.texts["p"])
     assert "Distillation against reinforcement learning" not in page.texts["h2"]
-    assert rows_of(after(page, "Cost, stage by stage"), "rl_all")[:3] == ["rl", "to do", "–"]
+    assert rows_of(after(page, "Cost, stage by stage"), "rl_all")[:3] == ["rl", "pending", "–"]
 
 
 def test_what_a_recipe_or_a_model_says_is_text(tmp_path):
@@ -252,7 +252,7 @@ def test_what_a_stage_that_is_to_run_again_left_behind_is_left_out(tmp_path):
     again = ("eval_rl_all", "rejection", "student_rl")
     for stage in record["stages"]:
         if stage["name"] in again:
-            stage["state"] = "to do"
+            stage["state"] = "pending"
     (folder / "recipe.json").write_text(json.dumps(record))
     recipe = load_recipe(folder)
     assert "rl_all" not in recipe.evaluated()

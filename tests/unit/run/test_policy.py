@@ -58,7 +58,7 @@ def test_policies_that_have_nothing_to_do_with_each_other_stand_side_by_side(tmp
 def write_recipe(folder: Path) -> Path:
     run = write_run(folder / "r1_zero", steps=1)
     write_model(run / "final")
-    stages = [{"name": "r1_zero", **stage("rl", "base")}, {"name": "sft", **stage("sft", "r1_zero", state="to do")}]
+    stages = [{"name": "r1_zero", **stage("rl", "base")}, {"name": "sft", **stage("sft", "r1_zero", state="pending")}]
     (folder / "recipe.json").write_text(json.dumps({"name": "r1", "dir": str(folder), "stages": stages}))
     return folder
 

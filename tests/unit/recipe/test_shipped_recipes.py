@@ -1,4 +1,4 @@
-"""The recipes that come with r1ray: every configuration of every size is one that its command takes."""
+"""Recipes that ship with r1ray: every configuration of every size is valid for its command."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 from r1ray.config.load import load_config
 from r1ray.config.schema import Config
 from r1ray.config.sources import CONF_DIR
-from r1ray.recipe.cost import costs
-from r1ray.recipe.preflight import root
+from r1ray.recipe.plan import costs
+from r1ray.recipe.preflight import base_model
 from r1ray.recipe.reading import read_recipe
-from r1ray.recipe.records import Recipe
-from r1ray.recipe.stage_status import assess_all
+from r1ray.recipe.stages import Recipe
+from r1ray.recipe.status import assess_all
 from r1ray.recipe.tasks import Task, make_tasks
 
 RECIPES = CONF_DIR / "recipes"
@@ -47,7 +47,7 @@ def test_every_stage_is_one_that_its_command_takes_and_has_a_cost(
     assert all("@" not in task.config_yaml for task in made)
     found = costs(recipe, made, assess_all(made))
     assert all(cost.seconds is not None or cost.gpu_hours is not None for cost in found.values())
-    assert all(task.stage.doc or not task.reads for task in made)
+    assert all(task.stage.doc or not task.inputs for task in made)
 
 
 def test_what_a_stage_is_given_reads_as_what_was_checked(tmp_path: Path) -> None:
@@ -136,8 +136,8 @@ def test_an_evaluation_of_the_papers_size_has_room_for_long_prompts_and_long_ans
     for task, config in evaluations(name, "paper"):
         assert (config.model.max_length, config.data.max_prompt_tokens) == (36_864, 4_096)
         assert task.options["max_new_tokens"] == 32_768
-        assert "@livecodebench" in [read.reference for read in task.reads]
-        assert any(read.reference in task.stage.options["against"] for read in task.reads)
+        assert "@livecodebench" in [read.reference for read in task.inputs]
+        assert any(read.reference in task.stage.options["against"] for read in task.inputs)
 
 
 HEADS = {"base": 128, "student": 40, "base_qwen_math_1_5b": 12, "base_qwen_math_7b": 28, "base_qwen_14b": 40,
@@ -151,7 +151,7 @@ def test_engines_of_the_papers_size_divide_the_heads_of_their_models(name: str) 
     seen = 0
     for task in made:
         if task.config is not None and task.kind.use in ("train", "sample", "eval"):
-            given = next(i.name for i in recipe.inputs.values() if i.path == str(root(task, made)))
+            given = next(i.name for i in recipe.inputs.values() if i.path == str(base_model(task, made)))
             assert HEADS[given] % task.config.rollout.engine.tensor_parallel_size == 0, task.name
             seen += 1
     assert seen

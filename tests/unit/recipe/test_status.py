@@ -1,4 +1,4 @@
-"""What makes two inputs of a recipe the same."""
+"""Digests: when two inputs of a recipe count as equal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import ConfigError
-from r1ray.recipe.digests import digest
+from r1ray.recipe.status import digest
 from r1ray.util.imports import source_file
 from tests.unit.model_folder import write_model
 
@@ -27,7 +27,7 @@ from tests.unit.model_folder import write_model
         "vocab.json",
     ],
 )
-def test_a_model_with_another_frame_is_another_model(tmp_path: Path, name: str) -> None:
+def test_tokenizer_and_template_files_change_the_digest(tmp_path: Path, name: str) -> None:
     model = write_model(tmp_path / "model")
     seen = {digest(model)}
     (model / name).parent.mkdir(exist_ok=True)
@@ -37,7 +37,7 @@ def test_a_model_with_another_frame_is_another_model(tmp_path: Path, name: str) 
     assert len(seen) == 3
 
 
-def test_what_says_nothing_about_the_model_does_not_count(tmp_path: Path) -> None:
+def test_other_files_do_not_change_the_digest(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model")
     before = digest(model)
     for name in ("README.md", "LICENSE", "model.safetensors.index.json"):
@@ -45,7 +45,7 @@ def test_what_says_nothing_about_the_model_does_not_count(tmp_path: Path) -> Non
     assert digest(model) == before
 
 
-def test_a_reward_of_ones_own_is_found_without_running_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_defined_reward_is_found_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "reward_that_fails_when_imported.py").write_text("raise RuntimeError\n")
     found = source_file("reward_that_fails_when_imported:f", what="the reward")

@@ -1,4 +1,4 @@
-"""What a recipe claims: read from its files, written into its folder, and asked for by `r1ray verify`."""
+"""Claims of a recipe: reading them, writing them to recipe.json, checking them with `r1ray verify`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from r1ray.cli import build_app
 from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError
 from r1ray.recipe.reading import read_recipe
-from r1ray.recipe.records import Recipe
+from r1ray.recipe.stages import Recipe
 from tests import synthetic_recipe
 from tests.unit.recipe_support import RECIPE, overlay, run
 from tests.unit.recipe_support import write_recipe as write_file
@@ -29,7 +29,7 @@ def claimed(text: str, *overlays: str) -> Recipe:
 
 
 def verify(folder: Path, text: str, *options: str) -> Result:
-    """`r1ray verify` of a finished recipe that claims `text`."""
+    """Run `r1ray verify` on a finished recipe with the claims `text`."""
     synthetic_recipe.write_recipe(folder, problems=8)
     record = json.loads((folder / "recipe.json").read_text())
     stages = "\n".join(f"  {name}: {{kind: rl}}" for name in synthetic_recipe.POLICIES)
@@ -40,7 +40,7 @@ def verify(folder: Path, text: str, *options: str) -> Result:
     return CliRunner().invoke(build_app(), ["verify", str(folder), *options])
 
 
-def test_claims_that_hold_end_well(tmp_path: Path) -> None:
+def test_verify_succeeds_if_all_claims_hold(tmp_path: Path) -> None:
     found = verify(
         tmp_path / "r1",
         "better: {figure: accuracy, of: distill, above: student_rl}, "
@@ -65,7 +65,7 @@ def test_claims_that_hold_end_well(tmp_path: Path) -> None:
         ("{figure: accuracy, of: rl_all, at_least: 0.1, benchmark: gsm8k}", "(not measured) >= 0.1, on gsm8k"),
     ],
 )
-def test_a_claim_that_does_not_hold_is_named(tmp_path: Path, claim: str, said: str) -> None:
+def test_verify_names_a_claim_that_does_not_hold(tmp_path: Path, claim: str, said: str) -> None:
     found = verify(tmp_path / "r1", f"wrong: {claim}, right: {{figure: accuracy, of: rl_all, above: 0}}")
     assert found.exit_code == 3
     (line,) = [line for line in found.output.splitlines() if line.startswith("does not hold: wrong: ")]
@@ -75,7 +75,7 @@ def test_a_claim_that_does_not_hold_is_named(tmp_path: Path, claim: str, said: s
     assert told["claims"]["wrong"]["holds"] is False
 
 
-def test_an_overlay_changes_adds_and_drops_claims() -> None:
+def test_an_overlay_changes_adds_and_removes_claims() -> None:
     size = overlay(
         "claims: {a: null, b: {figure: accuracy, of: tuned, above: 0.5}, c: {figure: length, of: zero, below: 9}}"
     )
@@ -91,22 +91,25 @@ def test_an_overlay_changes_adds_and_drops_claims() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: {figure: accuracy, of: zeros, above: 0.1}", "zeros, which is not evaluated.*did you mean zero"),
-        ("a: {figure: accuracy, of: zero, above: helpful}", "helpful, which is not evaluated"),
-        ("a: {figure: accuracy, of: zero}", "needs one thing to be compared with.*at_least, above, below"),
-        ("a: {figure: accuracy, of: zero, above: 1, below: 2}", "needs one thing to be compared with"),
-        ("a: {of: zero, above: 1}", "is no claim"),
-        ("a: {figure: accuracy, of: zero, above: 1, margin: much}", "is no claim"),
-        ("a: {figure: accuracy, of: zero, above: [1]}", "is neither a policy nor a number"),
+        ("a: {figure: accuracy, of: zeros, above: 0.1}", "does not evaluate zeros.*did you mean zero"),
+        ("a: {figure: accuracy, of: zero, above: helpful}", "does not evaluate helpful"),
+        ("a: {figure: accuracy, of: zero}", "expected exactly one of at_least, above, below, got 0"),
+        (
+            "a: {figure: accuracy, of: zero, above: 1, below: 2}",
+            "expected exactly one of at_least, above, below, got 2",
+        ),
+        ("a: {of: zero, above: 1}", "not a valid claim"),
+        ("a: {figure: accuracy, of: zero, above: 1, margin: much}", "not a valid claim"),
+        ("a: {figure: accuracy, of: zero, above: [1]}", "expected a policy or a number"),
         ("a: {figure: accuracy, of: zero, above: 1, than: 2}", "no such key"),
     ],
 )
-def test_what_is_no_claim_is_refused(text: str, told: str) -> None:
+def test_an_invalid_claim_is_refused(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s)claims.a.*{told}"):
         claimed(text)
 
 
-def test_claims_are_in_the_folder_and_make_no_stage_another_one() -> None:
+def test_claims_are_recorded_and_do_not_invalidate_stages() -> None:
     path = write_file()
     assert run(path) == 0
     path.write_text(f"{RECIPE}\nclaims: {{a: {{figure: accuracy, of: zero, above: 0.1}}}}\n")
@@ -116,7 +119,7 @@ def test_claims_are_in_the_folder_and_make_no_stage_another_one() -> None:
     assert not list(Path("out").glob("*.1"))
 
 
-def test_the_tiny_recipe_claims_what_r1_does() -> None:
+def test_the_tiny_recipe_has_the_claims_of_r1() -> None:
     recipe = read_recipe(CONF_DIR / "recipes" / "r1.yaml", ["recipes/r1.tiny"])
     told = {(c.figure, c.of, c.relation, c.bound, c.margin) for c in recipe.claims}
     assert told == {

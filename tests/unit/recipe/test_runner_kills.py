@@ -1,4 +1,4 @@
-"""A recipe whose stages or own process die: nothing is lost, and it goes on inside."""
+"""Kill stages or the recipe itself: nothing is lost, and interrupted stages resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import ConfigError, StageFailed
-from r1ray.recipe.lineage import code_versions
+from r1ray.recipe.folder import code_versions
 from tests.unit.recipe_support import (
     RECIPE,
     STAGES,
@@ -35,14 +35,14 @@ VERSIONS = code_versions()
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it asks git, seven times a recipe
+    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it calls git, seven times a recipe
 
 
-def test_a_killed_stage_goes_on_inside_and_one_that_cannot_begins_anew() -> None:
+def test_a_killed_stage_resumes_or_starts_again_if_its_kind_cannot() -> None:
     path = write_recipe()
     faults("base 1 kill", "zero 2 kill", "helpful 3 late")
     for at in ("base", "zero", "helpful"):
-        with pytest.raises(StageFailed, match=f"{at} was ended by signal 9") as told:
+        with pytest.raises(StageFailed, match=f"{at} was killed by signal 9") as told:
             run(path)
         assert told.value.exit_code == 137
     assert run(path) == 0
@@ -56,7 +56,7 @@ def test_a_killed_stage_goes_on_inside_and_one_that_cannot_begins_anew() -> None
     assert lineage["attempts"] == 2
 
 
-def test_a_killed_stage_whose_input_has_changed_is_set_aside() -> None:
+def test_a_killed_stage_whose_configuration_changed_is_set_aside() -> None:
     path = write_recipe()
     faults("zero 2 kill")
     with pytest.raises(StageFailed):
@@ -69,7 +69,7 @@ def test_a_killed_stage_whose_input_has_changed_is_set_aside() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_whatever_dies_every_step_is_done_once_and_the_outputs_are_those_of_a_quiet_run(seed: int) -> None:
+def test_random_kills_repeat_no_step_and_do_not_change_the_outputs(seed: int) -> None:
     path = write_recipe()
     assert run(path) == 0
     quiet = outputs()
@@ -84,13 +84,13 @@ def test_whatever_dies_every_step_is_done_once_and_the_outputs_are_those_of_a_qu
     assert code == 0
     assert outputs() == quiet
     steps = journal()
-    resuming = [s for s in STAGES if s != "base"]  # which begins anew
+    resuming = [s for s in STAGES if s != "base"]  # which starts again
     for stage in resuming:
         assert sorted(s for s in steps if s.split()[0] == stage) == [f"{stage} {i}" for i in range(3)]
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_reaches_the_stage_and_the_recipe_says_how_to_go_on(signum: int, code: int) -> None:
+def test_a_signal_reaches_the_stage_and_the_recipe_shows_how_to_continue(signum: int, code: int) -> None:
     path = write_recipe()
     faults("zero 1 wait")
 
@@ -107,7 +107,7 @@ def test_a_signal_reaches_the_stage_and_the_recipe_says_how_to_go_on(signum: int
     assert [s for s in journal() if s.startswith("zero")] == ["zero 0", "zero 1", "zero 2"]
 
 
-def test_a_killed_recipe_leaves_its_stage_which_is_told_of_and_then_goes_on() -> None:
+def test_a_stage_that_outlives_its_killed_recipe_is_refused_then_resumed() -> None:
     path = write_recipe()
     faults("zero 1 wait")
     words = [
@@ -122,12 +122,12 @@ def test_a_killed_recipe_leaves_its_stage_which_is_told_of_and_then_goes_on() ->
     recipe.kill()
     recipe.wait()
     try:
-        with pytest.raises(ConfigError, match=f"zero is still being run by process {pid}"):
+        with pytest.raises(ConfigError, match=f"zero is still running as process {pid}"):
             run(path)
     finally:
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + DEADLINE_S
-    while True:  # until the system has taken note of the death
+    while True:  # until the system has reaped the process
         try:
             assert run(path) == 0
             break
@@ -137,8 +137,8 @@ def test_a_killed_recipe_leaves_its_stage_which_is_told_of_and_then_goes_on() ->
 
 
 def wait_for(path: Path) -> None:
-    """Until the file is there and has something in it."""
+    """Wait until the file exists and is not empty."""
     deadline = time.monotonic() + DEADLINE_S
     while not (path.exists() and path.read_text()):
-        assert time.monotonic() < deadline, f"{path} did not come"
+        assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.01)
