@@ -28,11 +28,12 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.readback import differing_weights
-from r1ray.errors import WeightSyncError
+from r1ray.errors import ConfigError, WeightSyncError
 from r1ray.transport.channel import Channel, Rendezvous
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, unpack
 from r1ray.transport.rendezvous import join
@@ -153,11 +154,28 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._channel = self._join = None
 
 
+def _mask_logits(ids: list[int], layer: Any, inputs: Any, logits: torch.Tensor | None) -> None:
+    if logits is not None:  # with tensor parallelism only one process may hold them
+        logits[..., ids] = -torch.inf
+
+
 class ReceiverExtension:
     """Methods that `collective_rpc` finds on vLLM's worker; naming this class to vLLM imports the module in time."""
 
     weight_transfer_engine: StagedReceiver
     _weight_update_active: bool
+    model_runner: Any
+
+    def mask_unused_ids(self, ids: list[int]) -> None:
+        """Give these token ids probability 0, before temperature and top-p; the learner does the same.
+
+        Raises ConfigError if the model has no layer in which vLLM computes its logits.
+        """
+        layers = [m for m in self.model_runner.get_model().modules() if isinstance(m, LogitsProcessor)]
+        if not layers:
+            raise ConfigError("the model has no LogitsProcessor layer, so ids without a token cannot be masked")
+        for layer in layers:
+            layer.register_forward_hook(partial(_mask_logits, ids))
 
     def weights_received(self) -> Received | None:
         return self.weight_transfer_engine.received()

@@ -5,6 +5,7 @@ Shapes: N packed tokens, T completion tokens (whose log-probabilities are wanted
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ from learner import attention
 from learner.batch import PackedTokens
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
+from r1ray.data.tokenizer import unused_ids
 from r1ray.errors import ConfigError
 from r1ray.preflight.memory import LOGITS_AT_ONCE
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+UNUSED_LOGIT = -1e30
+"""Logit of an id without a token: its exp is exactly 0, and unlike infinity 0 x logit is 0 too."""
 
 
 class TargetLogprobs(torch.autograd.Function):
@@ -28,16 +34,25 @@ class TargetLogprobs(torch.autograd.Function):
 
     Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z / temperature),
     d logprob / dz = (onehot - p) / temperature and d entropy / dz = -p (log p + entropy) / temperature.
+
+    `unused_U` (int64) are ids without a token, as the rollout engine masks them: their probability
+    is exactly 0, they contribute no gradient, and no target may be one of them.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_TH: Tensor, weight_VH: Tensor, target_T: Tensor, temperature_T: Tensor, greedy: bool
+        ctx: Any,
+        hidden_TH: Tensor,
+        weight_VH: Tensor,
+        target_T: Tensor,
+        temperature_T: Tensor,
+        greedy: bool,
+        unused_U: Tensor,
     ) -> Any:
         logprob_T = torch.empty(len(hidden_TH), dtype=torch.float32, device=hidden_TH.device)
         entropy_T, normaliser_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
         for rows in _blocks(len(hidden_TH), len(weight_VH)):
-            logits = _logits(hidden_TH[rows], weight_VH, temperature_T[rows])
+            logits = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U)
             normaliser_T[rows] = logits.logsumexp(-1)
             target = logits.gather(-1, target_T[rows, None])[:, 0]
             logprob_T[rows] = target - normaliser_T[rows]
@@ -46,7 +61,7 @@ class TargetLogprobs(torch.autograd.Function):
                 continue
             p = (logits - normaliser_T[rows, None]).exp_()
             entropy_T[rows] = normaliser_T[rows] - p.mul_(logits).sum(-1)
-        ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, normaliser_T, entropy_T)
+        ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T)
         ctx.set_materialize_grads(False)
         if greedy:
             ctx.mark_non_differentiable(entropy_T)
@@ -54,11 +69,11 @@ class TargetLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_logprob_T: Tensor | None, d_entropy_T: Tensor | None) -> Any:
-        hidden_TH, weight_VH, target_T, temperature_T, normaliser_T, entropy_T = ctx.saved_tensors
+        hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T = ctx.saved_tensors
         d_hidden_TH = torch.empty_like(hidden_TH)
         d_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
         for rows in _blocks(len(hidden_TH), len(weight_VH)):
-            log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows]).sub_(normaliser_T[rows, None])
+            log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U).sub_(normaliser_T[rows, None])
             p = log_p.exp()
             d_logits = torch.zeros_like(p)
             if d_entropy_T is not None:
@@ -69,7 +84,7 @@ class TargetLogprobs(torch.autograd.Function):
             d_logits = d_logits.div_(temperature_T[rows, None]).to(hidden_TH.dtype)
             d_hidden_TH[rows] = d_logits @ weight_VH
             d_weight_VH += d_logits.T @ hidden_TH[rows]
-        return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None, None
+        return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None, None, None
 
 
 def _blocks(rows: int, vocabulary: int) -> list[slice]:
@@ -77,8 +92,9 @@ def _blocks(rows: int, vocabulary: int) -> list[slice]:
     return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
-def _logits(hidden_TH: Tensor, weight_VH: Tensor, temperature_T: Tensor) -> Tensor:
-    return (hidden_TH @ weight_VH.T).float().div_(temperature_T[:, None])
+def _logits(hidden_TH: Tensor, weight_VH: Tensor, temperature_T: Tensor, unused_U: Tensor) -> Tensor:
+    logits = (hidden_TH @ weight_VH.T).float().div_(temperature_T[:, None])
+    return logits.index_fill_(-1, unused_U, UNUSED_LOGIT)
 
 
 class LogprobHead(nn.Module):
@@ -87,24 +103,29 @@ class LogprobHead(nn.Module):
     The whole computation is inside one module, so that ZeRO 3 gathers the weight once before and once behind it.
     """
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, weight: nn.Parameter, unused_ids: Sequence[int] = ()) -> None:
         super().__init__()
         self.weight = weight
+        self.unused_U: Tensor
+        self.register_buffer("unused_U", torch.tensor(unused_ids, dtype=torch.int64), persistent=False)
 
     def forward(
         self, hidden_TH: Tensor, target_T: Tensor, temperature_T: Tensor, greedy: bool = False
     ) -> tuple[Tensor, Tensor]:
-        logprob_T, second_T = TargetLogprobs.apply(hidden_TH, self.weight, target_T, temperature_T, greedy)
+        logprob_T, second_T = TargetLogprobs.apply(
+            hidden_TH, self.weight, target_T, temperature_T, greedy, self.unused_U
+        )
         return logprob_T, second_T
 
 
 class PolicyModel(nn.Module):
     """`hf`, asked for the log-probabilities of the completion tokens of a packed micro-batch."""
 
-    def __init__(self, hf: Any) -> None:
+    def __init__(self, hf: Any, unused_ids: Sequence[int] = ()) -> None:
+        """`unused_ids`: ids without a token, which get probability 0 (`r1ray.data.tokenizer.unused_ids`)."""
         super().__init__()
         self.hf = hf
-        self.hf.set_output_embeddings(LogprobHead(hf.get_output_embeddings().weight))
+        self.hf.set_output_embeddings(LogprobHead(hf.get_output_embeddings().weight, unused_ids))
 
     def forward(self, tokens: PackedTokens, greedy: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probabilities and entropies, float32 [T] each, at the sampling temperature of each token.
@@ -146,7 +167,7 @@ def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
     if model.activation_checkpointing:
         hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     hf.train()
-    return PolicyModel(hf)
+    return PolicyModel(hf, unused_ids(str(path), len(hf.get_output_embeddings().weight)))
 
 
 def silence_dropout(hf: Any) -> None:

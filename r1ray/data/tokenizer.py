@@ -46,6 +46,18 @@ def load_tokenizer(model_path: str, expected_vocab_hash: str | None = None) -> T
     return cast(Tokenizer, tokenizer)
 
 
+def unused_ids(model_path: str, rows: int) -> list[int]:
+    """Ids below `rows`, the rows of a model's output layer, that no token of its tokenizer has.
+
+    Models pad their vocabulary (Qwen2.5 has 151,936 rows and 151,665 tokens). Such an id decodes to
+    nothing, so it must be neither sampled nor counted in the learner's softmax. Raises ConfigError
+    for a folder without a usable tokenizer.
+    """
+    tokenizer: Any = load_tokenizer(model_path)
+    used = set(tokenizer.get_vocab().values())
+    return [i for i in range(rows) if i not in used]
+
+
 PROBES = (
     "User: bus 7 A+5 B-12\nAssistant: <think>7+5=12, wait: x_1 = 3.14%</think> <answer>\\boxed{1,234}</answer>",
     "def f(x):\n    return {'a': [x**2, -x]}  # don't\t!\r\n\n",

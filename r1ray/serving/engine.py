@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-from r1ray.data.tokenizer import Tokenizer
+from r1ray.data.tokenizer import Tokenizer, unused_ids
 from r1ray.models.folder import ModelShape, read_shape
 from r1ray.types import Sampling
 from r1ray.util.files import read_json
@@ -42,6 +42,7 @@ class StreamingEngine:
                 torch.set_num_threads(machine.cores)  # rollout workers have one core each; here nobody else computes
             self._engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments(model, shape, machine)))
         self._names = count()
+        self._allowed = _allowed_ids(model, shape.vocabulary)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -62,6 +63,7 @@ class StreamingEngine:
             max_tokens=sampling.max_new_tokens,
             seed=sampling.seed,
             stop=list(stop),
+            allowed_token_ids=self._allowed,
             skip_special_tokens=False,  # the tags may be special tokens
             output_kind=RequestOutputKind.DELTA,
         )
@@ -91,6 +93,12 @@ class StreamingEngine:
                 "kv_cache_memory_bytes": sequence + CACHE_SLACK,
             }
         return arguments
+
+
+def _allowed_ids(model: Path, rows: int) -> list[int] | None:
+    """The ids that have a token; None if all have, so that vLLM need not mask any."""
+    unused = set(unused_ids(str(model), rows))
+    return [i for i in range(rows) if i not in unused] if unused else None
 
 
 def stored_dtype(model: Path, machine: Machine) -> str:

@@ -31,7 +31,7 @@ VOCABULARY = 61
 
 
 def make_model(folder: Path, *, seed: int = 11, **changes: Any) -> Path:
-    """A small Qwen2 with random weights, grouped-query attention and tied embeddings; no tokenizer."""
+    """A small Qwen2 with random weights, grouped-query attention and tied embeddings, and a tokenizer of as many tokens."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -45,7 +45,17 @@ def make_model(folder: Path, *, seed: int = 11, **changes: Any) -> Path:
     }
     model = Qwen2ForCausalLM(Qwen2Config(**{**sizes, "tie_word_embeddings": True, **changes}))
     model.save_pretrained(folder)
+    write_tokenizer(folder, VOCABULARY)
     return folder
+
+
+def write_tokenizer(folder: Path, tokens: int) -> None:
+    """A Qwen2 tokenizer of an end token and the first bytes of the alphabet; it drops all others."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    names = ["<|endoftext|>", *sorted(ByteLevel.alphabet())][:tokens]
+    Qwen2Tokenizer(vocab={name: i for i, name in enumerate(names)}, merges=[]).save_pretrained(folder)
 
 
 def make_config(model: Path, **changes: Any) -> Config:

@@ -8,13 +8,16 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+VOCABULARY = 272
+"""Tokens of the tokenizer that `write_model` writes."""
+
 
 def random_model(seed: int, **changes: int) -> Qwen2ForCausalLM:
     """A Qwen2 of 300k parameters with tied embeddings and the vocabulary of `write_model`."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2} | changes
+    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"vocab_size": VOCABULARY} | changes
     config = Qwen2Config(
-        vocab_size=272,
         intermediate_size=128,
         tie_word_embeddings=True,
         max_position_embeddings=256,
@@ -33,7 +36,7 @@ def write_model(model: Qwen2ForCausalLM, folder: Path) -> None:
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=272, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
+        vocab_size=VOCABULARY, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"], show_progress=False
     )
     tokenizer.train_from_iterator(["User: what is seven and five\nAssistant: twelve"], trainer)
     PreTrainedTokenizerFast(

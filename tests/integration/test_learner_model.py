@@ -13,7 +13,7 @@ from learner import model as model_module
 from learner.batch import PackedTokens, pack_tokens
 from learner.model import TargetLogprobs, load_policy
 from r1ray.errors import ConfigError
-from tests.integration.learner_support import VOCABULARY, make_config, make_model
+from tests.integration.learner_support import VOCABULARY, make_config, make_model, write_tokenizer
 
 pytestmark = pytest.mark.integration
 
@@ -102,7 +102,7 @@ def test_head_against_finite_differences() -> None:
     hidden = torch.randn(6, 5, generator=generator, dtype=torch.float64).float().requires_grad_()
     weight = torch.randn(9, 5, generator=generator, dtype=torch.float64).float().requires_grad_()
     target, temperature = torch.tensor([0, 3, 8, 8, 1, 2]), torch.linspace(0.5, 2.0, 6)
-    found = TargetLogprobs.apply(hidden, weight, target, temperature, False)
+    found = TargetLogprobs.apply(hidden, weight, target, temperature, False, torch.tensor([], dtype=torch.int64))
     log_p = ((hidden @ weight.T) / temperature[:, None]).log_softmax(-1)
     expected = (log_p.gather(1, target[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
     for wanted in (0, 1):  # each output alone: the other's gradient is None
@@ -112,6 +112,43 @@ def test_head_against_finite_differences() -> None:
         ]
         for a, b in zip(*gradients, strict=True):
             assert torch.allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("unused", [[], [0], [4, 7, 8]])
+def test_ids_without_a_token_have_no_share_in_values_or_gradients(unused: list[int]) -> None:
+    generator = torch.Generator().manual_seed(2)
+    hidden = torch.randn(6, 5, generator=generator).requires_grad_()
+    weight = torch.randn(9, 5, generator=generator).requires_grad_()
+    target, temperature = torch.tensor([1, 2, 3, 5, 6, 1]), torch.linspace(0.5, 2.0, 6)
+    used = [i for i in range(9) if i not in unused]
+    found = TargetLogprobs.apply(hidden, weight, target, temperature, False, torch.tensor(unused, dtype=torch.int64))
+    log_p = ((hidden @ weight[used].T) / temperature[:, None]).log_softmax(-1)
+    place = torch.tensor([used.index(int(t)) for t in target])
+    expected = (log_p.gather(1, place[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1))
+    for output in (0, 1):
+        assert torch.allclose(found[output], expected[output], atol=1e-5)
+        gradients = [
+            torch.autograd.grad(o[output].sum(), (hidden, weight), retain_graph=True) for o in (found, expected)
+        ]
+        for a, b in zip(*gradients, strict=True):
+            assert torch.allclose(a, b, atol=1e-5)
+        assert torch.equal(gradients[0][1][unused], torch.zeros(len(unused), 5))
+
+
+def test_a_padded_vocabulary_is_computed_over_its_tokens_only(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = make_model(tmp_path / "padded", vocab_size=VOCABULARY + 7)
+    policy = load_policy(make_config(folder).model, folder)
+    with torch.no_grad():
+        logprob_T, _ = policy(packed())
+        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        expected = []
+        for prompt, completion, temperature in zip(*sequences(), strict=True):
+            ids = torch.tensor(np.concatenate([prompt, completion]), dtype=torch.int64)[None]
+            logits = hf(ids).logits[0, len(prompt) - 1 : -1, :VOCABULARY] / temperature
+            expected.append(logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])[:, 0])
+    assert float((logprob_T - torch.cat(expected)).abs().max()) < 1e-5
 
 
 def test_dropout_of_the_model_is_silenced(tmp_path: Path) -> None:
@@ -166,6 +203,7 @@ def test_a_factor_of_one_alters_nothing(tmp_path: Path) -> None:
     import transformers
 
     transformers.GraniteForCausalLM(transformers.GraniteConfig(**SMALL, num_hidden_layers=1)).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path, SMALL["vocab_size"])
     load_policy(make_config(tmp_path).model, tmp_path)
 
 

@@ -22,7 +22,7 @@ from r1ray.transport.plan import spec_of
 from r1ray.transport.rendezvous import listen
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
-from tests.integration.models import random_model, write_model
+from tests.integration.models import VOCABULARY, random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -93,7 +93,7 @@ def config_for(path: Path) -> Config:
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, torch.Tensor]]:
     """A base model, and the checkpoint exported after training changed every weight."""
     base, trained = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("trained")
-    model = random_model(seed=0)
+    model = random_model(seed=0, vocab_size=VOCABULARY + 60)  # padded: the mask must survive a sync
     write_model(model, base)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -148,6 +148,7 @@ def test_after_a_sync_in_flight_the_engine_is_the_exported_checkpoint(hosts: Any
     )
     print(f"\ngreedy: 16/16 identical, largest log-probability difference {difference:.1e}")
     assert difference < 1e-4
+    assert all(c.token_ids.max() < VOCABULARY for c in [*after, *spanning])
     assert {s.version for c in after for s in c.version_spans} == {5}
 
     # Tokens sampled after the change come from the new policy, keys and values recomputed: check against the learner.
@@ -166,7 +167,7 @@ def mismatch(weights: Any, trained: Path, completions: list[Any], version: int) 
     for prompt, c in zip(PROMPTS, completions, strict=True):
         ids = torch.tensor([prompt + c.token_ids.tolist()])
         with torch.no_grad():
-            logprobs = torch.log_softmax(model(ids).logits[0] / 0.7, -1)
+            logprobs = torch.log_softmax(model(ids).logits[0][:, :VOCABULARY] / 0.7, -1)
         own = logprobs[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()
         for span in c.version_spans:
             if span.version == version:
