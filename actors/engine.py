@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from r1ray.config.schema import Config
-from r1ray.data.tokenizer import unused_ids
+from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import Completion, Sampling, VersionSpan
@@ -124,7 +124,7 @@ class VllmEngine:
 
         self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
         self._tokenizer = self._engine.get_tokenizer()
-        if unused := unused_ids(model_path, self._engine.model_config.get_vocab_size()):
+        if unused := unused_ids(load_tokenizer(model_path), self._engine.model_config.get_vocab_size()):
             self._engine.collective_rpc("mask_unused_ids", args=(unused,))
         self._stop_ids = stop_token_ids(model_path)
         self._end_ids = {self._tokenizer.eos_token_id, *self._stop_ids}

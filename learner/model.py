@@ -16,7 +16,7 @@ from learner import attention
 from learner.batch import PackedTokens
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
-from r1ray.data.tokenizer import unused_ids
+from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import ConfigError
 from r1ray.preflight.memory import LOGITS_AT_ONCE
 
@@ -167,7 +167,7 @@ def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
     if model.activation_checkpointing:
         hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     hf.train()
-    return PolicyModel(hf, unused_ids(str(path), len(hf.get_output_embeddings().weight)))
+    return PolicyModel(hf, unused_ids(load_tokenizer(str(path)), len(hf.get_output_embeddings().weight)))
 
 
 def silence_dropout(hf: Any) -> None:

@@ -115,7 +115,7 @@ class PolicyRank(TrainingRank):
         }
 
     def _new_sums(self) -> MetricSums:
-        means = [*MEANS, "length/truncated", *self._reward_parts, *self._length_correlation.means]
+        means = [*MEANS, "length/truncated", "length/empty", *self._reward_parts, *self._length_correlation.means]
         return MetricSums(means=means, maxima=MAXIMA, device=self._engine.device)
 
     def _pack(
@@ -152,8 +152,9 @@ class PolicyRank(TrainingRank):
             sums.add(name, sum(values), len(values))
         for group in groups:
             self._length_correlation.add(groups[group], [ref.completion for ref in refs if ref.group == group], sums)
-        reasons = [groups[ref.group].rollout.completions[ref.completion].finish_reason for ref in refs]
-        sums.add("length/truncated", reasons.count("length"), len(reasons))
+        completions = [groups[ref.group].rollout.completions[ref.completion] for ref in refs]
+        sums.add("length/truncated", sum(c.finish_reason == "length" for c in completions), len(completions))
+        sums.add("length/empty", sum(not c.text for c in completions), len(completions))
 
     def _add_reference_and_proximal_logprobs(self, minibatches: SequenceOf[SequenceOf[MicroBatch]]) -> None:
         """Fill in the log-probabilities that must be taken before the first optimizer step."""

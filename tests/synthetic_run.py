@@ -105,6 +105,7 @@ def _step(w: MetricsWriter, step: int, rng: random.Random) -> None:
             "length/mean": length,
             "length/max": length * 2 + rng.randint(0, 30),
             "length/truncated": max(0.0, 0.03 - 0.03 * progress),
+            "length/empty": 0.0,
             "train/loss": rng.gauss(0, 0.02),
             "train/grad_norm": math.nan if step == 7 else 0.4 + 0.5 * (1 - progress) + abs(rng.gauss(0, 0.08)),
             "train/lr": 5e-4,

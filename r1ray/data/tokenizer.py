@@ -22,6 +22,8 @@ class Tokenizer(Protocol):
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
 
+    def get_vocab(self) -> dict[str, int]: ...
+
     def apply_chat_template(
         self, conversation: Sequence[Message], *, tokenize: bool, add_generation_prompt: bool
     ) -> str: ...
@@ -46,14 +48,12 @@ def load_tokenizer(model_path: str, expected_vocab_hash: str | None = None) -> T
     return cast(Tokenizer, tokenizer)
 
 
-def unused_ids(model_path: str, rows: int) -> list[int]:
+def unused_ids(tokenizer: Tokenizer, rows: int) -> list[int]:
     """Ids below `rows`, the rows of a model's output layer, that no token of its tokenizer has.
 
     Models pad their vocabulary (Qwen2.5 has 151,936 rows and 151,665 tokens). Such an id decodes to
-    nothing, so it must be neither sampled nor counted in the learner's softmax. Raises ConfigError
-    for a folder without a usable tokenizer.
+    nothing, so it must be neither sampled nor counted in the learner's softmax.
     """
-    tokenizer: Any = load_tokenizer(model_path)
     used = set(tokenizer.get_vocab().values())
     return [i for i in range(rows) if i not in used]
 

@@ -69,9 +69,9 @@ ANSWERS = Section(
             keys=(("length/mean", "mean"), ("length/max", "longest")),
         ),
         Panel(
-            title="Truncated",
-            note="share cut off at the token limit",
-            keys=(("length/truncated", "truncated"),),
+            title="Truncated or empty",
+            note="share cut off at the token limit, share without text",
+            keys=(("length/truncated", "truncated"), ("length/empty", "empty")),
             show=share,
         ),
     ),

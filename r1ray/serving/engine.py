@@ -42,7 +42,7 @@ class StreamingEngine:
                 torch.set_num_threads(machine.cores)  # rollout workers have one core each; here nobody else computes
             self._engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments(model, shape, machine)))
         self._names = count()
-        self._allowed = _allowed_ids(model, shape.vocabulary)
+        self._allowed = _allowed_ids(self.tokenizer, shape.vocabulary)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -95,9 +95,9 @@ class StreamingEngine:
         return arguments
 
 
-def _allowed_ids(model: Path, rows: int) -> list[int] | None:
+def _allowed_ids(tokenizer: Tokenizer, rows: int) -> list[int] | None:
     """The ids that have a token; None if all have, so that vLLM need not mask any."""
-    unused = set(unused_ids(str(model), rows))
+    unused = set(unused_ids(tokenizer, rows))
     return [i for i in range(rows) if i not in unused] if unused else None
 
 

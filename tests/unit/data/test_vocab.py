@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from r1ray.data.tokenizer import unused_ids
 from r1ray.data.vocab import vocab_hash
 from r1ray.errors import ConfigError
 
@@ -89,3 +90,12 @@ def test_a_folder_without_a_readable_tokenizer_is_named(tmp_path: Path, content:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(ConfigError, match="cannot be read"):
         vocab_hash(tmp_path)
+
+
+def test_ids_of_padding_and_of_holes_have_no_token():
+    class Vocabulary:
+        def get_vocab(self):
+            return {"a": 0, "b": 1, "<end>": 4}
+
+    assert unused_ids(Vocabulary(), 7) == [2, 3, 5, 6]
+    assert unused_ids(Vocabulary(), 2) == []
