@@ -56,11 +56,11 @@ def recipe(
 
     from r1ray.recipe.preflight import Selection
     from r1ray.recipe.runner import Runner, Screen
+    from r1ray.report.recipe_page import summary_table
     from r1ray.report.recipe_record import load_recipe
-    from r1ray.report.recipe_summary import summary
 
     selection = Selection(only=only, from_stage=from_stage, resume=resume, fresh=fresh)
     code = Runner(read, tasks, Screen(console)).run(selection)
-    if (table := summary(load_recipe(read.dir))) is not None:
+    if (table := summary_table(load_recipe(read.dir))) is not None:
         console.print(table)
     raise typer.Exit(code)

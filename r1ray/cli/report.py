@@ -1,4 +1,4 @@
-"""`r1ray report`: the page of a run or of a recipe, or a run's figures as JSON."""
+"""`r1ray report`: write the page of a run or a recipe, or print its figures as JSON."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def report(
     run: RunArgument,
     as_json: JsonOption = False,
     words: Annotated[
-        list[str] | None, typer.Option("--word", help="Count this reflective word; may be given several times.")
+        list[str] | None, typer.Option("--word", help="Reflective word to count; may be repeated.")
     ] = None,
 ) -> None:
-    """Write RUN/report.html: accuracy, length, rewards, speed, responses to read, in one self-contained page.
+    """Write RUN/report.html, one self-contained page: accuracy, length, rewards, speed, sampled responses.
 
-    RUN may be the folder of a recipe: then the page has the figures of all of its stages.
+    RUN may be the folder of a recipe: then the page shows all of its stages.
     """
-    from r1ray.report.build import build_report
-    from r1ray.report.figures import figures
+    from r1ray.report import build_report
     from r1ray.report.recipe_record import is_recipe, recipe_figures
+    from r1ray.report.record import figures
     from r1ray.util.responses import REFLECTIVE_WORDS
 
     if as_json:

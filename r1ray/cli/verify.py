@@ -48,16 +48,15 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _verify_claims(folder: Path, as_json: bool) -> None:
-    from r1ray.report.claims import verdicts
-    from r1ray.report.recipe_record import load_recipe
+    from r1ray.report.recipe_record import load_recipe, verdicts
 
     found = verdicts(load_recipe(folder))
     if as_json:
-        print_json({"claims": {v.name: {"holds": v.holds, "said": v.said} for v in found}})
+        print_json({"claims": {v.name: {"holds": v.holds, "text": v.text} for v in found}})
     else:
         for v in found:
             word = "[green]holds[/]" if v.holds else "[red]does not hold[/]"
-            console.print(f"{word}: {v.name}: {escape(v.said)}", soft_wrap=True)
+            console.print(f"{word}: {v.name}: {escape(v.text)}", soft_wrap=True)
         if not found:
             console.print("This recipe claims nothing; see `claims` in docs/recipe.md.")
     if not all(v.holds for v in found):

@@ -32,7 +32,7 @@ from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
-from r1ray.report.build import build_report
+from r1ray.report import build_report
 from r1ray.rewards.scorer import Scorer
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations

@@ -1,6 +1,6 @@
-"""Which charts a report has: a declaration of each, and its making from a run's records.
+"""Charts of a run: which ones there are, and how each is made from the records of the run.
 
-A panel without data is left out, and the page says which and why in one line.
+A panel without data is not shown; the page says which and why in one line.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from r1ray.report.charts import Chart, Series
 from r1ray.report.record import RunRecord
-from r1ray.report.reflection import shares
-from r1ray.report.svg import Chart, Series
+from r1ray.report.texts import reflection_shares
 from r1ray.util.formatting import number, share
 from r1ray.util.responses import ReflectiveWords
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """A chart of metrics over training steps. A key that ends in `/` stands for all metrics below it but those `without`."""
+    """A chart of metrics over training steps. A key that ends in `/` matches all metrics with that prefix."""
 
     title: str
     note: str
@@ -26,13 +26,13 @@ class Panel:
     show: Callable[[float], str] = number
     top: float | None = None
     zero: bool = True
-    absent: str = "not recorded by this run"
-    without: str | None = None  # beginning of the metrics that are left to another panel
+    reason_if_absent: str = "not recorded by this run"
+    exclude: str | None = None  # prefix of the metrics that another panel shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """A heading, a sentence, and a row of charts."""
+    """A heading, an introduction, and a row of charts."""
 
     title: str
     lead: str
@@ -40,26 +40,26 @@ class Section:
 
 
 ANSWERS = Section(
-    title="The responses",
-    lead="What the sampled training responses earn, and how long they get.",
+    title="Responses",
+    lead="Rewards and lengths of the responses sampled for training.",
     panels=(
         Panel(title="Reward", note="weighted sum, mean of the step", keys=(("reward/mean", "mean"),)),
         Panel(
             title="Reward parts",
-            note="mean of each, unweighted",
+            note="unweighted mean of each",
             keys=(("reward/part/", ""),),
-            without="reward/part/model",
+            exclude="reward/part/model",
         ),
         Panel(
             title="Reward models",
-            note="mean score, unweighted",
+            note="unweighted mean score",
             keys=(("reward/part/model", "model"), ("reward/part/model/", "")),
-            zero=False,  # scores of a pairwise model have neither bounds nor a zero that means anything
-            absent="none in this run",
+            zero=False,  # scores of a pairwise model have no bounds and no meaningful zero
+            reason_if_absent="none in this run",
         ),
         Panel(
             title="Reward and length",
-            note="correlation within groups: 1 pays for length alone",
+            note="correlation within groups; near 1, length alone is rewarded",
             keys=(("reward/length_correlation", "reward"), ("reward/length_correlation/", "")),
             zero=False,
         ),
@@ -78,15 +78,15 @@ ANSWERS = Section(
 )
 
 OPTIMISATION = Section(
-    title="The optimisation",
-    lead="Whether learning is healthy: entropy left to explore with, and steps neither clipped away nor wild.",
+    title="Optimisation",
+    lead="Training health: remaining entropy for exploration, gradient norms, and how much is clipped.",
     panels=(
-        Panel(title="Entropy", note="nats a token", keys=(("train/entropy", "entropy"),)),
+        Panel(title="Entropy", note="nats per token", keys=(("train/entropy", "entropy"),)),
         Panel(
             title="KL to the reference",
-            note="nats a token, k3 estimate",
+            note="nats per token, k3 estimate",
             keys=(("train/kl", "KL"),),
-            absent="no reference in this run",
+            reason_if_absent="no reference in this run",
         ),
         Panel(title="Gradient norm", note="before clipping", keys=(("train/grad_norm", "norm"),)),
         Panel(
@@ -97,10 +97,10 @@ OPTIMISATION = Section(
         ),
         Panel(title="Probability ratio", note="mean over tokens", keys=(("train/ratio_mean", "ratio"),), zero=False),
         Panel(title="Loss", note="surrogate objective, negated", keys=(("train/loss", "loss"),)),
-        Panel(title="Learning rate", note="of the step", keys=(("train/lr", "rate"),)),
+        Panel(title="Learning rate", note="of each step", keys=(("train/lr", "rate"),)),
         Panel(
             title="Skipped steps",
-            note="for a gradient that was not finite",
+            note="gradient not finite",
             keys=(("train/skipped", "skipped"),),
         ),
     ),
@@ -108,33 +108,33 @@ OPTIMISATION = Section(
 
 OFF_POLICY = Section(
     title="Off-policy",
-    lead="Responses are sampled while the learner trains. Staleness is how many steps behind their policy was; "
-    "mismatch is how far vLLM and the learner disagree about the very same policy.",
+    lead="Responses are sampled while the learner trains. Staleness: how many training steps old the sampling policy "
+    "was. Mismatch: how much vLLM and the learner disagree about the same policy.",
     panels=(
         Panel(
-            title="Staleness", note="training steps", keys=(("staleness/mean", "mean"), ("staleness/max", "highest"))
+            title="Staleness", note="training steps", keys=(("staleness/mean", "mean"), ("staleness/max", "maximum"))
         ),
         Panel(
             title="Policy drift",
             note="mean |log ratio| over stale tokens",
             keys=(("staleness/log_ratio", "drift"),),
-            absent="no stale tokens",
+            reason_if_absent="no stale tokens",
         ),
         Panel(
             title="Engine mismatch",
             note="|log-probability| difference, same policy",
-            keys=(("mismatch/mean", "mean"), ("mismatch/max", "highest")),
+            keys=(("mismatch/mean", "mean"), ("mismatch/max", "maximum")),
         ),
     ),
 )
 
 TIME = Section(
-    title="Where the time goes",
-    lead="Rollout and learner run side by side: the one that idles waits for the other.",
+    title="Time and throughput",
+    lead="Rollout and learner run concurrently; the idle one waits for the other.",
     panels=(
         Panel(
             title="Throughput",
-            note="tokens a second",
+            note="tokens per second",
             keys=(("rollout/tokens_per_s", "rollout"), ("learner/tokens_per_s", "learner")),
         ),
         Panel(
@@ -146,13 +146,13 @@ TIME = Section(
         ),
         Panel(
             title="Learner",
-            note="seconds a step",
+            note="seconds per step",
             keys=(("learner/step_s", "training"), ("batch/wait_s", "waiting for a batch")),
         ),
         Panel(
             title="Weight sync",
             note="seconds",
-            keys=(("sync/seconds", "whole"), ("sync/apply_s", "engine stopped"), ("sync/digest_s", "digest")),
+            keys=(("sync/seconds", "total"), ("sync/apply_s", "engine paused"), ("sync/digest_s", "digest")),
         ),
         Panel(
             title="Queue",
@@ -164,20 +164,20 @@ TIME = Section(
             note="groups so far",
             keys=(("queue/dropped", "dropped"), ("queue/reissued", "leased again")),
         ),
-        Panel(title="Reward workers", note="seconds a group", keys=(("reward_worker/seconds", "scoring"),)),
+        Panel(title="Reward workers", note="seconds per group", keys=(("reward_worker/seconds", "scoring"),)),
         Panel(title="Rollout workers", note="in the last sync", keys=(("sync/workers", "workers"),)),
     ),
 )
 
 FINETUNING = Section(
-    title="The conversations",
-    lead="How well the model continues the conversations that it is trained on: their responses only.",
+    title="Supervised fine-tuning",
+    lead="How well the model predicts the responses of the training conversations.",
     panels=(
-        Panel(title="Loss", note="negative log-likelihood, nats a token", keys=(("sft/loss", "training"),)),
-        Panel(title="Perplexity", note="e to the loss", keys=(("sft/perplexity", "training"),)),
+        Panel(title="Loss", note="negative log-likelihood, nats per token", keys=(("sft/loss", "training"),)),
+        Panel(title="Perplexity", note="exp(loss)", keys=(("sft/perplexity", "training"),)),
         Panel(
             title="Token accuracy",
-            note="share of tokens that are the most likely",
+            note="share of tokens that the model ranks first",
             keys=(("sft/token_accuracy", "training"),),
             show=share,
             top=1.0,
@@ -185,25 +185,25 @@ FINETUNING = Section(
     ),
 )
 
-_STEPS_OF_SFT = Section(
+_SFT_OPTIMISATION = Section(
     title=OPTIMISATION.title,
-    lead="Whether learning is healthy.",
+    lead="Training health.",
     panels=tuple(p for p in OPTIMISATION.panels if p.title in ("Gradient norm", "Learning rate", "Skipped steps")),
 )
 
-SECTIONS = {"train": (ANSWERS, OPTIMISATION, OFF_POLICY, TIME), "sft": (FINETUNING, _STEPS_OF_SFT)}
-"""By the command that a run is of."""
+SECTIONS = {"train": (ANSWERS, OPTIMISATION, OFF_POLICY, TIME), "sft": (FINETUNING, _SFT_OPTIMISATION)}
+"""Sections by the command of the run (`Identity.use`)."""
 
 
 def chart(panel: Panel, run: RunRecord) -> Chart | str:
-    """The panel's chart, or the reason why there is none."""
+    """Return the panel's chart, or the reason why there is none."""
     series: list[Series] = []
     for key, name in _expand(panel, run):
         points = tuple((float(row["step"]), float(row[key])) for row in run.metrics if key in row)
         if any(math.isfinite(y) for _, y in points):
             series.append(Series(name=name, points=points, colour=len(series) % 6 + 1))
     if not series:
-        return panel.absent
+        return panel.reason_if_absent
     constants = [s.points[0][1] for s in series if len({y for _, y in s.points}) == 1]
     if len(constants) == len(series):
         return f"{' and '.join(panel.show(c) for c in constants)} throughout"
@@ -214,8 +214,8 @@ def chart(panel: Panel, run: RunRecord) -> Chart | str:
 
 def _expand(panel: Panel, run: RunRecord) -> list[tuple[str, str]]:
     known = sorted({key for row in run.metrics for key in row})
-    if panel.without is not None:
-        known = [key for key in known if not key.startswith(panel.without)]
+    if panel.exclude is not None:
+        known = [key for key in known if not key.startswith(panel.exclude)]
     out: list[tuple[str, str]] = []
     for key, name in panel.keys:
         if key.endswith("/"):
@@ -226,7 +226,7 @@ def _expand(panel: Panel, run: RunRecord) -> list[tuple[str, str]]:
 
 
 def accuracy_chart(run: RunRecord) -> Chart | str:
-    """Held-out accuracy over training steps: sampled with its standard error, greedy and majority vote, each source."""
+    """Return the held-out accuracy of each source: sampled with its standard error, greedy and majority vote."""
     series = []
     for i, source in enumerate(run.sources):
         prefix = f"{source}, " if len(run.sources) > 1 else ""
@@ -240,7 +240,7 @@ def accuracy_chart(run: RunRecord) -> Chart | str:
                 continue
             errors = tuple(float(row.get("accuracy_se") or 0.0) for row in rows) if key == "accuracy" else ()
             points = tuple((float(row["step"]), float(row[key])) for row in rows)
-            colour = (2 * i + (key == "consensus") * 4) % 6 + 1
+            colour = (2 * i + (key == "consensus")) % 6 + 1
             series.append(
                 Series(name=prefix + name, points=points, colour=colour, dashed=dashed, marked=True, errors=errors)
             )
@@ -250,7 +250,7 @@ def accuracy_chart(run: RunRecord) -> Chart | str:
 
 
 def evaluated_chart(run: RunRecord, key: str, *, title: str, note: str, show: Callable[[float], str]) -> Chart | str:
-    """One column of the evaluations over training steps, a line a source."""
+    """Return a chart of one column of the evaluations, with a line per source."""
     series = []
     for i, source in enumerate(run.sources):
         points = tuple(
@@ -264,11 +264,11 @@ def evaluated_chart(run: RunRecord, key: str, *, title: str, note: str, show: Ca
 
 
 def reflection_chart(run: RunRecord, words: ReflectiveWords) -> Chart | str:
-    """Share of the kept responses that reconsider, in bins of at least twenty responses."""
-    points = shares(run.transcripts, words)
+    """Return the share of kept responses with a reflective word, in bins of at least twenty responses."""
+    points = reflection_shares(run.transcripts, words)
     if not points:
         return "no responses were kept"
     if not any(y for _, y in points):
-        return f"none of the kept responses says {', '.join(words.words)}"
-    line = Series(name="reconsider", points=points, colour=1, marked=True)
+        return f"no kept response contains {', '.join(words.words)}"
+    line = Series(name="with a reflective word", points=points, colour=1, marked=True)
     return Chart(title="Reflective words", note="share of kept responses with one", series=(line,), show=share)

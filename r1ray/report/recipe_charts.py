@@ -1,4 +1,4 @@
-"""Charts of a recipe: its reinforcement learning stages one after another on one axis of training steps, a colour each."""
+"""Charts of a recipe: its RL stages one after another on one axis of training steps, one colour each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from r1ray.report.charts import ChartBook
-from r1ray.report.markup import Markup, join, node
+from r1ray.report.charts import Chart, ChartBook, Series
+from r1ray.report.html import Markup, join, node, section
 from r1ray.report.recipe_record import RecipeRecord
 from r1ray.report.record import RunRecord
-from r1ray.report.reflection import Point, shares
-from r1ray.report.svg import Chart, Series
-from r1ray.report.tables import section
+from r1ray.report.texts import Point, reflection_shares
 from r1ray.run.metrics import Row
 from r1ray.util.formatting import number, share
 from r1ray.util.responses import ReflectiveWords
@@ -20,7 +18,7 @@ from r1ray.util.responses import ReflectiveWords
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leg:
-    """A stage on the common axis: its step 0 is at `start`."""
+    """An RL stage on the common axis; its step 0 is at `start`."""
 
     name: str
     run: RunRecord
@@ -29,7 +27,7 @@ class Leg:
 
 
 def legs(recipe: RecipeRecord) -> list[Leg]:
-    """The reinforcement learning of the main line that has trained or evaluated anything."""
+    """Return the RL stages of the main line that have trained or evaluated anything."""
     out: list[Leg] = []
     start = 0
     for stage in recipe.main_line("rl"):
@@ -39,33 +37,35 @@ def legs(recipe: RecipeRecord) -> list[Leg]:
     return out
 
 
-def length_of(found: Sequence[Leg]) -> int:
-    """Training steps of all legs."""
+def total_steps(found: Sequence[Leg]) -> int:
+    """Return the number of training steps of all legs."""
     return found[-1].start + found[-1].run.steps if found else 0
 
 
-def over_steps(found: Sequence[Leg], book: ChartBook, words: ReflectiveWords) -> Markup | None:
-    """Accuracy large, the others small; None where there is nothing to draw."""
-    if length_of(found) < 2:
+def training_curves(found: Sequence[Leg], book: ChartBook, words: ReflectiveWords) -> Markup | None:
+    """Return the section of training curves: accuracy large, others small; None if there is nothing to draw."""
+    if total_steps(found) < 2:
         return None
     hero = _chart(found, "Held-out accuracy", _source_note(found), _accuracy, show=share, top=1.0)
     large = book.large(hero) if hero else None
     panels = (
         ("Response length", "tokens, mean of the training responses", _metric("length/mean"), number),
         ("Reflective words", "share of kept responses with one", lambda run: _reflection(run, words), share),
-        ("Right format", "held out, share in the asked form", _evaluated("format"), share),
-        ("Target language", "reward part, in stages that have it", _metric("reward/part/language"), share),
+        ("Right format", "held out, share in the requested format", _evaluated("format"), share),
+        ("Target language", "reward part, in stages with this reward", _metric("reward/part/language"), share),
         ("Reward", "weighted sum, mean of the step", _metric("reward/mean"), number),
-        ("KL to the reference", "nats a token, where it is measured", _metric("train/kl"), number),
+        ("KL to the reference", "nats per token, in stages that measure it", _metric("train/kl"), number),
     )
     made = [(title, _chart(found, title, note, lines, show=show)) for title, note, lines, show in panels]
     small = [book.small(chart) for _, chart in made if chart is not None]
-    told = ", ".join(title for title, chart in made if chart is None)
-    left_out = node("p", f"Not recorded, or the same throughout: {told}.", class_="left-out") if told else None
+    absent = ", ".join(title for title, chart in made if chart is None)
+    not_shown = (
+        node("p", f"Not shown, because not recorded or constant: {absent}.", class_="left-out") if absent else None
+    )
     names = ", then ".join(f"{leg.name} ({leg.run.steps:,} steps)" for leg in found)
-    lead = f"The stages of reinforcement learning one after another: {names}."
+    lead = f"The reinforcement learning stages in order: {names}."
     grid = node("div", join(small), class_="grid") if small else None
-    return section("Over the training steps", lead, large, grid, left_out)
+    return section("Training curves", lead, large, grid, not_shown)
 
 
 _Lines = Callable[[RunRecord], list[Series]]
@@ -87,7 +87,7 @@ def _chart(
                 points = tuple((x + leg.start, y) for x, y in line.points)
                 name = f"{leg.name}, {line.name}" if line.name else leg.name
                 series.append(replace(line, name=name, points=points, colour=leg.colour))
-    if len({y for line in series for _, y in line.points}) < 2:  # nothing, or one value throughout
+    if len({y for line in series for _, y in line.points}) < 2:  # no values, or a constant
         return None
     marks = tuple(float(leg.start) for leg in found if leg.start)
     return Chart(title=title, note=note, series=tuple(series), show=show, top=top, marks=marks)
@@ -129,4 +129,4 @@ def _evaluated(key: str) -> _Lines:
 
 
 def _reflection(run: RunRecord, words: ReflectiveWords) -> list[Series]:
-    return [Series(name="", points=shares(run.transcripts, words), marked=True)]
+    return [Series(name="", points=reflection_shares(run.transcripts, words), marked=True)]

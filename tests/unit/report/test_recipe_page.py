@@ -1,4 +1,4 @@
-"""The page of a recipe: all of its parts, out of whole and young folders, safe and of bounded size."""
+"""The recipe page: all sections, for finished and unfinished recipes, safe and of bounded size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typer.testing import CliRunner
 
 from r1ray.cli import build_app
 from r1ray.errors import IntegrityError
-from r1ray.report.build import build_report
-from r1ray.report.claims import verdicts
-from r1ray.report.recipe_record import MOST_SAMPLES, load_recipe
-from r1ray.report.recipe_summary import summary
+from r1ray.report import build_report
+from r1ray.report.recipe_page import summary_table
+from r1ray.report.recipe_record import MAX_SAMPLES, load_recipe, verdicts
 from r1ray.sampling.store import Part, SampleRow, write_shard
 from tests.synthetic_recipe import write_recipe
-from tests.unit.report.test_page import HOSTILE, Page, page_of
+from tests.unit.report.test_run_page import HOSTILE, Page, page_of
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def rows_of(page: Page, first: str) -> list[str]:
-    """The figures of a table's row, by its first cell; of the first table that has it."""
+    """Return the cells of the first row that begins with the cell `first`."""
     text = page.source.split(f'<th scope="row">{first}</th>', 1)[1].split("</tr>", 1)[0]
     return [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", text)]
 
@@ -41,15 +40,15 @@ def read(folder) -> Page:
 def test_the_page_has_the_papers_figures(folder):
     page = read(folder)
     assert page.texts["h2"] == [
-        "Over the training steps",
-        "Where it reconsiders",
-        "Language and reflection, stage by stage",
-        "Benchmarks, stage by stage",
-        "Distillation against reinforcement learning",
+        "Training curves",
+        "Self-corrections",
+        "Language and reflection by stage",
+        "Benchmarks by stage",
+        "Distillation compared with reinforcement learning",
         "Published figures",
         "Data: cold_start",
         "Data: rejection",
-        "Cost, stage by stage",
+        "Cost by stage",
         "Lineage",
     ]
     charts = page.texts["h3"]
@@ -61,7 +60,7 @@ def test_the_page_has_the_papers_figures(folder):
     assert "student_rl" not in legend  # its steps are not of this model
 
 
-def test_the_header_says_what_it_came_to(folder):
+def test_the_header_summarises_the_results(folder):
     recipe = load_recipe(folder)
     text = " ".join(read(folder).texts["p"])
     assert recipe.main == "rl_all"
@@ -69,21 +68,23 @@ def test_the_header_says_what_it_came_to(folder):
     assert accuracy is not None
     assert f"rl_all solves {100 * accuracy:.0f}%" in text
     assert re.search(r"Words of the thinking in the language of the question: 6\d% after r1_zero, 9\d% now\.", text)
-    assert re.search(r"A distilled student reaches \d+% against \d+% of the same student", text)
+    assert re.search(
+        r"A distilled student reaches \d+%; the same student trained by reinforcement learning \d+%\.", text
+    )
 
 
 def test_stages_share_one_axis_of_steps(folder):
     page = read(folder)
     data = json.loads(page.texts["script"][0])
     assert data["last"] == 40 + 24 + 24
-    lines = data["panels"][0]  # accuracy, two a stage
+    lines = data["panels"][0]  # accuracy, two lines per stage
     assert [(line[0][0], line[-1][0]) for line in lines[::2]] == [(0, 40), (40, 64), (64, 88)]
     assert page.source.count('class="mark"') >= 2
 
 
-def test_every_policy_has_its_row_with_errors(folder):
+def test_each_policy_has_a_row_with_standard_errors(folder):
     page = read(folder)
-    shown = rows_of(after(page, "Benchmarks, stage by stage"), "rl_all")
+    shown = rows_of(after(page, "Benchmarks by stage"), "rl_all")
     assert shown[0] == "bus"
     assert re.fullmatch(r"\d+\.\d ± \d+\.\d %", shown[1])
     assert re.fullmatch(r"\d+\.\d ± \d+\.\d %", shown[2])
@@ -92,13 +93,13 @@ def test_every_policy_has_its_row_with_errors(folder):
 
 
 def after(page: Page, title: str) -> Page:
-    """The page from the section `title` on."""
+    """Return the page from the section `title` on."""
     rest = Page("")
     rest.source = page.source.split(f"<h2>{title}</h2>", 1)[1]
     return rest
 
 
-def test_language_is_counted_in_the_samples(folder):
+def test_language_is_measured_in_the_samples(folder):
     before, now = (rows_of(read(folder), name) for name in ("r1_zero", "rl_all"))
     assert 50 < int(before[0].rstrip("%")) < 70
     assert int(now[0].rstrip("%")) > 95
@@ -106,7 +107,7 @@ def test_language_is_counted_in_the_samples(folder):
     assert before[4] == "192"
 
 
-def test_what_was_published_is_marked(folder):
+def test_published_figures_are_marked(folder):
     page = read(folder)
     assert rows_of(page, "DeepSeek-R1 (published)")[1:] == ["80%", "–", "v1"]
     data = after(page, "Data: rejection")
@@ -116,7 +117,7 @@ def test_what_was_published_is_marked(folder):
 
 
 def test_cost_adds_up(folder):
-    page = after(read(folder), "Cost, stage by stage")
+    page = after(read(folder), "Cost by stage")
     assert rows_of(page, "r1_zero")[:3] == ["rl", "done", "3m 30s"]
     assert rows_of(page, "evaluations")[1] == "8 of 8 done"
     assert rows_of(page, "cold_start_sft")[4] == "38,000"
@@ -131,17 +132,17 @@ def test_tables_can_be_copied(folder):
     assert page.count("table") == len(tables)
 
 
-def test_a_young_recipe_has_a_sensible_page(tmp_path):
+def test_an_unfinished_recipe_has_a_valid_page(tmp_path):
     page = read(write_recipe(tmp_path / "none", done=0))
-    assert "No policy of this recipe is trained and evaluated yet." in " ".join(page.texts["p"])
-    assert page.texts["h2"] == ["Cost, stage by stage", "Lineage"]
+    assert "No policy of this recipe has been trained and evaluated yet." in " ".join(page.texts["p"])
+    assert page.texts["h2"] == ["Cost by stage", "Lineage"]
     page = read(write_recipe(tmp_path / "two", done=2, problems=8))
     assert "r1_zero solves" in " ".join(page.texts["p"])
-    assert "Distillation against reinforcement learning" not in page.texts["h2"]
-    assert rows_of(after(page, "Cost, stage by stage"), "rl_all")[:3] == ["rl", "pending", "–"]
+    assert "Distillation compared with reinforcement learning" not in page.texts["h2"]
+    assert rows_of(after(page, "Cost by stage"), "rl_all")[:3] == ["rl", "pending", "–"]
 
 
-def test_what_a_recipe_or_a_model_says_is_text(tmp_path):
+def test_text_of_recipes_and_models_is_escaped(tmp_path):
     folder = write_recipe(tmp_path / "r1", done=2, problems=8)
     record = json.loads((folder / "recipe.json").read_text())
     record["doc"] = record["stages"][0]["doc"] = record["name"] = HOSTILE
@@ -159,13 +160,13 @@ def test_what_a_recipe_or_a_model_says_is_text(tmp_path):
     assert not re.search(r"https?://|@import|url\(|\bsrc=\"", page.source)
 
 
-def test_large_samples_are_cut(tmp_path):
+def test_the_analysed_samples_are_limited(tmp_path):
     folder = write_recipe(tmp_path / "r1", done=2, problems=8)
     row = next(iter(load_recipe(folder).stage("eval_r1_zero").samples()))
     shard = [SampleRow(**{**{k: getattr(row, k) for k in SampleRow.__slots__}, "sample": k}) for k in range(3000)]
     write_shard(folder / "eval_r1_zero" / "samples", Part(source="bus", start=8, stop=9), shard)
     seen = list(load_recipe(folder).stage("eval_r1_zero").samples())
-    assert len(seen) <= MOST_SAMPLES
+    assert len(seen) <= MAX_SAMPLES
     assert {s.source for s in seen} == {"bus", "bus-long"}
 
     fields = {k: getattr(row, k) for k in SampleRow.__slots__}
@@ -185,7 +186,7 @@ def test_large_samples_are_cut(tmp_path):
     assert len(page.source) < 200_000
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def test_a_damaged_file_is_named(tmp_path):
     folder = write_recipe(tmp_path / "r1", done=2, problems=8)
     (folder / "eval_r1_zero" / "results.json").write_text("{")
     with pytest.raises(IntegrityError, match=r"results\.json"):
@@ -200,7 +201,7 @@ def test_figures_as_json(folder):
     assert found["policies"]["distill"]["bus"]["problems"] == 24
 
 
-def test_what_is_being_made_of_the_newest_policy_is_drawn_with_it(tmp_path):
+def test_a_running_stage_is_shown_with_its_ancestor(tmp_path):
     folder = write_recipe(tmp_path / "r1", done=4, problems=8)  # up to the supervised stage
     assert load_recipe(folder).main == "cold_start_sft"
     under_way = write_recipe(tmp_path / "other", done=5, problems=8)
@@ -211,7 +212,7 @@ def test_what_is_being_made_of_the_newest_policy_is_drawn_with_it(tmp_path):
     assert "student_rl" not in legend
 
 
-def test_versions_that_stages_share_are_told_once(tmp_path):
+def test_shared_versions_are_listed_once(tmp_path):
     folder = write_recipe(tmp_path / "r1", done=2, problems=8)
     path = folder / "r1_zero" / "lineage.json"
     record = json.loads(path.read_text())
@@ -221,9 +222,9 @@ def test_versions_that_stages_share_are_told_once(tmp_path):
     assert "Versions: r1ray 0.1.0, python 3.11.2, torch 2.13.0 and 2.14.0, commit 0123456789+." in text
 
 
-def test_the_policies_fit_into_one_table_of_a_terminal(folder):
+def test_the_summary_fits_into_a_terminal(folder):
     console = Console(width=100, record=True)
-    table = summary(recipe := load_recipe(folder))
+    table = summary_table(recipe := load_recipe(folder))
     assert table is not None
     console.print(table)
     lines = console.export_text().splitlines()
@@ -237,10 +238,10 @@ def test_without_evaluations_there_is_no_table(folder, tmp_path):
     shutil.copytree(folder, young := tmp_path / "young")
     for results in young.glob("*/results.json"):
         results.unlink()
-    assert summary(load_recipe(young)) is None
+    assert summary_table(load_recipe(young)) is None
 
 
-def test_what_a_stage_that_is_to_run_again_left_behind_is_left_out(tmp_path):
+def test_results_of_a_stage_that_must_run_again_are_ignored(tmp_path):
     folder = write_recipe(tmp_path / "r1", problems=8)
     record = json.loads((folder / "recipe.json").read_text())
     record["claims"] = [

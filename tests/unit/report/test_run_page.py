@@ -1,4 +1,4 @@
-"""The report page: whole, self-contained, and safe whatever a model wrote."""
+"""The run page: complete, self-contained, and safe for any text of a model."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from r1ray.errors import ConfigError
-from r1ray.report.build import build_report
+from r1ray.report import build_report
 from r1ray.run.metrics import MetricsWriter
 from tests.synthetic_run import write_run
 
@@ -17,7 +17,7 @@ VOID = {"meta", "line", "path", "circle", "polygon", "rect", "br"}
 
 
 class Page(HTMLParser):
-    """The elements of a page, and its text by element; fails on tags that do not match."""
+    """Elements of a page and its text by element. Fails on tags that do not match."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -52,17 +52,17 @@ def page_of(run_dir) -> Page:
     return Page(build_report(run_dir).read_text(encoding="utf-8"))
 
 
-def test_a_whole_run_has_all_its_parts(tmp_path):
+def test_the_page_of_a_finished_run_has_all_sections(tmp_path):
     page = page_of(write_run(tmp_path, killed_at=22))
     titles = page.texts["h2"]
     assert titles == [
-        "The responses",
-        "The optimisation",
+        "Responses",
+        "Optimisation",
         "Off-policy",
-        "Where the time goes",
-        "Reading along",
+        "Time and throughput",
+        "Sampled responses",
         "Figures",
-        "The run",
+        "Run details",
         "Events",
     ]
     charts = page.texts["h3"]
@@ -84,7 +84,7 @@ def test_a_whole_run_has_all_its_parts(tmp_path):
     assert {"worker lost", "reason rollout-0 died"} <= {t for d in page.texts["td"] for t in d.split(", ")}
 
 
-def test_nothing_is_fetched_and_only_its_own_script_may_run(tmp_path):
+def test_the_page_loads_nothing_and_allows_only_its_own_script(tmp_path):
     text = build_report(write_run(tmp_path)).read_text()
     assert not re.search(r"https?://|@import|url\(|\bsrc=|\bhref=", text)
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
@@ -96,7 +96,7 @@ def test_nothing_is_fetched_and_only_its_own_script_may_run(tmp_path):
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg onload=alert(3)><!-- &lt;"
 
 
-def test_what_a_model_or_a_log_says_is_text(tmp_path):
+def test_text_of_models_and_logs_is_escaped(tmp_path):
     write_run(tmp_path, steps=3)
     with MetricsWriter(tmp_path, tensorboard=False) as w:
         parts = {HOSTILE: 1.0}
@@ -130,27 +130,27 @@ def test_the_data_of_the_cursor_matches_the_legends(tmp_path):
 @pytest.mark.parametrize(
     ("kwargs", "sentence", "absent"),
     [
-        ({"steps": 0, "evaluate_every": 0}, "No training step was finished yet", {"figure", "button"}),
+        ({"steps": 0, "evaluate_every": 0}, "No training step has finished yet", {"figure", "button"}),
         ({"steps": 1, "evaluate_every": 0}, "1 training step so far; no held-out problems", {"figure"}),
         ({"steps": 2, "evaluate_every": 0}, "2 training steps so far; no held-out problems", set()),
         ({"steps": 3}, "3 training steps so far. Policy 0 solves 15% of bus.", set()),
     ],
 )
-def test_a_young_run_has_a_sensible_page(tmp_path, kwargs, sentence, absent):
+def test_a_run_that_just_started_has_a_valid_page(tmp_path, kwargs, sentence, absent):
     page = page_of(write_run(tmp_path, **kwargs))
     assert sentence in " ".join(page.texts["p"])
     for tag in absent:
         assert page.count(tag) == 0
-    assert "Left out" not in " ".join(page.texts["p"]) or page.count("figure") > 0
+    assert "Not shown" not in " ".join(page.texts["p"]) or page.count("figure") > 0
 
 
-def test_a_run_whose_driver_is_gone_says_so(tmp_path):
+def test_a_run_without_a_living_driver_is_shown_as_killed(tmp_path):
     write_run(tmp_path, steps=3)
     (tmp_path / "status.json").write_text(json.dumps({"state": "running"}))
     assert "killed, 3 of 40 steps" in page_of(tmp_path).texts["span"]
 
 
-def test_long_responses_are_folded_and_endless_ones_cut(tmp_path):
+def test_long_responses_are_folded_and_very_long_ones_truncated(tmp_path):
     write_run(tmp_path, steps=1)
     row = {
         "step": 1,
@@ -167,16 +167,16 @@ def test_long_responses_are_folded_and_endless_ones_cut(tmp_path):
     page = page_of(tmp_path)
     assert {"all 5,000 characters", "all 50,000 characters"} <= set(page.texts["summary"])
     assert "a" * 5000 in page.texts["details"]
-    assert any(t.endswith("[cut here: 36,000 more characters]") for t in page.texts["details"])
+    assert any(t.endswith("[truncated: 36,000 more characters]") for t in page.texts["details"])
 
 
-def test_the_counted_words_can_be_chosen(tmp_path):
+def test_the_reflective_words_can_be_chosen(tmp_path):
     write_run(tmp_path, steps=12)
     text = build_report(tmp_path, words=["eureka"]).read_text()
-    assert "Reflective words (none of the kept responses says eureka)" in text
+    assert "Reflective words (no kept response contains eureka)" in text
 
 
-def test_scores_of_reward_models_have_a_chart_of_their_own(tmp_path):
+def test_reward_model_scores_have_their_own_chart(tmp_path):
     write_run(tmp_path, steps=3)
     with MetricsWriter(tmp_path, tensorboard=False) as w:
         for step, score in ((3, -7.5), (4, 12.5)):
@@ -206,18 +206,18 @@ def test_a_supervised_run_has_its_own_charts(tmp_path):
             w.step(step, {"sft/loss": 2.0 - step / 2, "sft/token_accuracy": 0.5 + step / 10, "train/lr": 1e-4 * step})
     page = page_of(tmp_path)
     text = " ".join(page.texts["p"])
-    assert "Held-out loss on chats went from 2 to 1 nats a token in 3 training steps" in text
+    assert "Held-out loss on chats went from 2 to 1 nats per token in 3 training steps" in text
     assert "from 50% to 70%" in text
     charts = page.texts["h3"]
     assert {"Loss", "Token accuracy", "Held-out loss", "Held-out token accuracy", "Learning rate"} <= set(charts)
-    assert {"Held-out tokens right", "Held-out loss, nats a token"} <= set(page.texts["dt"])
-    assert "Completion tokens trained a second" not in page.texts["th"]
+    assert {"Held-out token accuracy", "Held-out loss, nats per token"} <= set(page.texts["dt"])
+    assert "Completion tokens trained per second" not in page.texts["th"]
     assert not {"Held-out accuracy", "Reward", "Staleness", "Reflective words"} & set(charts)
 
 
-@pytest.mark.parametrize(("use", "told"), [("eval", r"results\.md"), ("sample", r"report\.md")])
-def test_what_has_a_report_of_its_own_says_which(tmp_path, use, told):
+@pytest.mark.parametrize(("use", "own_report"), [("eval", r"results\.md"), ("sample", r"report\.md")])
+def test_a_command_with_its_own_report_is_refused_and_names_it(tmp_path, use, own_report):
     write_run(tmp_path, steps=1)
     of_command(tmp_path, use)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=own_report):
         build_report(tmp_path)

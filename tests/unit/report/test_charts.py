@@ -1,12 +1,11 @@
-"""Chart geometry: axes, gaps, thinning."""
+"""Charts: axes, gaps, thinning."""
 
 import math
 import re
 
 import pytest
 
-from r1ray.report.markup import escape, node
-from r1ray.report.svg import Chart, Frame, Series, draw, rolling, thin, tick_labels, ticks
+from r1ray.report.charts import Chart, Frame, Series, draw, rolling, thin, tick_labels, ticks
 from r1ray.util.formatting import number, share
 
 FRAME = Frame(width=146, height=136, last_step=10, left=36, right=10, upper=10, lower=26)  # a plot of 100 x 100
@@ -31,8 +30,8 @@ def test_ticks_are_round_and_cover_the_values(low, high, expected):
 
 
 @pytest.mark.parametrize(("last", "expected"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (40, [0, 10, 20, 30, 40])])
-def test_steps_are_whole_numbers(last, expected):
-    assert ticks(0, last, 4, whole=True) == expected
+def test_steps_are_integers(last, expected):
+    assert ticks(0, last, 4, integers=True) == expected
 
 
 def test_the_labels_of_an_axis_have_equal_decimals():
@@ -42,7 +41,7 @@ def test_the_labels_of_an_axis_have_equal_decimals():
     assert tick_labels([0, 1e-4], number) == ["0", "0.0001"]
 
 
-def test_a_line_goes_where_its_values_say():
+def test_a_line_has_the_coordinates_of_its_values():
     svg = draw(chart((0, 0.0), (5, 1.0), (10, 0.5), top=1.0), FRAME)
     assert 'd="M36 110L86 10L136 60"' in svg
 
@@ -53,7 +52,7 @@ def test_a_value_that_is_not_finite_breaks_the_line():
     assert "nan" not in svg
 
 
-def test_the_axis_includes_zero_unless_told_otherwise():
+def test_the_axis_includes_zero_unless_disabled():
     points = ((0, 1.001), (10, 0.999))
     assert ">0<" in draw(chart(*points), FRAME)
     assert re.findall(r">(0\.9\d+|1\.0\d+)</text>", draw(chart(*points, zero=False), FRAME))[0] == "0.999"
@@ -71,12 +70,4 @@ def test_long_series_are_thinned_to_means_and_smoothed():
     assert len(thinned) == 100
     assert {y for _, y in thinned} == {0.5}
     assert all(abs(y - 0.5) < 0.2 for _, y in rolling(points)[20:-20])
-    assert draw(chart(*points), FRAME).count("<path") == 2  # the pale course and the mean over it
-
-
-def test_markup_escapes_text_and_attributes_and_nothing_twice():
-    inner = node("b", 'a<b & "c"')
-    assert node("p", inner, title='"><script>', class_="x", hidden=None) == (
-        '<p title="&quot;&gt;&lt;script&gt;" class="x"><b>a&lt;b &amp; &quot;c&quot;</b></p>'
-    )
-    assert escape(escape("<")) == "&lt;"
+    assert draw(chart(*points), FRAME).count("<path") == 2  # raw values and their mean

@@ -1,16 +1,16 @@
-"""The figures of a run, from whole, killed, young and broken run folders."""
+"""Figures of finished, killed, just started and damaged run folders."""
 
 import json
 
 import pytest
 
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.report.figures import figures
+from r1ray.report.record import figures
 from r1ray.run.metrics import MetricsWriter, read_metrics
 from tests.synthetic_run import write_run
 
 
-def test_the_figures_of_a_whole_run(tmp_path):
+def test_figures_of_a_finished_run(tmp_path):
     found = figures(write_run(tmp_path))
     rows = read_metrics(tmp_path)
     assert found["heldout_source"] == "bus"
@@ -27,15 +27,15 @@ def test_the_figures_of_a_whole_run(tmp_path):
     assert json.loads(json.dumps(found)) == found
 
 
-def test_time_without_a_driver_and_steps_done_twice_are_not_counted(tmp_path):
+def test_time_without_a_driver_and_repeated_steps_do_not_count(tmp_path):
     found = figures(write_run(tmp_path, killed_at=22))
     assert (found["steps"], found["resumes"], found["workers_lost"]) == (40, 1, 1)
-    # 38 intervals: the one across the 300 seconds between death and resume is left out.
+    # 38 intervals: the one across the 300 seconds between kill and resume does not count.
     assert found["training_seconds"] == pytest.approx(38 * 2.5)
     assert found["seconds_to_first_step"] == 40.5
 
 
-def test_a_start_that_failed_before_the_first_step_does_not_count_as_start_up(tmp_path):
+def test_a_failed_start_does_not_count_in_the_time_to_the_first_step(tmp_path):
     write_run(tmp_path, steps=2)
     events = tmp_path / "events.jsonl"
     earlier = json.dumps({"time": 1_700_000_000.0, "kind": "started"})
@@ -43,7 +43,7 @@ def test_a_start_that_failed_before_the_first_step_does_not_count_as_start_up(tm
     assert figures(tmp_path)["seconds_to_first_step"] == 40.5
 
 
-def test_rows_that_were_left_out_and_warnings_are_told(tmp_path):
+def test_excluded_rows_and_warnings_are_counted(tmp_path):
     write_run(tmp_path, steps=2)
     with MetricsWriter(tmp_path, tensorboard=False) as writer:
         writer.event("worker_ready", worker="rollout-0", left_out={"maths": {"too_long": 3}})
@@ -52,7 +52,7 @@ def test_rows_that_were_left_out_and_warnings_are_told(tmp_path):
     assert (found["left_out/maths/too_long"], found["hacking_warnings"]) == (3, 1)
 
 
-def test_a_run_without_evaluations_and_with_one_step_has_none_where_it_has_nothing(tmp_path):
+def test_figures_of_one_step_without_evaluations_are_none(tmp_path):
     found = figures(write_run(tmp_path, steps=1, evaluate_every=0))
     for key in ("heldout_source", "heldout_accuracy", "heldout_accuracy_start", "heldout_format", "heldout_length"):
         assert found[key] is None
@@ -77,7 +77,7 @@ def test_the_primary_source_is_the_first_of_the_configuration(tmp_path):
     assert found["heldout_accuracy_start"] is None  # the base policy was not evaluated
 
 
-def test_values_that_are_not_finite_stay_out_of_means(tmp_path):
+def test_means_ignore_values_that_are_not_finite(tmp_path):
     write_run(tmp_path, steps=2)
     with MetricsWriter(tmp_path, tensorboard=False) as w:
         w.step(2, {"mismatch/max": float("nan"), "sync/seconds": float("inf")})
@@ -86,12 +86,12 @@ def test_values_that_are_not_finite_stay_out_of_means(tmp_path):
     assert found["sync_seconds"] < 1
 
 
-def test_another_folder_is_refused_by_name(tmp_path):
+def test_another_folder_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="run folder"):
         figures(tmp_path)
 
 
-def test_damage_is_named(tmp_path):
+def test_a_damaged_file_is_named(tmp_path):
     write_run(tmp_path, steps=1)
     (tmp_path / "evaluations.jsonl").write_text("{}}\n")
     with pytest.raises(IntegrityError, match=r"evaluations\.jsonl"):

@@ -1,4 +1,4 @@
-"""The parts of the page below the charts: responses to read, the table of figures, facts of the run, events."""
+"""Sections of a run page below the charts: responses, table of figures, run details, events."""
 
 from __future__ import annotations
 
@@ -9,22 +9,20 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from r1ray.report.figures import Figure
-from r1ray.report.markup import Markup, escape, join, node
-from r1ray.report.record import RunRecord
-from r1ray.report.tables import copyable
+from r1ray.report.html import Markup, copyable, escape, join, node
+from r1ray.report.record import Figure, RunRecord
 from r1ray.run.metrics import Row
 from r1ray.util.formatting import duration, number
 from r1ray.util.responses import pieces
 
 SAMPLED_STEPS = 5
-SAMPLES_A_STEP = 2
+SAMPLES_PER_STEP = 2
 SHOWN_CHARACTERS = 700
-"""A longer text is folded; one beyond twenty times this is cut, and says so."""
+"""Longer texts are folded. Beyond twenty times this length they are truncated, with a note."""
 
 
 def samples(run: RunRecord) -> Markup | None:
-    """Responses of some steps from first to last: of each the first that were kept, not picked."""
+    """Return responses of a few steps from first to last: the first ones kept, not selected."""
     steps = sorted({row["step"] for row in run.transcripts})
     if not steps:
         return None
@@ -32,11 +30,11 @@ def samples(run: RunRecord) -> Markup | None:
     shown = sorted({steps[round(i * last / (SAMPLED_STEPS - 1))] for i in range(SAMPLED_STEPS)})
     blocks = []
     for step in shown:
-        rows = [row for row in run.transcripts if row["step"] == step][:SAMPLES_A_STEP]
+        rows = [row for row in run.transcripts if row["step"] == step][:SAMPLES_PER_STEP]
         pair = node("div", *map(_sample, rows), class_="pair")
         blocks.append(node("div", node("h3", f"Step {step:,}"), pair, class_="step"))
-    lead = "Sampled in training: of each step the first that were kept. Thinking is grey, the answer is not."
-    return node("section", node("h2", "Reading along"), node("p", lead, class_="sub"), *blocks)
+    lead = "Sampled during training: the first responses kept of each step, not selected. Thinking is shown in grey."
+    return node("section", node("h2", "Sampled responses"), node("p", lead, class_="sub"), *blocks)
 
 
 def _sample(row: Row) -> Markup:
@@ -55,13 +53,13 @@ def _folded(text: str) -> Markup:
     if len(text) <= SHOWN_CHARACTERS:
         return escape(text)
     kept = text[: 20 * SHOWN_CHARACTERS]
-    cut = f"\n[cut here: {len(text) - len(kept):,} more characters]" if len(kept) < len(text) else ""
+    cut = f"\n[truncated: {len(text) - len(kept):,} more characters]" if len(kept) < len(text) else ""
     summary = node("summary", f"all {len(text):,} characters")
     return join([text[:SHOWN_CHARACTERS] + " …", node("details", summary, kept + cut)])
 
 
 def only_step(run: RunRecord) -> Markup:
-    """The metrics of a run that has one step: one point has no course to draw."""
+    """Return the metrics of a run with a single step, which no chart can show."""
     (row,) = run.metrics
     rows = [
         node("tr", node("th", name, scope="row"), node("td", number(value)))
@@ -70,13 +68,13 @@ def only_step(run: RunRecord) -> Markup:
     ]
     half = (len(rows) + 1) // 2
     tables = [node("table", *part) for part in (rows[:half], rows[half:]) if part]
-    lead = "Charts begin with the second step."
+    lead = "Charts appear after the second step."
     columns = node("div", *tables, class_="columns values")
     return node("section", node("h2", "The first step"), node("p", lead, class_="sub"), columns)
 
 
 def table_of_figures(figures: Sequence[Figure]) -> Markup:
-    """Every figure that the run has, in two columns, with buttons that copy them."""
+    """Return all figures of the run in two columns, with buttons that copy them."""
     rows = [node("tr", node("th", f.label, scope="row"), node("td", f.text)) for f in figures if f.value is not None]
     half = (len(rows) + 1) // 2
     tables = [node("table", *part, class_="numbers", data_copy=True) for part in (rows[:half], rows[half:]) if part]
@@ -84,7 +82,7 @@ def table_of_figures(figures: Sequence[Figure]) -> Markup:
 
 
 def facts(run: RunRecord) -> Markup:
-    """What was run, with what, where."""
+    """Return the run's configuration, versions and machine."""
     digest = hashlib.sha256(run.config_text.encode()).hexdigest()
     start = run.starts[-1] if run.starts else {}
     rows: list[tuple[str, str | None]] = [
@@ -104,15 +102,15 @@ def facts(run: RunRecord) -> Markup:
         class_="facts",
     )
     config = node("details", node("summary", "config.yaml"), node("pre", run.config_text))
-    return node("section", node("h2", "The run"), node("div", table, class_="bar"), config)
+    return node("section", node("h2", "Run details"), node("div", table, class_="bar"), config)
 
 
 def _algorithm(run: RunRecord) -> str | None:
     if run.identity.use == "sft":
-        return f"supervised fine-tuning, {run.setting('sft.batch_size')} conversations a step"
+        return f"supervised fine-tuning, {run.setting('sft.batch_size')} conversations per step"
     loss = run.setting("algorithm.loss")
     groups, size = run.setting("learner.groups_per_step"), run.setting("rollout.group_size")
-    shape = f"{groups} prompts of {size} responses a step" if groups and size else None
+    shape = f"{groups} prompts of {size} responses per step" if groups and size else None
     return ", ".join(filter(None, [loss, shape])) or None
 
 
@@ -121,14 +119,14 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def events(run: RunRecord) -> Markup | None:
-    """What happened, in order; a long list is folded."""
+    """Return the events in order; a long list is folded."""
     if not run.events:
         return None
     began = run.events[0]["time"]
     rows = []
     for event in run.events:
-        told = {k: v for k, v in event.items() if k not in ("time", "kind", "versions", "machine")}
-        detail = ", ".join(f"{k} {v if isinstance(v, str) else json.dumps(v)}" for k, v in told.items())
+        fields = {k: v for k, v in event.items() if k not in ("time", "kind", "versions", "machine")}
+        detail = ", ".join(f"{k} {v if isinstance(v, str) else json.dumps(v)}" for k, v in fields.items())
         at = duration(event["time"] - began)
         kind = str(event["kind"]).replace("_", " ")
         rows.append(node("tr", node("td", at), node("td", kind), node("td", detail)))
