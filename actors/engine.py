@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,20 +19,8 @@ from r1ray.config.schema import Config
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
+from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Completion, Sampling, VersionSpan
-
-TransferSpecs = Sequence[tuple[str, str, tuple[int, ...]]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Applied:
-    """One weight change as the worker saw it."""
-
-    version: int
-    digest: str  # of the bytes received
-    receive_s: float
-    apply_s: float  # how long generation stood still
-    digest_s: float  # of which: reading back what is served
 
 
 class GenerationEngine(Protocol):

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from actors.engine import Applied, GenerationEngine, TransferSpecs
+from actors.engine import GenerationEngine
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
+from r1ray.transport.transfer import Applied, TransferSpecs
 
 Group = tuple[Rendezvous, int, str | None]
 """Where to meet, as which rank, and this host's address."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from actors.queue import QueueOwner
 from actors.remote import RewardActor, RolloutActor, place
+from r1ray.control.handles import Identity
 
 
 def _begin(log: Path) -> None:
@@ -35,8 +36,9 @@ class Logged:
 
 
 class QueueProcess(Logged, QueueOwner):
-    async def identity(self) -> dict[str, Any]:
-        return {**await super().identity(), **place()}
+    def identity(self) -> Identity:
+        """Answer a health check."""
+        return {**super().identity(), **place()}
 
 
 class RewardProcess(Logged, RewardActor): ...

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
+from r1ray.control.handles import Identity
 from r1ray.errors import InfrastructureError
 from r1ray.ledger.ledger import Ledger
-from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus
+from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus, RolledBack
 from r1ray.types import BatchManifest
 
 LEASE_CHECK_S = 1.0
 """How often lapsed leases are looked for while somebody waits."""
 
-TROUBLE_S = 5.0
+PROBLEM_S = 5.0
 """For how long a write that failed is told of: those who asked for it repeat it much sooner."""
 
 
@@ -31,7 +31,7 @@ class QueueOwner:
 
     def __init__(self, path: str, settings: LedgerSettings, run_id: str) -> None:
         self._which = (path, settings, run_id)
-        self._trouble: tuple[float, str] | None = None  # when a write of somebody's failed the last time, and of what
+        self._problem: tuple[float, str] | None = None  # when a write of somebody's failed the last time, and of what
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
         self._left: set[str] = set()  # released workers: names are not used again, but a call may come late
@@ -49,7 +49,7 @@ class QueueOwner:
         try:
             yield
         except InfrastructureError as e:
-            self._trouble = (time.monotonic(), str(e))
+            self._problem = (time.monotonic(), str(e))
             raise
 
     async def _notify(self) -> None:
@@ -151,7 +151,7 @@ class QueueOwner:
     async def commit(self, policy_version: int, checkpoint: str) -> None:
         self._ledger.commit(policy_version, checkpoint)
 
-    async def rollback(self, policy_version: int) -> Any:
+    async def rollback(self, policy_version: int) -> RolledBack:
         rolled_back = self._ledger.rollback(policy_version)
         await self._notify()
         return rolled_back
@@ -159,10 +159,10 @@ class QueueOwner:
     async def status(self) -> LedgerStatus:
         return self._ledger.status()
 
-    async def identity(self) -> dict[str, Any]:
-        """The process, and what keeps it from its work for now (`trouble`; None: nothing)."""
-        told = self._trouble is not None and time.monotonic() - self._trouble[0] < TROUBLE_S
-        return {"pid": os.getpid(), "trouble": self._trouble[1] if self._trouble and told else None}
+    def identity(self) -> Identity:
+        """Answer a health check; `problem` is the last failed write of the last PROBLEM_S seconds."""
+        recent = self._problem is not None and time.monotonic() - self._problem[0] < PROBLEM_S
+        return {"pid": os.getpid(), "node": "", "problem": self._problem[1] if self._problem and recent else None}
 
     async def close(self) -> None:
         self._ledger.close()

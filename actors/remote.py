@@ -8,44 +8,39 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar, cast
 
 import ray
-from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from actors.engine import Applied, TransferSpecs
+from actors.handle import RetryingClient, queue_handle, reward_handles
 from actors.reward import RewardWorker
 from actors.reward_calls import COMPLETIONS_A_CALL, scoring_timeout_s
 from r1ray.codec import pack_rollout
 from r1ray.config.checks import Use
 from r1ray.config.schema import Config
-from r1ray.errors import DeadlineExceeded, InfrastructureError, ProcessDied
+from r1ray.control.handles import Handle, Identity, Place, QueueApi, RewardApi, WorkerInfo
 from r1ray.ledger.records import Lease
 from r1ray.transport.channel import Rendezvous
+from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Sampling
 
-LEASE_WAIT_S = 5.0
-RETRY_S = 0.5
-LONGEST_RETRY_S = 2.0
-"""Between two tries. Doubled up to this where an actor is there and refuses, for want of a judge or of room on the disk.
+F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
-Well below `actors.queue.TROUBLE_S`, or a run that pauses would seem to go on in between.
-"""
-QUEUE = "queue"
-"""Name of the queue actor."""
+LEASE_WAIT_S = 5.0
 PULSE = "pulse"
 """Concurrency group of what must not wait for an actor's work: health questions, and of rollout workers weights and goodbyes."""
 
 
-def reward_names(config: Config) -> list[str]:
-    """Names of the reward workers."""
-    return [f"reward-{i}" for i in range(config.reward_worker.workers)]
+def in_own_threads(**options: Any) -> Callable[[F], F]:
+    """Decorate a method to run in the concurrency group PULSE; `options` are those of `ray.method`, which is untyped."""
+    return cast(Callable[[F], F], ray.method(concurrency_group=PULSE, **options))
 
 
-def place() -> dict[str, Any]:
-    """Where this process is: `pid`, and `node` by Ray's id."""
+def place() -> Place:
+    """Where this process runs."""
     return {"pid": os.getpid(), "node": ray.get_runtime_context().get_node_id()}
 
 
@@ -54,89 +49,56 @@ class QueueAndRewards:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._rewards = [ray.get_actor(name) for name in reward_names(config)]
+        self._rewards = reward_handles(config)
         self._next = itertools.count()
-        self._asker = RetryingClient(config)
+        self._client = RetryingClient(config)
 
     @functools.cached_property
-    def _queue(self) -> Any:
-        """Asked for when it is first needed: a sampling job has none."""
-        return ray.get_actor(QUEUE)
+    def _queue(self) -> Handle[QueueApi]:
+        """Looked up at first use: a sampling job has no queue."""
+        return queue_handle()
 
     def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
-        leases: list[Lease] = self._asker.ask(
-            lambda: self._queue.lease.remote(worker_id, version, groups, held, LEASE_WAIT_S),
-            "the ledger to lease prompts",
-            patience_s=LEASE_WAIT_S,
+        """Prompts to answer, see `Services.lease`."""
+        return self._client.call(
+            lambda: self._queue.start(QueueApi.lease, worker_id, version, groups, held, LEASE_WAIT_S),
+            "the ledger's lease of prompts",
+            timeout_s=LEASE_WAIT_S,
         )
-        return leases
 
     def serving(self, worker_id: str, version: int) -> None:
-        self._queue.serving.remote(worker_id, version)
+        """Report the policy that the worker serves, without waiting."""
+        self._queue.start(QueueApi.serving, worker_id, version)
 
     def deliver(self, groups: list[bytes]) -> None:
         """To one reward worker after the other; storing a group twice does no harm."""
         completions = len(groups) * self._config.rollout.group_size
-        self._ask_reward(completions, "score_and_put", groups, self._config.run.deterministic)
+        atomic = self._config.run.deterministic
+        self._score(completions, lambda worker: worker.start(RewardApi.score_and_put, groups, atomic))
 
     def score(self, groups: list[bytes], n: int) -> list[bytes]:
         """The groups, of `n` completions each, scored, in their order."""
         size = max(1, COMPLETIONS_A_CALL // n)
         scored: list[bytes] = []
         for start in range(0, len(groups), size):
-            part = groups[start : start + size]
-            scored += self._ask_reward(len(part) * n, "score", part)
+            scored += self._score_part(groups[start : start + size], n)
         return scored
 
+    def _score_part(self, groups: list[bytes], n: int) -> list[bytes]:
+        return self._score(len(groups) * n, lambda worker: worker.start(RewardApi.score, groups))
+
     def fail(self, group_id: str, reason: str) -> None:
-        self._asker.ask(lambda: self._queue.fail.remote(group_id, reason, False), "the ledger to note a failed prompt")
+        """End the lease of a prompt that cannot be answered."""
+        self._client.call(
+            lambda: self._queue.start(QueueApi.fail, group_id, reason, False), "the ledger's record of a failed prompt"
+        )
 
-    def _ask_reward(self, completions: int, method: str, *args: Any) -> Any:
-        def call() -> Any:
-            worker = self._rewards[next(self._next) % len(self._rewards)]
-            return getattr(worker, method).remote(*args)
+    def _score(self, completions: int, start: Callable[[Handle[RewardApi]], Future[R]]) -> R:
+        def call() -> Future[R]:
+            return start(self._rewards[next(self._next) % len(self._rewards)])
 
-        what = f"a reward worker to judge {completions} completions"
-        return self._asker.ask(call, what, patience_s=scoring_timeout_s(self._config, completions))
-
-
-class RetryingClient:
-    """Calls of actors that Ray restarts, repeated until one is answered: each of these calls may be made twice."""
-
-    def __init__(self, config: Config) -> None:
-        self._rpc_s = config.deadlines.rpc_s
-        self._outage_s = config.recovery.outage_s
-
-    def ask(self, call: Callable[[], Any], what: str, *, patience_s: float = 0.0) -> Any:
-        """What `call()` answers, which has `patience_s` beside the deadline of a call.
-
-        Raises InfrastructureError once it has failed for `recovery.outage_s`, and what the actor itself refuses.
-        """
-        until: float | None = None
-        pause_s = RETRY_S
-        while True:
-            try:
-                return self._answer(call, patience_s + self._rpc_s, what)
-            except InfrastructureError as e:
-                until = until or time.monotonic() + self._outage_s
-                if time.monotonic() >= until:
-                    raise InfrastructureError(f"{e} (for recovery.outage_s={self._outage_s:g})") from e
-                time.sleep(min(pause_s, max(0.0, until - time.monotonic())))
-                pause_s = RETRY_S if isinstance(e, ProcessDied) else min(2 * pause_s, LONGEST_RETRY_S)
-
-    def _answer(self, call: Callable[[], Any], timeout_s: float, what: str) -> Any:
-        try:
-            return ray.get(call(), timeout=timeout_s)
-        except GetTimeoutError:
-            raise DeadlineExceeded(f"waited {timeout_s:g} s (deadlines.rpc_s) for {what}") from None
-        except (RayActorError, OutOfMemoryError) as e:  # the latter is how Ray says whom it killed for want of memory
-            raise ProcessDied(f"gone while waited for: {what}: {e}") from e
-        except RayTaskError as e:
-            if isinstance(e.cause, InfrastructureError):
-                raise InfrastructureError(f"{what}: {e.cause}") from e  # without Ray's traceback in its text
-            raise
-        except RayError as e:
-            raise InfrastructureError(f"{what}: {e}") from e
+        what = f"a reward worker that scores {completions} completions"
+        return self._client.call(call, what, timeout_s=scoring_timeout_s(self._config, completions))
 
 
 class RolloutActor:
@@ -149,7 +111,7 @@ class RolloutActor:
         self._model_path = model_path
         self._vocab_hash = vocab_hash
 
-    def start(self) -> dict[str, Any]:
+    def start(self) -> WorkerInfo:
         """Load the model and begin to lease; says how many problems each source has that it can be asked for,
         and what training rows were left out.
 
@@ -192,7 +154,7 @@ class RolloutActor:
         return {"place": place(), "evaluation": sizes, "dropped": dropped, "left_out": left_out}
 
     # These three in threads of their own: evaluations may take all others for minutes.
-    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
+    @in_own_threads()
     def receive_weights(
         self,
         *,
@@ -218,11 +180,11 @@ class RolloutActor:
         groups = self._worker.generate(prompts, sampling, n, deadline_s)
         return self._services.score([pack_rollout(g) for g in groups], n)
 
-    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
+    @in_own_threads()
     def stats(self) -> dict[str, float]:
         return self._worker.stats()
 
-    @ray.method(concurrency_group=PULSE)  # type: ignore[untyped-decorator]
+    @in_own_threads()
     def drain(self, deadline_s: float) -> None:
         self._worker.drain(deadline_s)
 
@@ -231,19 +193,19 @@ class RewardActor(RewardWorker):
     """A RewardWorker that stores into the queue actor."""
 
     def __init__(self, config: Config) -> None:
-        asker = RetryingClient(config)
-
-        @functools.cache
-        def queue() -> Any:
-            return ray.get_actor(QUEUE)  # when it is first needed: a sampling job has none
+        client = RetryingClient(config)
+        queue = functools.cache(queue_handle)  # looked up at first use: a sampling job has no queue
 
         def put(payloads: list[bytes], atomic: bool) -> list[str]:
-            outcomes: list[str] = asker.ask(lambda: queue().put.remote(payloads, atomic), "the ledger to store groups")
-            return outcomes
+            return client.call(
+                lambda: queue().start(QueueApi.put, payloads, atomic), "the ledger's put of scored groups"
+            )
 
         super().__init__(config, put)
 
     # In a thread of its own, and retried while Ray restarts the actor: a busy one is not a dead one.
-    @ray.method(concurrency_group=PULSE, max_task_retries=-1)  # type: ignore[untyped-decorator]
-    def identity(self) -> dict[str, Any]:
-        return place()
+    @in_own_threads(max_task_retries=-1)
+    def identity(self) -> Identity:
+        """Answer a health check."""
+        here = place()
+        return {"pid": here["pid"], "node": here["node"]}

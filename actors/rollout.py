@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from actors.engine import Applied, GenerationEngine, TransferSpecs
+from actors.engine import GenerationEngine
 from actors.inflight import Group, InflightWeights
 from actors.requests import Prompts, Services, Work, evaluation_works, training_work
 from actors.reward_calls import for_one_call, senders
@@ -26,6 +26,7 @@ from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, ProcessDied
 from r1ray.ledger.records import Lease
+from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 from r1ray.util.machine import memory_in_use
 

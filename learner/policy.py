@@ -21,7 +21,7 @@ from learner.model import load_policy
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
 from learner.plugins import load_advantage
-from learner.publish import Sent, WeightPublisher
+from learner.publish import WeightPublisher
 from learner.rank import TrainingRank
 from learner.reference import ReferencePolicy
 from learner.schedules import learning_rate
@@ -31,6 +31,7 @@ from r1ray.config.transport import transport_of
 from r1ray.errors import IntegrityError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
+from r1ray.transport.transfer import Sent, TransferSpecs
 from r1ray.types import BatchManifest, ScoredGroup
 
 
@@ -57,7 +58,7 @@ class PolicyRank(TrainingRank):
 
     # -- weights to the rollout workers -----------------------------------------------------------------------------
 
-    def weight_specs(self) -> list[tuple[str, str, tuple[int, ...]]]:
+    def weight_specs(self) -> TransferSpecs:
         """(name, dtype, shape) of every weight, in the order in which `publish` sends them."""
         return [(s.name, s.dtype, s.shape) for s in self._specs]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 
@@ -13,12 +12,7 @@ from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Channel, Rendezvous
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into
 from r1ray.transport.rendezvous import Listener, listen
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
-    digest: str  # empty where sync.digest is off
-    seconds: float
+from r1ray.transport.transfer import Sent
 
 
 class WeightPublisher:

@@ -27,6 +27,7 @@ from learner.group import init_process_group, named_failures
 from learner.model import load_policy
 from learner.reference import ReferencePolicy
 from r1ray.config.schema import Config
+from r1ray.control.handles import LoadedCheckpoint
 from r1ray.errors import IntegrityError
 from r1ray.run.checkpoints import find_latest
 
@@ -157,7 +158,7 @@ class TrainingRank(abc.ABC):
         if self._rank < len(rng):  # a rank that did not exist then keeps its seed
             _set_rng_state(self._engine.device, rng[self._rank])
 
-    def load_latest(self, folder: Path | str, run_id: str) -> dict[str, Any]:
+    def load_latest(self, folder: Path | str, run_id: str) -> LoadedCheckpoint:
         """Load the newest complete checkpoint below `folder`, if there is one.
 
         Returns `policy_version` and `name`, both None without a checkpoint, and `warnings` about skipped ones. Raises

@@ -1,8 +1,4 @@
-"""How the controller talks to the processes of a run: futures with deadlines, and nothing that knows of Ray.
-
-A `Remote` is one process (or actor). Its calls return futures; `gather` waits for several of them under one deadline and
-goes on doing the controller's other duties (`tick`) meanwhile.
-"""
+"""Wait for calls of several processes under one deadline, with the controller's other duties (`tick`) in between."""
 
 from __future__ import annotations
 
@@ -10,61 +6,41 @@ import time
 from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from typing import Generic, TypeVar
 
 from r1ray.errors import DeadlineExceeded
 
 K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
 TICK_S = 0.25
-"""How often the controller looks after the run while it waits for something."""
-
-
-class Place(TypedDict):
-    """Where a process is."""
-
-    pid: int
-    node: str
-
-
-class Remote(Protocol):
-    """One process of the run."""
-
-    name: str
-
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Start a method there. The future raises ProcessDied where the process is gone."""
-        ...
-
-    def kill(self) -> None:
-        """End the process now; further calls raise ProcessDied."""
-        ...
+"""Longest time between two calls of `tick` during a wait."""
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered(Generic[K]):
-    """What came back, by key: results of some calls, exceptions of the others."""
+class Gathered(Generic[K, R]):
+    """Outcome of some calls, by key: the results of those that succeeded, the exceptions of the others."""
 
-    results: dict[K, Any]
+    results: dict[K, R]
     failures: dict[K, BaseException]
 
 
 def gather(
-    futures: Mapping[K, Future[Any]],
+    futures: Mapping[K, Future[R]],
     *,
     deadline_s: float,
     what: str,
     tick: Callable[[], None],
     fail_fast: bool = False,
-    failed: Callable[[K, BaseException], None] | None = None,
-) -> Gathered[K]:
+    on_failure: Callable[[K, BaseException], None] | None = None,
+) -> Gathered[K, R]:
     """Wait for all futures, or with `fail_fast` until one fails; those that miss the deadline fail with DeadlineExceeded.
 
-    `what` names the wait and the configuration key of its deadline. `tick` runs at least every TICK_S seconds,
-    `failed` is told of a call that raised while others are still waited for.
+    `what` names the wait and the configuration key of its deadline. `tick` runs at least every TICK_S seconds.
+    `on_failure(key, error)` is called for a call that failed while others are still pending.
     """
     until = time.monotonic() + deadline_s
     pending = dict(futures)
-    results: dict[K, Any] = {}
+    results: dict[K, R] = {}
     failures: dict[K, BaseException] = {}
     while pending and not (fail_fast and failures):
         left = until - time.monotonic()
@@ -80,24 +56,22 @@ def gather(
                 results[key] = future.result()
             else:
                 failures[key] = error
-                if failed is not None and pending:
-                    failed(key, error)
+                if on_failure is not None and pending:
+                    on_failure(key, error)
         tick()
     return Gathered(results, failures)
 
 
-def call_one(
-    remote: Remote, method: str, *args: Any, deadline_s: float, what: str, tick: Callable[[], None], **kwargs: Any
-) -> Any:
-    """One call, waited for; raises what it raised, or DeadlineExceeded."""
-    done = gather({remote.name: remote.call(method, *args, **kwargs)}, deadline_s=deadline_s, what=what, tick=tick)
+def await_one(name: str, future: Future[R], *, deadline_s: float, what: str, tick: Callable[[], None]) -> R:
+    """The result of one call of process `name`. Raises what the call raised, or DeadlineExceeded."""
+    done = gather({name: future}, deadline_s=deadline_s, what=what, tick=tick)
     for error in done.failures.values():
         raise error
-    return done.results[remote.name]
+    return done.results[name]
 
 
 def pause(seconds: float, tick: Callable[[], None]) -> None:
-    """Do nothing but `tick` for a while."""
+    """Wait for `seconds` while `tick` runs."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(TICK_S, left))

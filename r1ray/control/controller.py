@@ -11,7 +11,7 @@ Rollout and reward workers run on their own, fed and bounded by the ledger alone
 prompt or a group. While it waits for anything, `tick` looks after the fleet, the evaluations, the status and stalls.
 
     training.py    the learner: steps, checkpoints, restarts, rollbacks       learners.py  its ranks as one
-    fleet.py       rollout workers: starts, deaths, scaling                   health.py, pulse.py  of each process
+    fleet.py       rollout workers: starts, deaths, scaling                   health.py, health_probe.py  of each process
     publishing.py  the policy to whoever is alive                             sync.py  one transfer
     standing.py    queue and reward workers, which Ray restarts               outages.py  waits out what passes
     watchdog.py    notices that nothing moves                                 stop.py  ends in time
@@ -28,13 +28,14 @@ from typing import Any
 
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
-from r1ray.control.calls import TICK_S, Remote, pause
+from r1ray.control.calls import TICK_S, pause
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
 from r1ray.control.hacking_monitor import HackingWatch
+from r1ray.control.handles import Handle, LearnerApi, QueueApi
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
 from r1ray.control.managed_actors import RayManagedActors
-from r1ray.control.outages import Outages, QueueClient
+from r1ray.control.outages import OutageTracker, QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.publishing import Publishing
 from r1ray.control.stalls import Stalls
@@ -58,8 +59,8 @@ class Parts:
 
     folder: RunFolder
     writer: MetricsWriter
-    queue: Remote
-    learners: Callable[[Callable[[], None]], LearnerGroup]
+    queue: Handle[QueueApi]
+    learners: Callable[[Callable[[], None]], LearnerGroup[LearnerApi]]
     fleet: Fleet
     standing: RayManagedActors
     stalls: Stalls
@@ -95,7 +96,9 @@ class Controller:
         self._stalls = parts.stalls
         self._progress = parts.progress
         self._stop = parts.stop
-        self._outages = outages = Outages(config.recovery.outage_s, tick=self.tick, on_pause=parts.progress.paused)
+        self._outages = outages = OutageTracker(
+            config.recovery.outage_s, tick=self.tick, on_pause=parts.progress.paused
+        )
         self._queue = QueueClient(parts.queue, deadline_s=config.deadlines.rpc_s, outages=outages, tick=self.tick)
         self._training = Training(
             config,
@@ -128,7 +131,7 @@ class Controller:
         self._progress.state("starting")
         try:
             self._fleet.tick()
-            self._queue.ask("release_all")
+            self._queue.call(QueueApi.release_all)
             while True:
                 try:
                     if self._advance():
@@ -166,15 +169,15 @@ class Controller:
         """
         if self._stop.requested and self._leasing:
             self._leasing = False
-            self._queue.remote.call("stop_leasing")
+            self._queue.handle.start(QueueApi.stop_leasing)
         self._stop.check(unsaved=self._training.unsaved)
         if (asked := self._folder.read_scale_request().get("rollout")) is not None:
             self._fleet.scale(asked)
         self._fleet.tick()
         self._standing.tick()
-        self._outages.report_external("the workers' calls of the ledger", self._standing.trouble)
+        self._outages.report_external("the workers' calls of the ledger", self._standing.problem)
         self._evaluator.tick(self._fleet.serving())
-        self._progress.tick(self._fleet, self._standing, self._queue.remote)
+        self._progress.tick(self._fleet, self._standing, self._queue.handle)
         self._stalls.tick(self._progress, self._fleet, self._standing, self._training.group)
 
     # -- one step -----------------------------------------------------------------------------------------------
@@ -212,7 +215,7 @@ class Controller:
         asked: Future[BatchManifest | None] | None = None
         while time.monotonic() < until:
             self._progress.waiting(Stage.BATCH, f"rollouts for step {step}")
-            asked = asked or self._queue.remote.call("take", step, BATCH_POLL_S)
+            asked = asked or self._queue.handle.start(QueueApi.take, step, BATCH_POLL_S)
             wait([asked], timeout=TICK_S)
             self.tick()
             if self._stop.requested:
@@ -221,7 +224,7 @@ class Controller:
             if asked.done():
                 # An answer that got lost with its queue actor is asked for again, as long as outages are waited out.
                 lost = isinstance(asked.exception(), InfrastructureError)
-                manifest: BatchManifest | None = self._queue.ask("take", step, 0.0) if lost else asked.result()
+                manifest: BatchManifest | None = self._queue.call(QueueApi.take, step, 0.0) if lost else asked.result()
                 if manifest is not None:
                     return manifest
                 asked = None
@@ -261,7 +264,7 @@ class Controller:
 
     def _transcripts(self, manifest: BatchManifest) -> list[dict[str, Any]]:
         ids = [g.group_id for g in manifest.groups[: self._config.logging.transcripts_per_step]]
-        groups = [unpack_scored(payload) for payload in self._queue.ask("payloads", ids)]
+        groups = [unpack_scored(payload) for payload in self._queue.call(QueueApi.payloads, ids)]
         return [transcript_row(manifest.step, i, group) for i, group in enumerate(groups)]
 
     # -- evaluations and the end --------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.config.lengths import longest_completion
 from r1ray.config.schema import Config
-from r1ray.control.calls import Remote
+from r1ray.control.handles import Handle, RolloutApi
 from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.rewards.answers.canonical import verifier_of
 from r1ray.rewards.answers.summary import summarise
@@ -75,13 +75,13 @@ class Evaluator:
         """Training goes on from `step`: evaluations of later policies are given up."""
         self._running = [e for e in self._running if e.step <= step]
 
-    def tick(self, serving: Mapping[str, Remote]) -> None:
+    def tick(self, serving: Mapping[str, Handle[RolloutApi]]) -> None:
         """Collect what is done, hand out what is not. Raises RetryBudgetExhausted where a part fails again and again."""
         for evaluation in list(self._running):
             if evaluation.parts is None:
                 if not self._sizes():
                     continue
-                evaluation.parts = WorkDispatcher(self._cut(), ask=self._ask, names=_name, at_once=AT_ONCE)
+                evaluation.parts = WorkDispatcher(self._cut(), start=self._start_part, names=_name, at_once=AT_ONCE)
             for part, groups in evaluation.parts.tick(serving):
                 evaluation.groups[part] = [unpack_scored(g) for g in groups]
             if not evaluation.parts.unfinished:
@@ -97,14 +97,14 @@ class Evaluator:
             for start in range(0, size, PART)
         ]
 
-    def _ask(self, worker: Remote, part: Part) -> Future[list[bytes]]:
+    def _start_part(self, worker: Handle[RolloutApi], part: Part) -> Future[list[bytes]]:
         sampling = Sampling(
             temperature=0.0 if part.greedy else self._config.temperature,
             top_p=1.0 if part.greedy else self._config.top_p,
             max_new_tokens=self._max_new_tokens,
         )
         n = 1 if part.greedy else self._config.samples
-        return worker.call("evaluate", part.source, part.start, part.stop, sampling, n, self._deadline_s)
+        return worker.start(RolloutApi.evaluate, part.source, part.start, part.stop, sampling, n, self._deadline_s)
 
     def _report(self, step: int, done: Mapping[Part, list[ScoredGroup]], seconds: float) -> None:
         in_order = sorted(done, key=lambda part: part.start)

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from r1ray.config.schema import Config
+from r1ray.control.handles import Handle, SupervisedApi
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
-from r1ray.control.outages import Outages
+from r1ray.control.outages import OutageTracker
 from r1ray.control.stop import Interrupted, Stop
 from r1ray.errors import DiskFull, IntegrityError, NumericError
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations
+
+R = TypeVar("R")
 
 Report = Callable[[str, int, int, dict[str, float]], None]
 """(state, steps done, of how many, figures of the last step): for whoever shows or stores the status."""
@@ -33,7 +37,7 @@ class Finetuning:
         config: Config,
         *,
         data: Mapping[str, Any],
-        learners: Callable[[Callable[[], None]], LearnerGroup],
+        learners: Callable[[Callable[[], None]], LearnerGroup[SupervisedApi]],
         folder: RunFolder,
         writer: MetricsWriter,
         stop: Stop,
@@ -49,7 +53,7 @@ class Finetuning:
         self._report = report
         self._group = learners(self._tick)
         self._restarts = Restarts(config.recovery.learner_restarts, tick=self._tick, on_event=writer.event)
-        self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=self._paused)
+        self._outages = OutageTracker(config.recovery.outage_s, tick=self._tick, on_pause=self._paused)
         self.step = 0
         self.steps = 0  # known once the ranks have read the data
         self._saved: int | None = None
@@ -100,12 +104,17 @@ class Finetuning:
                 f"{self._data}): the files changed, or are not the same on every machine"
             )
         folder = str(self._folder.checkpoints)
-        newest = self._call("load_latest", folder, self._run_id, what="load the last checkpoint")[0]
+        newest = self._call(
+            lambda rank: rank.start(SupervisedApi.load_latest, folder, self._run_id), what="load the last checkpoint"
+        )[0]
         for warning in newest["warnings"]:
             self._writer.event("checkpoint_skipped", message=warning)
         self._saved = newest["policy_version"]
         self.step = self._saved or 0
-        self._call("discard_checkpoints", folder, self.step, what="remove checkpoints that are not whole")
+        self._call(
+            lambda rank: rank.start(SupervisedApi.discard_checkpoints, folder, self.step),
+            what="remove incomplete checkpoints",
+        )
         self._writer.rewind(self.step)
         self._writer.event("learner_started", policy_version=self.step, steps=self.steps, **self._data)
         self._skipped = 0
@@ -118,7 +127,9 @@ class Finetuning:
         what = f"train step {self.step} (deadlines.step_s)"
         self._working = True  # a stop waits for the step, which is worth saving
         try:
-            metrics: dict[str, float] = self._group.call("train_step", deadline_s=deadline, what=what)[0]
+            metrics = self._group.call(
+                lambda rank: rank.start(SupervisedApi.train_step), deadline_s=deadline, what=what
+            )[0]
         finally:
             self._working = False
         self._last = self._writer.step(self.step, {**metrics, "time/step_s": time.monotonic() - began})
@@ -157,17 +168,21 @@ class Finetuning:
         self._tell("evaluating")
         deadline = self._config.deadlines.evaluation_s
         what = f"evaluate policy {self.step} (deadlines.evaluation_s)"
-        for row in self._group.call("evaluate", deadline_s=deadline, what=what)[0]:
+        rows = self._group.call(lambda rank: rank.start(SupervisedApi.evaluate), deadline_s=deadline, what=what)[0]
+        for row in rows:
             self._writer.evaluation({"step": self.step, **row})
 
     def _save(self) -> None:
         if self._saved == self.step:
             return
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
-        self._call("save_checkpoint", str(folder / name), self._run_id, what=f"save checkpoint {name}")
+        self._call(
+            lambda rank: rank.start(SupervisedApi.save_checkpoint, str(folder / name), self._run_id),
+            what=f"save checkpoint {name}",
+        )
         self._saved = self.step
         self._restarts.saved()
-        self._call("prune_checkpoints", str(folder), what="remove old checkpoints")
+        self._call(lambda rank: rank.start(SupervisedApi.prune_checkpoints, str(folder)), what="remove old checkpoints")
         self._writer.event("checkpoint", policy_version=self.step, name=name)
 
     def _finish(self) -> None:
@@ -175,7 +190,8 @@ class Finetuning:
         self._save()
         self._evaluate()
         if self._config.checkpoint.export_final:
-            self._call("export", str(self._folder.final), what="export the final model")
+            final = str(self._folder.final)
+            self._call(lambda rank: rank.start(SupervisedApi.export, final), what="export the final model")
 
     def _paused(self, reason: str | None) -> None:
         if reason is None:
@@ -187,11 +203,11 @@ class Finetuning:
     def _tell(self, state: str) -> None:
         self._report(state, self.step, self.steps, self._last)
 
-    def _call(self, method: str, *args: Any, what: str) -> list[Any]:
+    def _call(self, start: Callable[[Handle[SupervisedApi]], Future[R]], *, what: str) -> list[R]:
         """A call that has to do with files; a full disk is waited out."""
         deadline = self._config.deadlines.checkpoint_s
 
-        def call() -> list[Any]:
-            return self._group.call(method, *args, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
+        def call() -> list[R]:
+            return self._group.call(start, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
 
         return self._outages.retry_until_recovered(f"the learner to {what}", call, DiskFull)

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 from r1ray.control.backoff import Backoff
-from r1ray.control.calls import Place, Remote
+from r1ray.control.handles import Handle, Place, RolloutApi, WorkerInfo
 from r1ray.control.health import Health, HealthLimits, State
-from r1ray.control.pulse import Pulse
+from r1ray.control.health_probe import HealthProbe
 from r1ray.errors import ConfigError, IntegrityError, ProcessDied, RetryBudgetExhausted
 
 DRAINING = "draining"
@@ -27,17 +27,17 @@ DRAINING = "draining"
 class Member:
     """One worker. `stats` is what it last said of itself (RolloutWorker.stats)."""
 
-    remote: Remote
-    ready: Future[Any]
+    handle: Handle[RolloutApi]
+    ready: Future[WorkerInfo]
     started: float
     health: Health
-    pulse: Pulse
+    probe: HealthProbe[dict[str, float]]
     version: int = -1
     place: Place | None = None
     stats: dict[str, float] = field(default_factory=dict)
     tokens_per_s: float = 0.0
     heard: float = 0.0
-    drain: tuple[Future[Any], float] | None = None  # where it is to leave: its last call, and since when
+    drain: tuple[Future[None], float] | None = None  # where it is to leave: its last call, and since when
     misses: int = 0  # syncs in a row
     sync_again: Backoff = field(default_factory=Backoff)
 
@@ -67,7 +67,7 @@ class Fleet:
         self,
         settings: FleetSettings,
         *,
-        spawn: Callable[[str], tuple[Remote, Future[Any]]],
+        spawn: Callable[[str], tuple[Handle[RolloutApi], Future[WorkerInfo]]],
         release: Callable[[str, bool], None],
         on_event: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
@@ -90,17 +90,17 @@ class Fleet:
     def members(self) -> dict[str, Member]:
         return dict(self._members)
 
-    def alive(self) -> dict[str, Remote]:
+    def alive(self) -> dict[str, Handle[RolloutApi]]:
         """Workers that can take part in a sync."""
-        return {n: m.remote for n, m in self._staying() if m.health.alive}
+        return {n: m.handle for n, m in self._staying() if m.health.alive}
 
     def unsynced(self) -> list[str]:
         """Workers that wait for a sync; one that missed its last ones not at once again."""
         now = self._clock()
         return [n for n, m in self._staying() if m.health.state is State.STALE and m.sync_again.due(now)]
 
-    def serving(self) -> dict[str, Remote]:
-        return {n: m.remote for n, m in self._staying() if m.health.state is State.HEALTHY}
+    def serving(self) -> dict[str, Handle[RolloutApi]]:
+        return {n: m.handle for n, m in self._staying() if m.health.state is State.HEALTHY}
 
     def evaluation_sizes(self) -> dict[str, int]:
         """Problems by evaluation source, as the last worker to get ready counted them."""
@@ -142,7 +142,7 @@ class Fleet:
                 member.misses = 0
                 member.sync_again.succeeded()
             else:
-                member.health.left_out()
+                member.health.missed_sync()
 
     def missed(self, name: str, reason: str) -> None:
         """The worker missed a sync: alive, on its old policy, until it completes a whole one. Too many in a row, and it is
@@ -173,7 +173,7 @@ class Fleet:
 
     def _forget(self, name: str, *, drained: bool) -> None:
         member = self._members.pop(name)
-        member.remote.kill()
+        member.handle.kill()
         self._release(name, drained)
 
     def _match_desired(self, now: float) -> None:
@@ -192,15 +192,15 @@ class Fleet:
                 self._forget(name, drained=True)
                 self._event("worker_left", worker=name, drained=True)
             else:
-                member.drain = (member.remote.call("drain", self._settings.drain_s), now)
+                member.drain = (member.handle.start(RolloutApi.drain, self._settings.drain_s), now)
 
     def _start(self, now: float) -> None:
         name = f"rollout-{self._next}"
         self._next += 1
-        remote, ready = self._spawn(name)
+        handle, ready = self._spawn(name)
         health = Health(self._settings.limits, now)
-        pulse = Pulse(remote, "stats", health)
-        self._members[name] = Member(remote=remote, ready=ready, started=now, health=health, pulse=pulse)
+        probe = HealthProbe(partial(handle.start, RolloutApi.stats), health)
+        self._members[name] = Member(handle=handle, ready=ready, started=now, health=health, probe=probe)
         self._event("worker_started", worker=name)
 
     def _tick_start(self, name: str, member: Member, now: float) -> None:
@@ -227,13 +227,13 @@ class Fleet:
             self._event("worker_left", worker=name, drained=last.done() and last.exception() is None)
 
     def _tick_answers(self, member: Member, now: float) -> None:
-        stats: dict[str, float] | None = member.pulse.beat(now)
+        stats = member.probe.poll(now)
         if stats is None:
             return
         generated = stats["tokens"] - member.stats.get("tokens", 0.0)
         member.tokens_per_s = generated / max(1e-9, now - member.heard)
         if stats["short_of_memory"] != member.stats.get("short_of_memory", 0.0):
-            self._event("memory_pressure", worker=member.remote.name, leasing=not stats["short_of_memory"])
+            self._event("memory_pressure", worker=member.handle.name, leasing=not stats["short_of_memory"])
         member.stats, member.heard = stats, now
         if generated:
             self._deaths = 0

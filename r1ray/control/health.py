@@ -38,8 +38,8 @@ class HealthLimits:
 class Health:
     """One process under observation; `now` is any clock that only grows, in seconds.
 
-    Example with suspect_s=5, dead_s=60: ready(0), synced(), asked(1), check(7) -> SUSPECT, heard() -> HEALTHY,
-    asked(8), check(69) -> DEAD, restart(70) -> RESTARTING.
+    Example with suspect_s=5, dead_s=60: ready(0), synced(), request_sent(1), check(7) -> SUSPECT, answered() -> HEALTHY,
+    request_sent(8), check(69) -> DEAD, restart(70) -> RESTARTING.
     """
 
     def __init__(self, limits: HealthLimits, now: float) -> None:
@@ -51,7 +51,7 @@ class Health:
         self.state = State.RESTARTING
         self.reason = ""  # why it is DEAD
         self._began = now
-        self._asked: float | None = None
+        self._requested: float | None = None
         self._trusted = State.STALE  # what a SUSPECT is again once it answers
 
     @property
@@ -61,27 +61,27 @@ class Health:
 
     def ready(self) -> None:
         if self.state is State.RESTARTING:
-            self._asked = None
+            self._requested = None
             self.state = State.STALE
 
-    def asked(self, now: float) -> None:
+    def request_sent(self, now: float) -> None:
         """A question is on its way; the first open one counts."""
-        if self._asked is None:
-            self._asked = now
+        if self._requested is None:
+            self._requested = now
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """It answered."""
-        self._asked = None
+        self._requested = None
         if self.state is State.SUSPECT:
             self.state = self._trusted
 
     def synced(self) -> None:
         """It took part in a whole weight sync, which is a sign of life too."""
         if self.state in (State.STALE, State.HEALTHY, State.SUSPECT):
-            self._asked = None
+            self._requested = None
             self.state = State.HEALTHY
 
-    def left_out(self) -> None:
+    def missed_sync(self) -> None:
         """A weight sync went by without it, or failed for it."""
         self._trusted = State.STALE
         if self.state is State.HEALTHY:
@@ -96,8 +96,8 @@ class Health:
         if self.state is State.RESTARTING:
             if now - self._began > limits.start_s:
                 self.died(f"not ready after {limits.start_s:g} s (deadlines.actor_start_s)")
-        elif self._asked is not None and self.state is not State.DEAD:
-            open_s = now - self._asked
+        elif self._requested is not None and self.state is not State.DEAD:
+            open_s = now - self._requested
             if open_s > limits.dead_s:
                 self.died(f"did not answer a health question for {limits.dead_s:g} s (deadlines.rpc_s)")
             elif open_s > limits.suspect_s and self.alive:

@@ -1,20 +1,23 @@
-"""Waits out what passes by itself: a disk that is full for now, a queue actor that Ray restarts."""
+"""Retry through outages that end without intervention: a full disk, or a queue actor that Ray restarts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from r1ray.control.calls import Remote, call_one, pause
+from r1ray.control.calls import await_one, pause
+from r1ray.control.handles import Handle, QueueApi
 from r1ray.errors import InfrastructureError, RetryBudgetExhausted
 
-T = TypeVar("T")
+Params = ParamSpec("Params")
+R = TypeVar("R")
 RETRY_S = 1.0
 
 
-class Outages:
-    """`on_pause(what)` hears that the run stands still for `what`, `on_pause(None)` that it goes on."""
+class OutageTracker:
+    """`on_pause(reason)` is called when the run pauses because of an outage, `on_pause(None)` when the last one is over."""
 
     def __init__(
         self,
@@ -28,62 +31,73 @@ class Outages:
         self._tick = tick
         self._on_pause = on_pause
         self._clock = clock
-        self._since: dict[str, float] = {}  # what the run stands still for, and since when
+        self._since: dict[str, float] = {}  # operation that fails -> time of its first failure
 
-    def retry_until_recovered(self, what: str, action: Callable[[], T], *failures: type[InfrastructureError]) -> T:
-        """`action()`, repeated while it raises one of `failures`. Raises RetryBudgetExhausted after `recovery.outage_s`."""
+    def retry_until_recovered(self, what: str, action: Callable[[], R], *failures: type[InfrastructureError]) -> R:
+        """`action()`, repeated while it raises one of `failures`.
+
+        Raises RetryBudgetExhausted after `recovery.outage_s`, and every other error of `action` at once.
+        """
         while True:
             try:
                 result = action()
             except failures as e:
                 self._failed(what, e)
                 pause(RETRY_S, self._tick)
-            except BaseException:  # another failure, and another's business
-                self._passed(what)
+            except BaseException:  # not an outage: for the caller
+                self._recovered(what)
                 raise
             else:
-                self._passed(what)
+                self._recovered(what)
                 return result
 
-    def report_external(self, who: str, trouble: str | None) -> None:
-        """Record that `who` retries by itself because of `trouble` (None: it has recovered); the run pauses with it.
+    def report_external(self, who: str, problem: str | None) -> None:
+        """Record that `who` retries by itself because of `problem` (None: it has recovered); the run pauses with it.
 
         Raises RetryBudgetExhausted as `retry_until_recovered` does.
         """
-        if trouble is None:
-            self._passed(who)
+        if problem is None:
+            self._recovered(who)
         else:
-            self._failed(who, trouble)
+            self._failed(who, problem)
 
     def _failed(self, what: str, failure: Exception | str) -> None:
         now = self._clock()
         if not self._since:
-            self._on_pause(f"{what}: {failure}; it goes on by itself once that has passed")
+            self._on_pause(f"{what}: {failure}; the run continues once this succeeds")
         if now - self._since.setdefault(what, now) >= self._limit_s:
             raise RetryBudgetExhausted(
-                f"{what} failed for recovery.outage_s={self._limit_s:g}; the last time: {failure}"
+                f"{what} failed for {self._limit_s:g} s (recovery.outage_s); the last error: {failure}"
             )
 
-    def _passed(self, what: str) -> None:
+    def _recovered(self, what: str) -> None:
         if self._since.pop(what, None) is not None and not self._since:
             self._on_pause(None)
 
 
 class QueueClient:
-    """The queue actor as the controller calls it; every call may be repeated without harm."""
+    """Blocking calls of the queue actor, retried through outages; every method of the queue may be repeated safely."""
 
-    def __init__(self, queue: Remote, *, deadline_s: float, outages: Outages, tick: Callable[[], None]) -> None:
-        self.remote = queue
+    def __init__(
+        self, queue: Handle[QueueApi], *, deadline_s: float, outages: OutageTracker, tick: Callable[[], None]
+    ) -> None:
+        self.handle = queue
         self._deadline_s = deadline_s
         self._outages = outages
         self._tick = tick
 
-    def ask(self, method: str, *args: Any) -> Any:
-        """The answer; outages are waited out. Raises RetryBudgetExhausted, and what the ledger refuses (IntegrityError)."""
-        what = f"the ledger to {method.replace('_', ' ')}"
+    def call(
+        self,
+        method: Callable[Concatenate[QueueApi, Params], Coroutine[Any, Any, R]],
+        *args: Params.args,
+        **kwargs: Params.kwargs,
+    ) -> R:
+        """The result of `method`. Raises RetryBudgetExhausted, and what the ledger refuses (IntegrityError)."""
+        what = f"the ledger's {method.__name__}"
 
-        def call() -> Any:
+        def call() -> R:
+            future: Future[R] = self.handle.start(method, *args, **kwargs)
             deadline = f"{what} (deadlines.rpc_s)"
-            return call_one(self.remote, method, *args, deadline_s=self._deadline_s, what=deadline, tick=self._tick)
+            return await_one(self.handle.name, future, deadline_s=self._deadline_s, what=deadline, tick=self._tick)
 
         return self._outages.retry_until_recovered(what, call, InfrastructureError)

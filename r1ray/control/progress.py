@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Any
 
-from r1ray.control.calls import Remote
 from r1ray.control.fleet import Fleet
+from r1ray.control.handles import Handle, QueueApi
 from r1ray.control.health import State
 from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.sync import SyncReport
@@ -179,7 +179,7 @@ class Progress:
                 queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"
 
-    def tick(self, fleet: Fleet, standing: RayManagedActors, queue: Remote) -> None:
+    def tick(self, fleet: Fleet, standing: RayManagedActors, queue: Handle[QueueApi]) -> None:
         """Once a second: ask the ledger, write status.json, refresh the view. Never blocks."""
         now = self._clock()
         self._standing = standing.states()
@@ -192,7 +192,7 @@ class Progress:
             return
         self._written = now
         if self._asked is None:
-            self._asked = queue.call("status")
+            self._asked = queue.start(QueueApi.status)
         self.write(fleet)
 
     def write(self, fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from r1ray.control.fleet import Fleet
+from r1ray.control.handles import QueueApi
 from r1ray.control.learners import LearnerLost
 from r1ray.control.outages import QueueClient
 from r1ray.control.progress import Progress
@@ -43,7 +44,7 @@ class Publishing:
         for name, reason in report.out.items():
             self._fleet.lost(name, reason)
         if report.synced:  # whatever is known of their digest: the next learner's weights are others
-            self._queue.ask("publish", version, self._incarnation, report.digest)
+            self._queue.call(QueueApi.publish, version, self._incarnation, report.digest)
         self._progress.synced(report)
         return report
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from r1ray.config.schema import RecoveryConfig
-from r1ray.control.calls import Place
 from r1ray.control.fleet import Fleet
+from r1ray.control.handles import LearnerApi, Place
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.progress import Progress
@@ -35,7 +35,9 @@ class Stalls:
         self._folder = folder
         self._writer = writer
 
-    def tick(self, progress: Progress, fleet: Fleet, standing: RayManagedActors, learners: LearnerGroup) -> None:
+    def tick(
+        self, progress: Progress, fleet: Fleet, standing: RayManagedActors, learners: LearnerGroup[LearnerApi]
+    ) -> None:
         """Look once. Raises RetryBudgetExhausted where a stall is to end the run."""
         workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
         stage = progress.stage

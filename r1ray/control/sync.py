@@ -15,14 +15,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from r1ray.config.schema import SyncConfig
-from r1ray.control.calls import Gathered, Remote, gather
+from r1ray.control.calls import Gathered, gather
+from r1ray.control.handles import Handle, LearnerApi, RolloutApi
 from r1ray.control.learners import TRANSIENT_ERRORS
 from r1ray.errors import InfrastructureError, WeightSyncError
 from r1ray.transport.channel import Rendezvous
+from r1ray.transport.transfer import Applied, TransferSpecs
+
+R = TypeVar("R")
 
 ATTEMPTS = 3
 GRACE_S = 10.0
@@ -59,20 +64,23 @@ class WeightSync:
         come about any more."""
         self._config = config
         self._processes = processes
-        self._call_off = abort
+        self._abort = abort
         self._tick = tick
         self._epoch = 0
-        self._members: tuple[str, ...] | None = None  # of the group that stands; None: there is none
+        self._members: tuple[str, ...] | None = None  # of the current group; None if there is none
+        self._specs: TransferSpecs | None = None
 
     def break_group(self) -> None:
         """The learner was restarted: the old group's sending end is gone."""
         self._members = None
 
-    def publish(self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int) -> SyncReport:
+    def publish(
+        self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
+    ) -> SyncReport:
         """Publish `version` to `workers`. Raises InfrastructureError where the learner itself failed."""
         began = time.monotonic()
         waiting = dict(workers)
-        synced: dict[str, Any] = {}
+        synced: dict[str, Applied] = {}
         stale: dict[str, str] = {}
         out: dict[str, str] = {}
         digest = ""
@@ -113,8 +121,8 @@ class WeightSync:
         )
 
     def _transfer(
-        self, learners: Sequence[Remote], workers: Mapping[str, Remote], version: int
-    ) -> tuple[str, Gathered[str], str | None]:
+        self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
+    ) -> tuple[str, Gathered[str, Applied], str | None]:
         """What was sent (its digest), what came of it at each worker, and the worker that failed before any other did."""
         members = tuple(sorted(workers))
         rendezvous: Rendezvous | None = None
@@ -122,16 +130,17 @@ class WeightSync:
             self._epoch += 1
             processes = len(members) * self._processes
             what = "the learner to open a weight-sync group (sync.deadline_s)"
-            rendezvous = self._ask(learners[0], "open_epoch", self._epoch, processes, what=what)
-        specs, bucket_bytes = self._specs(learners[0])
-        sending = {r.name: r.call("publish", version) for r in learners}
+            opened = learners[0].start(LearnerApi.open_epoch, self._epoch, processes)
+            rendezvous = self._await(learners[0], opened, what)
+        specs = self._weight_specs(learners[0])
+        sending = {r.name: r.start(LearnerApi.publish, version) for r in learners}
         receiving = {
-            name: workers[name].call(
-                "receive_weights",
+            name: workers[name].start(
+                RolloutApi.receive_weights,
                 version=version,
                 group=None if rendezvous is None else (rendezvous, 1 + i * self._processes),
                 specs=specs,
-                bucket_bytes=bucket_bytes,
+                bucket_bytes=self._config.bucket_bytes,
                 deadline_s=self._config.deadline_s,
             )
             for i, name in enumerate(members)
@@ -144,37 +153,38 @@ class WeightSync:
             if name in receiving:
                 failed.append(name)
             if rendezvous is not None and name in receiving and not sending[learners[0].name].done():
-                self._call_off(rendezvous, f"{name}: {error}")
+                self._abort(rendezvous, f"{name}: {error}")
 
+        calls: dict[str, Future[Any]] = {**sending, **receiving}
         done = gather(
-            {**sending, **receiving},
+            calls,
             deadline_s=self._config.deadline_s + GRACE_S,
             what=f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)",
             tick=self._tick,
-            failed=missed,
+            on_failure=missed,
         )
         for rank in learners:
             error = done.failures.pop(rank.name, None)
             if error is not None and not isinstance(error, WeightSyncError):
                 raise _of_learner(rank.name, error)
-        sent = {r.name: done.results.pop(r.name, None) for r in learners}
-        if not done.failures and None not in sent.values():
+        applied = {name: call.result() for name, call in receiving.items() if name in done.results}
+        first = next(iter(failed), None)
+        if not done.failures and all(rank.name in done.results for rank in learners):
             self._members = members
-        whole = sent[learners[0].name]
-        if whole is None:  # what workers answered cannot be checked against anything
-            unsure = {n: WeightSyncError("the learner did not finish sending") for n in done.results}
-            return "", Gathered({}, {**done.failures, **unsure}), next(iter(failed), None)
-        return whole.digest, done, next(iter(failed), None)
+        if learners[0].name not in done.results:  # there is no digest to check the workers' answers against
+            unchecked = {n: WeightSyncError("the learner did not finish sending") for n in applied}
+            return "", Gathered({}, {**done.failures, **unchecked}), first
+        return sending[learners[0].name].result().digest, Gathered(applied, done.failures), first
 
-    def _specs(self, learner: Remote) -> tuple[Any, int]:
-        if not hasattr(self, "_plan"):
+    def _weight_specs(self, learner: Handle[LearnerApi]) -> TransferSpecs:
+        """Asked for once: the weights of a run keep their names, dtypes and shapes."""
+        if self._specs is None:
             what = "the learner's list of weights (sync.deadline_s)"
-            self._plan = self._ask(learner, "weight_specs", what=what)
-        return self._plan, self._config.bucket_bytes
+            self._specs = self._await(learner, learner.start(LearnerApi.weight_specs), what)
+        return self._specs
 
-    def _ask(self, learner: Remote, method: str, *args: Any, what: str) -> Any:
-        calls = {learner.name: learner.call(method, *args)}
-        done = gather(calls, deadline_s=self._config.deadline_s, what=what, tick=self._tick)
+    def _await(self, learner: Handle[LearnerApi], call: Future[R], what: str) -> R:
+        done = gather({learner.name: call}, deadline_s=self._config.deadline_s, what=what, tick=self._tick)
         for error in done.failures.values():
             raise _of_learner(learner.name, error)
         return done.results[learner.name]

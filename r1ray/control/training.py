@@ -13,15 +13,19 @@ nothing whole is ever thrown away for a rollback, and a crash in one changes not
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from typing import TypeVar
 
 from r1ray.config.schema import Config
+from r1ray.control.handles import Handle, LearnerApi, QueueApi
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
-from r1ray.control.outages import Outages, QueueClient
+from r1ray.control.outages import OutageTracker, QueueClient
 from r1ray.errors import DiskFull, IntegrityError, NumericError, RetryBudgetExhausted
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.types import BatchManifest
+
+R = TypeVar("R")
 
 
 class Diverged(NumericError):
@@ -35,9 +39,9 @@ class Training:
         self,
         config: Config,
         *,
-        group: LearnerGroup,
+        group: LearnerGroup[LearnerApi],
         queue: QueueClient,
-        outages: Outages,
+        outages: OutageTracker,
         restarts: Restarts,
         folder: RunFolder,
         writer: MetricsWriter,
@@ -64,7 +68,7 @@ class Training:
         return bool(self._group.ranks)
 
     @property
-    def group(self) -> LearnerGroup:
+    def group(self) -> LearnerGroup[LearnerApi]:
         return self._group
 
     @property
@@ -86,22 +90,27 @@ class Training:
         self._restarts.wait()
         self._group.start()
         folder = str(self._folder.checkpoints)
-        newest = self._call("load_latest", folder, self._run_id, what="load the last checkpoint")[0]
+        newest = self._call(
+            lambda rank: rank.start(LearnerApi.load_latest, folder, self._run_id), what="load the last checkpoint"
+        )[0]
         for warning in newest["warnings"]:
             self._writer.event("checkpoint_skipped", message=warning)
         self.saved = newest["policy_version"]
         self.step = self.saved or 0
-        if self.saved is not None:
-            self._queue.ask("commit", self.saved, newest["name"])
-        elif trained := self._queue.ask("status").trained_steps:
+        if self.saved is not None and newest["name"] is not None:
+            self._queue.call(QueueApi.commit, self.saved, newest["name"])
+        elif trained := self._queue.call(QueueApi.status).trained_steps:
             raise IntegrityError(
                 f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}, nothing was "
                 "changed: restore it from a copy, or begin a new run with --fresh"
             )
-        self._queue.ask("rollback", self.step)
+        self._queue.call(QueueApi.rollback, self.step)
         # Only now: at no moment does the ledger count steps that no checkpoint has. They are torn, and written again.
-        self._call("discard_checkpoints", folder, self.step, what="remove checkpoints that are not whole")
-        self.incarnation = self._queue.ask("next_incarnation")
+        self._call(
+            lambda rank: rank.start(LearnerApi.discard_checkpoints, folder, self.step),
+            what="remove incomplete checkpoints",
+        )
+        self.incarnation = self._queue.call(QueueApi.next_incarnation)
         self._writer.rewind(self.step)
         pids = {name: place["pid"] for name, place in self._group.places.items()}
         self._writer.event("learner_started", policy_version=self.step, incarnation=self.incarnation, pids=pids)
@@ -112,8 +121,7 @@ class Training:
         self._working = True
         try:
             metrics = self._group.call(
-                "train_step",
-                manifest,
+                lambda rank: rank.start(LearnerApi.train_step, manifest),
                 deadline_s=self._config.deadlines.step_s,
                 what=f"train step {self.step} (deadlines.step_s)",
                 meanwhile=meanwhile,
@@ -142,16 +150,20 @@ class Training:
     def checkpoint(self) -> None:
         """Save the policy as it is, and forget old checkpoints. Raises LearnerLost."""
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
-        self._call("save_checkpoint", str(folder / name), self._run_id, what=f"save checkpoint {name}")
-        self._queue.ask("commit", self.step, name)
+        self._call(
+            lambda rank: rank.start(LearnerApi.save_checkpoint, str(folder / name), self._run_id),
+            what=f"save checkpoint {name}",
+        )
+        self._queue.call(QueueApi.commit, self.step, name)
         self.saved = self.step
         self._restarts.saved()
-        self._call("prune_checkpoints", str(folder), what="remove old checkpoints")
+        self._call(lambda rank: rank.start(LearnerApi.prune_checkpoints, str(folder)), what="remove old checkpoints")
         self._writer.event("checkpoint", policy_version=self.step, name=name)
 
     def export(self) -> None:
         """Write final/. Raises LearnerLost."""
-        self._call("export", str(self._folder.final), what="export the final model")
+        final = str(self._folder.final)
+        self._call(lambda rank: rank.start(LearnerApi.export, final), what="export the final model")
 
     def lost(self, error: LearnerLost) -> None:
         """The learner is gone, `begin` is next. Raises RetryBudgetExhausted."""
@@ -173,11 +185,11 @@ class Training:
             ) from error
         self._group.kill()
 
-    def _call(self, method: str, *args: Any, what: str) -> list[Any]:
+    def _call(self, start: Callable[[Handle[LearnerApi]], Future[R]], *, what: str) -> list[R]:
         """A call that has to do with files; a full disk is waited out."""
         deadline = self._config.deadlines.checkpoint_s
 
-        def call() -> list[Any]:
-            return self._group.call(method, *args, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
+        def call() -> list[R]:
+            return self._group.call(start, deadline_s=deadline, what=f"{what} (deadlines.checkpoint_s)")
 
         return self._outages.retry_until_recovered(f"the learner to {what}", call, DiskFull)

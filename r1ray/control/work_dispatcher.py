@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from r1ray.control.calls import Remote
+from r1ray.control.handles import Handle, RolloutApi
 from r1ray.errors import InfrastructureError, ProcessDied, RetryBudgetExhausted
 
 P = TypeVar("P")
@@ -24,7 +24,7 @@ class _Call(Generic[P]):
 
 
 class WorkDispatcher(Generic[P]):
-    """`ask(worker, part)` begins a part there; its future gives the packed groups. `names(part)` is for messages.
+    """`start(worker, part)` starts a part on a worker; its future gives the packed groups. `names(part)` is for messages.
 
     A worker whose process died under a call gets no other: each has a name of its own, and the fleet may hear of it later.
     At most `at_once` parts are with a worker at a time (None: all): what a worker that dies costs, and how soon one that
@@ -35,12 +35,12 @@ class WorkDispatcher(Generic[P]):
         self,
         parts: Sequence[P],
         *,
-        ask: Callable[[Remote, P], Future[list[bytes]]],
+        start: Callable[[Handle[RolloutApi], P], Future[list[bytes]]],
         names: Callable[[P], str],
         at_once: int | None = None,
     ) -> None:
         self._open = [_Call(part) for part in parts]
-        self._ask = ask
+        self._start = start
         self._names = names
         self._at_once = at_once
         self._turn = 0
@@ -56,7 +56,7 @@ class WorkDispatcher(Generic[P]):
         """Parts that are with a worker."""
         return sum(call.running is not None for call in self._open)
 
-    def tick(self, serving: Mapping[str, Remote], *, hand_out: bool = True) -> list[tuple[P, list[bytes]]]:
+    def tick(self, serving: Mapping[str, Handle[RolloutApi]], *, hand_out: bool = True) -> list[tuple[P, list[bytes]]]:
         """What has come since the last time; then, if `hand_out`, the free parts to the workers that have room.
 
         Raises RetryBudgetExhausted where a part fails again and again, and errors that are no failures of a process.
@@ -71,7 +71,7 @@ class WorkDispatcher(Generic[P]):
             self._give(serving)
         return done
 
-    def _give(self, serving: Mapping[str, Remote]) -> None:
+    def _give(self, serving: Mapping[str, Handle[RolloutApi]]) -> None:
         names = sorted(set(serving) - self._dead)
         room = dict.fromkeys(names, self._at_once if self._at_once is not None else len(self._open))
         for call in self._open:
@@ -87,7 +87,7 @@ class WorkDispatcher(Generic[P]):
                 room[name] -= 1
                 call.tries += 1
                 call.worker = name
-                call.running = self._ask(serving[name], call.part)
+                call.running = self._start(serving[name], call.part)
 
     def _collect(self, call: _Call[P]) -> list[bytes] | None:
         if call.running is None or not call.running.done():

@@ -18,9 +18,9 @@ import ray
 from learner.plugins import load_advantage, load_policy_loss
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
-from r1ray.control.calls import Remote
 from r1ray.control.controller import Controller, Parts
 from r1ray.control.fleet import Fleet
+from r1ray.control.handles import Handle, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
 from r1ray.control.stalls import Stalls
@@ -158,9 +158,9 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
         writer.event(state)
 
 
-def _fleet(cluster: Cluster, queue: Remote, writer: MetricsWriter) -> Fleet:
+def _fleet(cluster: Cluster, queue: Handle[QueueApi], writer: MetricsWriter) -> Fleet:
     def release(name: str, drained: bool) -> None:
         # Not waited for: the lease's own deadline stands behind it.
-        queue.call("release_worker", name, drained)
+        queue.start(QueueApi.release_worker, name, drained)
 
     return rollout_fleet(cluster, "train", release=release, on_event=writer.event)

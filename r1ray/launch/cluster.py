@@ -6,31 +6,34 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray._private import services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
-from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.handle import QUEUE, RayHandle, reward_names
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
-from actors.remote import PULSE, QUEUE, reward_names
+from actors.remote import PULSE
 from learner.preference.train import Settings
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.schema import Config
-from r1ray.control.calls import Place
-from r1ray.errors import ConfigError, InfrastructureError, ProcessDied
+from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
+from r1ray.errors import ConfigError
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
+
+Params = ParamSpec("Params")
+T = TypeVar("T")
 
 STACKS_S = 30.0
 """Deadline of a look at all processes together: a Ray worker starts for each."""
@@ -74,39 +77,6 @@ def _note(log: Path, data: Mapping[str, Any], ignore_prefix: bool) -> None:
         file.writelines(f"{time.strftime('%F %T')} {line.rstrip()}\n" for line in data["lines"])
 
 
-class RayRemote:
-    """`r1ray.control.calls.Remote` over a Ray actor; one that `restarts` comes back by itself when it is killed."""
-
-    def __init__(self, name: str, handle: Any, *, restarts: bool = False) -> None:
-        self.name = name
-        self._handle = handle
-        self._restarts = restarts
-
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
-        answer: Future[Any] = Future()
-
-        def translate(future: Future[Any]) -> None:
-            error = future.exception()
-            if error is None:
-                answer.set_result(future.result())
-                return
-            if isinstance(error, RayTaskError):
-                error = error.cause  # what the method raised, without Ray's traceback around it
-            elif isinstance(error, OutOfMemoryError) or (
-                isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
-            ):
-                error = ProcessDied(f"{self.name} died: {str(error).strip().splitlines()[-1].strip()}")
-            elif isinstance(error, RayError):
-                error = InfrastructureError(f"{self.name}.{method}: {error}")
-            answer.set_exception(error)
-
-        getattr(self._handle, method).remote(*args, **kwargs).future().add_done_callback(translate)
-        return answer
-
-    def kill(self) -> None:
-        ray.kill(self._handle, no_restart=not self._restarts)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """Makes the actors of one run. They find the queue and the reward workers by name, in the namespace of this job."""
@@ -143,97 +113,105 @@ class Cluster:
         }
         return [(0.1, 1), *(demand[name] for name in PROCESSES[use])]
 
-    def queue(self, settings: LedgerSettings) -> RayRemote:
-        actor = self._actor(
+    def queue(self, settings: LedgerSettings) -> Handle[QueueApi]:
+        spawn = self._actor(
             QueueProcess,
             0.1,
             0.0,
             self.config.ray.queue_resources,
+            restarts=True,
             name=QUEUE,
-            max_restarts=-1,
             max_task_retries=-1,
             max_concurrency=1000,
             # The ledger wants a local disk: where nothing else is said, that of the driver.
             scheduling_strategy=None if self.config.ray.queue_resources else _here(),
         )
         path = str(Path(self.run_dir).absolute() / LEDGER_NAME)
-        return RayRemote(QUEUE, actor.remote(self._log(QUEUE), path, settings, self.run_id), restarts=True)
+        return spawn(QUEUE, path, settings, self.run_id)
 
-    def rewards(self) -> list[RayRemote]:
+    def rewards(self) -> list[Handle[RewardApi]]:
         c = self.config.reward_worker
         resources = self.config.ray.reward_resources
-        remotes = []
+        handles: list[Handle[RewardApi]] = []
         for name in reward_names(self.config):
-            actor = self._actor(
+            spawn = self._actor(
                 RewardProcess,
                 c.num_cpus,
                 c.num_gpus,
                 resources,
-                name=name,
-                max_restarts=-1,
-                max_concurrency=8,
                 groups={PULSE: 1},
+                restarts=True,
+                name=name,
+                max_concurrency=8,
             )
-            remotes.append(RayRemote(name, actor.remote(self._log(name), self.config), restarts=True))
-        return remotes
+            handles.append(spawn(name, self.config))
+        return handles
 
-    def rollout(self, name: str, use: Use = "train") -> RayRemote:
+    def rollout(self, name: str, use: Use = "train") -> Handle[RolloutApi]:
         c = self.config.rollout
         environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
         gpus = c.num_gpus * c.engine.tensor_parallel_size
-        actor = self._actor(
+        spawn = self._actor(
             RolloutProcess,
             c.num_cpus,
             gpus,
             self.config.ray.rollout_resources,
-            max_concurrency=16,
-            groups={PULSE: 4},
             environment=environment,
+            groups={PULSE: 4},
+            max_concurrency=16,
         )
-        return RayRemote(name, actor.remote(self._log(name), self.config, name, self.model_path, self.vocab_hash, use))
+        return spawn(name, self.config, name, self.model_path, self.vocab_hash, use)
 
-    def learner(self, rank: int) -> RayRemote:
-        actor = self._rank(LearnerProcess)
-        name = f"learner-{rank}"
-        return RayRemote(name, actor.remote(self._log(name), self.config, rank))
+    def learner(self, rank: int) -> Handle[LearnerApi]:
+        """Start a rank of policy optimization."""
+        return self._rank(LearnerProcess)(f"learner-{rank}", self.config, rank)
 
-    def sft(self, rank: int) -> RayRemote:
-        actor = self._rank(SftProcess)
-        name = f"learner-{rank}"
-        return RayRemote(name, actor.remote(self._log(name), self.config, rank, self.vocab_hash))
+    def sft(self, rank: int) -> Handle[SupervisedApi]:
+        """Start a rank of supervised fine-tuning."""
+        return self._rank(SftProcess)(f"learner-{rank}", self.config, rank, self.vocab_hash)
 
-    def reward_model(self, rank: int, data: Path, base: Path, settings: Settings) -> RayRemote:
-        actor = self._rank(RewardModelProcess)
-        name = f"learner-{rank}"
-        return RayRemote(name, actor.remote(self._log(name), data, base, settings, rank))
+    def reward_model(self, rank: int, data: Path, base: Path, settings: Settings) -> Handle[RewardModelProcess]:
+        """Start a rank of reward-model training."""
+        return self._rank(RewardModelProcess)(f"learner-{rank}", data, base, settings, rank)
 
-    def _rank(self, cls: type) -> Any:
+    def _rank(self, cls: Callable[Concatenate[Path, Params], T]) -> Callable[Concatenate[str, Params], Handle[T]]:
         c = self.config.learner
         threads = {"OMP_NUM_THREADS": str(max(1, int(c.num_cpus)))}  # also of DeepSpeed's optimiser in host memory
         return self._actor(cls, c.num_cpus, c.num_gpus, self.config.ray.learner_resources, environment=threads)
 
     def _actor(
         self,
-        cls: type,
+        cls: Callable[Concatenate[Path, Params], T],
         num_cpus: float,
         num_gpus: float,
         resources: dict[str, float],
         *,
         environment: Mapping[str, str] | None = None,
         groups: dict[str, int] | None = None,
+        restarts: bool = False,
         **options: Any,
-    ) -> Any:
+    ) -> Callable[Concatenate[str, Params], Handle[T]]:
+        """How to start an actor of the plain class `cls`, by its name and the arguments of the class behind the log file.
+
+        `groups`: threads of each concurrency group. `restarts`: Ray restarts the actor whenever it dies.
+        """
         # Ray hides only those GPUs that it has given to others.
         hidden = {} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
         variables = {"OMP_NUM_THREADS": "1", **hidden, **(environment or {})}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
-        return made.options(
+        actor = made.options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             resources=resources or None,
             runtime_env={"env_vars": variables},
+            max_restarts=-1 if restarts else 0,
             **options,
         )
+
+        def spawn(name: str, /, *args: Params.args, **kwargs: Params.kwargs) -> Handle[T]:
+            return RayHandle(name, actor.remote(self._log(name), *args, **kwargs), restarts=restarts)
+
+        return spawn
 
     def _log(self, name: str) -> Path:
         return Path(self.run_dir).absolute() / "logs" / f"{name}.log"

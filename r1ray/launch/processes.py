@@ -14,13 +14,15 @@ from typing import Any
 
 import ray
 
+from actors.handle import RetryingClient, queue_handle
 from actors.processes import Logged
-from actors.remote import QUEUE, RetryingClient, place
+from actors.remote import place
 from learner.policy import PolicyRank
 from learner.preference.actor import RewardModelActor
 from learner.preference.train import Settings
 from learner.sft.rank import SftRank
 from r1ray.config.schema import Config
+from r1ray.control.handles import QueueApi
 
 FETCH_GROUPS = 64
 """Payloads of one answer of the queue."""
@@ -53,11 +55,11 @@ class SftProcess(_RankProcess, SftRank):
 
 def _fetch_from_queue(config: Config) -> Callable[[list[str]], list[bytes]]:
     client = RetryingClient(config)
-    queue = ray.get_actor(QUEUE)
+    queue = queue_handle()
 
     def fetch(group_ids: list[str]) -> list[bytes]:
         chunks = [group_ids[i : i + FETCH_GROUPS] for i in range(0, len(group_ids), FETCH_GROUPS)]
-        answers = (client.ask(partial(queue.payloads.remote, c), "the ledger's payloads") for c in chunks)
+        answers = (client.call(partial(queue.start, QueueApi.payloads, c), "the ledger's payloads") for c in chunks)
         return [payload for answer in answers for payload in answer]
 
     return fetch

@@ -23,6 +23,7 @@ from r1ray.config.schema import Config
 from r1ray.control.learners import LearnerGroup
 from r1ray.errors import ConfigError
 from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.processes import RewardModelProcess
 from r1ray.models.folder import read_shape
 from r1ray.recipe.status import digest
 from r1ray.rewards.learned.preference import REPORT
@@ -87,18 +88,34 @@ def train_reward_model(
             cluster.connect("sft")
             steps = group.start()[0]["steps"]
             what, saving_s = "load or save a checkpoint (deadlines.checkpoint_s)", deadlines.checkpoint_s
-            done = group.call("load", str(checkpoints), run_id, deadline_s=saving_s, what=what)[0]
+            done = group.call(
+                lambda rank: rank.start(RewardModelProcess.load, str(checkpoints), run_id),
+                deadline_s=saving_s,
+                what=what,
+            )[0]
             for step in range(done, steps):
                 training = f"train step {step} (deadlines.step_s)"
-                loss = group.call("train_step", deadline_s=deadlines.step_s, what=training)[0]
+                loss = group.call(
+                    lambda rank: rank.start(RewardModelProcess.train_step), deadline_s=deadlines.step_s, what=training
+                )[0]
                 progress(step + 1, steps, loss)
                 if (step + 1) % config.checkpoint.every_steps == 0:
-                    group.call("save", str(checkpoints), run_id, deadline_s=saving_s, what=what)
-            report: dict[str, Any] = group.call(
-                "report", deadline_s=deadlines.evaluation_s, what="score the held-out rows (deadlines.evaluation_s)"
+                    group.call(
+                        lambda rank: rank.start(RewardModelProcess.save, str(checkpoints), run_id),
+                        deadline_s=saving_s,
+                        what=what,
+                    )
+            report = group.call(
+                lambda rank: rank.start(RewardModelProcess.report),
+                deadline_s=deadlines.evaluation_s,
+                what="score the held-out rows (deadlines.evaluation_s)",
             )[0]
             what = "write the model (deadlines.checkpoint_s)"
-            group.call("write", str(out), report, deadline_s=deadlines.checkpoint_s, what=what)
+            group.call(
+                lambda rank: rank.start(RewardModelProcess.write, str(out), report),
+                deadline_s=deadlines.checkpoint_s,
+                what=what,
+            )
         finally:
             group.kill()
             ray.shutdown()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from r1ray.config.checks import Use
 from r1ray.config.schema import Config
-from r1ray.control.calls import Remote
 from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.handles import Handle, ManagedApi, QueueApi, RolloutApi, WorkerInfo
 from r1ray.control.health import HealthLimits
 from r1ray.control.managed_actors import Budget, RayManagedActors
 from r1ray.launch.cluster import Cluster
@@ -23,10 +22,10 @@ def health_limits(config: Config) -> HealthLimits:
     return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
 
 
-def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None = None) -> RayManagedActors:
+def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueApi] | None = None) -> RayManagedActors:
     """The reward workers, and the queue where there is one."""
     recovery = cluster.config.recovery
-    kinds: list[tuple[Budget, Sequence[Remote]]] = []
+    kinds: list[tuple[Budget, Sequence[Handle[ManagedApi]]]] = []
     if queue is not None:
         kinds.append((Budget(restarts=recovery.queue_restarts, key="recovery.queue_restarts"), [queue]))
     budget = Budget(restarts=recovery.worker_restarts, key="recovery.worker_restarts")
@@ -37,9 +36,9 @@ def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Remote | None
 def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], None], on_event: OnEvent) -> Fleet:
     """The rollout workers; `release(name, drained)` hands back what one that is gone had leased."""
 
-    def spawn(name: str) -> tuple[Remote, Future[Any]]:
-        remote = cluster.rollout(name, use)
-        return remote, remote.call("start")
+    def spawn(name: str) -> tuple[Handle[RolloutApi], Future[WorkerInfo]]:
+        handle = cluster.rollout(name, use)
+        return handle, handle.start(RolloutApi.start)
 
     config = cluster.config
     settings = FleetSettings(

@@ -17,10 +17,11 @@ from typing import Any
 
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
-from r1ray.control.calls import Remote, pause
+from r1ray.control.calls import pause
 from r1ray.control.fleet import Fleet
+from r1ray.control.handles import Handle, RolloutApi
 from r1ray.control.managed_actors import RayManagedActors
-from r1ray.control.outages import Outages
+from r1ray.control.outages import OutageTracker
 from r1ray.control.stop import Interrupted, Stop
 from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.errors import ConfigError, DiskFull
@@ -64,7 +65,7 @@ class SamplingJob:
         self._config = config
         self._wanted = {w.source: w for w in wanted}
         self._parts = parts
-        self._outages = Outages(config.recovery.outage_s, tick=self._tick, on_pause=lambda reason: None)
+        self._outages = OutageTracker(config.recovery.outage_s, tick=self._tick, on_pause=lambda reason: None)
         self._running = 0
         self._prompts = self._done = self._tokens = 0
         self._began = time.monotonic()
@@ -78,7 +79,7 @@ class SamplingJob:
             missing = missing_parts(self._parts.samples, parts_of(sizes, self._config.sampling.part_prompts))
             self._done = self._prompts - sum(part.stop - part.start for part in missing)
             self._tell("running")
-            self._sample(WorkDispatcher(missing, ask=self._ask, names=_name, at_once=self._at_once()))
+            self._sample(WorkDispatcher(missing, start=self._start_part, names=_name, at_once=self._at_once()))
         except Interrupted as e:
             self._parts.writer.event("interrupted", reason=str(e))
             return False
@@ -132,9 +133,11 @@ class SamplingJob:
                 raise DiskFull(f"no room for {part.file_name}: free space on its disk") from e
             raise
 
-    def _ask(self, worker: Remote, part: Part) -> Future[list[bytes]]:
+    def _start_part(self, worker: Handle[RolloutApi], part: Part) -> Future[list[bytes]]:
         wanted, deadline = self._wanted[part.source], self._config.deadlines.evaluation_s
-        return worker.call("evaluate", part.source, part.start, part.stop, wanted.sampling, wanted.samples, deadline)
+        return worker.start(
+            RolloutApi.evaluate, part.source, part.start, part.stop, wanted.sampling, wanted.samples, deadline
+        )
 
     def _tick(self) -> None:
         self._parts.stop.check(unsaved=self._running > 0)

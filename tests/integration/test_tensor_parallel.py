@@ -13,15 +13,15 @@ import pytest
 import ray
 import torch
 
-from actors.engine import Applied
+from actors.handle import RayHandle
 from actors.rollout import RolloutWorker
 from benchmarks.chaos.machines import process_title, tree
-from learner.publish import Sent, WeightPublisher
+from learner.publish import WeightPublisher
 from r1ray.config.schema import Config
 from r1ray.control.sync import WeightSync
-from r1ray.launch.cluster import RayRemote
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
+from r1ray.transport.transfer import Applied, Sent
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import left_after
@@ -34,7 +34,7 @@ from tests.integration.test_weight_sync_exact import (
     mismatch,
     specs_of,
 )
-from tests.unit.scripted import FakeRemote
+from tests.unit.scripted import FakeHandle
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -112,14 +112,14 @@ def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_nex
     assert not left_after(60.0, children)  # vLLM ends the others, and the worker lives on
     assert psutil.pid_exists(pid)
     rendezvous = Rendezvous(transport="gloo", address="127.0.0.1", port=1, epoch=1, world_size=3, timeout_s=5.0)
-    learner = FakeRemote(
+    learner = FakeHandle(
         "learner-0",
         open_epoch=lambda epoch, receivers: rendezvous,
         weight_specs=lambda: specs_of(trained[2]),
         publish=lambda version: Sent(digest="", seconds=0.0),
     )
     sync = WeightSync(Config().sync, processes=2, abort=lambda rendezvous, reason: False, tick=lambda: None)
-    report = sync.publish([learner], {"rollout-0": RayRemote("rollout-0", host)}, 6)
+    report = sync.publish([learner], {"rollout-0": RayHandle("rollout-0", host)}, 6)
     print(f"\na worker without a process of its engine: {report.out}")
     assert (report.synced, report.stale, set(report.out)) == ((), {}, {"rollout-0"})
     # Which of the two depends on how far vLLM has come with ending itself.

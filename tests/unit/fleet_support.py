@@ -7,7 +7,7 @@ from typing import Any
 
 from r1ray.control.fleet import Fleet, FleetSettings
 from r1ray.control.health import HealthLimits
-from tests.unit.scripted import FakeRemote
+from tests.unit.scripted import FakeHandle
 
 
 class World:
@@ -15,7 +15,7 @@ class World:
 
     def __init__(self, workers: int = 2, budget: int = 2) -> None:
         self.now = 0.0
-        self.remotes: dict[str, FakeRemote] = {}
+        self.remotes: dict[str, FakeHandle] = {}
         self.stats: dict[str, dict[str, float]] = {}
         self.readies: dict[str, Future[Any]] = {}
         self.released: list[tuple[str, bool]] = []  # and whether it was drained
@@ -37,9 +37,9 @@ class World:
         )
         self.fleet.tick()
 
-    def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
+    def _spawn(self, name: str) -> tuple[FakeHandle, Future[Any]]:
         self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0}
-        self.remotes[name] = FakeRemote(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
+        self.remotes[name] = FakeHandle(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
         self.readies[name] = Future()
         return self.remotes[name], self.readies[name]
 

@@ -8,9 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors.engine import Applied
 from learner.checkpoint import discard_newer, prune
-from learner.publish import Sent
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
 from r1ray.control.controller import Controller, Parts
@@ -28,9 +26,10 @@ from r1ray.run.audit import audit_run
 from r1ray.run.checkpoints import all_in, find_latest, step_of
 from r1ray.run.folder import Identity, RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
+from r1ray.transport.transfer import Applied, Sent
 from r1ray.types import BatchManifest
 from tests.unit.ledger_support import write_checkpoint
-from tests.unit.scripted import FakeRemote, scored
+from tests.unit.scripted import FakeHandle, scored
 
 LIMITS = HealthLimits(start_s=60, suspect_s=20, dead_s=60)
 
@@ -80,8 +79,8 @@ class World:
         )
         self.ledger = Ledger.create(self.folder.ledger, settings, run_id=identity.run_id)
         self.stop = Stop(self.config.deadlines.shutdown_s)
-        self.trouble: str | None = None  # of the queue, by its own word
-        self.queue = FakeRemote("queue", **self._queue_methods())
+        self.problem: str | None = None  # of the queue, by its own word
+        self.queue = FakeHandle("queue", **self._queue_methods())
         self.on_train: Callable[[int], None] = lambda step: None
         self.on_change: Callable[[str], None] = lambda method: None  # before and after a call that may write
 
@@ -101,7 +100,7 @@ class World:
 
     def identity(self) -> dict[str, Any]:
         """What the queue says of itself."""
-        return {"pid": 1, "node": "n", "trouble": self.trouble}
+        return {"pid": 1, "node": "n", "problem": self.problem}
 
     def _told(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
@@ -119,7 +118,7 @@ class World:
             raise what
         return what
 
-    def _learner(self, rank: int) -> FakeRemote:
+    def _learner(self, rank: int) -> FakeHandle:
         self.starts += 1
         version = 0
 
@@ -165,7 +164,7 @@ class World:
             self._do("export", version)
             self.disk.exported += 1
 
-        return FakeRemote(
+        return FakeHandle(
             f"learner-{rank}",
             address=lambda: ("host", 1),
             setup=lambda address, port: {"place": {"pid": self.starts, "node": "n"}},
@@ -183,7 +182,7 @@ class World:
     def _digest(self, version: int) -> str:
         return f"{self.starts}-{version}" if self.digests else ""
 
-    def _spawn(self, name: str) -> tuple[FakeRemote, Future[Any]]:
+    def _spawn(self, name: str) -> tuple[FakeHandle, Future[Any]]:
         def receive(*, version: int, **_: Any) -> Applied:
             return Applied(version=version, digest=self._digest(version), receive_s=0, apply_s=0, digest_s=0)
 
@@ -196,7 +195,7 @@ class World:
             self.evaluated.append(self.published[-1])
             return [pack_scored(scored(0, version=self.published[-1]))]
 
-        remote = FakeRemote(
+        remote = FakeHandle(
             name, stats=lambda: dict(stats), receive_weights=receive, evaluate=evaluate, drain=lambda s: None
         )
         remote.hold = self.worker_holds

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from actors.engine import Applied
+from r1ray.control.handles import Handle
 from r1ray.errors import ProcessDied, WeightSyncError
+from r1ray.transport.transfer import Applied
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
 
 
@@ -104,8 +105,8 @@ class ScriptedEngine:
         self.version = version
 
 
-class FakeRemote:
-    """A `Remote` whose methods are functions; `dead` makes every call raise ProcessDied, `hold` leaves them pending."""
+class FakeHandle(Handle[Any]):
+    """A process whose methods are functions; `dead` makes every call raise ProcessDied, `hold` leaves them pending."""
 
     def __init__(self, name: str, **methods: Callable[..., Any]) -> None:
         self.name = name
@@ -115,8 +116,8 @@ class FakeRemote:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.pending: list[Future[Any]] = []  # of held calls; they fail when the process is killed
 
-    def call(self, method: str, *args: Any, **kwargs: Any) -> Future[Any]:
-        self.calls.append((method, args, kwargs))
+    def _start(self, method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Future[Any]:
+        self.calls.append((method, tuple(args), kwargs))
         future: Future[Any] = Future()
         if self.dead:
             future.set_exception(ProcessDied(f"{self.name} died"))

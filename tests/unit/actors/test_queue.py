@@ -37,7 +37,7 @@ def test_a_ledger_that_cannot_be_opened_for_now_is_opened_later(path: Path, monk
         owner = QueueOwner(str(path), SETTINGS, "r")  # where an error would end the actor for good
         with pytest.raises(InfrastructureError, match="disk I/O error"):
             await owner.lease("w", 0, 1, [], 0.0)
-        assert (await owner.identity())["trouble"] == "disk I/O error"
+        assert owner.identity()["problem"] == "disk I/O error"
         assert len(await owner.lease("w", 0, 1, [], 0.0)) == 1
         await owner.close()
 
@@ -56,7 +56,7 @@ def test_another_runs_ledger_is_refused_by_its_name(path: Path) -> None:
 def test_a_write_that_failed_is_told_of_while_it_is_repeated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         owner = QueueOwner(str(path), SETTINGS, "r")
-        assert (await owner.identity())["trouble"] is None
+        assert owner.identity()["problem"] is None
 
         def full(payloads: list[bytes]) -> Any:
             raise DiskFull("no room left to write")
@@ -65,9 +65,9 @@ def test_a_write_that_failed_is_told_of_while_it_is_repeated(path: Path, monkeyp
         with pytest.raises(DiskFull):
             await owner.put([b""], True)
         await owner.lease("w", 0, 0, [], 0.0)  # what writes nothing does not mean that there is room
-        assert (await owner.identity())["trouble"] == "no room left to write"
-        monkeypatch.setattr("actors.queue.TROUBLE_S", 0.0)
-        assert (await owner.identity())["trouble"] is None
+        assert owner.identity()["problem"] == "no room left to write"
+        monkeypatch.setattr("actors.queue.PROBLEM_S", 0.0)
+        assert owner.identity()["problem"] is None
         await owner.close()
 
     asyncio.run(scenario())

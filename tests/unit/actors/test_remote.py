@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +14,17 @@ import pytest
 
 pytest.importorskip("ray")
 
-from ray.exceptions import ActorDiedError, GetTimeoutError, OutOfDiskError, OutOfMemoryError, RayTaskError
+from ray.exceptions import ActorDiedError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
-from actors import remote
-from actors.remote import PULSE, QueueAndRewards, RetryingClient, RolloutActor
+from actors import handle
+from actors.handle import RayHandle, RetryingClient
+from actors.remote import PULSE, QueueAndRewards, RolloutActor
 from actors.reward import RewardWorker
 from actors.reward_calls import for_one_call, scoring_timeout_s
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
+from r1ray.control.handles import RewardApi, RolloutApi
 from r1ray.errors import InfrastructureError, ProcessDied
-from r1ray.launch.cluster import RayRemote
 from r1ray.ledger import Ledger
 from r1ray.rewards.learned import endpoint as endpoint_module
 from tests.unit.endpoint_support import Answer, endpoint
@@ -32,18 +33,43 @@ from tests.unit.reward_support import reward
 from tests.unit.scripted import group
 
 
-def get(answer: Callable[[], Any], timeout: float) -> Any:
-    """`ray.get` of a call that is made now: what its method raises arrives as Ray hands it on."""
+def done(answer: Callable[[], Any]) -> Future[Any]:
+    """A call that is over."""
+    future: Future[Any] = Future()
     try:
-        return answer()
+        future.set_result(answer())
     except Exception as e:
-        raise RayTaskError("score_and_put", str(e), e).as_instanceof_cause() from None
+        future.set_exception(e)
+    return future
+
+
+def ref(answer: Callable[[], Any]) -> Any:
+    """Ray's reference to the result of a call that is over: an error of its method arrives as Ray raises it."""
+
+    def as_ray() -> Any:
+        try:
+            return answer()
+        except RayError:
+            raise
+        except Exception as e:
+            raise RayTaskError("method", str(e), e).as_instanceof_cause() from None
+
+    return SimpleNamespace(future=lambda: done(as_ray))
+
+
+class Actor:
+    """A Ray actor, every method of which answers what `answer` returns for its arguments."""
+
+    def __init__(self, answer: Callable[..., Any]) -> None:
+        self._answer = answer
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=lambda *args: ref(lambda: self._answer(*args)))
 
 
 @pytest.fixture(autouse=True)
 def _no_cluster_and_no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote.ray, "get", get)
-    monkeypatch.setattr(remote, "RETRY_S", 0.0)
+    monkeypatch.setattr(handle, "RETRY_S", 0.0)
     monkeypatch.setattr(endpoint_module, "FIRST_PAUSE_S", 0.0)
 
 
@@ -70,9 +96,10 @@ def deliver(config: Config, ledger: Ledger, groups: list[bytes]) -> list[str]:
 
     worker = RewardWorker(config, put)
     try:
-        call = lambda: lambda: worker.score_and_put(groups, False)  # noqa: E731  a remote call, and its answer
-        outcomes: list[str] = RetryingClient(config).ask(call, "a reward worker")
-        return outcomes
+        actor: RayHandle[RewardApi] = RayHandle("reward-0", Actor(worker.score_and_put))
+        return RetryingClient(config).call(
+            lambda: actor.start(RewardApi.score_and_put, groups, False), "a reward worker"
+        )
     finally:
         worker.close()
 
@@ -121,39 +148,44 @@ def test_what_is_no_outage_is_raised_at_once() -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        RetryingClient(Config()).ask(lambda: broken, "a reward worker")
+        RetryingClient(Config()).call(lambda: done(broken), "a reward worker")
     assert calls == [1]
 
 
-def waits(seconds: list[float], answers: Callable[[Any], Any]) -> Callable[..., Any]:
-    def get(answer: Any, timeout: float) -> Any:
-        seconds.append(timeout)
-        return answers(answer)
+def services(monkeypatch: pytest.MonkeyPatch, config: Config, calls: list[list[bytes]]) -> QueueAndRewards:
+    """Reward workers that answer with the groups that they were given, and note them in `calls`."""
 
-    return get
+    def answer(groups: list[bytes], atomic: bool = False) -> list[bytes]:
+        calls.append(groups)
+        return groups
 
-
-def services(monkeypatch: pytest.MonkeyPatch, config: Config) -> QueueAndRewards:
-    """Reward workers whose answer is what they were given."""
-
-    class Worker:
-        score = SimpleNamespace(remote=lambda groups: groups)
-        score_and_put = SimpleNamespace(remote=lambda groups, atomic: groups)
-
-    monkeypatch.setattr(remote.ray, "get_actor", lambda name: Worker())
+    monkeypatch.setattr(handle.ray, "get_actor", lambda name: Actor(answer))
     return QueueAndRewards(config)
 
 
-def test_patience_covers_programs_that_all_run_out_of_time_on_one_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds: list[float] = []
+@pytest.fixture
+def seconds(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The timeouts of the calls that a RetryingClient makes."""
+    waits: list[float] = []
+
+    def spy(futures: Any, timeout: float) -> Any:
+        waits.append(timeout)
+        return wait(futures, timeout)
+
+    monkeypatch.setattr(handle, "wait", spy)
+    return waits
+
+
+def test_the_timeout_covers_programs_that_all_run_out_of_time_on_one_processor(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+) -> None:
     config = Config()  # groups of 16, verifications of 10 s
-    rewards = services(monkeypatch, config)
-    monkeypatch.setattr(remote.ray, "get", waits(seconds, lambda answer: answer))
+    rewards = services(monkeypatch, config, [])
     rewards.deliver([b""] * 2)
     assert seconds[0] >= 2 * 16 * config.reward_worker.timeout_s + config.deadlines.rpc_s
 
 
-def test_patience_covers_a_reward_model_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_covers_a_reward_model_that_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     config = Config()
     without = scoring_timeout_s(config, 16)
     config.rewards = [reward("model/helpful", path="p"), reward("judge", url="http://x", model="m", timeout_s=30)]
@@ -163,7 +195,7 @@ def test_patience_covers_a_reward_model_that_loads(monkeypatch: pytest.MonkeyPat
     )  # 68 questions of four callers: one more round
 
 
-def test_patience_covers_programs_with_many_tests() -> None:
+def test_the_timeout_covers_programs_with_many_tests() -> None:
     config = Config()
     config.rewards = [reward("accuracy/code", verifier="code", suite_timeout_s=90.0)]
     assert scoring_timeout_s(config, 16) >= 16 * 90
@@ -171,11 +203,11 @@ def test_patience_covers_programs_with_many_tests() -> None:
     assert scoring_timeout_s(config, 16) >= 16 * 90
 
 
-def test_an_evaluation_is_scored_in_calls_of_bounded_size_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds: list[float] = []
+def test_an_evaluation_is_scored_in_calls_of_bounded_size_in_its_order(
+    monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+) -> None:
     calls: list[list[bytes]] = []
-    rewards = services(monkeypatch, Config())
-    monkeypatch.setattr(remote.ray, "get", waits(seconds, lambda answer: calls.append(answer) or answer))
+    rewards = services(monkeypatch, Config(), calls)
     groups = [str(i).encode() for i in range(20)]
     assert rewards.score(groups, 16) == groups
     assert [len(call) for call in calls] == [4] * 5
@@ -192,44 +224,42 @@ def test_a_call_takes_whole_groups_and_at_most_so_many_completions() -> None:
 
 def test_an_outage_begins_with_the_first_failure_and_not_with_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(remote.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(handle.time, "monotonic", lambda: now[0])
 
-    def late(answer: Any, timeout: float) -> Any:
+    def late(futures: list[Future[str]], timeout: float) -> Any:
         now[0] += timeout
-        if now[0] < 3000:
-            raise GetTimeoutError("not yet")
-        return "judged"
+        if now[0] >= 3000:
+            futures[0].set_result("judged")
+        return wait(futures, 0)
 
-    monkeypatch.setattr(remote.ray, "get", late)
-    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
-    assert RetryingClient(Config()).ask(lambda: None, "a reward worker", patience_s=2000.0) == "judged"
+    monkeypatch.setattr(handle, "wait", late)
+    monkeypatch.setattr(handle.time, "sleep", lambda seconds: None)
+    assert RetryingClient(Config()).call(Future[str], "a reward worker", timeout_s=2000.0) == "judged"
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("killed"), ActorDiedError(), OutOfDiskError("no room for objects")])
-def test_whatever_ray_says_of_an_actor_that_is_gone_is_waited_out(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
+def test_every_error_of_ray_about_an_actor_that_is_gone_is_retried(error: Exception) -> None:
     errors = [error, error]
 
-    def get(answer: Any, timeout: float) -> Any:
+    def answer(groups: list[bytes]) -> list[bytes]:
         if errors:
             raise errors.pop()
-        return "judged"
+        return groups
 
-    monkeypatch.setattr(remote.ray, "get", get)
-    assert RetryingClient(Config()).ask(lambda: None, "a reward worker") == "judged"
+    actor: RayHandle[RewardApi] = RayHandle("reward-0", Actor(answer))
+    client = RetryingClient(Config())
+    assert client.call(lambda: actor.start(RewardApi.score, [b"judged"]), "a reward worker") == [b"judged"]
+    assert not errors
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("killed"), ActorDiedError()])
 def test_an_actor_that_ray_killed_for_want_of_memory_has_died(error: Exception) -> None:
-    class Handle:
-        def __getattr__(self, name: str) -> Any:
-            failed: Future[Any] = Future()
-            failed.set_exception(error)
-            return SimpleNamespace(remote=lambda: SimpleNamespace(future=lambda: failed))
+    def fail() -> None:
+        raise error
 
+    actor: RayHandle[RolloutApi] = RayHandle("rollout-0", Actor(fail))
     with pytest.raises(ProcessDied, match="rollout-0 died"):
-        RayRemote("rollout-0", Handle()).call("stats").result(0)
+        actor.start(RolloutApi.stats).result(0)
 
 
 def test_weights_health_and_goodbyes_do_not_wait_behind_evaluations() -> None:

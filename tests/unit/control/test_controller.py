@@ -216,7 +216,9 @@ def test_a_disk_that_stays_full_ends_the_run(make: Make, monkeypatch: pytest.Mon
     monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
     world = make(recovery__outage_s=0.05)
     world.queue.methods["commit"] = _raise(DiskFull("no room in the ledger"))
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.outage_s=0.05; the last time: no room in the ledger"):
+    with pytest.raises(
+        RetryBudgetExhausted, match=r"0\.05 s \(recovery\.outage_s\); the last error: no room in the ledger"
+    ):
         world.run()
     assert json.loads(world.folder.status.read_text())["state"] == "paused"
 
@@ -229,14 +231,14 @@ def test_a_ledger_that_only_the_workers_cannot_write_pauses_the_run_too(make: Ma
     def full(step: int, wait_s: float) -> Any:
         if step != 2 or "resumed" in world.kinds():
             return take(step, wait_s)
-        world.trouble = None if "paused" in world.kinds() else "ledger.sqlite: no room left to write"
+        world.problem = None if "paused" in world.kinds() else "ledger.sqlite: no room left to write"
         seen.append(json.loads(world.folder.status.read_text()))
         return None
 
     world.queue.methods["take"] = full
     assert world.run()
     (paused,) = [e for e in read_events(world.folder.path) if e["kind"] == "paused"]
-    assert "no room left to write; it goes on by itself" in paused["reason"]
+    assert "no room left to write; the run continues once this succeeds" in paused["reason"]
     assert any(s["state"] == "paused" and s["message"] == paused["reason"] for s in seen)
     assert [k for k in world.kinds() if k in ("paused", "resumed")] == ["paused", "resumed"]
 
@@ -244,8 +246,10 @@ def test_a_ledger_that_only_the_workers_cannot_write_pauses_the_run_too(make: Ma
 def test_a_ledger_that_stays_full_for_the_workers_ends_the_run(make: Make) -> None:
     world = make(recovery__outage_s=0.5)
     world.queue.methods["take"] = lambda step, wait_s: None
-    world.trouble = "ledger.sqlite: no room left to write"
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.outage_s=0.5; the last time: .*no room left to write"):
+    world.problem = "ledger.sqlite: no room left to write"
+    with pytest.raises(
+        RetryBudgetExhausted, match=r"0\.5 s \(recovery\.outage_s\); the last error: .*no room left to write"
+    ):
         world.run()
 
 

@@ -15,7 +15,7 @@ from r1ray.control.work_dispatcher import ATTEMPTS
 from r1ray.errors import RetryBudgetExhausted
 from r1ray.rewards.answers.summary import mean_and_error, summarise
 from r1ray.types import Score
-from tests.unit.scripted import FakeRemote, scored
+from tests.unit.scripted import FakeHandle, scored
 
 
 def test_mean_and_standard_error_by_hand() -> None:
@@ -53,11 +53,11 @@ def evaluator(sizes: dict[str, int]) -> tuple[Evaluator, list[dict[str, Any]]]:
     return Evaluator(config, lambda: sizes, rows.append), rows
 
 
-def worker(name: str) -> FakeRemote:
+def worker(name: str) -> FakeHandle:
     def evaluate(source: str, start: int, stop: int, *_: Any) -> list[bytes]:
         return [pack_scored(scored(i, rewards=[1.0])) for i in range(start, stop)]
 
-    return FakeRemote(name, evaluate=evaluate)
+    return FakeHandle(name, evaluate=evaluate)
 
 
 def test_every_problem_is_evaluated_once_sampled_and_greedy() -> None:
@@ -127,7 +127,7 @@ def test_an_error_of_the_program_is_not_retried() -> None:
         raise KeyError("heldout")
 
     subject.start(0)
-    a = FakeRemote("a", evaluate=broken)
+    a = FakeHandle("a", evaluate=broken)
     subject.tick({"a": a})
     with pytest.raises(KeyError):
         subject.tick({"a": a})

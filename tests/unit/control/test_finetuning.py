@@ -16,7 +16,7 @@ from r1ray.control.stop import Stop
 from r1ray.errors import IntegrityError, NumericError, ProcessDied, RetryBudgetExhausted
 from r1ray.run.folder import Identity, RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events, read_metrics
-from tests.unit.scripted import FakeRemote
+from tests.unit.scripted import FakeHandle
 
 DATA = {"digest": "d", "conversations": 10, "held_out": {"exam": 2}, "left_out": {}}
 STEPS = 6
@@ -35,7 +35,7 @@ class Ranks:
         self.data = dict(DATA)
         self.after: Callable[[str, int], None] = lambda method, step: None
 
-    def spawn(self, rank: int) -> FakeRemote:
+    def spawn(self, rank: int) -> FakeHandle:
         def do(method: str, act: Callable[..., Any]) -> Callable[..., Any]:
             def call(*args: Any) -> Any:
                 step = self.step
@@ -61,7 +61,7 @@ class Ranks:
             "prune_checkpoints": lambda *_: None,
             "export": lambda path: None,
         }
-        return FakeRemote(f"learner-{rank}", **{name: do(name, act) for name, act in acts.items()})
+        return FakeHandle(f"learner-{rank}", **{name: do(name, act) for name, act in acts.items()})
 
     def info(self) -> dict[str, Any]:
         return {"steps": STEPS, "data": self.data, "place": {"pid": 1, "node": "n"}}

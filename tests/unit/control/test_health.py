@@ -37,48 +37,48 @@ def test_a_start_has_a_deadline() -> None:
 
 def test_a_process_that_starts_may_be_silent_for_longer() -> None:
     health = Health(LIMITS, 0)
-    health.asked(1)
+    health.request_sent(1)
     assert health.check(99) is State.RESTARTING
 
 
 @pytest.mark.parametrize("trusted", [State.HEALTHY, State.STALE])
 def test_silence_makes_suspect_and_an_answer_restores(healthy: Health, trusted: State) -> None:
     if trusted is State.STALE:
-        healthy.left_out()
-    healthy.asked(10)
+        healthy.missed_sync()
+    healthy.request_sent(10)
     assert healthy.check(15) is trusted
     assert healthy.check(16) is State.SUSPECT
     assert not healthy.alive
-    healthy.heard()
+    healthy.answered()
     assert healthy.state is trusted
 
 
 def test_silence_beyond_the_deadline_is_death(healthy: Health) -> None:
-    healthy.asked(10)
-    healthy.asked(60)  # a later question does not make the first one younger
+    healthy.request_sent(10)
+    healthy.request_sent(60)  # a later question does not make the first one younger
     assert healthy.check(71) is State.DEAD
     assert "deadlines.rpc_s" in healthy.reason
-    healthy.heard()
+    healthy.answered()
     assert healthy.state is State.DEAD
 
 
 def test_a_sync_that_passes_a_suspect_by_leaves_it_stale(healthy: Health) -> None:
-    healthy.asked(0)
+    healthy.request_sent(0)
     healthy.check(6)
-    healthy.left_out()
-    healthy.heard()
+    healthy.missed_sync()
+    healthy.answered()
     assert healthy.state is State.STALE
 
 
 def test_a_sync_is_a_sign_of_life(healthy: Health) -> None:
-    healthy.asked(0)
+    healthy.request_sent(0)
     healthy.check(6)
     healthy.synced()
     assert healthy.check(100) is State.HEALTHY
 
 
 def test_the_dead_are_restarted_and_forget_what_they_were_asked(healthy: Health) -> None:
-    healthy.asked(0)
+    healthy.request_sent(0)
     healthy.died("killed")
     healthy.synced()
     healthy.ready()
@@ -87,14 +87,16 @@ def test_the_dead_are_restarted_and_forget_what_they_were_asked(healthy: Health)
     assert healthy.check(90) is State.RESTARTING
 
 
-@given(st.lists(st.sampled_from(["ready", "asked", "heard", "synced", "left_out", "died", "restart", "wait"])))
+@given(
+    st.lists(st.sampled_from(["ready", "request_sent", "answered", "synced", "missed_sync", "died", "restart", "wait"]))
+)
 def test_only_a_whole_sync_leads_to_healthy_and_only_a_restart_out_of_death(happened: list[str]) -> None:
     health, now = Health(LIMITS, 0), 0.0
     for event in happened:
         before = health.check(now)
         if event == "wait":
             now += 7
-        elif event in ("asked", "restart"):
+        elif event in ("request_sent", "restart"):
             getattr(health, event)(now)
         elif event == "died":
             health.died("x")

@@ -8,8 +8,9 @@ import pytest
 
 from r1ray.config.schema import Config
 from r1ray.control import learners
+from r1ray.control.handles import SupervisedApi
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
-from tests.unit.scripted import FakeRemote
+from tests.unit.scripted import FakeHandle
 
 
 def test_a_learner_that_dies_again_and_again_is_started_ever_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,9 +32,9 @@ def test_a_learner_that_dies_again_and_again_is_started_ever_more_slowly(monkeyp
 
 
 def test_a_group_that_is_ended_while_it_is_asked_is_lost() -> None:
-    rank = FakeRemote("learner-0", train_step=lambda: 1)
+    rank = FakeHandle("learner-0", train_step=lambda: 1)
     group = LearnerGroup(Config(), spawn=lambda _: rank, tick=lambda: group.kill())
     group.ranks = [rank]
     for _ in range(2):  # ended by the tick behind the last answer; and before
-        with pytest.raises(LearnerLost, match="ended while it was to train"):
-            group.call("train_step", deadline_s=9.0, what="train")
+        with pytest.raises(LearnerLost, match="killed during: train"):
+            group.call(lambda rank: rank.start(SupervisedApi.train_step), deadline_s=9.0, what="train")

@@ -10,7 +10,7 @@ import pytest
 from r1ray.control.health import HealthLimits
 from r1ray.control.managed_actors import Budget, RayManagedActors
 from r1ray.errors import RetryBudgetExhausted
-from tests.unit.scripted import FakeRemote
+from tests.unit.scripted import FakeHandle
 
 
 class World:
@@ -19,10 +19,10 @@ class World:
     def __init__(self, restarts: int = 2) -> None:
         self.now = 0.0
         self.pid = 1
-        self.trouble: str | None = None
+        self.problem: str | None = None
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.killed = 0
-        self.queue = FakeRemote("queue", identity=lambda: {"pid": self.pid, "node": "n", "trouble": self.trouble})
+        self.queue = FakeHandle("queue", identity=lambda: {"pid": self.pid, "node": "n", "problem": self.problem})
         self.queue.kill = self._kill  # type: ignore[method-assign]
         self.standing = RayManagedActors(
             [(Budget(restarts=restarts, key="recovery.queue_restarts"), [self.queue])],
@@ -90,13 +90,13 @@ def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
 def test_where_each_is_and_what_keeps_it_from_its_work_are_known() -> None:
     world = World()
     assert world.standing.places == {"queue": {"pid": 1, "node": "n"}}
-    assert world.standing.trouble is None
-    world.trouble = "no room left to write"
+    assert world.standing.problem is None
+    world.problem = "no room left to write"
     world.after(1.5)
-    assert world.standing.trouble == "queue: no room left to write"
-    world.pid, world.trouble = 2, None
+    assert world.standing.problem == "queue: no room left to write"
+    world.pid, world.problem = 2, None
     world.after(1.5)
-    assert world.standing.trouble is None
+    assert world.standing.problem is None
 
 
 def test_a_restart_ends_those_that_answer_and_is_counted() -> None:

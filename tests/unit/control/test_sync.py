@@ -6,16 +6,15 @@ from typing import Any
 
 import pytest
 
-from actors.engine import Applied
-from learner.publish import Sent
 from r1ray.config.schema import SyncConfig
 from r1ray.control.sync import WeightSync
 from r1ray.errors import InfrastructureError, ProcessDied, ServedWeightsDiffer, WeightSyncError
-from tests.unit.scripted import FakeRemote
+from r1ray.transport.transfer import Applied, Sent
+from tests.unit.scripted import FakeHandle
 
 
-def learner(digest: str = "d") -> FakeRemote:
-    return FakeRemote(
+def learner(digest: str = "d") -> FakeHandle:
+    return FakeHandle(
         "learner-0",
         open_epoch=lambda epoch, receivers: ("rendezvous", epoch, receivers),
         weight_specs=list,
@@ -23,14 +22,14 @@ def learner(digest: str = "d") -> FakeRemote:
     )
 
 
-def worker(name: str, digest: str = "d") -> FakeRemote:
+def worker(name: str, digest: str = "d") -> FakeHandle:
     def receive_weights(*, version: int, **_: Any) -> Applied:
         return Applied(version=version, digest=digest, receive_s=0.0, apply_s=0.0, digest_s=0.0)
 
-    return FakeRemote(name, receive_weights=receive_weights)
+    return FakeHandle(name, receive_weights=receive_weights)
 
 
-def group_of(remote: FakeRemote) -> Any:
+def group_of(remote: FakeHandle) -> Any:
     return remote.calls[-1][2]["group"]
 
 

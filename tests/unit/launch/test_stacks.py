@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from r1ray.config.schema import Config
-from r1ray.control.calls import Place
+from r1ray.control.handles import Place
 from r1ray.launch import cluster
 from r1ray.launch.cluster import STACKS_S, Cluster
 

@@ -15,6 +15,7 @@ import pytest
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
 from r1ray.control.fleet import Fleet
+from r1ray.control.handles import RolloutApi
 from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.stop import Stop
@@ -26,7 +27,7 @@ from r1ray.sampling import job as job_module
 from r1ray.sampling.job import JobParts, SamplingJob, Wanted
 from r1ray.sampling.store import read_samples
 from r1ray.types import Sampling
-from tests.unit.scripted import FakeRemote, scored
+from tests.unit.scripted import FakeHandle, scored
 
 
 @dataclass
@@ -34,14 +35,14 @@ class FakeFleet:
     """Serves `workers`; `on_tick` is called each time that it is looked after."""
 
     sizes: dict[str, int]
-    workers: dict[str, FakeRemote]
+    workers: dict[str, FakeHandle]
     on_tick: Callable[[], None] = lambda: None
     told: list[str] = field(default_factory=list)
 
     def evaluation_sizes(self) -> dict[str, int]:
         return self.sizes
 
-    def alive(self) -> dict[str, FakeRemote]:
+    def alive(self) -> dict[str, FakeHandle]:
         return self.workers
 
     def tick(self) -> None:
@@ -54,13 +55,13 @@ class FakeStanding:
     def succeeded(self) -> None: ...
 
 
-def worker(name: str) -> FakeRemote:
+def worker(name: str) -> FakeHandle:
     def evaluate(source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float) -> list[bytes]:
         groups = [scored(i, n=n) for i in range(start, stop)]
         named = [replace(g, rollout=replace(g.rollout, prompt=replace(g.rollout.prompt, task=source))) for g in groups]
         return [pack_scored(g) for g in named]
 
-    return FakeRemote(name, evaluate=evaluate)
+    return FakeHandle(name, evaluate=evaluate)
 
 
 Make = Callable[..., tuple[SamplingJob, list[Any]]]
@@ -193,7 +194,7 @@ def test_a_worker_has_so_many_parts_at_once_and_no_more() -> None:
     a.hold.add("evaluate")
     sampling = Sampling(temperature=1.0)
     handout = WorkDispatcher(
-        range(5), ask=lambda w, i: w.call("evaluate", "x", i, i + 1, sampling, 1, 1.0), names=str, at_once=2
+        range(5), start=lambda w, i: w.start(RolloutApi.evaluate, "x", i, i + 1, sampling, 1, 1.0), names=str, at_once=2
     )
     for _ in range(3):
         assert handout.tick({"a": a}) == []
@@ -207,7 +208,7 @@ def test_a_part_that_misses_its_deadline_everywhere_ends_the_job(job: Make, tmp_
     def late(*_: Any) -> list[bytes]:
         raise DeadlineExceeded("deadlines.evaluation_s")
 
-    subject, _ = job(FakeFleet({"x": 1}, {"a": FakeRemote("a", evaluate=late)}))
+    subject, _ = job(FakeFleet({"x": 1}, {"a": FakeHandle("a", evaluate=late)}))
     with pytest.raises(RetryBudgetExhausted, match=r"sampling x \[0, 1\) failed 5 times.*deadlines.evaluation_s"):
         subject.run()
 

@@ -1,0 +1,270 @@
+"""Typed handles of the processes of a run: what the control loop may call on each of them.
+
+Each kind of process has a protocol, which its plain class in `actors/` or `learner/` implements. A `Handle` of that protocol
+starts a method in the process and returns a future:
+
+    manifest = queue.start(QueueApi.take, step, 2.0)      # Future[BatchManifest | None]
+
+The method is passed, not its name, so mypy checks that it exists, its arguments and its result. The composition root builds each
+handle from the plain class, so mypy also checks that the class implements the protocol.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from typing import Any, Concatenate, Generic, NotRequired, ParamSpec, Protocol, TypedDict, TypeVar, overload
+
+from r1ray.ledger.records import Lease, LedgerStatus, RolledBack
+from r1ray.transport.channel import Rendezvous
+from r1ray.transport.transfer import Applied, Sent, TransferSpecs
+from r1ray.types import BatchManifest, Sampling
+
+Api = TypeVar("Api", covariant=True)
+Params = ParamSpec("Params")
+R = TypeVar("R")
+
+
+class Place(TypedDict):
+    """Where a process runs."""
+
+    pid: int
+    node: str  # Ray's node id
+
+
+class Identity(Place):
+    """The answer of an actor to a health check. `problem`: why its calls fail at present; None or absent if they succeed."""
+
+    problem: NotRequired[str | None]
+
+
+class WorkerInfo(TypedDict):
+    """The answer of a rollout worker that is ready."""
+
+    place: Place
+    evaluation: dict[str, int]  # source -> number of problems
+    dropped: dict[str, dict[str, int]]  # source -> reason -> number of problems
+    left_out: dict[str, dict[str, int]]  # training source -> reason -> number of rows
+
+
+class LoadedCheckpoint(TypedDict):
+    """The checkpoint that a rank has loaded; both None if there is none."""
+
+    policy_version: int | None
+    name: str | None
+    warnings: list[str]  # one for each checkpoint that was skipped
+
+
+class ManagedApi(Protocol):
+    """What every actor that Ray restarts offers."""
+
+    def identity(self) -> Identity:
+        """Answer a health check."""
+        ...
+
+
+class QueueApi(ManagedApi, Protocol):
+    """The replay queue (`actors.queue.QueueOwner`). Every method may be repeated safely."""
+
+    async def lease(self, worker_id: str, version: int, groups: int, held: list[str], wait_s: float) -> list[Lease]:
+        """Lease up to `groups` prompts; waits up to `wait_s` for the first."""
+        ...
+
+    async def stop_leasing(self) -> None:
+        """Lease no prompt from now on."""
+        ...
+
+    async def serving(self, worker_id: str, version: int) -> None:
+        """Record that the worker serves policy `version`."""
+        ...
+
+    async def fail(self, group_id: str, reason: str, infrastructure: bool) -> None:
+        """End a lease whose prompt cannot be answered."""
+        ...
+
+    async def release_worker(self, worker_id: str, drained: bool) -> list[str]:
+        """Return the leases of a worker that died or left."""
+        ...
+
+    async def release_all(self) -> list[str]:
+        """Return every lease."""
+        ...
+
+    async def put(self, payloads: list[bytes], atomic: bool) -> list[str]:
+        """Store scored groups; the outcome of each by name."""
+        ...
+
+    async def take(self, step: int, wait_s: float) -> BatchManifest | None:
+        """The batch of `step`, or None if it is not complete after `wait_s`."""
+        ...
+
+    async def payloads(self, group_ids: list[str]) -> list[bytes]:
+        """The packed groups, in order."""
+        ...
+
+    async def publish(self, version: int, incarnation: int, digest: str) -> None:
+        """Record that policy `version` is served."""
+        ...
+
+    async def next_incarnation(self) -> int:
+        """Count a start of the learner."""
+        ...
+
+    async def commit(self, policy_version: int, checkpoint: str) -> None:
+        """Mark the groups of all steps below `policy_version` as trained."""
+        ...
+
+    async def rollback(self, policy_version: int) -> RolledBack:
+        """Return the groups of later steps to the queue."""
+        ...
+
+    async def status(self) -> LedgerStatus:
+        """Counts by state, and the oldest lease."""
+        ...
+
+
+class RewardApi(ManagedApi, Protocol):
+    """A reward worker (`actors.reward.RewardWorker`)."""
+
+    def score(self, groups: list[bytes]) -> list[bytes]:
+        """Score packed rollout groups, in order."""
+        ...
+
+    def score_and_put(self, groups: list[bytes], atomic: bool) -> list[str]:
+        """Score groups and store them in the queue; the outcome of each by name."""
+        ...
+
+
+class RolloutApi(Protocol):
+    """A rollout worker (`actors.remote.RolloutActor`)."""
+
+    def start(self) -> WorkerInfo:
+        """Load the model and begin to lease."""
+        ...
+
+    def receive_weights(
+        self,
+        *,
+        version: int,
+        group: tuple[Rendezvous, int] | None,
+        specs: TransferSpecs,
+        bucket_bytes: int,
+        deadline_s: float,
+    ) -> Applied:
+        """Receive and apply policy `version`. Raises WeightSyncError or ServedWeightsDiffer."""
+        ...
+
+    def evaluate(
+        self, source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float
+    ) -> list[bytes]:
+        """Sample and score problems [start, stop) of a source; packed scored groups in order."""
+        ...
+
+    def stats(self) -> dict[str, float]:
+        """Counters and gauges, see `actors.rollout.RolloutWorker.stats`."""
+        ...
+
+    def drain(self, deadline_s: float) -> None:
+        """Lease nothing more, finish and deliver the groups in progress."""
+        ...
+
+
+class GroupApi(Protocol):
+    """One of several processes that form a group. After `address`, every method is a collective: all ranks call it in the same
+    order."""
+
+    def address(self) -> tuple[str, int]:
+        """Host and a free port for the ranks' rendezvous."""
+        ...
+
+    def setup(self, host: str, port: int) -> dict[str, Any]:
+        """Join the other ranks and load the model; holds at least `place: Place`."""
+        ...
+
+
+class RankApi(GroupApi, Protocol):
+    """One rank of any training."""
+
+    def load_latest(self, folder: str, run_id: str) -> LoadedCheckpoint:
+        """Load the newest complete checkpoint below `folder`, if there is one."""
+        ...
+
+    def save_checkpoint(self, folder: str, run_id: str) -> None:
+        """Write a checkpoint. Raises DiskFull."""
+        ...
+
+    def discard_checkpoints(self, folder: str, newer_than: int) -> None:
+        """Remove checkpoints of policies newer than `newer_than`."""
+        ...
+
+    def prune_checkpoints(self, folder: str) -> None:
+        """Remove old checkpoints as `checkpoint.keep` and `checkpoint.keep_every_steps` say."""
+        ...
+
+    def export(self, folder: str) -> None:
+        """Write the trained model."""
+        ...
+
+
+class LearnerApi(RankApi, Protocol):
+    """A rank of policy optimisation (`learner.policy.PolicyRank`)."""
+
+    def train_step(self, manifest: BatchManifest) -> dict[str, float]:
+        """Train on the groups of the manifest; metrics by name."""
+        ...
+
+    def weight_specs(self) -> TransferSpecs:
+        """Name, dtype and shape of each weight in the order of sending."""
+        ...
+
+    def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
+        """Open the rendezvous of a new weight-sync group of `receivers` processes."""
+        ...
+
+    def publish(self, version: int) -> Sent:
+        """Send the weights of policy `version`. Raises WeightSyncError."""
+        ...
+
+
+class SupervisedApi(RankApi, Protocol):
+    """A rank of supervised training (`learner.sft.rank.SftRank`); its `setup` also holds `steps: int` and `data`."""
+
+    def train_step(self) -> dict[str, float]:
+        """Train the next step; metrics by name."""
+        ...
+
+    def evaluate(self) -> list[dict[str, Any]]:
+        """Metrics of each held-out source, which `source` names."""
+        ...
+
+
+class Handle(abc.ABC, Generic[Api]):
+    """One process of the run that implements `Api`."""
+
+    name: str
+
+    @overload
+    def start(
+        self,
+        method: Callable[Concatenate[Api, Params], Coroutine[Any, Any, R]],
+        *args: Params.args,
+        **kwargs: Params.kwargs,
+    ) -> Future[R]: ...
+
+    @overload
+    def start(
+        self, method: Callable[Concatenate[Api, Params], R], *args: Params.args, **kwargs: Params.kwargs
+    ) -> Future[R]: ...
+
+    def start(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Future[Any]:
+        """Start a method of `Api` in the process. The future raises ProcessDied if the process is gone."""
+        return self._start(method.__name__, args, kwargs)
+
+    @abc.abstractmethod
+    def _start(self, method: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Future[Any]:
+        """As `start`, by the name of the method."""
+
+    @abc.abstractmethod
+    def kill(self) -> None:
+        """End the process now; later calls raise ProcessDied."""

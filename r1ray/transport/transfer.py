@@ -1,0 +1,28 @@
+"""Outcome of one weight transfer at each end, and the list of weights that both ends agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+TransferSpecs = Sequence[tuple[str, str, tuple[int, ...]]]
+"""Name, dtype (torch's name without "torch.") and shape of each tensor in the order of sending."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One transfer at the learner. Producer: a learner rank. Consumer: the control loop."""
+
+    digest: str  # of the bytes sent; empty if sync.digest is off
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """One transfer at a rollout worker. Producer: the worker. Consumer: the control loop."""
+
+    version: int
+    digest: str  # of the bytes received
+    receive_s: float
+    apply_s: float  # how long generation was paused
+    digest_s: float  # of `apply_s`: reading back the served weights
