@@ -1,14 +1,14 @@
-"""How much of the slower side's speed is left when generation and training run together.
+"""Measure how much throughput is lost when generation and training run concurrently.
 
     generation alone   vLLM with the run's prompts and final policy, engine kept as full as in the run
-    learner alone      the run's own recorded batches, trained again with nobody generating
+    learner alone      the run's own recorded batches, trained again without generation
     together           the run: completion tokens trained per second between two steps, everything included
 
     python benchmarks/overlap.py --repeats 3            writes benchmarks/results/overlap.json
 
 The figure is together / min(generation alone, learner alone), the median over repeats. All are measured in turn on the same
-machine; each process has one thread. `core_scaling` tells whether the machine's two cores are two: where they share the
-arithmetic units of one, no program can have both sides run at full speed.
+machine; each process has one thread. `core_scaling` shows whether the machine has two physical cores:
+if two hardware threads share one core, no program can run both sides at full speed.
 """
 
 from __future__ import annotations
@@ -35,32 +35,34 @@ from r1ray.util.machine import this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = 8
-"""Steps before are left out: the engine and the allocators warm up, responses are still short."""
+"""Earlier steps are ignored: engine and allocators warm up, and responses are still short."""
 
 
 def together(run: Path, steps: int) -> float:
-    """Completion tokens trained per second in steps FIRST + 1 to the last but one."""
+    """Run training and return the completion tokens per second of steps FIRST + 1 to the last but one."""
     command = [sys.executable, "-m", "r1ray", "train", "conf/tiny.yaml", f"run.dir={run}", f"run.steps={steps}"]
-    # Evaluations and checkpoints are not what is measured.
+    # Exclude evaluations and checkpoints from the measurement.
     command += ["evaluation.every_steps=0", f"checkpoint.every_steps={steps}"]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=900)
     rows = {row["step"]: row for row in read_metrics(run)}
-    # A row is written while the next step trains, so rows are equally late.
+    # Each row is written while the next step trains, so all rows have the same delay.
     seconds: float = rows[steps - 2]["time"] - rows[FIRST]["time"]
     return sum(completion_tokens(run, step) for step in range(FIRST + 1, steps - 1)) / seconds
 
 
 def completion_tokens(run: Path, step: int) -> int:
+    """Return the completion tokens of the batch of a step."""
     return sum(sum(g.completion_tokens) for g in manifest_of(run, step).groups)
 
 
 def manifest_of(run: Path, step: int) -> BatchManifest:
+    """Return the recorded batch of a step."""
     with closing(LedgerReader.open(RunFolder.open(run).ledger)) as ledger:
         return BatchManifest(step=step, groups=tuple(g.summary for g in ledger.groups(step=step) if g.summary))
 
 
 def learner_alone(run: Path, steps: int) -> float:
-    """Median completion tokens per second of training the run's batches again."""
+    """Return the median completion tokens per second when the run's batches are trained again."""
     from learner.policy import PolicyRank
 
     config = load_config([str(run / "config.yaml")]).config
@@ -80,7 +82,7 @@ def learner_alone(run: Path, steps: int) -> float:
 
 
 def generation_alone(run: Path, groups: int = 320) -> float:
-    """Completion tokens per second of the engine alone, with as many groups in it as the run keeps."""
+    """Return the completion tokens per second of the engine alone, as full as in the run."""
     from actors.engine import VllmEngine
     from r1ray.data.source import PromptSource
     from r1ray.data.tokenizer import load_tokenizer
@@ -108,6 +110,7 @@ def generation_alone(run: Path, groups: int = 320) -> float:
 
 
 def free_port() -> int:
+    """Return an unused TCP port."""
     import socket
 
     with socket.socket() as s:
@@ -117,7 +120,7 @@ def free_port() -> int:
 
 
 def in_child(what: str, run: Path, steps: int) -> float:
-    """One of the two measurements alone, in a fresh process with the environment of its actor."""
+    """Run one of the two measurements in a fresh process with the environment of its actor."""
     from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 
     command = [sys.executable, __file__, "--child", what, "--run", str(run), "--steps", str(steps)]
@@ -138,7 +141,7 @@ print(n)
 
 
 def core_scaling() -> float:
-    """Matrix products of two processes at once over those of one alone: 2 on two cores, about 1 on two threads of one core."""
+    """Return the speed-up of matrix products by a second process: 2 on two cores, about 1 on one core."""
 
     def products(processes: int) -> int:
         started = [
@@ -151,6 +154,7 @@ def core_scaling() -> float:
 
 
 def measure(repeats: int, steps: int) -> dict[str, Any]:
+    """Repeat all measurements and return them with their medians."""
     rows = []
     for i in range(repeats):
         with tempfile.TemporaryDirectory() as scratch:
@@ -173,6 +177,7 @@ def measure(repeats: int, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
+    """Parse the command line, measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=36)

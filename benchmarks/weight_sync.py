@@ -1,8 +1,8 @@
-"""Speed of a weight transfer over gloo on loopback, with and without the digest of its bytes.
+"""Measure weight transfer over gloo on loopback, with and without the digest of its bytes.
 
     python benchmarks/weight_sync.py --mebibytes 400          writes benchmarks/results/weight_sync.json
 
-One sender and one or two receivers, a process each with one thread; medians over repeats, digest on and off in turn.
+One sender and one or two receivers, one process with one thread each. Medians over repeats.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def receive(rendezvous: Rendezvous, rank: int, specs: list[TensorSpec], config: SyncConfig, repeats: int) -> None:
-    """A receiver: every transfer into fresh buffers, as a rollout worker does."""
+    """Receive each transfer into new buffers, as a rollout worker does."""
     torch.set_num_threads(1)
     channel = join(rendezvous, rank=rank, host="127.0.0.1")
     for _ in range(repeats):
@@ -41,7 +41,7 @@ def receive(rendezvous: Rendezvous, rank: int, specs: list[TensorSpec], config: 
 
 
 def transfer(weights: dict[str, torch.Tensor], receivers: int, digest: str, repeats: int) -> float:
-    """Median seconds of one transfer."""
+    """Return the median seconds of one transfer."""
     config = SyncConfig(digest=digest)
     specs = [spec_of(n, t) for n, t in weights.items()]
     publisher = WeightPublisher(config, transport="gloo", specs=specs, is_sender=True)
@@ -59,11 +59,11 @@ def transfer(weights: dict[str, torch.Tensor], receivers: int, digest: str, repe
         seconds.append(time.perf_counter() - began)
     for process in processes:
         process.join(60)
-    return statistics.median(seconds[1:])  # the first forms the group
+    return statistics.median(seconds[1:])  # the first transfer also forms the process group
 
 
 def digest_rate(mebibytes: int) -> float:
-    """MiB per second of the digest alone, one thread."""
+    """Return the MiB per second of the digest alone, on one thread."""
     buffer = torch.randint(0, 255, (mebibytes << 20,), dtype=torch.uint8)
     times = []
     for _ in range(5):
@@ -74,6 +74,7 @@ def digest_rate(mebibytes: int) -> float:
 
 
 def main() -> None:
+    """Parse the command line, measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mebibytes", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=6)

@@ -1,4 +1,4 @@
-"""A recipe folder in the documented layout, with plausible numbers: all stages of R1 on the bilingual bus problem."""
+"""Write a synthetic recipe folder with plausible numbers: all stages of R1 on the bilingual bus problem."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DISTILLED: tuple[tuple[str, str, tuple[str, ...], float, str], ...] = (
     ("cold_start_sft", "sft", ("models/smaller", "data/samples"), 22.0, "A smaller one."),
     ("sft", "sft", ("models/other", "data/samples"), 41.0, "Another one."),
 )
-"""Students that have nothing to do with each other, as those of `distill`."""
+"""Independent students, like those of the recipe `distill`."""
 
 POLICIES = {  # name -> accuracy on the first benchmark, share of words in the target language
     "base": (0.16, 0.55),
@@ -51,7 +51,7 @@ POLICIES = {  # name -> accuracy on the first benchmark, share of words in the t
 
 
 def write_recipe(folder: Path, *, done: int = 99, problems: int = 24, made: Any = STAGES) -> Path:
-    """The folder of the stages `made` after the first `done`."""
+    """Write the folder of a recipe with the stages `made`, of which the first `done` have finished."""
     rng = random.Random(0)
     stages: list[dict[str, Any]] = []
     for i, (name, kind, inputs, seconds, doc) in enumerate(made):
@@ -142,9 +142,9 @@ def _write_evaluation(folder: Path, accuracy: float, target: float, problems: in
         for start in range(0, problems, 8):
             part = Part(source=benchmark, start=start, stop=start + 8)
             write_shard(folder / "samples", part, [s for s in samples if start <= s.index < start + 8])
-        # The tiny task is published nowhere; figures of a real benchmark stand beside it for the look of the page.
-        told = published("aime24") if benchmark == "bus" else []
-        rows.append({"benchmark": benchmark, **figures(samples, verifier="exact"), "published": told})
+        # No figures are published for the tiny task; those of a real benchmark fill the section of the page.
+        known = published("aime24") if benchmark == "bus" else []
+        rows.append({"benchmark": benchmark, **figures(samples, verifier="exact"), "published": known})
     (folder / "results.json").write_text(json.dumps({"model": "x", "model_hash": "y", "seed": 0, "rows": rows}))
 
 

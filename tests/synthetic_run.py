@@ -1,4 +1,4 @@
-"""A run folder in the documented layout, with plausible numbers: what report, figures and inspect are tested on."""
+"""Write a synthetic run folder with plausible numbers, for tests of report, figures and inspect."""
 
 import json
 import math
@@ -31,7 +31,7 @@ VERSIONS = {"python": "3.11.2", "torch": "2.13.0", "vllm": "0.32.0", "ray": "2.6
 
 
 def text_of(rng: random.Random, progress: float) -> tuple[str, bool]:
-    """A completion of the bus problem 7 + 5 - 3 + 8, and whether it is right."""
+    """Return a completion of the bus problem 7 + 5 - 3 + 8, and whether it is right."""
     if rng.random() > progress:
         return f"{rng.randint(9, 25)} people are on it.", False
     careful = "A+5: 11, wait, let me check. 7+5=12" if rng.random() < 0.25 else "A+5: 12"
@@ -48,7 +48,7 @@ class Clock:
 
 
 def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, killed_at: int | None = None) -> Path:
-    """A run that learns; with `killed_at` it died after that step and was resumed two steps back, 300 seconds later."""
+    """Write a run that learns. With `killed_at` it was killed after that step and resumed 300 s later, two steps back."""
     run_dir.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     clock = Clock()

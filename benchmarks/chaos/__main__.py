@@ -17,13 +17,17 @@ NOISE = 3.0
 
 
 def main() -> int:
-    """Returns 0 where the run reached its end, `r1ray verify` found nothing, and it learned what an undisturbed run learns."""
+    """Run both campaigns and write the figures.
+
+    Returns 0 if the run finished, `r1ray verify` found no violation, and accuracy and reward equal
+    those of an undisturbed run within `NOISE` standard errors.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("overlay", type=Path)
-    parser.add_argument("settings", nargs="*", help="keys of the configuration, run.dir among them")
+    parser.add_argument("settings", nargs="*", help="configuration keys, including run.dir")
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="where the figures go, as JSON")
+    parser.add_argument("--out", type=Path, required=True, help="file for the figures, JSON")
     arguments = parser.parse_intermixed_args()
     settings = dict(item.split("=", 1) for item in arguments.settings)
     run = Path(settings.pop("run.dir", "runs/chaos"))
@@ -38,7 +42,7 @@ def main() -> int:
     figures = campaign(run).execute(schedule(arguments.kills, arguments.seed))
     compared = ("seconds", "steps", "groups", "groups_redone", "tokens_wasted_percent_at_most", "evaluations", "reward")
     figures["undisturbed"] = {key: undisturbed[key] for key in compared}
-    figures["standard_errors_apart"] = apart(measured(figures), measured(undisturbed))
+    figures["standard_errors_apart"] = difference_in_standard_errors(measured(figures), measured(undisturbed))
     text = json.dumps(figures, indent=1)
     print(text)
     arguments.out.write_text(text + "\n", encoding="utf-8")
@@ -47,13 +51,15 @@ def main() -> int:
 
 
 def measured(figures: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """What was learned: (value, standard error) of each held-out accuracy, and of the reward in training."""
+    """Return (value, standard error) of each held-out accuracy and of the training reward."""
     found = {source: (row["accuracy"], row["accuracy_se"]) for source, row in figures["evaluations"].items()}
     return {**found, "reward": (figures["reward"]["mean"], figures["reward"]["se"])}
 
 
-def apart(one: Mapping[str, tuple[float, float]], other: Mapping[str, tuple[float, float]]) -> dict[str, float]:
-    """Differences in standard errors of the difference."""
+def difference_in_standard_errors(
+    one: Mapping[str, tuple[float, float]], other: Mapping[str, tuple[float, float]]
+) -> dict[str, float]:
+    """Return the differences between two runs, in standard errors of the difference."""
     distances: dict[str, float] = {}
     for name, (value, error) in one.items():
         difference, both = value - other[name][0], math.hypot(error, other[name][1])

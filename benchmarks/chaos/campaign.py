@@ -1,4 +1,4 @@
-"""A run that is killed again and again, in a seeded order, and what that cost."""
+"""Kill processes of a run repeatedly in a seeded order, and measure recovery."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos.machines import Machines
-from benchmarks.chaos.moments import MOMENTS, Struck, World
-from benchmarks.chaos.observe import Observed
+from benchmarks.chaos.moments import MOMENTS, Cluster, Kill
+from benchmarks.chaos.observe import ObservedRun
 
 RECOVERY_S = 240.0
-"""No death may stop the tokens for longer."""
+"""Timeout of each recovery."""
 
 PAUSE_S = 3.0
 """Longest pause between a recovery and the next kill."""
 
 
 class ChaosFailed(Exception):
-    """The run did not come back, ended too early, or ended with an error."""
+    """The run did not recover, ended too early, or ended with an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """What followed a kill, in seconds since it."""
+    """Recovery after a kill, in seconds since the kill."""
 
-    struck: Struck
-    tokens_s: float  # the first group that was leased after the kill is scored
-    step_s: float  # the first step that ended after the kill is published
+    kill: Kill
+    tokens_s: float  # until the first group leased after the kill is scored
+    step_s: float  # until the first step finished after the kill is published
 
 
 @dataclass(slots=True)
 class Campaign:
-    """`overlay` and `settings` are arguments of `r1ray train`; `run` is its run folder."""
+    """One run with kills. `overlay` and `settings` are arguments of `r1ray train`; `run` is its run folder."""
 
     run: Path
     overlay: Path
@@ -51,98 +51,98 @@ class Campaign:
     missed: Counter[str] = field(default_factory=Counter)
 
     def execute(self, kinds: Sequence[str], *, end_after: int | None = None) -> dict[str, Any]:
-        """Start the run, kill by `kinds` in their order, wait for its end; returns the figures.
+        """Start the run, kill by `kinds` in order, wait until the run ends, and return the figures.
 
-        `end_after`: one last kill of the driver, whose resume sets run.steps to so many more than are bound by then.
-        Raises ChaosFailed.
+        `end_after`: kill the driver once more and resume with this many further steps.
+        Raises ChaosFailed if the run does not recover or ends with an error.
         """
         machines = Machines(self.logs)
-        world = World(machines, Observed(self.run), random.Random(self.seed))
+        cluster = Cluster(machines, ObservedRun(self.run), random.Random(self.seed))
         began = time.time()
         try:
             machines.start_head()
             machines.start_node()
             machines.start_driver("--fresh", self.overlay, f"run.dir={self.run}", *self.settings)
-            self._await_recovery(world, began, "nobody: the start")
+            self._await_recovery(cluster, began, "the start")
             for kind in kinds:
-                self._kill(world, kind)
+                self._kill_one(cluster, kind)
             if end_after is not None:
-                self._kill(world, "driver", end_after=end_after)
-            self._await_end(world)
+                self._kill_one(cluster, "driver", end_after=end_after)
+            self._await_end(cluster)
         finally:
             machines.stop()
-        return self._figures(world.seen, time.time() - began)
+        return self._figures(cluster.seen, time.time() - began)
 
-    def _kill(self, world: World, kind: str, *, end_after: int | None = None) -> None:
-        """Try until the moment is met; a kill that missed its moment never happened."""
-        while (struck := MOMENTS[kind](world)) is None:
+    def _kill_one(self, cluster: Cluster, kind: str, *, end_after: int | None = None) -> None:
+        """Retry until the moment is met. An attempt that misses its moment kills nothing."""
+        while (kill := MOMENTS[kind](cluster)) is None:
             self.missed[kind] += 1
             if self.missed[kind] > 20:
-                raise ChaosFailed(f"the moment for {kind} does not come")
-            self._check_alive(world)
+                raise ChaosFailed(f"{kind}: the moment to kill did not occur in 20 attempts")
+            self._check_alive(cluster)
             time.sleep(0.2)
-        _say(f"{len(self.recoveries) + 1:3d}  {struck.kind:34s} pid {struck.pid:<8d} {struck.evidence}")
+        _say(f"{len(self.recoveries) + 1:3d}  {kill.kind:34s} pid {kill.pid:<8d} {kill.evidence}")
         self._act_as_operator(
-            world, kind, [] if end_after is None else [f"run.steps={world.seen.steps_bound() + end_after}"]
+            cluster, kind, [] if end_after is None else [f"run.steps={cluster.seen.steps_with_batch() + end_after}"]
         )
-        tokens, step = self._await_recovery(world, struck.at, struck.kind)
-        self.recoveries.append(Recovery(struck=struck, tokens_s=tokens, step_s=step))
+        tokens, step = self._await_recovery(cluster, kill.at, kill.kind)
+        self.recoveries.append(Recovery(kill=kill, tokens_s=tokens, step_s=step))
         _say(f"     tokens after {tokens:.1f} s, a step after {step:.1f} s")
-        time.sleep(world.rng.uniform(0.0, PAUSE_S))
+        time.sleep(cluster.rng.uniform(0.0, PAUSE_S))
 
-    def _act_as_operator(self, world: World, kind: str, changes: Sequence[str]) -> None:
-        """Start again what r1ray cannot: machines and the driver. `changes` are settings of the resume."""
+    def _act_as_operator(self, cluster: Cluster, kind: str, changes: Sequence[str]) -> None:
+        """Restart machines and the driver, which r1ray cannot do itself. `changes`: settings of the resume."""
         if kind == "head":
-            world.machines.start_head()
+            cluster.machines.start_head()
         if kind in ("worker_node", "head"):
-            world.machines.restart_node()
+            cluster.machines.restart_node()
         if kind in ("driver", "head"):
-            world.machines.start_driver("--resume", self.run, *changes)
+            cluster.machines.start_driver("--resume", self.run, *changes)
 
-    def _await_recovery(self, world: World, since: float, after: str) -> tuple[float, float]:
-        """Wait until tokens flow and steps end again; returns when, in seconds after `since`."""
+    def _await_recovery(self, cluster: Cluster, since: float, after: str) -> tuple[float, float]:
+        """Wait for new tokens and a new step. Returns both times in seconds after `since`."""
         until = time.monotonic() + RECOVERY_S
         while time.monotonic() < until:
-            tokens, step = world.seen.tokens_again(since), world.seen.step_again(since)
+            tokens, step = cluster.seen.first_tokens_after(since), cluster.seen.first_step_after(since)
             if tokens is not None and step is not None:
                 return tokens - since, step - since
-            self._check_alive(world)
+            self._check_alive(cluster)
             time.sleep(0.1)
         raise ChaosFailed(
-            f"{RECOVERY_S:g} s after the death of {after} the run has not come back: "
-            f"{json.dumps(world.seen.status())}; logs are in {self.logs}"
+            f"the run did not recover within {RECOVERY_S:g} s after {after}: "
+            f"{json.dumps(cluster.seen.status())}; logs: {self.logs}"
         )
 
-    def _check_alive(self, world: World) -> None:
-        code = world.machines.driver_exit()
+    def _check_alive(self, cluster: Cluster) -> None:
+        code = cluster.machines.driver_exit()
         if code is not None:
             raise ChaosFailed(
-                f"the driver ended with {code} after {len(self.recoveries)} recoveries (0: the run was at its end, raise "
+                f"the driver exited with {code} after {len(self.recoveries)} recoveries (0: the run finished; increase "
                 f"run.steps); see {self.logs}/driver.log"
             )
 
-    def _await_end(self, world: World) -> None:
+    def _await_end(self, cluster: Cluster) -> None:
         quiet = (-1, time.monotonic())
-        while (code := world.machines.driver_exit()) is None:
-            if world.seen.groups() != quiet[0]:
-                quiet = (world.seen.groups(), time.monotonic())
+        while (code := cluster.machines.driver_exit()) is None:
+            if cluster.seen.groups() != quiet[0]:
+                quiet = (cluster.seen.groups(), time.monotonic())
             if time.monotonic() - quiet[1] > RECOVERY_S:
-                raise ChaosFailed(f"nothing was leased for {RECOVERY_S:g} s: {json.dumps(world.seen.status())}")
+                raise ChaosFailed(f"no group was leased for {RECOVERY_S:g} s: {json.dumps(cluster.seen.status())}")
             time.sleep(0.2)
         if code != 0:
-            raise ChaosFailed(f"the driver ended with {code}; see {self.logs}/driver.log")
+            raise ChaosFailed(f"the driver exited with {code}; see {self.logs}/driver.log")
 
-    def _figures(self, seen: Observed, seconds: float) -> dict[str, Any]:
-        redone, groups = seen.redone(), seen.groups()
+    def _figures(self, seen: ObservedRun, seconds: float) -> dict[str, Any]:
+        redone, groups = seen.dropped_groups(), seen.groups()
         return {
             "seed": self.seed,
             "kills": len(self.recoveries),
             "seconds": round(seconds, 1),
-            "steps": seen.steps_bound(),
-            "steps_trained_again": seen.steps_again(),
+            "steps": seen.steps_with_batch(),
+            "steps_trained_again": seen.repeated_steps(),
             "groups": groups,
             "groups_redone": redone,
-            # Each group that was thrown away counts in full, however little of it was sampled.
+            # An upper bound: each dropped group counts in full, even if little of it was sampled.
             "tokens_wasted_percent_at_most": round(100.0 * sum(redone.values()) / max(1, groups), 2),
             "kinds": _by_kind(self.recoveries),
             "evaluations": seen.evaluations(),
@@ -154,7 +154,7 @@ class Campaign:
 def _by_kind(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
     kinds: dict[str, list[Recovery]] = {}
     for recovery in recoveries:
-        kinds.setdefault(recovery.struck.kind, []).append(recovery)
+        kinds.setdefault(recovery.kill.kind, []).append(recovery)
     return {
         kind: {
             "kills": len(found),
@@ -168,7 +168,7 @@ def _by_kind(recoveries: Sequence[Recovery]) -> dict[str, dict[str, float]]:
 
 
 def verify(run: Path) -> dict[str, Any]:
-    """What `r1ray verify` says of the run folder."""
+    """Return the exit code and violations of `r1ray verify`."""
     command = [sys.executable, "-m", "r1ray", "verify", str(run), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120.0, check=False)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -176,7 +176,7 @@ def verify(run: Path) -> dict[str, Any]:
 
 
 def schedule(kills: int, seed: int) -> list[str]:
-    """`kills` kinds in a seeded order; each kind comes about equally often."""
+    """Return `kills` kinds in a seeded order, each about equally often."""
     rng = random.Random(seed)
     order: list[str] = []
     while len(order) < kills:

@@ -1,4 +1,4 @@
-"""Two Ray nodes on this machine, and a driver, each made of processes of ours alone."""
+"""Two Ray nodes and a driver on this machine, as child processes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ RAY = str(Path(sys.executable).with_name("ray"))
 
 
 class Machines:
-    """A head and a worker node, each with room for one rollout worker; the learner, the queue and the rewards need the head.
+    """A head and a worker node with one rollout worker each. Learner, queue and reward workers run on the head.
 
-    The worker node dies with its raylet; the head with all its processes. Every process looked for, stopped or killed is
-    a descendant of one that was started here.
+    Killing the worker node kills its raylet; killing the head kills all its processes. Only descendants
+    of processes started here are frozen or killed.
     """
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         logs.mkdir(parents=True, exist_ok=True)
-        # Ray's sockets lie in its temporary folder, and their paths must be short.
+        # Ray puts sockets into its temporary folder, and socket paths must be short.
         self._temp = Path("/tmp") / f"chaos-{secrets.token_hex(3)}"  # noqa: S108
         self._environment = {
             **os.environ,
@@ -49,7 +49,7 @@ class Machines:
     # -- start and stop -----------------------------------------------------------------------------------------
 
     def start_head(self) -> None:
-        """A new, empty cluster under a new address."""
+        """Start a new, empty cluster at a new address. Raises TimeoutError if it does not listen within START_S."""
         port = _free_port()
         self.address = f"127.0.0.1:{port}"
         role = ["--head", f"--port={port}", "--include-dashboard=false", f"--ray-client-server-port={_free_port()}"]
@@ -62,7 +62,7 @@ class Machines:
         raise TimeoutError(f"no Ray head at {self.address} within {START_S:g} s; see {self._logs}/head.log")
 
     def start_node(self) -> None:
-        """The worker node; it joins the head by itself, in a few seconds."""
+        """Start the worker node, which joins the head within a few seconds."""
         self._node = self._ray("node", f"--address={self.address}", "--resources", json.dumps({"rollout": 1}))
 
     def _ray(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -71,7 +71,7 @@ class Machines:
         return self._popen(name, command)
 
     def start_driver(self, *arguments: str | Path) -> None:
-        """`r1ray train ...` on these machines."""
+        """Start `r1ray train ...` on this cluster."""
         placement = [f"ray.{role}_resources={{head: 1}}" for role in ("learner", "reward", "queue")]
         settings = [f"ray.address={self.address}", "ray.rollout_resources={rollout: 1}", *placement]
         command = [sys.executable, "-m", "r1ray", "train", *map(str, arguments), *settings]
@@ -84,38 +84,39 @@ class Machines:
             return subprocess.Popen(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
 
     def stop(self) -> None:
-        """Kill whatever is left, and remove Ray's temporary folders; what the processes printed is in the run folder."""
+        """Kill all processes and remove Ray's temporary folders. Process logs remain in the run folder."""
         for place in (self._driver, self._node, self._head):
             if place is not None:
                 kill(tree(place.pid))
                 place.wait(STOP_S)
         for name in ("head", "node"):
-            shutil.rmtree(f"{self._temp}-{name}", ignore_errors=True)  # a dying process may still write there
+            shutil.rmtree(f"{self._temp}-{name}", ignore_errors=True)  # a process that is ending may still write there
 
-    # -- deaths -------------------------------------------------------------------------------------------------
+    # -- kills --------------------------------------------------------------------------------------------------
 
     def kill_driver(self) -> int:
+        """Kill the driver and return its process id."""
         assert self._driver is not None
         self._driver.kill()
         self._driver.wait(STOP_S)
         return self._driver.pid
 
     def kill_node(self) -> int:
-        """SIGKILL to the worker node's raylet, and to nothing else: its workers are left to notice."""
+        """Kill only the worker node's raylet and return its process id; its workers must notice themselves."""
         assert self._node is not None
         (raylet,) = [p for p in tree(self._node.pid) if _name(p) == "raylet"]
         kill([raylet])
         return int(raylet.pid)
 
     def restart_node(self) -> None:
-        """What an operator does with a machine that is gone: clear it, start it again."""
+        """Kill what is left of the worker node and start it again, as an operator would."""
         assert self._node is not None
         kill(tree(self._node.pid))
         self._node.wait(STOP_S)
         self.start_node()
 
     def kill_head(self) -> int:
-        """SIGKILL to everything on the head, GCS, raylet, queue, learner, rewards, and to the driver, all at once."""
+        """Kill all processes of the head (GCS, raylet, queue, learner, reward workers) and the driver at once."""
         assert self._head is not None
         assert self._driver is not None
         kill([*tree(self._head.pid), psutil.Process(self._driver.pid)])
@@ -123,26 +124,26 @@ class Machines:
         self._head.wait(STOP_S)
         return self._head.pid
 
-    # -- what runs ----------------------------------------------------------------------------------------------
+    # -- processes ----------------------------------------------------------------------------------------------
 
     def driver_exit(self) -> int | None:
-        """The exit code of the driver, None while it lives."""
+        """Return the exit code of the driver; None while it runs."""
         assert self._driver is not None
         return self._driver.poll()
 
     def actors(self, title: str) -> list[psutil.Process]:
-        """Processes of the actor class `title` on both nodes."""
+        """Return the processes of the actor class `title` on both nodes."""
         places = [p.pid for p in (self._head, self._node) if p is not None]
         return [p for pid in places for p in tree(pid) if process_title(p).startswith(f"ray::{title}")]
 
     def owns(self, pid: int) -> bool:
-        """Whether `pid` is a living process of these nodes."""
+        """Return whether `pid` is a running process of these nodes."""
         places = [p.pid for p in (self._head, self._node) if p is not None]
         return any(p.pid == pid for place in places for p in tree(place))
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and its descendants, itself first; those that end meanwhile are left out."""
+    """Return the process and its descendants, itself first; empty if it does not exist."""
     with suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -150,7 +151,7 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def kill(processes: Sequence[psutil.Process]) -> None:
-    """SIGKILL to each; psutil refuses to signal a process that took over the number of an older one."""
+    """Send SIGKILL to each. psutil refuses to signal a process that reused the id of an older one."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
@@ -158,7 +159,7 @@ def kill(processes: Sequence[psutil.Process]) -> None:
 
 @contextmanager
 def frozen(*processes: psutil.Process) -> Iterator[None]:
-    """Hold processes still within the block; those that are alive behind it go on."""
+    """Freeze processes (SIGSTOP) inside the block, and continue those still alive after it."""
     try:
         for process in processes:
             process.send_signal(signal.SIGSTOP)
@@ -176,7 +177,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def process_title(process: psutil.Process) -> str:
-    """What the process calls itself; Ray's workers put the class of their actor there."""
+    """Return the command line of a process; Ray's workers put the class of their actor there."""
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         return " ".join(process.cmdline())
     return ""

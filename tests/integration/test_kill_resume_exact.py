@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from benchmarks.chaos.campaign import verify
-from benchmarks.chaos.observe import Observed
+from benchmarks.chaos.observe import ObservedRun
 from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import start_r1ray
@@ -69,20 +69,20 @@ def undisturbed(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def in_generation_of_step_3(seen: Observed) -> bool:
-    return seen.steps_bound() == 3 and seen.leased() > 0
+def in_generation_of_step_3(seen: ObservedRun) -> bool:
+    return seen.steps_with_batch() == 3 and seen.leased() > 0
 
 
-def in_training_of_step_3(seen: Observed) -> bool:
-    return seen.steps_bound() == 4
+def in_training_of_step_3(seen: ObservedRun) -> bool:
+    return seen.steps_with_batch() == 4
 
 
 @pytest.mark.parametrize("moment", [in_generation_of_step_3, in_training_of_step_3])
 def test_a_killed_run_ends_with_the_same_bits(
-    undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[Observed], bool]
+    undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[ObservedRun], bool]
 ) -> None:
     run = tmp_path / "killed"
-    seen = Observed(run)
+    seen = ObservedRun(run)
     driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
     kill_when(driver, lambda: moment(seen))
     assert not (run / "checkpoints" / "step_000005").exists()
@@ -97,10 +97,10 @@ def test_a_killed_run_ends_with_the_same_bits(
 
 @pytest.mark.parametrize("moment", [in_generation_of_step_3, in_training_of_step_3])
 def test_a_run_whose_learner_is_killed_ends_with_the_same_bits(
-    undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[Observed], bool]
+    undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[ObservedRun], bool]
 ) -> None:
     run = tmp_path / "killed"
-    seen = Observed(run)
+    seen = ObservedRun(run)
     driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
     wait_for(driver, lambda: moment(seen))
     (started,) = seen.events("learner_started")

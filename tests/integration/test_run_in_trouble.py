@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.machines import kill
-from benchmarks.chaos.observe import Observed
+from benchmarks.chaos.observe import ObservedRun
 from r1ray.errors import RetryBudgetExhausted
 from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.models import random_model, write_model
@@ -32,7 +32,7 @@ class Driver:
     """`r1ray train` with small deadlines, which runs until it is told otherwise."""
 
     def __init__(self, run: Path, *arguments: str | Path) -> None:
-        self.seen = Observed(run)
+        self.seen = ObservedRun(run)
         self.process = start_r1ray("train", *arguments)
         self._said: list[bytes] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -85,7 +85,7 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
     run = tmp_path / "run"
     driver = start(run, model, "rollout.max_workers=2", "deadlines.shutdown_s=60", "checkpoint.every_steps=1000")
     seen = driver.seen
-    driver.wait_for("a step", lambda: seen.steps_bound() > 1)
+    driver.wait_for("a step", lambda: seen.steps_with_batch() > 1)
     scale(run, 2)
     driver.wait_for("two workers that serve", lambda: len(seen.serving()) == 2)
     joined = max(seen.serving())
@@ -103,12 +103,12 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
 
     # The second signal ends it at once, wherever it is.
     driver = Driver(run, "--resume", run)
-    driver.wait_for("steps after the resume", lambda: seen.steps_bound() > saved + 2)
+    driver.wait_for("steps after the resume", lambda: seen.steps_with_batch() > saved + 2)
     driver.process.send_signal(signal.SIGINT)
     driver.process.send_signal(signal.SIGTERM)
     driver.end(130, within_s=90)
     assert verify(run) == CLEAN
-    done = seen.steps_bound()
+    done = seen.steps_with_batch()
     Driver(run, "--resume", run, f"run.steps={done + 1}").end(0)
     assert [row["step"] for row in read_metrics(run)] == list(range(done + 1))
     assert verify(run) == CLEAN
@@ -119,7 +119,7 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
     run = tmp_path / "run"
     driver = start(run, model, "recovery.stall_s=8", f"recovery.stall_policy={policy}")
     seen = driver.seen
-    driver.wait_for("a worker with leases", lambda: seen.steps_bound() > 1 and seen.leased("rollout-0") > 0)
+    driver.wait_for("a worker with leases", lambda: seen.steps_with_batch() > 1 and seen.leased("rollout-0") > 0)
     worker = psutil.Process(seen.serving()["rollout-0"])
     worker.send_signal(signal.SIGSTOP)
     try:
@@ -141,8 +141,8 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
             assert "recovery.stall_s=8, stall_policy=abort" in driver.end(RetryBudgetExhausted.exit_code)
             return
         driver.wait_for("a worker in its place", lambda: "rollout-1" in seen.serving())
-        before = seen.steps_bound()
-        driver.wait_for("steps", lambda: seen.steps_bound() > before)
+        before = seen.steps_with_batch()
+        driver.wait_for("steps", lambda: seen.steps_with_batch() > before)
     finally:
         kill([worker])
     driver.process.send_signal(signal.SIGTERM)
