@@ -80,12 +80,12 @@ class RetryingClient:
 
     def __init__(self, config: Config) -> None:
         self._rpc_s = config.deadlines.rpc_s
-        self._outage_s = config.recovery.outage_s
+        self._outage_s = config.recovery.outage_timeout_s
 
     def call(self, start: Callable[[], Future[R]], what: str, *, timeout_s: float = 0.0) -> R:
         """The result of the call that `start` starts. Each attempt may take `timeout_s` beside `deadlines.rpc_s`.
 
-        Raises InfrastructureError once the attempts have failed for `recovery.outage_s`, and errors of the method itself.
+        Raises InfrastructureError once the attempts have failed for `recovery.outage_timeout_s`, and errors of the method itself.
         """
         until: float | None = None
         pause_s = RETRY_S
@@ -95,7 +95,7 @@ class RetryingClient:
             except InfrastructureError as e:
                 until = until or time.monotonic() + self._outage_s
                 if time.monotonic() >= until:
-                    raise InfrastructureError(f"{e} (for recovery.outage_s={self._outage_s:g})") from e
+                    raise InfrastructureError(f"{e} (for recovery.outage_timeout_s={self._outage_s:g})") from e
                 time.sleep(min(pause_s, max(0.0, until - time.monotonic())))
                 pause_s = RETRY_S if isinstance(e, ProcessDied) else min(2 * pause_s, LONGEST_RETRY_S)
 

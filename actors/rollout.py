@@ -170,7 +170,7 @@ class RolloutWorker:
                     return
                 want, version, held = room - self._leased, self._version, sorted(self._held)
                 # What is in the engine is finished and sent on, which frees memory, or at least takes no more of it.
-                self._short_of_memory = self._memory() > self._config.recovery.memory_share
+                self._short_of_memory = self._memory() > self._config.recovery.max_memory_fraction
                 if self._short_of_memory:
                     self._changed.wait_for(lambda: self._stopping, PRESSURE_S)
                     continue

@@ -107,7 +107,7 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run
     if reference is not None and trainer["reference_version"] is None:
         raise ConfigError(
             f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0 and "
-            "watch.max_kl=null, as when it was written"
+            "hacking_monitor.max_kl=null, as when it was written"
         )
     engine.load_state(read_shards(folder, "state"), applied_steps=trainer["optimizer_steps"])
     if reference is not None:

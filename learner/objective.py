@@ -45,7 +45,7 @@ class PolicyObjective:
         self._algorithm = config.algorithm
         self._max_new_tokens = longest_completion(config)
         self._policy_loss = load_policy_loss(config.algorithm.loss)
-        self._correction = CORRECTIONS[config.algorithm.is_correction]
+        self._correction = CORRECTIONS[config.algorithm.importance_correction]
 
     def loss(
         self,
@@ -90,7 +90,7 @@ class PolicyObjective:
         loss = (weight_T * value_T).sum()
         sums.add("train/loss", loss.detach(), 0)
         observed = {"entropy": entropy_T.detach(), "clip_fraction": policy.clipped_T, "ratio_mean": policy.ratio_T}
-        if a.is_correction != "none":
+        if a.importance_correction != "none":
             observed["correction"] = correction_T
         for name, observed_T in observed.items():
             sums.add(f"train/{name}", (observed_T * trained_T).sum(), trained_T.sum())
@@ -102,7 +102,7 @@ class PolicyObjective:
             return torch.ones_like(batch.behavior_logprobs_T), batch.behavior_logprobs_T
         # Before the first optimiser step of a batch the proximal policy is the policy itself.
         proximal_T = logprobs_T.detach() if batch.proximal_logprobs_T is None else batch.proximal_logprobs_T
-        return self._correction(proximal_T, batch.behavior_logprobs_T, self._algorithm.is_cap), proximal_T
+        return self._correction(proximal_T, batch.behavior_logprobs_T, self._algorithm.importance_cap), proximal_T
 
     def _weights(self, batch: MicroBatch, denominators: Denominators) -> Tensor:
         return token_weights(

@@ -115,7 +115,7 @@ def _run(plan: EvaluationPlan, folder: Path) -> None:
         if not (folder / RECORD).exists():
             write_record(folder, plan.record)
         sizes = {made.name: made.problems for made in plan.prepared}
-        parts = parts_of(sizes, plan.loaded.config.sampling.part_prompts)
+        parts = parts_of(sizes, plan.loaded.config.sampling.prompts_per_part)
         sampled = not missing_parts(folder / SAMPLES, parts)
         if not sampled and not run_sampling(plan.loaded, run, SAMPLES, wanted=plan.wanted, use="eval"):
             console.print(f"Stopped. Continue with `r1ray eval --resume {folder}`.")

@@ -46,31 +46,32 @@ def groups(config: Config) -> Iterator[Problem]:
 def importance(config: Config) -> Iterator[Problem]:
     """Ratios between log-probabilities that are not there, or not of the same thing."""
     a = config.algorithm
-    if config.rollout.top_p < 1 and (a.importance == "behavior" or a.is_correction != "none"):
+    if config.rollout.top_p < 1 and (a.importance == "behavior" or a.importance_correction != "none"):
         message = (
             "makes vLLM's log-probabilities those of the nucleus, while the learner's are those of the whole "
             "vocabulary, so every ratio between them would be wrong"
         )
-        fix = "1.0, or algorithm.importance=decoupled algorithm.is_correction=none"
+        fix = "1.0, or algorithm.importance=decoupled algorithm.importance_correction=none"
         yield problem(config, "rollout.top_p", message, fix)
-    if a.is_correction != "none" and a.importance != "decoupled":
+    if a.importance_correction != "none" and a.importance != "decoupled":
         message = "compares proximal with behaviour log-probabilities, but no proximal ones are computed"
-        yield problem(config, "algorithm.is_correction", message, "none, or algorithm.importance=decoupled")
-    if a.is_correction != "none" and a.loss == "gspo":
+        yield problem(config, "algorithm.importance_correction", message, "none, or algorithm.importance=decoupled")
+    if a.importance_correction != "none" and a.loss == "gspo":
         message = "weighs single tokens, but algorithm.loss = gspo has one ratio for each sequence"
-        yield problem(config, "algorithm.is_correction", message, "none, or another algorithm.loss")
+        yield problem(config, "algorithm.importance_correction", message, "none, or another algorithm.loss")
 
 
 def references(config: Config) -> Iterator[Problem]:
     """What is said of a reference policy, or of rewards that models give, where there is none."""
     if config.algorithm.reference_refresh_steps is not None and not keeps_reference(config):
         message = (
-            "replaces a reference that is not there: kl_coefficient is 0, watch.max_kl null, and no reward a model's"
+            "replaces a reference that is not kept: algorithm.kl_coefficient is 0, hacking_monitor.max_kl is null, "
+            "and no reward comes from a model"
         )
         yield problem(config, "algorithm.reference_refresh_steps", message, "null, or a coefficient above 0")
-    if config.watch.max_length_correlation is not None and not learned_rewards(config):
+    if config.hacking_monitor.max_length_correlation is not None and not learned_rewards(config):
         message = "watches rewards that a model gives, and there are none"
-        yield problem(config, "watch.max_length_correlation", message, "null, or a reward `model` or `judge`")
+        yield problem(config, "hacking_monitor.max_length_correlation", message, "null, or a reward `model` or `judge`")
 
 
 ALGORITHM = (losses, groups, importance, references)

@@ -22,4 +22,8 @@ def keeps_reference(config: Config) -> bool:
 
     A policy can fool a learned reward, so runs with such a reward always measure the distance to the reference.
     """
-    return config.algorithm.kl_coefficient > 0 or config.watch.max_kl is not None or bool(learned_rewards(config))
+    return (
+        config.algorithm.kl_coefficient > 0
+        or config.hacking_monitor.max_kl is not None
+        or bool(learned_rewards(config))
+    )

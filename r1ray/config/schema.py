@@ -115,7 +115,7 @@ class QueueConfig:
     max_requeues: int = (
         10  # leases of one prompt that may lapse, or end with their worker's death, before it is dropped
     )
-    stale: str = "reissue"  # reissue | drop: what happens to the prompt of a group that got too old
+    stale_policy: str = "requeue"  # requeue | drop: what happens to the prompt of a group that got too old
     keep_payload_steps: int | None = None  # null: keep all payloads for `inspect`; n: of the last n trained steps
 
 
@@ -129,8 +129,10 @@ class AlgorithmConfig:
     kl_coefficient: float = 0.0
     reference_refresh_steps: int | None = None  # null: the reference stays the first policy
     importance: str = "behavior"  # behavior: ratio to vLLM's logprobs | decoupled: to recomputed proximal logprobs
-    is_correction: str = "none"  # none | truncated | masked (decoupled only: proximal against behaviour)
-    is_cap: float = 2.0  # truncated: upper bound of the weight; masked: tokens outside [1/cap, cap] are left out
+    importance_correction: str = "none"  # none | truncated | masked (decoupled only: proximal against behaviour)
+    importance_cap: float = (
+        2.0  # truncated: upper bound of the weight; masked: tokens outside [1/cap, cap] are left out
+    )
     entropy_coefficient: float = 0.0
     dynamic_sampling: bool = False  # drop groups whose rewards are all equal, and replace them
     overlong_buffer_tokens: int = 0  # soft overlong penalty over the last N tokens before max_new_tokens; 0: off
@@ -193,10 +195,10 @@ class EvaluationConfig:
 
 
 @dataclass
-class WatchConfig:
+class HackingMonitorConfig:
     max_kl: float | None = None  # with kl_coefficient 0 a reference is kept for it
     max_length_correlation: float | None = None
-    steps: int = 5  # in a row
+    consecutive_steps: int = 5
 
 
 @dataclass
@@ -213,15 +215,15 @@ class DeadlineConfig:
 
 @dataclass
 class RecoveryConfig:
-    worker_restarts: int = 10  # in a row for each: rollout workers (reset by one that generates), reward workers
-    learner_restarts: int = 5  # in a row; reset by a checkpoint
-    queue_restarts: int = 20  # in a row; reset by a training step
-    sync_misses: int = 5  # weight syncs in a row that a rollout worker may miss before it is replaced
-    outage_s: float = 600.0  # how long a full disk, a judge that is down, or a restarting actor is waited out
-    nan_steps: int = 3  # skipped steps in a row before the policy rolls back to the checkpoint before them
-    nan_rollbacks: int = 2  # in a row; reset by training past them
-    memory_share: float = 0.9  # of a host's memory in use: above it its rollout workers lease nothing more
-    stall_s: float = 600.0  # nothing moved for so long: write a diagnosis
+    max_worker_restarts: int = 10  # in a row for each: rollout workers (reset by one that generates), reward workers
+    max_learner_restarts: int = 5  # in a row; reset by a checkpoint
+    max_queue_restarts: int = 20  # in a row; reset by a training step
+    max_missed_syncs: int = 5  # weight syncs in a row that a rollout worker may miss before it is replaced
+    outage_timeout_s: float = 600.0  # how long a full disk, a judge that is down, or a restarting actor is waited out
+    max_nan_steps: int = 3  # skipped steps in a row before the policy rolls back to the checkpoint before them
+    max_nan_rollbacks: int = 2  # in a row; reset by training past them
+    max_memory_fraction: float = 0.9  # of a host's memory in use: above it its rollout workers lease nothing more
+    stall_timeout_s: float = 600.0  # nothing moved for so long: write a diagnosis
     stall_policy: str = "warn"  # warn | restart | abort
 
 
@@ -258,7 +260,7 @@ class Config:
     sync: SyncConfig = field(default_factory=SyncConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    watch: WatchConfig = field(default_factory=WatchConfig)
+    hacking_monitor: HackingMonitorConfig = field(default_factory=HackingMonitorConfig)
     sft: SftConfig = field(default_factory=SftConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     curation: CurationConfig = field(default_factory=CurationConfig)

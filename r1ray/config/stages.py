@@ -19,7 +19,7 @@ class SftConfig:
 class SamplingConfig:
     """`r1ray sample` and `r1ray eval`."""
 
-    part_prompts: int = 64  # prompts of one call to a rollout worker, and of one shard
+    prompts_per_part: int = 64  # prompts of one call to a rollout worker, and of one shard
 
 
 @dataclass
@@ -87,4 +87,4 @@ class CurationConfig:
     general: list[GeneralConfig] = field(default_factory=list)
     direct_below_words: int = 0
     empty_thinking: bool = False
-    part_rows: int = 10000  # of one file of the dataset
+    rows_per_file: int = 10000  # of one file of the dataset

@@ -97,7 +97,7 @@ class Controller:
         self._progress = parts.progress
         self._stop = parts.stop
         self._outages = outages = OutageTracker(
-            config.recovery.outage_s, tick=self.tick, on_pause=parts.progress.paused
+            config.recovery.outage_timeout_s, tick=self.tick, on_pause=parts.progress.paused
         )
         self._queue = QueueClient(parts.queue, deadline_s=config.deadlines.rpc_s, outages=outages, tick=self.tick)
         self._training = Training(
@@ -105,7 +105,7 @@ class Controller:
             group=parts.learners(self.tick),
             queue=self._queue,
             outages=outages,
-            restarts=Restarts(config.recovery.learner_restarts, tick=self.tick, on_event=parts.writer.event),
+            restarts=Restarts(config.recovery.max_learner_restarts, tick=self.tick, on_event=parts.writer.event),
             folder=parts.folder,
             writer=parts.writer,
         )

@@ -52,8 +52,8 @@ class Finetuning:
         self._stop = stop
         self._report = report
         self._group = learners(self._tick)
-        self._restarts = Restarts(config.recovery.learner_restarts, tick=self._tick, on_event=writer.event)
-        self._outages = OutageTracker(config.recovery.outage_s, tick=self._tick, on_pause=self._paused)
+        self._restarts = Restarts(config.recovery.max_learner_restarts, tick=self._tick, on_event=writer.event)
+        self._outages = OutageTracker(config.recovery.outage_timeout_s, tick=self._tick, on_pause=self._paused)
         self.step = 0
         self.steps = 0  # known once the ranks have read the data
         self._saved: int | None = None
@@ -152,11 +152,11 @@ class Finetuning:
         if not skipped:
             return
         self._writer.event("step_skipped", step=self.step - 1)
-        limit = self._config.recovery.nan_steps
+        limit = self._config.recovery.max_nan_steps
         if self._skipped >= limit:
             raise NumericError(
                 f"loss or gradients of steps {self.step - limit} to {self.step - 1} were not finite "
-                f"(recovery.nan_steps={limit}): look at these conversations, or begin anew with --fresh and a lower "
+                f"(recovery.max_nan_steps={limit}): look at these conversations, or begin anew with --fresh and a lower "
                 f"learner.optimizer.lr; a resume goes on from step {self._saved or 0}"
             )
 

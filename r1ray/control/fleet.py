@@ -52,7 +52,7 @@ class FleetSettings:
     workers: int  # desired at the start
     max_workers: int
     restart_budget: int  # deaths in a row, for each worker that there should be
-    sync_misses: int  # syncs in a row that a worker may miss
+    max_missed_syncs: int  # syncs in a row that a worker may miss
     limits: HealthLimits
     drain_s: float
 
@@ -153,8 +153,10 @@ class Fleet:
         self._event("worker_stale", worker=name, reason=reason)
         member.misses += 1
         member.sync_again.tried(self._clock())
-        if member.misses >= self._settings.sync_misses:
-            self.lost(name, f"missed {member.misses} weight syncs in a row (recovery.sync_misses), the last: {reason}")
+        if member.misses >= self._settings.max_missed_syncs:
+            self.lost(
+                name, f"missed {member.misses} weight syncs in a row (recovery.max_missed_syncs), the last: {reason}"
+            )
 
     def lost(self, name: str, reason: str) -> None:
         """The worker died or must not go on. Its leases go back and `tick` replaces it. Raises RetryBudgetExhausted."""
@@ -167,7 +169,7 @@ class Fleet:
         self._deaths += 1
         if self._deaths > self._settings.restart_budget * self._desired:  # a host takes all of its workers at once
             raise RetryBudgetExhausted(
-                f"{self._deaths} rollout workers in a row died without one generating anything (recovery.worker_restarts="
+                f"{self._deaths} rollout workers in a row died without one generating anything (recovery.max_worker_restarts="
                 f"{self._settings.restart_budget} for each of {self._desired}); the last one, {name}: {reason}"
             )
 

@@ -9,20 +9,21 @@ from r1ray.config.schema import Config
 
 
 class HackingWatch:
-    """One warning where a metric has been over its bound for `watch.steps` steps in a row; another once it was below again.
+    """One warning where a metric has been over its bound for `hacking_monitor.consecutive_steps` steps;
+    another once it is below again.
 
     Example, steps = 2 and max_kl = 0.1: a KL of 0.2, 0.3, 0.3, 0.05, 0.2, 0.2 warns at the second and at the last step.
     """
 
     def __init__(self, config: Config) -> None:
-        watch = config.watch
-        self._steps = watch.steps
+        settings = config.hacking_monitor
+        self._steps = settings.consecutive_steps
         self._bounds: dict[str, float] = {}
-        if watch.max_kl is not None:
-            self._bounds[KL] = watch.max_kl
-        if watch.max_length_correlation is not None:
+        if settings.max_kl is not None:
+            self._bounds[KL] = settings.max_kl
+        if settings.max_length_correlation is not None:
             names = [f"{LENGTH_CORRELATION}/{name}" for name in learned_rewards(config)]
-            self._bounds |= dict.fromkeys(names, watch.max_length_correlation)
+            self._bounds |= dict.fromkeys(names, settings.max_length_correlation)
         self._over: dict[str, int] = dict.fromkeys(self._bounds, 0)
         self._last = -1
 

@@ -42,7 +42,7 @@ class Restarts:
         if self._deaths > self._budget:
             raise RetryBudgetExhausted(
                 f"the learner was lost {self._deaths} times without a checkpoint in between "
-                f"(recovery.learner_restarts={self._budget}); the last time: {error}"
+                f"(recovery.max_learner_restarts={self._budget}); the last time: {error}"
             ) from error
 
     def saved(self) -> None:

@@ -36,7 +36,7 @@ class OutageTracker:
     def retry_until_recovered(self, what: str, action: Callable[[], R], *failures: type[InfrastructureError]) -> R:
         """`action()`, repeated while it raises one of `failures`.
 
-        Raises RetryBudgetExhausted after `recovery.outage_s`, and every other error of `action` at once.
+        Raises RetryBudgetExhausted after `recovery.outage_timeout_s`, and every other error of `action` at once.
         """
         while True:
             try:
@@ -67,7 +67,7 @@ class OutageTracker:
             self._on_pause(f"{what}: {failure}; the run continues once this succeeds")
         if now - self._since.setdefault(what, now) >= self._limit_s:
             raise RetryBudgetExhausted(
-                f"{what} failed for {self._limit_s:g} s (recovery.outage_s); the last error: {failure}"
+                f"{what} failed for {self._limit_s:g} s (recovery.outage_timeout_s); the last error: {failure}"
             )
 
     def _recovered(self, what: str) -> None:

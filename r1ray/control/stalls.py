@@ -43,7 +43,7 @@ class Stalls:
         stage = progress.stage
         starting = stage in (Stage.BATCH, Stage.EVALUATION) and not workers
         if starting or progress.pausing:
-            stage = Stage.DEADLINE  # deadlines.actor_start_s, or recovery.outage_s
+            stage = Stage.DEADLINE  # deadlines.actor_start_s, or recovery.outage_timeout_s
         stalled_s = self._watchdog.look(progress.marks(fleet), stage)
         if stalled_s is None:
             return
@@ -60,7 +60,8 @@ class Stalls:
         self._writer.event("stalled", seconds=stalled_s, stage=stage.value, policy=policy, **where)
         if policy == "abort":
             raise RetryBudgetExhausted(
-                f"nothing has moved for {stalled_s:.0f} s (recovery.stall_s={self._config.stall_s:g}, stall_policy=abort): "
+                f"nothing has moved for {stalled_s:.0f} s (recovery.stall_timeout_s="
+                f"{self._config.stall_timeout_s:g}, recovery.stall_policy=abort): "
                 f"see {where.get('diagnosis') or where['unwritten']} in {self._folder.path}"
             )
         if policy == "restart" and stage in (Stage.STEP, Stage.SYNC):

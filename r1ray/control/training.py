@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 class Diverged(NumericError):
-    """Loss or gradients were not finite for recovery.nan_steps steps in a row."""
+    """Loss or gradients were not finite for recovery.max_nan_steps steps in a row."""
 
 
 class Training:
@@ -133,7 +133,7 @@ class Training:
         return dict(metrics)
 
     def _judge(self, skipped: float) -> None:
-        step, limit = self.step - 1, self._config.recovery.nan_steps
+        step, limit = self.step - 1, self._config.recovery.max_nan_steps
         if not skipped:
             self._first_skipped = None
             if step > self._furthest:
@@ -144,7 +144,7 @@ class Training:
         self._writer.event("step_skipped", step=step, updates=skipped)
         if step - self._first_skipped + 1 >= limit:
             raise Diverged(
-                f"loss or gradients of steps {self._first_skipped} to {step} were not finite (recovery.nan_steps={limit})"
+                f"loss or gradients of steps {self._first_skipped} to {step} were not finite (recovery.max_nan_steps={limit})"
             )
 
     def checkpoint(self) -> None:
@@ -177,10 +177,10 @@ class Training:
         self._rollbacks += 1
         self._furthest = max(self._furthest, self.step - 1)
         self._writer.event("rolled_back", message=str(error), from_policy=self.step, to_policy=self.saved or 0)
-        budget = self._config.recovery.nan_rollbacks
+        budget = self._config.recovery.max_nan_rollbacks
         if self._rollbacks > budget:
             raise RetryBudgetExhausted(
-                f"{error}, and again after {budget} rollbacks (recovery.nan_rollbacks): "
+                f"{error}, and again after {budget} rollbacks (recovery.max_nan_rollbacks): "
                 "lower learner.optimizer.lr or learner.optimizer.gradient_clip in a new run from the last good checkpoint"
             ) from error
         self._group.kill()

@@ -1,4 +1,4 @@
-"""Notices a run in which nothing moves although nothing has failed: no token, no score, no step for recovery.stall_s."""
+"""Notices a run in which nothing moves although nothing has failed: no token, no score, no step for recovery.stall_timeout_s."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Stage(Enum):
 
 
 class Watchdog:
-    """`look` tells for how long nothing has moved, once that is `stall_s` or more.
+    """`look` tells for how long nothing has moved, once that is `stall_timeout_s` or more.
 
-    Example with stall_s=10: look((5, 2, 1)) at 0 s -> None, the same at 11 s -> 11.0; told(); the same at 15 s -> None,
+    Example with stall_timeout_s=10: look((5, 2, 1)) at 0 s -> None, the same at 11 s -> 11.0; told(); the same at 15 s -> None,
     at 22 s -> 22.0; look((6, 2, 1)) -> None.
     """
 
-    def __init__(self, stall_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stall_s = stall_s
+    def __init__(self, stall_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stall_s = stall_timeout_s
         self._clock = clock
         self._marks: tuple[float, ...] = ()
         self._moved = clock()
@@ -42,5 +42,5 @@ class Watchdog:
         return now - self._moved
 
     def told(self) -> None:
-        """It was dealt with, which may have taken its time: the next `stall_s` begin now."""
+        """It was dealt with, which may have taken its time: the next `stall_timeout_s` begin now."""
         self._told = self._clock()

@@ -61,7 +61,7 @@ def curate(
         refined = _refine(verdicts, samples, config, refinement)
     domains: dict[str, Domain] = defaultdict(Domain)
     reasons = iter(verdicts)
-    with Output(folder, config.part_rows) as out:
+    with Output(folder, config.rows_per_file) as out:
         _write_samples(out, samples(), islice(reasons, sampled), config, refined, count_tokens, domains)
         _write_general(out, general_rows(config), reasons, count_tokens, domains)
         report = make_report(domains, REASONS)

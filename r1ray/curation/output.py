@@ -25,14 +25,14 @@ _GROUP_ROWS = 1000
 class Output:
     """Files of one curation; nothing of it is seen before `publish`."""
 
-    def __init__(self, folder: Path, part_rows: int) -> None:
-        """`folder`: the run folder. `part_rows`: rows of one file."""
+    def __init__(self, folder: Path, rows_per_file: int) -> None:
+        """`folder`: the run folder. `rows_per_file`: rows of one file."""
         self._folder = folder
         self._aside = folder / _ASIDE
         shutil.rmtree(self._aside, ignore_errors=True)
         self._aside.mkdir(parents=True)
-        self.dataset = _Parts(self._aside / DATASET, "train", _dataset_schema(), part_rows)
-        self.dropped = _Parts(self._aside / DROPPED, "part", _dropped_schema(), part_rows)
+        self.dataset = _Parts(self._aside / DATASET, "train", _dataset_schema(), rows_per_file)
+        self.dropped = _Parts(self._aside / DROPPED, "part", _dropped_schema(), rows_per_file)
 
     def publish(self, report: Mapping[str, Any], text: str) -> None:
         """Put everything in the place of an earlier result."""
@@ -64,12 +64,12 @@ class Output:
 class _Parts:
     """Rows in files <name>-00000.parquet, <name>-00001.parquet, ... of so many rows; at least one file, for its columns."""
 
-    def __init__(self, folder: Path, name: str, schema: Any, part_rows: int) -> None:
+    def __init__(self, folder: Path, name: str, schema: Any, rows_per_file: int) -> None:
         folder.mkdir()
         self._folder = folder
         self._name = name
         self._schema = schema
-        self._part_rows = part_rows
+        self._part_rows = rows_per_file
         self._rows: list[Mapping[str, Any]] = []
         self._writer: Any = None
         self._in_part = 0

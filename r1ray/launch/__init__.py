@@ -67,7 +67,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
         lease_timeout_s=queue.lease_timeout_s,
         max_attempts=queue.max_attempts,
         max_requeues=queue.max_requeues,
-        stale_policy="drop" if queue.stale == "drop" else "reissue",
+        stale_policy="drop" if queue.stale_policy == "drop" else "requeue",
         dynamic_sampling=config.algorithm.dynamic_sampling,
         keep_payload_steps=queue.keep_payload_steps,
     )
@@ -119,7 +119,7 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
     )
     stalls = Stalls(
         config.recovery,
-        watchdog=Watchdog(config.recovery.stall_s),
+        watchdog=Watchdog(config.recovery.stall_timeout_s),
         stacks=cluster.stacks,
         folder=folder,
         writer=writer,

@@ -27,8 +27,8 @@ def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueA
     recovery = cluster.config.recovery
     kinds: list[tuple[Budget, Sequence[Handle[ManagedApi]]]] = []
     if queue is not None:
-        kinds.append((Budget(restarts=recovery.queue_restarts, key="recovery.queue_restarts"), [queue]))
-    budget = Budget(restarts=recovery.worker_restarts, key="recovery.worker_restarts")
+        kinds.append((Budget(restarts=recovery.max_queue_restarts, key="recovery.max_queue_restarts"), [queue]))
+    budget = Budget(restarts=recovery.max_worker_restarts, key="recovery.max_worker_restarts")
     kinds.append((budget, cluster.rewards()))
     return RayManagedActors(kinds, limits=health_limits(cluster.config), on_event=on_event)
 
@@ -44,8 +44,8 @@ def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], 
     settings = FleetSettings(
         workers=config.rollout.workers,
         max_workers=config.rollout.max_workers,
-        restart_budget=config.recovery.worker_restarts,
-        sync_misses=config.recovery.sync_misses,
+        restart_budget=config.recovery.max_worker_restarts,
+        max_missed_syncs=config.recovery.max_missed_syncs,
         limits=health_limits(config),
         drain_s=config.deadlines.shutdown_s,
     )

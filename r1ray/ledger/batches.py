@@ -58,7 +58,7 @@ def _retake(db: sqlite3.Connection, step: int) -> BatchManifest:
 
 
 def _drop_stale(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> None:
-    fate = "queued" if settings.stale_policy == "reissue" else "final"
+    fate = "queued" if settings.stale_policy == "requeue" else "final"
     db.execute(
         "UPDATE groups SET state = 'dropped', cause = 'stale', reason = ?, fate = ?"
         " WHERE state = 'scored' AND step IS NULL AND min_version < ?",

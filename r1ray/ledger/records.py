@@ -20,7 +20,7 @@ class LedgerSettings:
     max_staleness: int  # s, in steps
     lease_timeout_s: float
     max_attempts: int  # leases of one prompt that may fail by the prompt's own fault
-    stale_policy: Literal["reissue", "drop"] = "reissue"  # what becomes of the prompt of a group that got too old
+    stale_policy: Literal["requeue", "drop"] = "requeue"  # what becomes of the prompt of a group that got too old
     dynamic_sampling: bool = False  # drop groups whose rewards are all equal
     keep_payload_steps: int | None = None  # None: all
     max_requeues: int = 10  # leases of one prompt that may lapse or lose their worker; older ledgers do not name it
@@ -38,8 +38,8 @@ class LedgerSettings:
                 raise ConfigError(f"{name} is {value}; it must be at least {least}")
         if self.lease_timeout_s <= 0:
             raise ConfigError(f"lease_timeout_s is {self.lease_timeout_s}; it must be positive")
-        if self.stale_policy not in ("reissue", "drop"):
-            raise ConfigError(f"stale is {self.stale_policy!r}; it must be 'reissue' or 'drop'")
+        if self.stale_policy not in ("requeue", "drop"):
+            raise ConfigError(f"stale_policy is {self.stale_policy!r}; it must be 'requeue' or 'drop'")
 
     def capacity(self, version: int, admitted: int) -> int:
         """How many groups a worker that serves `version` may still lease: (s + w + 1) * B - admitted, at least 0.

@@ -89,7 +89,7 @@ def explain(status: RunStatus) -> list[str]:
             lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
         if status.free_bytes < SCANT_BYTES:
             room = f"{status.free_bytes / 1024:.0f} KiB of room are left on its disk"
-            lines.append(f"{room}: free space there, the run goes on by itself within recovery.outage_s")
+            lines.append(f"{room}: free space there, the run goes on by itself within recovery.outage_timeout_s")
         if status.state == "paused" and told.get("message"):
             lines.append(f"paused: {told['message']}")
         if told.get("waiting_for"):

@@ -65,7 +65,7 @@ class SamplingJob:
         self._config = config
         self._wanted = {w.source: w for w in wanted}
         self._parts = parts
-        self._outages = OutageTracker(config.recovery.outage_s, tick=self._tick, on_pause=lambda reason: None)
+        self._outages = OutageTracker(config.recovery.outage_timeout_s, tick=self._tick, on_pause=lambda reason: None)
         self._running = 0
         self._prompts = self._done = self._tokens = 0
         self._began = time.monotonic()
@@ -76,7 +76,7 @@ class SamplingJob:
         try:
             sizes = self._sizes()
             self._begin(sizes)
-            missing = missing_parts(self._parts.samples, parts_of(sizes, self._config.sampling.part_prompts))
+            missing = missing_parts(self._parts.samples, parts_of(sizes, self._config.sampling.prompts_per_part))
             self._done = self._prompts - sum(part.stop - part.start for part in missing)
             self._tell("running")
             self._sample(WorkDispatcher(missing, start=self._start_part, names=_name, at_once=self._at_once()))
@@ -107,7 +107,7 @@ class SamplingJob:
         """Parts that keep an engine full while one of them ends; one in a deterministic run, so that it has no company."""
         if self._config.run.deterministic:
             return 1
-        return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.part_prompts)
+        return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.prompts_per_part)
 
     def _sample(self, handout: WorkDispatcher[Part]) -> None:
         while handout.unfinished:

@@ -24,11 +24,11 @@ PARTS = 24
 SAMPLES = 4
 KEYS = (
     "run.deterministic=true",
-    "sampling.part_prompts=2",
+    "sampling.prompts_per_part=2",
     "rollout.engine.kv_cache_gib=0.1",
     "ray.object_store_gib=0.1",
     "deadlines.actor_start_s=180",
-    "recovery.memory_share=0.99",
+    "recovery.max_memory_fraction=0.99",
 )
 
 

@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 DECOUPLED = {
     "algorithm__importance": "decoupled",
-    "algorithm__is_correction": "truncated",
+    "algorithm__importance_correction": "truncated",
     "algorithm__kl_coefficient": 0.1,
     "algorithm__reference_refresh_steps": 2,
     "learner__minibatches": 2,

@@ -40,14 +40,14 @@ COMMON: dict[str, Any] = {
     },
     "queue": {"max_staleness": 0, "lease_timeout_s": 60.0},
     "sync": {"transport": "gloo", "deadline_s": 30.0, "bucket_deadline_s": 10.0},
-    "sampling": {"part_prompts": 2},
+    "sampling": {"prompts_per_part": 2},
     "checkpoint": {"every_steps": 1},
     "deadlines": {
         "actor_start_s": 180.0, "step_s": 60.0, "batch_s": 120.0, "checkpoint_s": 60.0, "evaluation_s": 60.0,
         "collective_s": 30.0,
     },
     "logging": {"tensorboard": False},
-    "recovery": {"memory_share": 0.99},
+    "recovery": {"max_memory_fraction": 0.99},
     "ray": {"object_store_gib": 0.1},
 }  # fmt: skip
 
@@ -62,7 +62,7 @@ def recipe(model: Path, folder: Path) -> dict[str, Any]:
         "common": {"config": COMMON},
         "evaluation": {
             "options": {"benchmarks": ["arithmetic"], "k": K, "limit": EVALUATED, "temperature": 1.0, "top_p": 1.0},
-            "config": {"sampling": {"part_prompts": 2}},
+            "config": {"sampling": {"prompts_per_part": 2}},
         },
         "stages": {
             "rl": {

@@ -49,7 +49,7 @@ def configuration(folder: Path) -> Path:
         "rewards": [{"name": "accuracy", "params": {"verifier": "task"}}, {"name": "format"}, *models],
         "rollout": {"temperature": 0.7},
         "queue": {"max_staleness": 0},  # so that a step trains on the prompts of its own place
-        "watch": {"max_kl": 1e-9, "steps": 1},
+        "hacking_monitor": {"max_kl": 1e-9, "consecutive_steps": 1},
     }
     file = folder / "run.yaml"
     file.write_text(json.dumps(content))

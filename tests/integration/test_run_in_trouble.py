@@ -117,7 +117,7 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
 @pytest.mark.parametrize("policy", ["restart", "abort"])
 def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, policy: str) -> None:
     run = tmp_path / "run"
-    driver = start(run, model, "recovery.stall_s=8", f"recovery.stall_policy={policy}")
+    driver = start(run, model, "recovery.stall_timeout_s=8", f"recovery.stall_policy={policy}")
     seen = driver.seen
     driver.wait_for("a worker with leases", lambda: seen.steps_with_batch() > 1 and seen.leased("rollout-0") > 0)
     worker = psutil.Process(seen.serving()["rollout-0"])
@@ -138,7 +138,7 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
         ):
             assert words in diagnosis, diagnosis
         if policy == "abort":
-            assert "recovery.stall_s=8, stall_policy=abort" in driver.end(RetryBudgetExhausted.exit_code)
+            assert "recovery.stall_timeout_s=8, stall_policy=abort" in driver.end(RetryBudgetExhausted.exit_code)
             return
         driver.wait_for("a worker in its place", lambda: "rollout-1" in seen.serving())
         before = seen.steps_with_batch()
@@ -152,10 +152,10 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
 
 def test_a_rate_that_diverges_rolls_back_and_ends_with_the_reason(model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    driver = start(run, model, "learner.optimizer.lr=1e30", "recovery.nan_steps=1", "recovery.nan_rollbacks=1")
+    driver = start(run, model, "learner.optimizer.lr=1e30", "recovery.max_nan_steps=1", "recovery.max_nan_rollbacks=1")
     text = driver.end(RetryBudgetExhausted.exit_code)
     assert "RetryBudgetExhausted" in text
-    assert "recovery.nan_rollbacks" in text
+    assert "recovery.max_nan_rollbacks" in text
     assert "learner.optimizer.lr" in text
     events = read_events(run)
     assert [e["step"] for e in events if e["kind"] == "step_skipped"] == [0, 0]

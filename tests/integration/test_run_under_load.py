@@ -78,7 +78,7 @@ def test_a_straggler_holds_no_step_back_for_longer_than_its_lease(model: Path, t
 
 def test_a_host_short_of_memory_leases_nothing_until_it_has_room(model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    driver = start(run, model, "recovery.memory_share=0.001")
+    driver = start(run, model, "recovery.max_memory_fraction=0.001")
     driver.wait_for_event("memory_pressure")
     (pressed,) = driver.seen.events("memory_pressure")
     assert pressed["leasing"] is False
@@ -86,7 +86,7 @@ def test_a_host_short_of_memory_leases_nothing_until_it_has_room(model: Path, tm
     driver.process.send_signal(signal.SIGTERM)
     driver.end(0)
     assert not read_metrics(run)
-    Driver(run, "--resume", run, "recovery.memory_share=0.99", "run.steps=2").end(0)
+    Driver(run, "--resume", run, "recovery.max_memory_fraction=0.99", "run.steps=2").end(0)
     assert [row["step"] for row in read_metrics(run)] == [0, 1]
     assert verify(run) == CLEAN
 
@@ -133,7 +133,9 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(model: Path, small_disk:
 
 def test_a_disk_without_any_room_pauses_a_run_that_cannot_even_write_so(model: Path, small_disk: Path) -> None:
     run = small_disk / "run"
-    driver = start(run, model, "checkpoint.every_steps=100000", "recovery.stall_s=4", "recovery.stall_policy=abort")
+    driver = start(
+        run, model, "checkpoint.every_steps=100000", "recovery.stall_timeout_s=4", "recovery.stall_policy=abort"
+    )
     driver.wait_for("a few steps", lambda: len(read_metrics(run)) > 2)
     filler = small_disk / "filler"
 

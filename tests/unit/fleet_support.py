@@ -24,7 +24,7 @@ class World:
             workers=workers,
             max_workers=3,
             restart_budget=budget,
-            sync_misses=3,
+            max_missed_syncs=3,
             limits=HealthLimits(start_s=100.0, suspect_s=4.0, dead_s=10.0),
             drain_s=30.0,
         )

@@ -29,7 +29,7 @@ class Model:
     staleness: int
     attempts: int
     returns: int
-    reissue_stale: bool
+    requeue_stale: bool
     dynamic: bool
     groups: dict[str, Group] = field(default_factory=dict)
     ready: list[str] = field(default_factory=list)  # in order of completion
@@ -91,7 +91,7 @@ class Model:
         for group_id in list(self.ready):
             if step - self.groups[group_id].version > self.staleness:
                 self.ready.remove(group_id)
-                self.drop(self.groups[group_id], "stale", final=not self.reissue_stale)
+                self.drop(self.groups[group_id], "stale", final=not self.requeue_stale)
         if len(self.ready) < self.size:
             return None
         batch, self.ready = self.ready[: self.size], self.ready[self.size :]

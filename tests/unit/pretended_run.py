@@ -206,7 +206,7 @@ class World:
         config, recovery = self.config, self.config.recovery
         with MetricsWriter(self.folder.path, tensorboard=False) as writer:
             fleet = Fleet(
-                FleetSettings(workers=1, max_workers=4, restart_budget=2, sync_misses=3, limits=LIMITS, drain_s=1),
+                FleetSettings(workers=1, max_workers=4, restart_budget=2, max_missed_syncs=3, limits=LIMITS, drain_s=1),
                 spawn=self._spawn,
                 release=lambda name, drained: None,
                 on_event=writer.event,
@@ -218,13 +218,13 @@ class World:
                 learners=lambda tick: LearnerGroup(config, spawn=self._learner, tick=tick),
                 fleet=fleet,
                 standing=RayManagedActors(
-                    [(Budget(restarts=2, key="recovery.queue_restarts"), [self.queue])],
+                    [(Budget(restarts=2, key="recovery.max_queue_restarts"), [self.queue])],
                     limits=LIMITS,
                     on_event=writer.event,
                 ),
                 stalls=Stalls(
                     recovery,
-                    watchdog=Watchdog(recovery.stall_s),
+                    watchdog=Watchdog(recovery.stall_timeout_s),
                     stacks=lambda places: {name: f"stack of {name}" for name in places},
                     folder=self.folder,
                     writer=writer,

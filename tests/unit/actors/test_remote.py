@@ -83,7 +83,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def judged_by(url: str, outage_s: float) -> Config:
     config = Config()
     config.rewards = [reward("judge", url=url, model="m", retries=0)]
-    config.recovery.outage_s = outage_s
+    config.recovery.outage_timeout_s = outage_s
     return config
 
 
@@ -119,7 +119,9 @@ def test_while_a_judge_is_down_groups_wait_and_no_prompt_is_blamed(ledger: Ledge
 def test_an_outage_that_does_not_end_is_named_and_no_prompt_is_blamed(ledger: Ledger) -> None:
     (lease,) = ledger.lease("w", 0, 1)
     with endpoint((503, "down")) as (url, _):
-        told = r"a reward worker: group 0-1 could not be scored: .*judge: .*answered 503.*recovery.outage_s=0.05"
+        told = (
+            r"a reward worker: group 0-1 could not be scored: .*judge: .*answered 503.*recovery.outage_timeout_s=0.05"
+        )
         with pytest.raises(InfrastructureError, match=told):
             deliver(judged_by(url, 0.05), ledger, [pack_rollout(group(lease.index))])
     status = ledger.status()

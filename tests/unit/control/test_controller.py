@@ -71,9 +71,11 @@ def test_an_error_of_the_driver_in_the_midst_of_a_sync_is_not_the_learners(make:
 
 
 def test_deaths_without_a_checkpoint_in_between_spend_the_budget(make: Make) -> None:
-    world = make(recovery__learner_restarts=2)
+    world = make(recovery__max_learner_restarts=2)
     world.plan["save_checkpoint", 2] = [ProcessDied("learner-0 died")] * 3
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.learner_restarts=2\); the last time: .*learner-0 died"):
+    with pytest.raises(
+        RetryBudgetExhausted, match=r"recovery.max_learner_restarts=2\); the last time: .*learner-0 died"
+    ):
         world.run()
     assert world.starts == 3
 
@@ -129,7 +131,7 @@ def test_a_resumed_run_says_from_where_it_goes_on(make: Make) -> None:
 
 
 def test_a_checkpoint_in_between_forgives_deaths(make: Make) -> None:
-    world = make(recovery__learner_restarts=1)
+    world = make(recovery__max_learner_restarts=1)
     world.plan["train_step", 1] = [ProcessDied("x")]
     world.plan["train_step", 3] = [RuntimeError("CUDA error")]
     assert world.run()
@@ -214,10 +216,10 @@ def test_a_full_disk_pauses_the_run_until_there_is_room(make: Make, monkeypatch:
 
 def test_a_disk_that_stays_full_ends_the_run(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1ray.control.outages.RETRY_S", 0.0)
-    world = make(recovery__outage_s=0.05)
+    world = make(recovery__outage_timeout_s=0.05)
     world.queue.methods["commit"] = _raise(DiskFull("no room in the ledger"))
     with pytest.raises(
-        RetryBudgetExhausted, match=r"0\.05 s \(recovery\.outage_s\); the last error: no room in the ledger"
+        RetryBudgetExhausted, match=r"0\.05 s \(recovery\.outage_timeout_s\); the last error: no room in the ledger"
     ):
         world.run()
     assert json.loads(world.folder.status.read_text())["state"] == "paused"
@@ -244,11 +246,11 @@ def test_a_ledger_that_only_the_workers_cannot_write_pauses_the_run_too(make: Ma
 
 
 def test_a_ledger_that_stays_full_for_the_workers_ends_the_run(make: Make) -> None:
-    world = make(recovery__outage_s=0.5)
+    world = make(recovery__outage_timeout_s=0.5)
     world.queue.methods["take"] = lambda step, wait_s: None
     world.problem = "ledger.sqlite: no room left to write"
     with pytest.raises(
-        RetryBudgetExhausted, match=r"0\.5 s \(recovery\.outage_s\); the last error: .*no room left to write"
+        RetryBudgetExhausted, match=r"0\.5 s \(recovery\.outage_timeout_s\); the last error: .*no room left to write"
     ):
         world.run()
 

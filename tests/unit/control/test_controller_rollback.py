@@ -24,7 +24,7 @@ def steps(world: World) -> list[int]:
 
 
 def test_steps_that_are_not_finite_roll_back_to_the_checkpoint_before_them(make: Make) -> None:
-    world = make(recovery__nan_steps=3, checkpoint__every_steps=1)
+    world = make(recovery__max_nan_steps=3, checkpoint__every_steps=1)
     world.plan.update({("train_step", step): [1.0] for step in (2, 3, 4)})
     assert world.run()
     assert world.trained == [0, 1, 2, 3, 4, 2, 3, 4, 5]
@@ -41,7 +41,7 @@ def test_a_rollback_has_its_checkpoint_however_few_are_kept(
     make: Make, keep: int, keep_payload_steps: int | None
 ) -> None:
     world = make(
-        recovery__nan_steps=3,
+        recovery__max_nan_steps=3,
         checkpoint__every_steps=1,
         checkpoint__keep=keep,
         queue__keep_payload_steps=keep_payload_steps,
@@ -54,7 +54,7 @@ def test_a_rollback_has_its_checkpoint_however_few_are_kept(
 
 
 def test_a_checkpoint_that_falls_into_skipped_steps_is_made_up_for(make: Make) -> None:
-    world = make(recovery__nan_steps=3)
+    world = make(recovery__max_nan_steps=3)
     world.plan["train_step", 1] = [1.0]
     assert world.run()
     assert world.disk.checkpoints == [3, 4, 6]
@@ -64,7 +64,7 @@ def test_a_rollback_may_be_killed_at_any_point(make: Make) -> None:
     """A driver that dies before or after any write of it leaves a clean run, which goes on from before the skipped steps."""
     survived = moments = 0
     while not survived:
-        world = make(recovery__nan_steps=2, checkpoint__every_steps=1, checkpoint__keep=2)
+        world = make(recovery__max_nan_steps=2, checkpoint__every_steps=1, checkpoint__keep=2)
         world.plan.update({("train_step", step): [1.0] for step in (3, 4)})
         left = [moments]
 
@@ -101,7 +101,7 @@ def test_training_does_not_begin_anew_where_its_checkpoints_are_gone(make: Make)
 
 
 def test_fewer_skipped_steps_in_a_row_than_allowed_are_only_counted(make: Make) -> None:
-    world = make(recovery__nan_steps=2)
+    world = make(recovery__max_nan_steps=2)
     world.plan.update({("train_step", step): [1.0] for step in (1, 3)})
     assert world.run()
     assert world.starts == 1
@@ -109,8 +109,8 @@ def test_fewer_skipped_steps_in_a_row_than_allowed_are_only_counted(make: Make) 
 
 
 def test_rollbacks_that_do_not_help_spend_their_budget(make: Make) -> None:
-    world = make(recovery__nan_steps=1, recovery__nan_rollbacks=2)
+    world = make(recovery__max_nan_steps=1, recovery__max_nan_rollbacks=2)
     world.plan["train_step", 3] = [1.0] * 9
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.nan_rollbacks"):
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.max_nan_rollbacks"):
         world.run()
     assert world.trained.count(3) == 3

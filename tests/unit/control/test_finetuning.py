@@ -86,7 +86,7 @@ class Ranks:
 def config() -> Config:
     made = Config()
     made.learner.ranks, made.checkpoint.every_steps = 2, 2
-    made.recovery.learner_restarts, made.recovery.nan_steps = 1, 2
+    made.recovery.max_learner_restarts, made.recovery.max_nan_steps = 1, 2
     return made
 
 
@@ -147,7 +147,7 @@ def test_a_dead_rank_costs_the_steps_since_the_checkpoint(ranks: Ranks, folder: 
 
 def test_a_rank_that_dies_again_and_again_ends_the_run(ranks: Ranks, folder: RunFolder) -> None:
     ranks.fail["train_step", 3] = [ProcessDied("rank 0 died") for _ in range(9)]
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.learner_restarts=1.*rank 0 died"):
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.max_learner_restarts=1.*rank 0 died"):
         train(ranks, folder)
     assert len(ranks.fail["train_step", 3]) == 7
 
@@ -168,7 +168,7 @@ def test_an_evaluation_that_a_death_cut_off_is_made_up_for(ranks: Ranks, folder:
 
 def test_steps_without_a_finite_gradient_are_counted_and_end_the_run(ranks: Ranks, folder: RunFolder) -> None:
     ranks.skip = {1, 3, 4}
-    with pytest.raises(NumericError, match=r"steps 3 to 4 .*recovery.nan_steps=2.*--fresh .*lr; .* from step 4"):
+    with pytest.raises(NumericError, match=r"steps 3 to 4 .*recovery.max_nan_steps=2.*--fresh .*lr; .* from step 4"):
         train(ranks, folder)
     assert kinds(folder).count("step_skipped") == 3
 

@@ -89,7 +89,7 @@ def test_deaths_in_a_row_spend_the_budget_and_a_worker_that_generates_resets_it(
     world.fleet.lost("rollout-2", "x")
     world.fleet.tick()
     world.after(101.0)
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.worker_restarts=2"):
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.max_worker_restarts=2"):
         world.after(101.0)
 
 
@@ -126,7 +126,7 @@ def test_a_worker_that_misses_too_many_syncs_in_a_row_is_replaced() -> None:
     assert set(world.fleet.members) == {"rollout-1"}
     assert world.released == [("rollout-0", False)]
     (lost,) = [fields for kind, fields in world.events if kind == "worker_lost"]
-    assert "recovery.sync_misses" in lost["reason"]
+    assert "recovery.max_missed_syncs" in lost["reason"]
     assert "cannot reach the store" in lost["reason"]
 
 
@@ -136,7 +136,7 @@ def test_missed_syncs_spend_the_budget_of_restarts() -> None:
     world.fleet.missed("rollout-0", "cannot reach the store")
     world.fleet.missed("rollout-0", "cannot reach the store")
     with pytest.raises(
-        RetryBudgetExhausted, match=r"recovery.worker_restarts=0 for each of 1\).*cannot reach the store"
+        RetryBudgetExhausted, match=r"recovery.max_worker_restarts=0 for each of 1\).*cannot reach the store"
     ):
         world.fleet.missed("rollout-0", "cannot reach the store")
 

@@ -27,7 +27,7 @@ def told(config: Config, rows: list[dict[str, float]]) -> list[tuple[int, str]]:
 
 def test_a_warning_comes_after_so_many_steps_in_a_row_and_again_only_after_a_fall() -> None:
     config = Config()
-    config.watch.max_kl, config.watch.steps = 0.1, 2
+    config.hacking_monitor.max_kl, config.hacking_monitor.consecutive_steps = 0.1, 2
     values = [0.2, 0.3, 0.3, 0.05, 0.2, 0.2]
     found = told(config, [{"step": i, "train/kl": value} for i, value in enumerate(values)])
     assert found == [(1, "reward_hacking train/kl"), (5, "reward_hacking train/kl")]
@@ -38,14 +38,14 @@ def test_a_warning_comes_after_so_many_steps_in_a_row_and_again_only_after_a_fal
 
 def test_only_rewards_that_a_model_gives_are_watched_for_length() -> None:
     config = Config(rewards=[RewardConfig(name="accuracy"), RewardConfig(name="model/helpful")])
-    config.watch.max_length_correlation, config.watch.steps = 0.5, 1
+    config.hacking_monitor.max_length_correlation, config.hacking_monitor.consecutive_steps = 0.5, 1
     row = {"step": 0.0, "reward/length_correlation": 0.9, "reward/length_correlation/model/helpful": 0.6}
     assert told(config, [row]) == [(0, "reward_hacking reward/length_correlation/model/helpful")]
     assert told(config, [{"step": 0.0}]) == []
 
 
 def test_a_kl_that_is_watched_needs_a_reference() -> None:
-    config = load_config(["tiny"], ["watch.max_kl=0.2", "algorithm.reference_refresh_steps=10"]).config
+    config = load_config(["tiny"], ["hacking_monitor.max_kl=0.2", "algorithm.reference_refresh_steps=10"]).config
     assert keeps_reference(config)
     assert not keeps_reference(load_config(["tiny"], []).config)
 
@@ -54,8 +54,8 @@ def test_a_run_with_a_learned_reward_measures_its_kl() -> None:
     config = load_config(["tiny"], []).config
     config.rewards.append(RewardConfig(name="model/helpful", params={"path": "helpful"}))
     assert keeps_reference(config)
-    with pytest.raises(ConfigError, match=r"watch\.max_length_correlation"):
-        load_config(["tiny"], ["watch.max_length_correlation=0.5"])
+    with pytest.raises(ConfigError, match=r"hacking_monitor\.max_length_correlation"):
+        load_config(["tiny"], ["hacking_monitor.max_length_correlation=0.5"])
 
 
 def group(lengths: list[int], scores: list[dict[str, float]]) -> ScoredGroup:

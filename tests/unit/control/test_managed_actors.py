@@ -25,7 +25,7 @@ class World:
         self.queue = FakeHandle("queue", identity=lambda: {"pid": self.pid, "node": "n", "problem": self.problem})
         self.queue.kill = self._kill  # type: ignore[method-assign]
         self.standing = RayManagedActors(
-            [(Budget(restarts=restarts, key="recovery.queue_restarts"), [self.queue])],
+            [(Budget(restarts=restarts, key="recovery.max_queue_restarts"), [self.queue])],
             limits=HealthLimits(start_s=50, suspect_s=5, dead_s=10),
             on_event=lambda kind, **fields: self.events.append((kind, fields)),
             clock=lambda: self.now,
@@ -83,7 +83,7 @@ def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
         world.pid = pid
         world.after(1.5)
     world.pid = 6
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.queue_restarts=2"):
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.max_queue_restarts=2"):
         world.after(1.5)
 
 
@@ -109,7 +109,7 @@ def test_a_restart_ends_those_that_answer_and_is_counted() -> None:
     world.pid = 2
     world.after(0)
     assert world.standing.states() == {"queue": ("healthy", 2)}
-    with pytest.raises(RetryBudgetExhausted, match=r"recovery.queue_restarts=1 for each\).*queue: nothing moved"):
+    with pytest.raises(RetryBudgetExhausted, match=r"recovery.max_queue_restarts=1 for each\).*queue: nothing moved"):
         world.standing.restart("nothing moved for 60 s")
 
 
@@ -123,7 +123,7 @@ def test_one_that_dies_again_and_again_is_started_ever_more_slowly() -> None:
     pauses = [later - earlier for earlier, later in pairwise(died)]
     assert pauses[:5] == [0.25, 1.0, 2.0, 4.0, 8.0]
     assert max(pauses) == 60.0
-    assert died[-1] > 600.0  # recovery.outage_s, within recovery.queue_restarts=20
+    assert died[-1] > 600.0  # recovery.outage_timeout_s, within recovery.max_queue_restarts=20
 
 
 def test_a_step_lets_the_next_death_be_repaired_at_once() -> None:

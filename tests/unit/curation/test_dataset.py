@@ -65,7 +65,7 @@ def test_rows_end_with_the_assistant_and_everything_else_has_its_reason(tmp_path
 
 def test_equal_samples_give_equal_bytes_and_other_filters_another_dataset(tmp_path: Path) -> None:
     samples = prompts(30, 4)
-    config = CurationConfig(per_prompt=2, quotas={"sums": 25}, prompt_similarity=0.95, part_rows=10)
+    config = CurationConfig(per_prompt=2, quotas={"sums": 25}, prompt_similarity=0.95, rows_per_file=10)
     run(tmp_path / "a", samples, config)
     run(tmp_path / "b", samples, config)
     first = contents(tmp_path / "a")
@@ -81,7 +81,7 @@ def test_equal_samples_give_equal_bytes_and_other_filters_another_dataset(tmp_pa
 
 
 def test_the_dataset_is_a_source_of_conversations(tmp_path: Path) -> None:
-    run(tmp_path, prompts(5), CurationConfig(part_rows=2))
+    run(tmp_path, prompts(5), CurationConfig(rows_per_file=2))
     store = open_rows(
         SourceConfig(name="cold", kind="parquet", path=str(tmp_path / "dataset")), fields=CONVERSATION_FIELDS
     )
@@ -93,7 +93,7 @@ def test_the_dataset_is_a_source_of_conversations(tmp_path: Path) -> None:
 
 def test_every_sample_is_in_the_dataset_or_dropped_exactly_once(tmp_path: Path) -> None:
     samples = prompts(50, 3)
-    run(tmp_path, samples, CurationConfig(per_prompt=2, quotas={"sums": 70}, part_rows=7))
+    run(tmp_path, samples, CurationConfig(per_prompt=2, quotas={"sums": 70}, rows_per_file=7))
     ids = Counter(row["id"] for name in ("dataset", "dropped") for row in rows(tmp_path, name))
     assert ids == Counter(f"{s.source}/{s.index}/{s.sample}" for s in samples)
 
@@ -163,7 +163,7 @@ def test_a_curation_that_dies_leaves_the_earlier_result_or_none_that_claims_to_b
 def test_an_earlier_dataset_is_whole_or_gone_whenever_its_removal_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = CurationConfig(part_rows=1)
+    small = CurationConfig(rows_per_file=1)
     run(tmp_path / "quiet", prompts(3), small)
     run(tmp_path / "run", prompts(4), small)
     whole = [contents(tmp_path / name / "dataset") for name in ("quiet", "run")]

@@ -23,8 +23,20 @@ VARIANTS = [
     {"loss": "gspo", "loss_aggregation": "sequence", "clip_low": 0.05, "clip_high": 0.05},
     {"loss": "cispo", "clip_low": 1.0, "entropy_coefficient": 0.01},
     {"loss": "grpo", "importance": "decoupled"},
-    {"loss": "grpo", "importance": "decoupled", "is_correction": "truncated", "is_cap": 1.5, "kl_coefficient": 0.1},
-    {"loss": "cispo", "importance": "decoupled", "is_correction": "masked", "is_cap": 1.5, "mask_truncated": True},
+    {
+        "loss": "grpo",
+        "importance": "decoupled",
+        "importance_correction": "truncated",
+        "importance_cap": 1.5,
+        "kl_coefficient": 0.1,
+    },
+    {
+        "loss": "cispo",
+        "importance": "decoupled",
+        "importance_correction": "masked",
+        "importance_cap": 1.5,
+        "mask_truncated": True,
+    },
 ]
 
 
@@ -52,9 +64,9 @@ def expected_loss(case, a):
     values = reference_losses.LOSSES[a.loss](rows["new"], old, case["advantages"], a.clip_low, a.clip_high)
     for s, row in enumerate(values):
         for t in range(len(row)):
-            if a.is_correction != "none":
-                weight = getattr(reference_losses, a.is_correction)
-                row[t] *= weight(rows["proximal"][s][t], rows["behavior"][s][t], a.is_cap)
+            if a.importance_correction != "none":
+                weight = getattr(reference_losses, a.importance_correction)
+                row[t] *= weight(rows["proximal"][s][t], rows["behavior"][s][t], a.importance_cap)
             row[t] += a.kl_coefficient * reference_losses.k3(rows["new"][s][t], rows["reference"][s][t])
             row[t] -= a.entropy_coefficient * rows["entropy"][s][t]
     return reference_losses.aggregate(values, a.loss_aggregation, case["trained"], 10)

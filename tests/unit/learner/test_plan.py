@@ -34,7 +34,7 @@ DEFAULTS = {"rollout__temperature": 1.0}
         ("algorithm.loss", LOSSES),
         ("algorithm.advantage", ADVANTAGES),
         ("algorithm.loss_aggregation", get_args(Aggregation)),
-        ("algorithm.is_correction", CORRECTIONS),
+        ("algorithm.importance_correction", CORRECTIONS),
         ("learner.optimizer.schedule", SCHEDULES),
     ],
 )

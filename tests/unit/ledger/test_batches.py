@@ -61,7 +61,7 @@ def test_the_manifest_says_what_the_payloads_hold(make: Make) -> None:
     assert tuple(s.reward for s in unpack_scored(packed).scores) == group.rewards
 
 
-@pytest.mark.parametrize(("policy", "fate"), [("reissue", ["0-2"]), ("drop", ["6-1"])])
+@pytest.mark.parametrize(("policy", "fate"), [("requeue", ["0-2"]), ("drop", ["6-1"])])
 def test_a_group_behind_a_straggler_is_dropped_and_not_trained_too_late(
     make: Make, policy: str, fate: list[str]
 ) -> None:
@@ -209,7 +209,7 @@ def test_a_reader_finds_groups_while_the_run_goes_on(make: Make, folder: Path) -
         ({"max_attempts": 0}, "max_attempts is 0"),
         ({"keep_payload_steps": -1}, "keep_payload_steps is -1"),
         ({"lease_timeout_s": 0.0}, "lease_timeout_s is 0.0"),
-        ({"stale_policy": "keep"}, "stale is 'keep'"),
+        ({"stale_policy": "keep"}, "stale_policy is 'keep'"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:

@@ -23,19 +23,19 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         staleness=st.integers(0, 2),
         attempts=st.integers(1, 2),
         returns=st.integers(1, 3),
-        reissue=st.booleans(),
+        requeue=st.booleans(),
         dynamic=st.booleans(),
     )
-    def begin(self, staleness: int, attempts: int, returns: int, reissue: bool, dynamic: bool) -> None:
+    def begin(self, staleness: int, attempts: int, returns: int, requeue: bool, dynamic: bool) -> None:
         self.open = ExitStack()
         self.path = self.open.enter_context(fast_folder()) / "ledger.sqlite"
         self.clock = Clock()
-        self.model = Model(2, staleness, attempts, returns, reissue, dynamic)
+        self.model = Model(2, staleness, attempts, returns, requeue, dynamic)
         chosen = rules(
             max_staleness=staleness,
             max_attempts=attempts,
             max_requeues=returns,
-            stale_policy="reissue" if reissue else "drop",
+            stale_policy="requeue" if requeue else "drop",
             dynamic_sampling=dynamic,
         )
         self.ledger = Ledger.create(self.path, chosen, run_id="r", clock=self.clock)

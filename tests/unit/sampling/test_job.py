@@ -78,7 +78,7 @@ def make(
     tmp_path: Path, stack: ExitStack, fleet: FakeFleet, stop: Stop | None, **sampling: Any
 ) -> tuple[SamplingJob, list[Any]]:
     config = Config()
-    config.sampling.part_prompts = sampling.get("part", 2)
+    config.sampling.prompts_per_part = sampling.get("part", 2)
     config.run.deterministic = sampling.get("deterministic", False)
     told: list[Any] = []
     wanted = [Wanted(source=name, samples=3, sampling=Sampling(temperature=1.0, seed=0)) for name in fleet.sizes]
