@@ -78,7 +78,8 @@ class Framing:
         )
 
     def _texts(self, row: Conversation) -> tuple[str, str]:
-        text = render(self._data.template, row.prompt, self._tokenizer, self._data.system_prompt)
+        data = self._data
+        text = render(data.template, row.prompt, self._tokenizer, data.system_prompt, data.template_args)
         response = row.response
         if not (opening := opening_of(text)):
             return text, response

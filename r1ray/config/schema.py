@@ -35,6 +35,7 @@ class SourceConfig:
     name: str = "???"  # the `task` of its prompts, and how rewards and reports name it
     kind: str = "synthetic"  # synthetic | jsonl | parquet | hf
     path: str | None = None  # file, folder or hub id; for synthetic: the task's name
+    preset: str | None = None  # columns and params of a known data set: gsm8k, math, dapo_17k, ...
     split: str = "train"
     weight: float = 1.0  # share in a mixture
     columns: dict[str, str] = field(default_factory=dict)  # prompt, messages, answer, id, ... -> column of the file
@@ -49,6 +50,7 @@ class DataConfig:
     train: list[SourceConfig] = field(default_factory=list)
     evaluation: list[SourceConfig] = field(default_factory=list)
     template: str = "tokenizer"  # r1_zero | r1 | plain | tokenizer | none
+    template_args: dict[str, Any] = field(default_factory=dict)  # of the chat template, e.g. {enable_thinking: false}
     system_prompt: str | None = None
     shuffle: bool = True
     max_prompt_tokens: int = 1024  # longer prompts are dropped and counted

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, replace
 from r1ray.config.schema import DataConfig, SourceConfig
 from r1ray.data.framing import FramedRow, Framer
 from r1ray.data.grams import Grams
+from r1ray.data.presets import with_preset
 from r1ray.data.rows import Row, parse_row
 from r1ray.data.stores import open_rows
 from r1ray.errors import ConfigError, DataError, IntegrityError
@@ -23,12 +24,14 @@ class FileParams:
     suffix: str = ""  # put after the user's last message, e.g. "\nPut your final answer within \\boxed{}."
     min_pass_rate: float = 0.0  # rows outside [min, max] are dropped; rows without a pass rate stay
     max_pass_rate: float = 1.0
+    answer_contains: str | None = None  # rows whose answer lacks this text are dropped, e.g. "\\boxed{"
     subset: str | None = None  # of a Hugging Face data set
     revision: str | None = None  # of a Hugging Face data set
 
     @classmethod
     def of(cls, source: SourceConfig) -> FileParams:
         """The parameters of a source. Raises ConfigError for one that does not exist."""
+        source = with_preset(source)
         known = [f.name for f in fields(cls)]
         for key in source.params:
             if key not in known:
@@ -87,6 +90,9 @@ class FileRows:
         return framed
 
     def _reason_to_drop(self, row: Row, grams: Grams) -> str | None:
+        needed = self._file.params.answer_contains
+        if needed is not None and needed not in (row.answer if isinstance(row.answer, str) else ""):
+            return "no_answer"
         low, high = self._file.params.min_pass_rate, self._file.params.max_pass_rate
         if row.pass_rate is not None and not low <= row.pass_rate <= high:
             return "pass_rate"
@@ -107,7 +113,7 @@ class _File:
 
     def __init__(self, source: SourceConfig) -> None:
         self.params = FileParams.of(source)
-        self._source = source
+        self._source = with_preset(source)
         self._store = open_rows(source, subset=self.params.subset, revision=self.params.revision)
 
     def rows(self) -> Iterator[Row]:

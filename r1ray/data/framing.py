@@ -57,7 +57,9 @@ class Framer:
         )
 
     def _render(self, messages: Sequence[Message]) -> str:
-        return render(self._data.template, messages, self._tokenizer, self._data.system_prompt)
+        return render(
+            self._data.template, messages, self._tokenizer, self._data.system_prompt, self._data.template_args
+        )
 
     def _encode(self, text: str) -> list[int]:
         # A chat template has already written the special tokens; other text gets what the tokenizer begins a text with.

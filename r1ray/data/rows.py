@@ -15,6 +15,7 @@ FIELDS = ("prompt", "messages", "answer", "id", "pass_rate", "target_language", 
 ROLES = ("system", "user", "assistant")
 _META_FIELDS = ("target_language", "domain")
 _QUESTION = ("prompt", "messages")
+_MISSING = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +67,27 @@ def read_columns(raw: Any, fields: Sequence[str], columns: Mapping[str, str]) ->
     if not isinstance(raw, Mapping):
         raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
     for name, column in columns.items():
-        if column not in raw:
+        if at_path(raw, column) is _MISSING:
             there = sorted(map(str, raw))
             raise DataError(f"the column {column!r} is missing (columns.{name}); the row has {there!r:.200}")
     read = columns_of(fields, columns)
-    return {name: raw.get(read[name]) if name in read else None for name in (*fields, *columns)}
+    found = {name: at_path(raw, read[name]) if name in read else None for name in (*fields, *columns)}
+    return {name: None if value is _MISSING else value for name, value in found.items()}
+
+
+def at_path(raw: Mapping[str, Any], column: str) -> Any:
+    """Return the value of a column, or of a path such as `reward_model.ground_truth` into nested objects.
+
+    A column whose own name contains the dots wins. Returns `_MISSING` if there is no such value.
+    """
+    if column in raw:
+        return raw[column]
+    value: Any = raw
+    for name in column.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return _MISSING
+        value = value[name]
+    return value
 
 
 def question_of(values: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from r1ray.config.schema import SourceConfig
+from r1ray.data.presets import with_preset
 from r1ray.data.rows import FIELDS, columns_of
 from r1ray.errors import ConfigError, DataError
 
@@ -40,7 +41,16 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
 
 
-_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice!r:.60} occurs twice in one object")
+    return found
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
 
 
 def parse_line(line: bytes) -> Any:
@@ -128,6 +138,7 @@ def open_rows(
 
     `subset` and `revision` choose among what a Hugging Face data set of that name holds. `fields` is what rows are made of.
     """
+    source = with_preset(source)
     assert source.path is not None, "the configuration's checks refuse a source without a path"
     if source.kind == "jsonl":
         return JsonlRows(files_of(source)[0], source.limit)
@@ -153,10 +164,15 @@ def files_of(source: SourceConfig) -> list[Path]:
 
 def _columns(source: SourceConfig, there: list[str], fields: Sequence[str]) -> list[str]:
     """The columns that rows are made of, among those that are there: long ones that nobody asks for stay on disk."""
-    if missing := set(source.columns.values()) - set(there):
+    if missing := {top_level(column, there) for column in source.columns.values()} - set(there):
         raise ConfigError(f"the source {source.name} names the columns {sorted(missing)}; {source.path} has {there}")
-    wanted = set(columns_of(fields, source.columns).values())
+    wanted = {top_level(column, there) for column in columns_of(fields, source.columns).values()}
     return [name for name in there if name in wanted]
+
+
+def top_level(column: str, there: Sequence[str]) -> str:
+    """Return the column of the file that the path `column` begins with."""
+    return column if column in there else column.partition(".")[0]
 
 
 def _parquet_table(source: SourceConfig, files: list[Path], fields: Sequence[str]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError, DataError
@@ -25,12 +26,12 @@ def opening_of(text: str) -> str:
     return text[text.rindex("<think>") :] if text.rstrip().endswith("<think>") else ""
 
 
-def _plain(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+def _plain(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
     titles = {"system": "", "user": "User: ", "assistant": "Assistant: "}
     return "".join(f"{titles[m['role']]}{m['content']}\n" for m in messages) + "Assistant:"
 
 
-def _r1_zero(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+def _r1_zero(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
     if messages[0]["role"] != "system":
         messages = [{"role": "system", "content": R1_ZERO_FRAME}, *messages]
     titles = {"system": "", "user": "User: ", "assistant": "Assistant: "}
@@ -42,25 +43,25 @@ def _sentence(text: str) -> str:
     return text if text.rstrip().endswith((".", "?", "!")) else text + "."
 
 
-def _tokenizer(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+def _tokenizer(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
     if tokenizer.chat_template is None:
         raise ConfigError("the model's tokenizer has no chat template: set data.template to r1_zero or plain")
     from jinja2 import TemplateError
 
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **args)
     except TemplateError as e:
         roles = ", ".join(m["role"] for m in messages)
         raise DataError(f"the tokenizer's chat template refuses a chat of {roles}: {e}") from e
 
 
-def _r1(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
-    text = _tokenizer(messages, tokenizer)
+def _r1(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
+    text = _tokenizer(messages, tokenizer, args)
     # Some chat templates open the thinking themselves; twice would be wrong.
     return text.removesuffix(opening_of(text)) + THINK_OPENING
 
 
-def _none(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
+def _none(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
     if len(messages) > 1:
         raise DataError(
             f"data.template = none takes one message, not {len(messages)}: choose plain, or the tokenizer's own"
@@ -68,7 +69,7 @@ def _none(messages: Sequence[Message], tokenizer: Tokenizer) -> str:
     return messages[0]["content"]
 
 
-TEMPLATES: dict[str, Callable[[Sequence[Message], Tokenizer], str]] = {
+TEMPLATES: dict[str, Callable[[Sequence[Message], Tokenizer, Mapping[str, Any]], str]] = {
     "r1_zero": _r1_zero,
     "r1": _r1,
     "tokenizer": _tokenizer,
@@ -81,6 +82,9 @@ CHAT_TEMPLATES = frozenset({"r1", "tokenizer"})
 """Templates whose text already holds the model's special tokens, so that the tokenizer must not add them again."""
 
 
+_RESERVED_ARGS = frozenset({"conversation", "tokenize", "add_generation_prompt", "messages", "chat_template"})
+
+
 def as_messages(prompt: str | Sequence[Message], system_prompt: str | None = None) -> tuple[Message, ...]:
     """The chat form of a prompt. A conversation that has a system message of its own keeps it."""
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
@@ -90,13 +94,25 @@ def as_messages(prompt: str | Sequence[Message], system_prompt: str | None = Non
 
 
 def render(
-    template: str, prompt: str | Sequence[Message], tokenizer: Tokenizer, system_prompt: str | None = None
+    template: str,
+    prompt: str | Sequence[Message],
+    tokenizer: Tokenizer,
+    system_prompt: str | None = None,
+    args: Mapping[str, Any] | None = None,
 ) -> str:
     """The text that the model continues, ending where its answer begins.
 
     `prompt` is one user message, or a chat that ends with one. `system_prompt` stands in front; in `r1_zero` it takes
-    the place of the frame. Raises ConfigError for an unknown template and for a chat template that the tokenizer lacks.
+    the place of the frame. `args`: arguments of the chat template (`data.template_args`).
+
+    Raises ConfigError for an unknown template, for a chat template that the tokenizer lacks, and for
+    `args` that the template cannot take.
     """
     if template not in TEMPLATES:
         raise ConfigError(f"data.template = {template!r} is unknown: choose one of {', '.join(TEMPLATES)}")
-    return TEMPLATES[template](as_messages(prompt, system_prompt), tokenizer)
+    if args and (template not in CHAT_TEMPLATES or set(args) & _RESERVED_ARGS):
+        raise ConfigError(
+            f"data.template_args = {dict(args)}: only for data.template = {' or '.join(sorted(CHAT_TEMPLATES))} (it is "
+            f"{template}), and without {', '.join(sorted(_RESERVED_ARGS))}"
+        )
+    return TEMPLATES[template](as_messages(prompt, system_prompt), tokenizer, args or {})

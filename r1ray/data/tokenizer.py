@@ -25,7 +25,7 @@ class Tokenizer(Protocol):
     def get_vocab(self) -> dict[str, int]: ...
 
     def apply_chat_template(
-        self, conversation: Sequence[Message], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: Sequence[Message], *, tokenize: bool, add_generation_prompt: bool, **args: Any
     ) -> str: ...
 
 

@@ -155,6 +155,8 @@ def eval_overrides_for(model: str, trained: Mapping[str, Config]) -> dict[str, A
     if config is None:
         return {}
     keys: dict[str, Any] = {"data": {"template": config.data.template, "system_prompt": config.data.system_prompt}}
+    if config.data.template_args:
+        keys["data"]["template_args"] = dict(config.data.template_args)
     if (style := RESPONSE_FORMATS.get(config.data.template)) is not None:
         keys["rewards"] = [{"name": "format", "params": {"style": style}}, {"name": "language"}]
     return keys

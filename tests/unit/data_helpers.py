@@ -35,10 +35,11 @@ class ByteTokenizer:
         return bytes(t for t in token_ids if t < 256).decode()
 
     def apply_chat_template(
-        self, conversation: Sequence[Message], *, tokenize: bool, add_generation_prompt: bool
+        self, conversation: Sequence[Message], *, tokenize: bool, add_generation_prompt: bool, **args: Any
     ) -> str:
         assert not tokenize
         assert add_generation_prompt
+        self.template_args = args
         turns = "".join(f"<{m['role']}>{m['content']}" for m in conversation)
         return f"{turns}<assistant>{OPENINGS.get(self.chat_template, '')}"
 
