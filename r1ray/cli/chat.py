@@ -40,5 +40,6 @@ def chat(
     with console.status("loading the model"):
         engine = StreamingEngine(policy.model, this_machine(), max_length=max_length)
     sampling = Sampling(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens)
-    chat = Chat(engine, console, sampling, template=template or policy.template)
+    args = {} if template else policy.template_args
+    chat = Chat(engine, console, sampling, template=template or policy.template, template_args=args)
     converse(chat, console, lambda: console.input("[bold cyan]> [/]"))

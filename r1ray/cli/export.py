@@ -49,8 +49,10 @@ def export(
         dtype=policy.setting("model", "dtype"),
     )
     stored = dtype or weights.dtype
-    template = policy.template if policy.template not in (None, "tokenizer", "none") else None
-    jinja = chat_template(template, load_tokenizer(str(weights.model))) if template else None
+    args = policy.template_args
+    kept = (None, "none") if args else (None, "tokenizer", "none")  # templates that leave the model's own in place
+    template = policy.template if policy.template not in kept else None
+    jinja = chat_template(template, load_tokenizer(str(weights.model)), args) if template else None
 
     def card(folder: Path) -> str:
         shape, digest = read_shape(folder), model_hash(folder)

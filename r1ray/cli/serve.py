@@ -52,6 +52,7 @@ def serve(
     _run(
         policy.model,
         template or policy.template,
+        {} if template else policy.template_args,
         start_s,
         name=name or policy.stage or model.resolve().name,
         address=address,
@@ -62,7 +63,7 @@ def serve(
     console.print("The server has ended.")
 
 
-def _run(model: Path, template: str | None, start_s: float, **served: Any) -> None:
+def _run(model: Path, template: str | None, args: dict[str, Any], start_s: float, **served: Any) -> None:
     """Start the server and wait for its end. `served`: the rest of `r1ray.serving.command.Served`."""
     import tempfile
 
@@ -76,10 +77,10 @@ def _run(model: Path, template: str | None, start_s: float, **served: Any) -> No
     read_shape(model)
     tokenizer = load_tokenizer(str(model))
     template = template or ("plain" if tokenizer.chat_template is None else "tokenizer")
-    opened = opens_thinking(template, tokenizer)
+    opened = opens_thinking(template, tokenizer, args)
     with tempfile.TemporaryDirectory(prefix="r1ray-serve-") as scratch:
         jinja, log = Path(scratch) / "chat_template.jinja", Path(scratch) / "server.log"
-        jinja.write_text(chat_template(template, tokenizer), encoding="utf-8")
+        jinja.write_text(chat_template(template, tokenizer, args), encoding="utf-8")
         whole = Served(model=model, chat_template=jinja, thinking_opened=opened, **served)
         command, environment = server_command(whole, this_machine())
         console.print(f"Starting the server of {model} (template {template}); its log: {log}", soft_wrap=True)

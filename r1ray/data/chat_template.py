@@ -6,6 +6,8 @@ A model answers as in training only where its prompt has the form of the trainin
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from r1ray.data.templates import R1_ZERO_FRAME, THINK_OPENING, opening_of, render
 from r1ray.data.tokenizer import Tokenizer
@@ -27,11 +29,14 @@ _R1_ZERO = (
 )
 
 
-def chat_template(template: str, tokenizer: Tokenizer) -> str:
+def chat_template(template: str, tokenizer: Tokenizer, args: Mapping[str, Any] | None = None) -> str:
     """The Jinja text that frames chats as `data.template` = `template` does, ending where the answer begins.
 
     What the tokenizer puts before every text, such as a token for its beginning, stands in it where `template` leaves it to
-    the tokenizer. Raises ConfigError for a template that has no chat form, and for one that the tokenizer lacks.
+    the tokenizer. `args`, the
+    training's `data.template_args`, become defaults that a request may override.
+
+    Raises ConfigError for a template that has no chat form, and for one that the tokenizer lacks.
     """
     if template == "plain":
         return _opening(tokenizer) + _PLAIN
@@ -39,18 +44,30 @@ def chat_template(template: str, tokenizer: Tokenizer) -> str:
         return _opening(tokenizer) + _R1_ZERO.replace("FRAME", json.dumps(R1_ZERO_FRAME))
     if template not in ("tokenizer", "r1"):
         raise ConfigError(f"data.template = {template} has no chat form: choose tokenizer, r1, r1_zero or plain")
-    probe = render("tokenizer", "?", tokenizer)  # raises ConfigError where there is none
+    probe = render("tokenizer", "?", tokenizer, args=args)  # raises ConfigError where there is none
     own = tokenizer.chat_template
-    text = str(own["default"] if isinstance(own, dict) else own)
+    text = _defaults(args or {}) + str(own["default"] if isinstance(own, dict) else own)
     if template == "tokenizer" or probe.endswith(THINK_OPENING):
         return text
     ending = "\n" if probe.endswith("<think>") else THINK_OPENING
     return text.removesuffix("\n") + "{% if add_generation_prompt %}{{ " + json.dumps(ending) + " }}{% endif %}"
 
 
-def opens_thinking(template: str, tokenizer: Tokenizer) -> bool:
+def _defaults(args: Mapping[str, Any]) -> str:
+    """Return Jinja that gives each argument its value unless the request does."""
+    return "".join(
+        "{% if " + name + " is not defined %}{% set " + name + " = " + _literal(value) + " %}{% endif %}"
+        for name, value in args.items()
+    )
+
+
+def _literal(value: Any) -> str:
+    return "none" if value is None else json.dumps(value)
+
+
+def opens_thinking(template: str, tokenizer: Tokenizer, args: Mapping[str, Any] | None = None) -> bool:
     """Whether a prompt in this template ends inside the thinking."""
-    return bool(opening_of(render(template, "?", tokenizer)))
+    return bool(opening_of(render(template, "?", tokenizer, args=args)))
 
 
 def _opening(tokenizer: Tokenizer) -> str:

@@ -39,15 +39,23 @@ class Policy:
         """`data.template` of the run's training; None for a model folder of unknown training."""
         return self.setting("data", "template")
 
+    @property
+    def template_args(self) -> dict[str, Any]:
+        """`data.template_args` of the run's training; empty for a model folder of unknown training."""
+        return dict(self._value("data", "template_args") or {})
+
     def setting(self, section: str, key: str) -> str | None:
         """A value of the run's configuration; None where it has none or there is no run."""
+        value = self._value(section, key)
+        return None if value is None else str(value)
+
+    def _value(self, section: str, key: str) -> Any:
         if self.run is None:
             return None
         config = yaml.safe_load(RunFolder(self.run).config.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ConfigError(f"{self.run}/config.yaml holds no configuration: put back what the run was started with")
-        value = (config.get(section) or {}).get(key)
-        return None if value is None else str(value)
+        return (config.get(section) or {}).get(key)
 
     def ready(self) -> Policy:
         """Itself. Raises ConfigError where the run has not written its final model yet."""

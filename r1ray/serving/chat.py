@@ -6,12 +6,12 @@ line -> messages -> template -> tokens -> engine.stream -> Splitter -> terminal
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from threading import Event
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.text import Text
@@ -52,7 +52,13 @@ class Chat:
     """
 
     def __init__(
-        self, engine: TextEngine, console: Console, sampling: Sampling, *, template: str | None = None
+        self,
+        engine: TextEngine,
+        console: Console,
+        sampling: Sampling,
+        *,
+        template: str | None = None,
+        template_args: Mapping[str, Any] | None = None,
     ) -> None:
         """`template` is a value of `data.template`; None: the tokenizer's own, or `plain` where it has none.
 
@@ -63,6 +69,7 @@ class Chat:
         self._console = console
         self._sampling = sampling
         self._template = template or ("tokenizer" if has_format else "plain")
+        self._template_args = template_args
         self._history: list[Message] = []
         self._prompt([{"role": "user", "content": "?"}])
 
@@ -97,7 +104,7 @@ class Chat:
             del self._history[:2]
 
     def _prompt(self, messages: Sequence[Message]) -> tuple[str, list[int]]:
-        text = render(self._template, messages, self._engine.tokenizer)
+        text = render(self._template, messages, self._engine.tokenizer, args=self._template_args)
         special = self._template not in CHAT_TEMPLATES
         return text, self._engine.tokenizer.encode(text, add_special_tokens=special)
 

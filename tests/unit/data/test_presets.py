@@ -164,3 +164,15 @@ def test_arguments_that_the_template_cannot_take_are_refused(
     path = write_jsonl(tmp_path / "a.jsonl", [{"prompt": "a", "answer": "1"}])
     with pytest.raises(ConfigError, match=r"data\.template_args"):
         prompts(None, source(path), template=template, template_args=args)
+
+
+def test_an_exported_template_has_the_arguments_of_training_as_defaults() -> None:
+    from jinja2 import Environment
+
+    from r1ray.data.chat_template import chat_template
+
+    own = "{% if enable_thinking %}on{% else %}off{% endif %}{{ budget }}"
+    text = chat_template("tokenizer", ByteTokenizer(own), {"enable_thinking": False, "budget": 3})
+    jinja = Environment(autoescape=False).from_string(text)
+    assert jinja.render() == "off3"
+    assert jinja.render(enable_thinking=True) == "on3"
