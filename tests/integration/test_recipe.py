@@ -81,7 +81,7 @@ def test_a_recipe_goes_on_inside_the_stage_that_was_killed(tmp_path: Path) -> No
     recipe = start(path)
     kill_in_the_midst(recipe, folder)
     told = finish(recipe, 128 + signal.SIGKILL, folder)
-    assert "stage cold was ended by signal 9" in told
+    assert "stage cold was killed by signal 9" in told
     assert not (folder / "cold" / "samples.json").exists()
     there = {shard.name: shard.stat().st_mtime_ns for shard in (folder / "cold" / "samples").glob("*.parquet")}
 
