@@ -138,7 +138,9 @@ def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, po
         ):
             assert words in diagnosis, diagnosis
         if policy == "abort":
-            assert "recovery.stall_timeout_s=8, stall_policy=abort" in driver.end(RetryBudgetExhausted.exit_code)
+            assert "recovery.stall_timeout_s=8, recovery.stall_policy=abort" in driver.end(
+                RetryBudgetExhausted.exit_code
+            )
             return
         driver.wait_for("a worker in its place", lambda: "rollout-1" in seen.serving())
         before = seen.steps_with_batch()
