@@ -25,7 +25,7 @@ class InflightWeights:
     """Every method but `fail` is called on the thread that steps the engine."""
 
     def __init__(self, engine: GenerationEngine, worker_id: str, serving: Callable[[int], None]) -> None:
-        """`serving(version)` is told of each policy as soon as it is served."""
+        """Calls `serving(version)` as soon as the engine serves a policy."""
         self._engine = engine
         self._id = worker_id
         self._serving = serving
@@ -46,7 +46,7 @@ class InflightWeights:
         return self._transfer.result
 
     def try_apply(self) -> None:
-        """Apply what has arrived whole; a transfer that failed leaves the old policy, and is told to who waits for it."""
+        """Apply a transfer that is complete. If it failed, the old policy stays and the transfer's future raises."""
         if (transfer := self._transfer) is None:
             return
         try:
@@ -61,6 +61,6 @@ class InflightWeights:
             transfer.result.set_result(applied)
 
     def fail(self, error: BaseException) -> None:
-        """The worker is finished; whoever waits for a transfer is told why."""
+        """The worker has ended: make the future of a pending transfer raise `error`."""
         if self._transfer is not None and not self._transfer.result.done():
             self._transfer.result.set_exception(error)

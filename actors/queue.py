@@ -23,7 +23,7 @@ LEASE_CHECK_S = 1.0
 """How often lapsed leases are looked for while somebody waits."""
 
 PROBLEM_S = 5.0
-"""For how long a write that failed is told of: those who asked for it repeat it much sooner."""
+"""Seconds for which health checks report a failed write; callers retry it much sooner."""
 
 
 class QueueOwner:

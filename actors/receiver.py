@@ -8,8 +8,8 @@ runs in the process that holds the model (with tensor parallelism: in each of th
     update_weights               start a thread that receives every bucket into host memory, and return
     finish_weight_update         load the staged tensors into the model, all at once
 
-While the thread receives, the engine goes on generating with the old weights; if the learner dies meanwhile, the staged
-tensors are thrown away and nothing has changed.
+While the thread receives, the engine continues to generate with the old weights. If the learner dies meanwhile, the
+staged tensors are discarded and nothing has changed.
 """
 
 from __future__ import annotations

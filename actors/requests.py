@@ -16,7 +16,7 @@ from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 
 
 def seed_of(prompt: PromptTask, seed: int) -> int:
-    """The seed of a prompt's first completion, from its place and that of its source: the same whoever answers it.
+    """The seed of a prompt's first completion, from its source and its index: every worker computes the same.
 
     The i-th completion has this seed plus i.
     """

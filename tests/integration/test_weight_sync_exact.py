@@ -181,7 +181,7 @@ def test_a_sender_that_dies_leaves_the_old_policy_serving(hosts: Any, folders: A
     listener = listen("gloo", address="127.0.0.1", epoch=2, world_size=2, timeout_s=2.0)
     rendezvous = listener.rendezvous
     del listener
-    with pytest.raises(WeightSyncError, match="policy 5 goes on"):
+    with pytest.raises(WeightSyncError, match="the engine continues with policy 5"):
         ray.get(received.receive.remote(rendezvous, specs_of(folders[2]), 6, PROMPTS, SAMPLED), timeout=60)
     ray.get(received._drain.remote(), timeout=60)
     after, expected = ray.get([h.generate.remote(PROMPTS, GREEDY) for h in (received, loaded)], timeout=60)
