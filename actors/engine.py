@@ -179,7 +179,9 @@ class VllmEngine:
             received = self._engine.collective_rpc("weights_received")
         except BaseException as e:
             self._engine.collective_rpc("weights_release")
-            raise WeightSyncError(f"receiving policy {version} failed, the engine continues with policy {self._version}: {e}") from e
+            raise WeightSyncError(
+                f"receiving policy {version} failed, the engine continues with policy {self._version}: {e}"
+            ) from e
         if any(r is None for r in received):
             return None
         if len({r.digest for r in received}) > 1:
