@@ -71,7 +71,8 @@ recipe: install
 	@touch $@
 
 test: install .venv/sandbox lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
+	$(BIN)/python -m pytest -m "integration or slow or gpu" tests
 
 unit: install
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
