@@ -27,7 +27,8 @@ from r1ray.control.stalls import Stalls
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
-from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.cluster import Cluster
+from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.ledger.ledger import Ledger

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import socket
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
-from ray._private import services
-from ray._private import utils as ray_utils
-from ray._private import worker as ray_worker
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -26,7 +19,7 @@ from learner.preference.train import Settings
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
-from r1ray.errors import ConfigError
+from r1ray.launch import ray_session
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
@@ -36,45 +29,10 @@ Params = ParamSpec("Params")
 T = TypeVar("T")
 
 STACKS_S = 30.0
-"""Deadline of a look at all processes together: a Ray worker starts for each."""
-
+"""Deadline for taking the stacks of all processes together: a Ray worker starts for each."""
 
 FETCH_S = 1.0
-"""To bring here what has been found, which is some kilobytes."""
-
-
-def check_reachable(address: str | None) -> None:
-    """Raise ConfigError unless a cluster answers at `ray.address`; Ray itself would try for a minute and abort the process."""
-    if address is None:
-        return
-    if address == "auto":
-        # What ray.init does for "auto"; it offers no way to ask without connecting.
-        if not (os.environ.get("RAY_ADDRESS") or services.find_gcs_addresses()):
-            raise ConfigError(
-                "ray.address = 'auto', but no Ray runs on this machine: `ray start --head`, or give host:port"
-            )
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10.0).close()
-    except (OSError, ValueError) as e:
-        raise ConfigError(
-            f"ray.address = {address!r}: no Ray cluster is reached there ({e}); give host:port of its head, auto, or null "
-            "for a cluster of its own"
-        ) from e
-
-
-def _init(**options: Any) -> None:
-    """`ray.init` without its Python handler of SIGTERM, which would end the process half started."""
-    ray_utils.set_sigterm_handler = lambda handler: None
-    ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-
-
-def _note(log: Path, data: Mapping[str, Any], ignore_prefix: bool) -> None:
-    """In the place of what Ray prints into the driver's terminal about processes that died: the run's events say so there."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.writelines(f"{time.strftime('%F %T')} {line.rstrip()}\n" for line in data["lines"])
+"""Deadline for fetching a stack that has been taken, which is some kilobytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +48,11 @@ class Cluster:
     def connect(self, use: Use = "train") -> None:
         """Join the configured cluster, or start one on this machine that ends with this process."""
         ray_config = self.config.ray
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        ray_worker.print_to_stdstream = partial(_note, self._log("ray"))
-        if ray_config.address is not None:
-            _init(address=ray_config.address)
-            return
         # Ray's CPUs are for placement only; a small machine may share a core among processes that mostly wait.
         needed = sum(cpus * count for cpus, count in self._cpu_demand(use))
-        _init(
+        ray_session.connect(
+            ray_config.address,
+            self._log("ray"),
             num_cpus=max(ray_config.num_cpus or os.cpu_count() or 1, int(needed + 1)),
             object_store_memory=int(ray_config.object_store_gib * 2**30),
             include_dashboard=False,

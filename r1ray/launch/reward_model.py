@@ -22,8 +22,9 @@ from learner.preference.train import Settings
 from r1ray.config.schema import Config
 from r1ray.control.learners import LearnerGroup
 from r1ray.errors import ConfigError
-from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.cluster import Cluster
 from r1ray.launch.processes import RewardModelProcess
+from r1ray.launch.ray_session import check_reachable
 from r1ray.models.folder import read_shape
 from r1ray.recipe.status import digest
 from r1ray.rewards.learned.preference import REPORT

@@ -15,7 +15,8 @@ from r1ray.config.schema import Config
 from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
-from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.cluster import Cluster
+from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.rewards.scorer import Scorer

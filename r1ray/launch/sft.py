@@ -19,7 +19,8 @@ from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.data.vocab import vocab_hash
-from r1ray.launch.cluster import Cluster, check_reachable
+from r1ray.launch.cluster import Cluster
+from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter

@@ -33,6 +33,7 @@ def ray_cluster() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own, at start-up
         ray.init(
+            address="local",
             num_cpus=8,
             object_store_memory=100 * 2**20,
             include_dashboard=False,

@@ -1,0 +1,119 @@
+"""Join or start Ray, and look at a running cluster without joining it.
+
+The only file that uses private parts of Ray (2.60), each for want of a public call:
+    services.canonicalize_bootstrap_address   the address that `auto` means; Ray finds it only by connecting
+    authentication, grpc_utils, generated     one request to a cluster's head: `ray.init` repeats a refused token for
+                                              20 s, prints a line each second, and may abort the process
+    utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process half started
+    worker.print_to_stdstream                 Ray prints deaths of workers into the driver's terminal
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import ray
+from ray._private import services
+from ray._private import utils as ray_utils
+from ray._private import worker as ray_worker
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.grpc_utils import init_grpc_channel
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.exceptions import AuthenticationError
+
+from r1ray.errors import ConfigError, InfrastructureError
+
+PROBE_S = 5.0
+"""Deadline of one request to the head of a cluster."""
+
+_AUTH_FIX = (
+    "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH, by default "
+    "~/.ray/auth_token)"
+)
+
+
+def check_reachable(address: str | None) -> None:
+    """Raise ConfigError unless a Ray cluster answers at `ray.address` and accepts this process's token.
+
+    None is a cluster of the run's own, which needs no check.
+    """
+    if address is None:
+        return
+    found = _resolve(address)
+    try:
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(init_grpc_channel(found))
+        stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=PROBE_S)
+    except AuthenticationError as e:  # token authentication is on, and there is no token here
+        raise ConfigError(f"ray.address = {address!r}: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
+    except grpc.RpcError as e:
+        raise ConfigError(_refusal(address, found, e)) from e
+
+
+def _resolve(address: str) -> str:
+    """The host:port that `ray.address` means. Raises ConfigError if no cluster is found or it has another form."""
+    if address == "auto":
+        try:
+            found = services.canonicalize_bootstrap_address("auto")
+        except (ConnectionError, ValueError) as e:
+            raise ConfigError(
+                "ray.address = 'auto', but no Ray runs on this machine: `ray start --head`, or give host:port"
+            ) from e
+        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as `ray.init(address="auto")` does
+        return str(found)
+    host, _, port = address.rpartition(":")
+    if "://" in address or not host or not port.isdigit():
+        raise ConfigError(
+            f"ray.address = {address!r}: expected host:port of a cluster's head, auto, or null for a cluster of its own"
+        )
+    return address
+
+
+def _refusal(address: str, found: str, error: grpc.RpcError) -> str:
+    where = f"ray.address = {address!r}" + (f" (here {found})" if address != found else "")
+    if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+        return f"{where}: the cluster refuses this process: {error.details()}; {_AUTH_FIX}"
+    return (
+        f"{where}: no Ray cluster answers there ({error.code().name}: {error.details()}); give host:port of its head, auto, "
+        "or null for a cluster of its own"
+    )
+
+
+def _first_sentence(text: str) -> str:
+    """What happened, without Ray's own advice."""
+    return text.partition(". ")[0].rstrip(".")
+
+
+def connect(address: str | None, log: Path, **local: Any) -> None:
+    """Join the cluster at `address`, or with None start one on this machine that ends with this process.
+
+    `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
+    Raises ConfigError if Ray has no usable token, InfrastructureError if the cluster does not answer any more.
+    """
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    ray_worker.print_to_stdstream = partial(_write, log)
+    ray_utils.set_sigterm_handler = _keep_handler
+    # "local": without it Ray joins what RAY_ADDRESS or an earlier `ray start` on this machine names.
+    options = {"address": "local", **local} if address is None else {"address": address}
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    except AuthenticationError as e:
+        raise ConfigError(f"Ray cannot start: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
+    except ConnectionError as e:
+        raise InfrastructureError(f"the Ray cluster at {address or 'this machine'} cannot be joined: {e}") from e
+
+
+def _keep_handler(handler: Callable[[int, Any], None]) -> None:
+    return None
+
+
+def _write(log: Path, data: Mapping[str, Any], ignore_prefix: bool) -> None:
+    """Take the place of Ray's printing into the driver's terminal; the run's events report dead processes there."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.writelines(f"{time.strftime('%F %T')} {line.rstrip()}\n" for line in data["lines"])

@@ -1,0 +1,158 @@
+"""What a run refuses before it joins a Ray cluster, and that a cluster of its own is its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent import futures
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import ray
+from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.exceptions import AuthenticationError
+
+from r1ray.errors import ConfigError, InfrastructureError
+from r1ray.launch import ray_session
+from r1ray.launch.ray_session import check_reachable, connect
+
+TOKEN = "5a" * 32
+
+
+class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[misc]
+    """The head of a cluster, as far as one request goes: it wants the token `TOKEN`."""
+
+    def GetClusterId(self, request: Any, context: grpc.ServicerContext) -> Any:
+        if ("authorization", f"Bearer {TOKEN}") not in context.invocation_metadata():
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken: missing or incorrect")
+        return gcs_service_pb2.GetClusterIdReply(cluster_id=b"1")
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    server = grpc.server(futures.ThreadPoolExecutor(2))
+    gcs_service_pb2_grpc.add_NodeInfoGcsServiceServicer_to_server(Head(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"127.0.0.1:{port}"
+    server.stop(None).wait(5.0)
+
+
+@pytest.fixture(autouse=True)
+def _no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A process whose surroundings say nothing of Ray."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    _read_again()
+    yield
+    monkeypatch.undo()
+    _read_again()
+
+
+def _read_again() -> None:
+    """Ray keeps what it has read from the environment."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+def _with(monkeypatch: pytest.MonkeyPatch, **environment: str) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    _read_again()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"the cluster refuses this process: InvalidAuthToken: .*set RAY_AUTH_MODE=token"),
+        ({"RAY_AUTH_MODE": "token"}, r"couldn't find an authentication token; set RAY_AUTH_MODE=token"),
+        (
+            {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "6b" * 32},
+            r"the cluster refuses this process: InvalidAuthToken",
+        ),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/nowhere/token"}, r"/nowhere/token.*; set RAY_AUTH_MODE"),
+    ],
+)
+def test_a_cluster_that_wants_another_token_is_named_at_once(
+    head: str,
+    environment: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    _with(monkeypatch, **environment)
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=message):
+        check_reachable(head)
+    assert time.monotonic() - began < 3.0
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cluster_that_accepts_the_token_is_reachable(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with(monkeypatch, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    check_reachable(head)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", r"no Ray cluster answers there \(UNAVAILABLE"),
+        ("ray://127.0.0.1:10001", "expected host:port"),
+        ("head", "expected host:port"),
+        ("head:port", "expected host:port"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(address: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"ray.address = '{address}'.*{message}"):
+        check_reachable(address)
+
+
+def test_auto_names_the_cluster_that_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where Ray was stopped without `ray stop`: its address is still in its file."""
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"ray.address = 'auto' \(here [\d.]+:1\): no Ray cluster answers"):
+        check_reachable("auto")
+
+
+class Init:
+    """Takes the place of `ray.init`."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.options: dict[str, Any] = {}
+
+    def __call__(self, **options: Any) -> None:
+        self.options = options
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_cluster_of_its_own_is_never_one_that_runs_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    init = Init()
+    monkeypatch.setattr(ray_session.ray, "init", init)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    connect(None, tmp_path / "ray.log", num_cpus=3)
+    assert (init.options["address"], init.options["num_cpus"]) == ("local", 3)
+    connect("127.0.0.1:7000", tmp_path / "ray.log", num_cpus=3)
+    assert init.options["address"] == "127.0.0.1:7000"
+    assert "num_cpus" not in init.options
+
+
+@pytest.mark.parametrize(
+    ("raised", "named"),
+    [
+        (AuthenticationError("no token was found"), ConfigError),
+        (ConnectionError("Failed to connect"), InfrastructureError),
+    ],
+)
+def test_what_ray_raises_has_a_name(
+    raised: Exception, named: type[Exception], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ray, "init", Init(raised))
+    with pytest.raises(named, match=r"no token was found; set RAY_AUTH_MODE|cannot be joined: Failed to connect"):
+        connect("127.0.0.1:7000", tmp_path / "ray.log")
