@@ -42,8 +42,8 @@ class MinibatchPlan:
 def plan_step(manifest: BatchManifest, *, minibatches: int, ranks: int, micro_batch_tokens: int) -> list[MinibatchPlan]:
     """Partition a batch; equal arguments give equal plans.
 
-    Minibatch m gets the groups m, m + minibatches, ...: the manifest is in the order of completion, so that consecutive
-    groups are alike in length. Raises ConfigError where a sequence alone exceeds `micro_batch_tokens`.
+    Minibatch m gets the groups m, m + minibatches, ...: consecutive groups of the manifest completed one after the other,
+    so they are alike in age and length. Raises ConfigError if a single sequence exceeds `micro_batch_tokens`.
     """
     plans = []
     for m in range(minibatches):

@@ -23,6 +23,7 @@ ALTERABLE = (
     "reward_worker.num_cpus",
     "queue.lease_timeout_s",
     "queue.max_requeues",
+    "queue.reserve_after_stale",
     "queue.keep_payload_steps",
     "evaluation.every_steps",
     "hacking_monitor.max_length_correlation",

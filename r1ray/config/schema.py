@@ -118,6 +118,9 @@ class QueueConfig:
         10  # leases of one prompt that may lapse, or end with their worker's death, before it is dropped
     )
     stale_policy: str = "requeue"  # requeue | drop: what happens to the prompt of a group that got too old
+    reserve_after_stale: int = (
+        1  # stale groups of a prompt after which the step waits for its next one; 0: for every group
+    )
     keep_payload_steps: int | None = None  # null: keep all payloads for `inspect`; n: of the last n trained steps
 
 

@@ -59,6 +59,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "queue.lease_timeout_s": (0, _INF, False),
     "queue.max_attempts": (1, _INF, True),
     "queue.max_requeues": (1, _INF, True),
+    "queue.reserve_after_stale": (0, _INF, True),
     "queue.keep_payload_steps": (1, _INF, True),
     "algorithm.clip_low": (0, _INF, False),
     "algorithm.clip_high": (0, _INF, False),

@@ -175,6 +175,8 @@ class Progress:
         queue = "the ledger has not answered yet"
         if ledger is not None:
             queue = f"{ledger.ready} groups ready, {ledger.leased} leased, {ledger.dropped} dropped {ledger.dropped_by_reason}"
+            if ledger.awaited:
+                queue += f", {ledger.awaited} of the leased ones reserved for this step (queue.reserve_after_stale)"
             if ledger.oldest_lease_s is not None:
                 queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"

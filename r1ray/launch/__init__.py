@@ -69,6 +69,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
         max_attempts=queue.max_attempts,
         max_requeues=queue.max_requeues,
         stale_policy="drop" if queue.stale_policy == "drop" else "requeue",
+        reserve_after_stale=queue.reserve_after_stale,
         dynamic_sampling=config.algorithm.dynamic_sampling,
         keep_payload_steps=queue.keep_payload_steps,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator, Sequence
 
 from r1ray.errors import IntegrityError
 from r1ray.ledger.records import LedgerSettings, RolledBack
@@ -11,6 +12,12 @@ from r1ray.ledger.summary import from_row
 from r1ray.types import BatchManifest
 
 STALE = "stale"
+
+_RESERVED = (
+    "(SELECT COUNT(*) FROM groups AS o WHERE o.prompt_index = groups.prompt_index AND o.cause = 'stale')"
+    " >= :reserve_after_stale"
+)
+"""Whether earlier groups of the row's prompt were dropped as stale so often that this one must not be."""
 
 
 def bound_steps(db: sqlite3.Connection) -> int:
@@ -35,10 +42,11 @@ def take(db: sqlite3.Connection, settings: LedgerSettings, now: float, step: int
         return _retake(db, step)
     _drop_stale(db, settings, step)
     ready = db.execute(
-        "SELECT group_id FROM groups WHERE state = 'scored' AND step IS NULL ORDER BY scored_order LIMIT ?",
-        (settings.groups_per_step,),
+        f"SELECT group_id, min_version, {_RESERVED} AS reserved FROM groups"  # noqa: S608  a constant
+        " WHERE state = 'scored' AND step IS NULL ORDER BY reserved DESC, min_version, scored_order LIMIT :size",
+        {"reserve_after_stale": settings.reserve_after_stale, "size": settings.groups_per_step},
     ).fetchall()
-    if len(ready) < settings.groups_per_step:
+    if len(ready) < settings.groups_per_step or _must_wait(db, settings, step, ready):
         return None
     db.execute("INSERT INTO steps VALUES (?, ?, ?)", (step, settings.max_staleness, now))
     db.executemany(
@@ -55,6 +63,41 @@ def _retake(db: sqlite3.Connection, step: int) -> BatchManifest:
         )
     db.execute("UPDATE groups SET state = 'taken' WHERE step = ? AND state = 'scored'", (step,))
     return _manifest(db, step)
+
+
+def awaited(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> int:
+    """How many reserved groups in flight must be in the batch of `step`, because later steps cannot take them all."""
+    return max((groups for _, groups in _overdue(db, settings, step)), default=0)
+
+
+def _overdue(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> Iterator[tuple[int, int]]:
+    """(version u, how many reserved groups in flight from policies up to u are more than the steps after `step` can take).
+
+    The steps `step + 1` to `u + max_staleness` have places for `(u + max_staleness - step) * B` such groups. Groups of
+    policies before `step - max_staleness`, which needs a lowered `max_staleness`, are too old for `step` already.
+    """
+    oldest = step - settings.max_staleness
+    rows = db.execute(
+        f"SELECT version, COUNT(*) FROM groups WHERE state = 'leased' AND version >= :oldest AND {_RESERVED}"  # noqa: S608
+        " GROUP BY version ORDER BY version",
+        {"oldest": oldest, "reserve_after_stale": settings.reserve_after_stale},
+    )
+    in_flight = 0
+    for version, groups in rows.fetchall():
+        in_flight += groups
+        if (more := in_flight - (version - oldest) * settings.groups_per_step) > 0:
+            yield version, more
+
+
+def _must_wait(db: sqlite3.Connection, settings: LedgerSettings, step: int, batch: Sequence[sqlite3.Row]) -> bool:
+    """Whether `batch` would leave a reserved group to become too old that could take the place of another in it.
+
+    The wait ends when these groups are scored, fail, or lose their lease, so it is bounded by `lease_timeout_s`.
+    """
+    return any(
+        any(not g["reserved"] or g["min_version"] > version for g in batch)
+        for version, _ in _overdue(db, settings, step)
+    )
 
 
 def _drop_stale(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> None:

@@ -171,10 +171,12 @@ class Ledger:
     # -- learner
 
     def take(self, step: int) -> BatchManifest | None:
-        """The B groups of training step `step`, in order of completion; the same ones at every call.
+        """The B groups of training step `step`; the same ones at every call.
 
-        None while fewer are ready: nothing is bound then. Groups older than the staleness bound are dropped on the way,
-        by `stale_policy`. Raises IntegrityError for a step that is trained already, or that is not the next.
+        Reserved groups come first (see `reserve_after_stale`), then those of the oldest policies, then by order of
+        completion. None, and nothing bound, while fewer than B are ready, or while a reserved group is in flight that
+        later steps could not train within the staleness bound. Groups beyond that bound are dropped, by `stale_policy`.
+        Raises IntegrityError for a step that is trained already, or that is not the next.
         """
         with self._transaction() as db:
             return batches.take(db, self._settings, self._clock(), step)

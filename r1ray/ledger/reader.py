@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1ray.codec import unpack_scored
-from r1ray.ledger.batches import bound_steps, read_payloads, trained_steps
+from r1ray.ledger.batches import awaited, bound_steps, read_payloads, trained_steps
 from r1ray.ledger.leases import cursor
 from r1ray.ledger.records import GroupRecord, GroupState, LedgerSettings, LedgerStatus
 from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_settings, transaction
@@ -44,7 +44,7 @@ def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) ->
         by_fate[row["fate"]] += row["n"]
     end = cursor(db)
     unsettled = [x for x in (numbers["first_under_way"], numbers["first_queued"]) if x is not None]
-    steps_trained = trained_steps(db)
+    steps_bound, steps_trained = bound_steps(db), trained_steps(db)
     return LedgerStatus(
         settings=settings,
         cursor=end,
@@ -58,9 +58,10 @@ def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) ->
         dropped_by_reason=by_reason,
         dropped_prompts=by_fate["final"],
         reissued=by_fate["reissued"],
-        bound_steps=bound_steps(db),
+        bound_steps=steps_bound,
         trained_steps=steps_trained,
         trained_frontier=min(unsettled, default=end),
+        awaited=awaited(db, settings, steps_bound),
         oldest_lease_s=None if oldest is None else now - oldest["leased_at"],
         oldest_lease_group=None if oldest is None else oldest["group_id"],
         oldest_lease_worker=None if oldest is None else oldest["worker_id"],

@@ -23,6 +23,9 @@ class LedgerSettings:
     stale_policy: Literal["requeue", "drop"] = "requeue"  # what becomes of the prompt of a group that got too old
     dynamic_sampling: bool = False  # drop groups whose rewards are all equal
     keep_payload_steps: int | None = None  # None: all
+    reserve_after_stale: int = (
+        1  # stale groups of a prompt after which a step waits for its next group; 0: for every group
+    )
     max_requeues: int = 10  # leases of one prompt that may lapse or lose their worker; older ledgers do not name it
 
     def __post_init__(self) -> None:
@@ -31,6 +34,7 @@ class LedgerSettings:
             ("max_staleness", self.max_staleness, 0),
             ("max_attempts", self.max_attempts, 1),
             ("max_requeues", self.max_requeues, 1),
+            ("reserve_after_stale", self.reserve_after_stale, 0),
             ("keep_payload_steps", self.keep_payload_steps, 0),
         )
         for name, value, least in lowest:
@@ -99,6 +103,7 @@ class LedgerStatus:
     bound_steps: int  # steps that have their batch; also the next step to take
     trained_steps: int
     trained_frontier: int  # every index below is trained or given up
+    awaited: int  # reserved groups in flight that the next step waits for
     oldest_lease_s: float | None  # age
     oldest_lease_group: str | None
     oldest_lease_worker: str | None

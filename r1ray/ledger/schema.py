@@ -57,7 +57,7 @@ CREATE TABLE groups (
   fate TEXT,                            -- of the prompt: queued to be leased again, reissued, or final
 
   -- of scored groups
-  scored_order INTEGER UNIQUE,          -- in order of completion; batches are taken in this order
+  scored_order INTEGER UNIQUE,          -- in order of completion
   scored_at REAL,
   prompt_tokens INTEGER,
   completion_tokens TEXT,               -- JSON, one a completion

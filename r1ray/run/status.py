@@ -134,6 +134,11 @@ def _in_flight(ledger: LedgerStatus | None) -> list[str]:
         f"step {ledger.bound_steps} needs {wanted} groups, {ledger.ready} are ready, {ledger.leased} in flight, "
         f"{ledger.taken} taken and not committed"
     ]
+    if ledger.awaited:
+        lines.append(
+            f"step {ledger.bound_steps} waits for {ledger.awaited} reserved groups in flight, whose prompts returned too "
+            "old before (queue.reserve_after_stale)"
+        )
     if ledger.oldest_lease_s is not None:
         limit = ledger.settings.lease_timeout_s
         overdue = ", overdue" if ledger.oldest_lease_s > limit else ""

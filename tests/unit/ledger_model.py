@@ -30,6 +30,7 @@ class Model:
     attempts: int
     returns: int
     requeue_stale: bool
+    reserve_after: int
     dynamic: bool
     groups: dict[str, Group] = field(default_factory=dict)
     ready: list[str] = field(default_factory=list)  # in order of completion
@@ -86,6 +87,9 @@ class Model:
         self.ready.append(group_id)
         return "accepted"
 
+    def reserved(self, g: Group) -> bool:
+        return sum(o.index == g.index and o.cause == "stale" for o in self.groups.values()) >= self.reserve_after
+
     def take(self) -> list[str] | None:
         step = len(self.batches)
         for group_id in list(self.ready):
@@ -94,7 +98,19 @@ class Model:
                 self.drop(self.groups[group_id], "stale", final=not self.requeue_stale)
         if len(self.ready) < self.size:
             return None
-        batch, self.ready = self.ready[: self.size], self.ready[self.size :]
+        order = sorted(self.ready, key=lambda i: (not self.reserved(self.groups[i]), self.groups[i].version))
+        batch = order[: self.size]  # sorted keeps the order of completion among equals
+        for version in range(step - self.staleness, step + 1):
+            flying = sum(
+                g.state == "leased" and step - self.staleness <= g.version <= version and self.reserved(g)
+                for g in self.groups.values()
+            )
+            places = self.size * (version + self.staleness - step)  # for groups of such policies, in later steps
+            if flying > places and any(
+                not self.reserved(self.groups[i]) or self.groups[i].version > version for i in batch
+            ):
+                return None
+        self.ready = [g for g in self.ready if g not in batch]
         self.batches.append(batch)
         for group_id in batch:
             self.groups[group_id].state, self.groups[group_id].step = "taken", step

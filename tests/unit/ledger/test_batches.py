@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,81 @@ def test_a_group_behind_a_straggler_is_dropped_and_not_trained_too_late(
     assert ledger.take(2) is None  # 2 - 0 > 1; the drop stays although nothing is bound
     assert ledger.status().dropped_by_reason == {"stale": 1}
     assert ids(ledger.lease("w0", 2, 1)) == fate
+
+
+def overtake(ledger: Ledger, first: int, last: int) -> None:
+    """Train the steps `first` to `last` on groups that worker w0 leases and finishes at once."""
+    for step in range(first, last + 1):
+        for lease in ledger.lease("w0", step, 2):
+            ledger.put(payload(lease.group_id, version=step))
+        assert ledger.take(step) is not None
+
+
+@pytest.fixture
+def reserved(make: Make) -> Ledger:
+    """Prompt 0 returned too old once. Group 0-2 is in flight from policy 2, and step 2 is trained without it."""
+    ledger = make(reserve_after_stale=1)
+    ledger.lease("straggler", 0, 1)
+    overtake(ledger, 0, 1)
+    ledger.put(payload("0-1", version=0))
+    assert ledger.take(2) is None  # drops 0-1
+    assert ids(ledger.lease("straggler", 2, 1)) == ["0-2"]
+    overtake(ledger, 2, 2)
+    return ledger
+
+
+def test_the_last_step_that_can_train_a_reserved_group_waits_for_it(reserved: Ledger) -> None:
+    for lease in reserved.lease("w0", 3, 8):
+        reserved.put(payload(lease.group_id, version=3))
+    assert (reserved.status().ready, reserved.status().awaited) == (3, 1)
+    assert reserved.take(3) is None
+    reserved.put(payload("0-2", version=2))
+    manifest = reserved.take(3)
+    assert manifest is not None
+    assert ids(manifest.groups)[0] == "0-2"  # last to complete, and too old for the next step
+    assert (reserved.status().awaited, reserved.status().dropped_by_reason) == (0, {"stale": 1})
+
+
+@pytest.mark.parametrize("loss", ["worker", "lease", "failure"])
+def test_a_step_does_not_wait_for_a_reserved_group_that_is_lost(reserved: Ledger, clock: Clock, loss: str) -> None:
+    for lease in reserved.lease("w0", 3, 8):
+        reserved.put(payload(lease.group_id, version=3))
+    assert reserved.take(3) is None
+    if loss == "worker":
+        reserved.release_worker("straggler")
+    elif loss == "lease":
+        clock.now += 60
+        assert reserved.expire() == ["0-2"]
+    else:
+        reserved.fail("0-2", "VerifierError", infrastructure=False)
+    assert reserved.status().awaited == 0
+    assert reserved.take(3) is not None
+    assert ids(reserved.lease("w0", 4, 1)) == ["0-3"]
+    overtake(reserved, 4, 4)
+    assert reserved.status().awaited == 1  # a loss does not end the reservation
+
+
+def test_a_group_that_never_was_stale_is_waited_for_only_if_all_are(make: Make) -> None:
+    ledger = make(reserve_after_stale=0)
+    ledger.lease("straggler", 0, 1)
+    overtake(ledger, 0, 0)
+    for lease in ledger.lease("w0", 1, 8):
+        ledger.put(payload(lease.group_id, version=1))
+    assert (ledger.status().ready, ledger.status().awaited) == (3, 1)
+    assert ledger.take(1) is None
+    ledger.put(payload("0-1", version=0))
+    assert ledger.take(1) is not None
+
+
+def test_a_lowered_bound_does_not_make_a_step_wait_for_what_it_cannot_train(reserved: Ledger, folder: Path) -> None:
+    reserved.close()
+    with closing(Ledger.open(folder / "ledger.sqlite", rules(max_staleness=0), run_id="run-1")) as ledger:
+        for lease in ledger.lease("w0", 3, 8):
+            ledger.put(payload(lease.group_id, version=3))
+        assert ledger.status().awaited == 0
+        for lease in ledger.lease("w0", 4, 8):
+            ledger.put(payload(lease.group_id, version=4))
+        assert ledger.take(3) is not None
 
 
 def test_steps_are_taken_one_after_the_other(make: Make) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from contextlib import ExitStack
+from collections import Counter
+from contextlib import ExitStack, closing
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from r1ray.ledger import Ledger, PutOutcome, audit
+from r1ray.ledger import Ledger, LedgerReader, PutOutcome, audit
 from tests.unit.ledger_model import Model
 from tests.unit.ledger_support import Clock, fast_folder, payload, rules
 
@@ -24,18 +25,22 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         attempts=st.integers(1, 2),
         returns=st.integers(1, 3),
         requeue=st.booleans(),
+        reserve_after=st.integers(0, 2),
         dynamic=st.booleans(),
     )
-    def begin(self, staleness: int, attempts: int, returns: int, requeue: bool, dynamic: bool) -> None:
+    def begin(
+        self, staleness: int, attempts: int, returns: int, requeue: bool, reserve_after: int, dynamic: bool
+    ) -> None:
         self.open = ExitStack()
         self.path = self.open.enter_context(fast_folder()) / "ledger.sqlite"
         self.clock = Clock()
-        self.model = Model(2, staleness, attempts, returns, requeue, dynamic)
+        self.model = Model(2, staleness, attempts, returns, requeue, reserve_after, dynamic)
         chosen = rules(
             max_staleness=staleness,
             max_attempts=attempts,
             max_requeues=returns,
             stale_policy="requeue" if requeue else "drop",
+            reserve_after_stale=reserve_after,
             dynamic_sampling=dynamic,
         )
         self.ledger = Ledger.create(self.path, chosen, run_id="r", clock=self.clock)
@@ -187,17 +192,25 @@ TestLedgerAgainstModel.settings = settings(max_examples=40, stateful_step_count=
     size=st.integers(1, 5),
     workers=st.integers(1, 4),
     sync_lag=st.integers(0, 1),
+    reserve_after=st.integers(0, 2),
 )
-def test_the_staleness_bound_holds_and_nobody_starves(
-    seed: int, staleness: int, size: int, workers: int, sync_lag: int
+def test_the_staleness_bound_holds_and_no_prompt_starves(
+    seed: int, staleness: int, size: int, workers: int, sync_lag: int, reserve_after: int
 ) -> None:
-    """Workers of random speed that get new weights late: every step gets its batch, and no group of it is too old."""
+    """Workers of random speed that get new weights late: every step gets its batch, no group of it is too old, and no
+    prompt returns as stale more often than `reserve_after_stale` allows.
+    """
     rng, clock = random.Random(seed), Clock()
     target, step = 8, 0
     with fast_folder() as folder:
         ledger = Ledger.create(
             folder / "ledger.sqlite",
-            rules(groups_per_step=size, max_staleness=staleness, lease_timeout_s=1e9),
+            rules(
+                groups_per_step=size,
+                max_staleness=staleness,
+                lease_timeout_s=1e9,
+                reserve_after_stale=reserve_after,
+            ),
             run_id="r",
             clock=clock,
         )
@@ -217,6 +230,9 @@ def test_the_staleness_bound_holds_and_nobody_starves(
             if step >= target:
                 break
         ledger.close()
+        with closing(LedgerReader.open(folder / "ledger.sqlite")) as reader:
+            stale = Counter(g.index for g in reader.groups(state="dropped") if g.reason == "stale")
+        assert max(stale.values(), default=0) <= reserve_after
         assert step >= target
         assert audit(folder, [0]).ok
 
