@@ -6,6 +6,7 @@ The tree follows what is to be done about a failure, because that is what caller
     |- ConfigError         the user must change something; refused at start, exit code 2
     |- InfrastructureError a process, a machine or a network failed; retry elsewhere
     |- DataError           one prompt or sample is at fault; drop it with its reason
+    |- NoTrainableGroups   no group can be trained on; the user must change rewards or data, exit code 4
     |- NumericError        NaN or Inf in the loss or gradients; skip, or roll back
     `- IntegrityError      the run folder or a wire message is not what it must be; stop
 
@@ -85,6 +86,12 @@ class RequestRefused(VerifierError):
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
         self.status = status  # of HTTP; the default is for unpickling, which sets it afterwards
+
+
+class NoTrainableGroups(R1RayError):
+    """Every group is dropped: rewards fail on every sample, or their values never differ. The message gives the reasons."""
+
+    exit_code = 4
 
 
 class NumericError(R1RayError):

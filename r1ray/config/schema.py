@@ -227,6 +227,7 @@ class RecoveryConfig:
     outage_timeout_s: float = 600.0  # how long a full disk, a judge that is down, or a restarting actor is waited out
     max_nan_steps: int = 3  # skipped steps in a row before the policy rolls back to the checkpoint before them
     max_nan_rollbacks: int = 2  # in a row; reset by training past them
+    max_dropped_batches: int = 10  # batches' worth of groups dropped in a row before the run ends: no group to train on
     max_memory_fraction: float = 0.9  # of a host's memory in use: above it its rollout workers lease nothing more
     stall_timeout_s: float = 600.0  # nothing moved for so long: write a diagnosis
     stall_policy: str = "warn"  # warn | restart | abort

@@ -133,6 +133,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "recovery.outage_timeout_s": (0, _INF, False),
     "recovery.max_nan_steps": (1, _INF, True),
     "recovery.max_nan_rollbacks": (0, _INF, True),
+    "recovery.max_dropped_batches": (1, _INF, True),
     "recovery.max_memory_fraction": (0, 1, False),
     "recovery.stall_timeout_s": (0, _INF, False),
     "ray.num_cpus": (1, _INF, True),

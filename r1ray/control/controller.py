@@ -1,20 +1,14 @@
-"""The control loop of a run: one thread that waits for batches, has them trained, publishes policies, and looks after everybody.
+"""The control loop of a run: one thread that waits for batches, has the learner train them, publishes policies and supervises.
 
       +--> batch(step) ----> train(step) ----> publish(step + 1) ----> checkpoint, evaluate, log --+
-      |    waits for the     all learner       learner -> workers      when due                    |
+      |    waits for the     all learner       learner -> workers      if due                      |
       |    ledger; syncs     ranks                                                                 |
-      |    workers that                                                                            |
-      |    come back                                                                               |
+      |    returned workers                                                                        |
       +--------------------------------------------------------------------------------------------+
 
-Rollout and reward workers run on their own, fed and bounded by the ledger alone; this loop never stands in the way of a
-prompt or a group. While it waits for anything, `tick` looks after the fleet, the evaluations, the status and stalls.
-
-    training.py    the learner: steps, checkpoints, restarts, rollbacks       learners.py  its ranks as one
-    fleet.py       rollout workers: starts, deaths, scaling                   health.py, health_probe.py  of each process
-    publishing.py  the policy to whoever is alive                             sync.py  one transfer
-    standing.py    queue and reward workers, which Ray restarts               outages.py  waits out what passes
-    watchdog.py    notices that nothing moves                                 stop.py  ends in time
+Rollout and reward workers run on their own, fed and bounded by the ledger alone; no prompt or group passes through this loop.
+While it waits for anything, `tick` supervises the processes, the evaluations, the status, dropped groups and stalls.
+docs/walkthrough.md follows one step through the modules of this package.
 """
 
 from __future__ import annotations
@@ -29,6 +23,7 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import TICK_S, pause
+from r1ray.control.drop_monitor import DropMonitor
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
 from r1ray.control.hacking_monitor import HackingWatch
@@ -123,6 +118,11 @@ class Controller:
         )
         self._evaluator = Evaluator(config, self._fleet.evaluation_sizes, self._evaluated)
         self._watch = HackingWatch(config)
+        self._drops = DropMonitor(
+            groups_per_step=config.learner.groups_per_step,
+            max_dropped_batches=config.recovery.max_dropped_batches,
+            on_event=parts.writer.event,
+        )
         self._write_up: Callable[[], None] = _nothing
         self._leasing = True
 
@@ -163,9 +163,9 @@ class Controller:
         return False
 
     def tick(self) -> None:
-        """Look after everybody; called at least every TICK_S seconds whatever is waited for. Never blocks for long.
+        """Supervise everything once; called at least every TICK_S seconds during any wait. Never blocks for long.
 
-        Raises Interrupted, and RetryBudgetExhausted where somebody fails too often.
+        Raises Interrupted, RetryBudgetExhausted if a process fails too often, and NoTrainableGroups.
         """
         if self._stop.requested and self._leasing:
             self._leasing = False
@@ -178,6 +178,8 @@ class Controller:
         self._outages.report_external("the workers' calls of the ledger", self._standing.problem)
         self._evaluator.tick(self._fleet.serving())
         self._progress.tick(self._fleet, self._standing, self._queue.handle)
+        if (ledger := self._progress.ledger) is not None:
+            self._progress.warning = self._drops.look(ledger)
         self._stalls.tick(self._progress, self._fleet, self._standing, self._training.group)
 
     # -- one step -----------------------------------------------------------------------------------------------
@@ -206,10 +208,7 @@ class Controller:
         self._after_step()
 
     def _batch(self) -> BatchManifest | None:
-        """The batch of this step, None where a stop is asked for: an idle learner saves at once. A batch that is bound
-        meanwhile is that of this step after a resume too.
-
-        Workers that come back are synced, since the learner has nothing else to do."""
+        """The batch of this step; None if a stop was requested. Workers that return are synced during the wait."""
         step, deadline = self._training.step, self._config.deadlines.batch_s
         until = time.monotonic() + deadline
         asked: Future[BatchManifest | None] | None = None
@@ -222,14 +221,14 @@ class Controller:
                 return None
             self._publishing.catch_up()
             if asked.done():
-                # An answer that got lost with its queue actor is asked for again, as long as outages are waited out.
+                # An answer that was lost with its queue actor is requested again, until recovery.outage_timeout_s.
                 lost = isinstance(asked.exception(), InfrastructureError)
                 manifest: BatchManifest | None = self._queue.call(QueueApi.take, step, 0.0) if lost else asked.result()
                 if manifest is not None:
                     return manifest
                 asked = None
         raise DeadlineExceeded(
-            f"no whole batch for step {step} within deadlines.batch_s={deadline:g}: "
+            f"no complete batch for step {step} within deadlines.batch_s={deadline:g}: "
             f"{self._progress.diagnosis(self._fleet)}"
         )
 
@@ -278,7 +277,7 @@ class Controller:
         until = time.monotonic() + deadline
         while self._evaluator.busy:
             self._progress.waiting(Stage.EVALUATION, f"evaluation of policy {step}")
-            pause(0.02, self.tick)  # the futures of all parts; ticks are cheap
+            pause(0.02, self.tick)
             self._publishing.catch_up()
             if time.monotonic() > until:
                 raise DeadlineExceeded(

@@ -53,6 +53,8 @@ class Progress:
         self.stage = Stage.DEADLINE
         self._state = "starting"
         self._message = ""
+        self.warning = ""
+        """What is wrong at present although the run continues; "" if nothing is."""
         self._waiting_for = ""
         self._paused: tuple[str, float] | None = None  # for what, and since when
         self._standing: dict[str, tuple[str, int | None]] = {}
@@ -119,6 +121,11 @@ class Progress:
         self._state = "running"
         self._step_ends.append(self._clock())
         self._written = float("-inf")
+
+    @property
+    def ledger(self) -> LedgerStatus | None:
+        """The newest counts of the ledger; None before the first."""
+        return self._ledger
 
     # -- what is known ------------------------------------------------------------------------------------------
 
@@ -220,6 +227,8 @@ class Progress:
             "learner_tokens_per_s": self._last_row.get("learner/tokens_per_s"),
         }
         state, message = self._state, self._message
+        if state not in ENDED:
+            message = message or self.warning
         if self._paused is not None and state not in ENDED:
             state, message = "paused", self._paused[0]
         status: dict[str, Any] = {

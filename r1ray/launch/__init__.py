@@ -37,6 +37,7 @@ from r1ray.report import build_report
 from r1ray.rewards.scorer import Scorer
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations
+from r1ray.run.notices import notices_to
 from r1ray.run.view import View, make_view
 from r1ray.transport.rendezvous import abort
 from r1ray.util.machine import this_machine
@@ -92,7 +93,12 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
     logging = config.logging
     with (
         make_view(total_steps=config.run.steps) as view,
-        MetricsWriter(folder.path, tensorboard=logging.tensorboard, wandb_project=logging.wandb_project) as writer,
+        MetricsWriter(
+            folder.path,
+            tensorboard=logging.tensorboard,
+            wandb_project=logging.wandb_project,
+            on_event=notices_to(view),
+        ) as writer,
     ):
         machine, versions = asdict(this_machine()), installed_versions()
         writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)

@@ -22,6 +22,7 @@ from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.rewards.scorer import Scorer
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
+from r1ray.run.notices import notices_to
 from r1ray.run.view import make_view
 from r1ray.sampling.job import JobParts, SamplingJob, Wanted
 from r1ray.types import Sampling
@@ -74,7 +75,10 @@ def run_sampling(
         run_dir=str(folder.path),
         run_id=folder.identity().run_id,
     )
-    with make_view(total_steps=0) as view, MetricsWriter(folder.path, tensorboard=False) as writer:
+    with (
+        make_view(total_steps=0) as view,
+        MetricsWriter(folder.path, tensorboard=False, on_event=notices_to(view)) as writer,
+    ):
         machine, versions = asdict(this_machine()), installed_versions()
         writer.event("started", pid=os.getpid(), machine=machine, versions=versions)
         stop = Stop(config.deadlines.shutdown_s)

@@ -24,6 +24,7 @@ from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
+from r1ray.run.notices import notices_to
 from r1ray.run.view import View, make_view
 from r1ray.util.machine import this_machine
 from r1ray.util.versions import installed_versions
@@ -55,7 +56,12 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *
     logging = config.logging
     with (
         make_view(total_steps=0) as view,
-        MetricsWriter(folder.path, tensorboard=logging.tensorboard, wandb_project=logging.wandb_project) as writer,
+        MetricsWriter(
+            folder.path,
+            tensorboard=logging.tensorboard,
+            wandb_project=logging.wandb_project,
+            on_event=notices_to(view),
+        ) as writer,
     ):
         machine, versions = asdict(this_machine()), installed_versions()
         writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)

@@ -32,15 +32,21 @@ def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) ->
     """`Ledger.status` inside the caller's transaction. Trained groups need no counting: whole batches of B."""
     numbers = db.execute(_NUMBERS).fetchone()
     drops = db.execute(
-        "SELECT reason, fate, COUNT(*) AS n FROM groups WHERE state = 'dropped' GROUP BY reason, fate ORDER BY reason"
+        "SELECT reason, fate, cause, COUNT(*) AS n FROM groups WHERE state = 'dropped'"
+        " GROUP BY reason, fate, cause ORDER BY reason"
     ).fetchall()
     oldest = db.execute(
         "SELECT group_id, worker_id, leased_at FROM groups WHERE state = 'leased' ORDER BY leased_at LIMIT 1"
     ).fetchone()
     by_reason: dict[str, int] = {}
+    rejected: dict[str, int] = {}
+    stale = 0
     by_fate = {"queued": 0, "reissued": 0, "final": 0}
     for row in drops:
         by_reason[row["reason"]] = by_reason.get(row["reason"], 0) + row["n"]
+        if row["cause"] in ("failed", "no_signal"):
+            rejected[row["reason"]] = rejected.get(row["reason"], 0) + row["n"]
+        stale += row["n"] if row["cause"] == "stale" else 0
         by_fate[row["fate"]] += row["n"]
     end = cursor(db)
     unsettled = [x for x in (numbers["first_under_way"], numbers["first_queued"]) if x is not None]
@@ -56,6 +62,8 @@ def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) ->
         trained=steps_trained * settings.groups_per_step,
         dropped=sum(by_fate.values()),
         dropped_by_reason=by_reason,
+        rejected_by_reason=rejected,
+        accepted=numbers["scored"] + numbers["taken"] + steps_trained * settings.groups_per_step + stale,
         dropped_prompts=by_fate["final"],
         reissued=by_fate["reissued"],
         bound_steps=steps_bound,

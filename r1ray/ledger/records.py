@@ -98,6 +98,10 @@ class LedgerStatus:
     trained: int
     dropped: int
     dropped_by_reason: dict[str, int]
+    rejected_by_reason: dict[
+        str, int
+    ]  # of these, dropped for their own content: a failed score or prompt, or no signal
+    accepted: int  # groups that were stored to be trained on, whatever happened to them since
     dropped_prompts: int  # given up for good
     reissued: int  # dropped groups whose prompt was leased again
     bound_steps: int  # steps that have their batch; also the next step to take

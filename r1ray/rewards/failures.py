@@ -10,6 +10,11 @@ from r1ray.rewards.base import Sample
 _QUOTED = re.compile(r"(?<!\w)(?:'(?:[^'\\]|\\.)*(?:'|$)|\"(?:[^\"\\]|\\.)*(?:\"|$))", re.DOTALL)
 """A quoted text; one that is cut off has no closing quote. An apostrophe inside a word opens none."""
 _NUMBER = re.compile(r"\d[\d,._]*")
+_ESCAPE = re.compile(r"\\(x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|.)", re.DOTALL)
+_MAX_ESCAPES = 2
+"""Levels of `repr` around a text of the sample."""
+_MIN_VERBATIM_CHARS = 8
+"""A shorter text may occur in a message by chance."""
 _MAX_KIND_CHARS = 200
 
 
@@ -32,16 +37,38 @@ def message(error: DataError | InfrastructureError, part: str) -> str:
 def kind(error: DataError | InfrastructureError, part: str, sample: Sample) -> str:
     """The text of a failure without what is the sample's own, as in `Score.error_kind`.
 
-    Quoted text that occurs in the sample becomes `...`, and numbers become `N`, so that equal
-    failures of different samples have equal texts. Example: DataError("no unit in '5 apples' (12 of
-    40)") of the reward `units` has the kind `DataError: units: no unit in ... (N of N)`.
+    Text of the sample becomes `...`: the response, answer, prompt or a message as a whole, and quoted text that occurs in
+    one of them, also inside another quoted text (the text of a KeyError is its message in quotes). Numbers become `N`.
+    So equal failures of different samples have equal texts. Example: DataError("no unit in '5 apples' (12 of 40)") of the
+    reward `units` has the kind `DataError: units: no unit in ... (N of N)`.
     """
-    own = "\n".join([sample.response, str(sample.answer), sample.prompt_id, *(m["content"] for m in sample.messages)])
+    parts = [sample.response, str(sample.answer), sample.prompt_id, *(m["content"] for m in sample.messages)]
+    text = _without_quoted(str(error), "\n".join(parts))
+    for whole in sorted(parts, key=len, reverse=True):
+        if len(whole) >= _MIN_VERBATIM_CHARS:
+            text = text.replace(whole, "...")
+    return f"{type(error).__name__}: {part}: {_NUMBER.sub('N', text)}"[:_MAX_KIND_CHARS]
+
+
+def _without_quoted(text: str, own: str) -> str:
+    """`text` with `...` in the place of each quoted text that occurs in `own`."""
 
     def masked(quoted: re.Match[str]) -> str:
-        text = quoted[0].strip("'\"")
-        plain = text.replace(r"\n", "\n").replace(r"\t", "\t").replace("\\\\", "\\")
-        return "..." if text in own or plain in own else quoted[0]
+        outer = quoted[0]
+        inner = outer[1:-1] if len(outer) > 1 and outer.endswith(outer[0]) else outer[1:]
+        for _ in range(_MAX_ESCAPES):
+            if inner in own:
+                return "..."
+            inner = _ESCAPE.sub(_unescaped, inner)
+        if inner in own:
+            return "..."
+        rest = _without_quoted(inner, own)
+        quote = outer[0] if rest == inner else '"'  # `repr` chose the other by the text that is gone
+        return f"{quote}{rest}{quote}"
 
-    text = _NUMBER.sub("N", _QUOTED.sub(masked, str(error)))
-    return f"{type(error).__name__}: {part}: {text}"[:_MAX_KIND_CHARS]
+    return _QUOTED.sub(masked, text)
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    name = escape[1]
+    return chr(int(name[1:], 16)) if len(name) > 1 else {"n": "\n", "t": "\t", "r": "\r"}.get(name, name)

@@ -49,13 +49,15 @@ class MetricsWriter:
         *,
         tensorboard: bool = True,
         wandb_project: str | None = None,
+        on_event: Callable[[Row], object] = lambda event: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Opens the files for appending and cuts off a line that an earlier driver died in.
+        """Opens the files for appending and cuts off a line that an earlier driver died in. `on_event` gets each event.
 
         Raises ConfigError where `wandb_project` is set and the wandb package is missing.
         """
         self._clock = clock
+        self._on_event = on_event
         self._wandb = _start_wandb(run_dir, wandb_project) if wandb_project else None
         self._board = _TensorBoard(run_dir / "tensorboard") if tensorboard else None
         self._files = {name: _Lines(run_dir / name) for name in (METRICS, EVALUATIONS, TRANSCRIPTS, EVENTS)}
@@ -80,7 +82,9 @@ class MetricsWriter:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Record something that happened: `kind` names it, `fields` say to what."""
-        self._append(EVENTS, {"time": self._clock(), "kind": kind, **fields})
+        event = {"time": self._clock(), "kind": kind, **fields}
+        self._append(EVENTS, event)
+        self._on_event(event)
 
     def rewind(self, step: int) -> None:
         """Training goes on from policy `step`: what was recorded of step `step` and later is void."""

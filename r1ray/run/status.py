@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from r1ray.ledger import LedgerReader, LedgerStatus
 from r1ray.run.folder import Holder, RunFolder
 from r1ray.run.metrics import Row, read_events
 from r1ray.util.files import read_json
-from r1ray.util.formatting import duration
+from r1ray.util.formatting import duration, one_line
 
 ENDED = ("finished", "failed", "interrupted")
 
@@ -24,7 +23,16 @@ SILENT_S = 30.0
 SCANT_BYTES = 1 << 20
 """A disk with less room than that counts as full: its driver may not even be able to say so in status.json."""
 
-TROUBLE = ("worker_lost", "worker_stale", "learner_lost", "sync_incomplete", "checkpoint_skipped", "failed", "stalled")
+TROUBLE = (
+    "worker_lost",
+    "worker_stale",
+    "learner_lost",
+    "sync_incomplete",
+    "checkpoint_skipped",
+    "failed",
+    "stalled",
+    "groups_dropped",
+)
 """Kinds of events that explain a run which does not move."""
 
 
@@ -90,8 +98,8 @@ def explain(status: RunStatus) -> list[str]:
         if status.free_bytes < SCANT_BYTES:
             room = f"{status.free_bytes / 1024:.0f} KiB of room are left on its disk"
             lines.append(f"{room}: free space there, the run goes on by itself within recovery.outage_timeout_s")
-        if status.state == "paused" and told.get("message"):
-            lines.append(f"paused: {told['message']}")
+        if told.get("message"):
+            lines.append(f"paused: {told['message']}" if status.state == "paused" else str(told["message"]))
         if told.get("waiting_for"):
             lines.append(f"waiting for {told['waiting_for']}")
         if told.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
@@ -102,16 +110,7 @@ def explain(status: RunStatus) -> list[str]:
     trouble = [event for event in status.trouble if event["kind"] != "failed"]
     if trouble:
         lines.append(f"last trouble: {_event(trouble[-1])}")
-    return [_one_line(line) for line in lines]
-
-
-def _one_line(text: str) -> str:
-    """The first and the last line: of the error of another process the lines between are its traceback."""
-    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
-    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}"
-
-
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+    return [one_line(line) for line in lines]
 
 
 def _end(status: RunStatus) -> list[str]:

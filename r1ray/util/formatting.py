@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PICTURES = (
     {c: 0x2400 + c for c in range(32) if chr(c) not in "\n\t"} | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), "␦")
 )
@@ -61,6 +63,15 @@ def number(value: float | None) -> str:
 def printable(text: str) -> str:
     """`text` for a terminal: control characters, which could move its cursor or worse, as their visible pictures."""
     return text.translate(_PICTURES)
+
+
+def one_line(text: str) -> str:
+    """The first and the last line of `text`, without colours: what lies between them is usually a traceback.
+
+    Example: "ProcessDied: a\n  File x\nValueError: b" becomes "ProcessDied: a ... ValueError: b".
+    """
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
+    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}" if lines else ""
 
 
 def sparkline(values: Sequence[float], width: int) -> str:

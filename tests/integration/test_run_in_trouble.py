@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -16,53 +12,13 @@ import pytest
 
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.machines import kill
-from benchmarks.chaos.observe import ObservedRun
 from r1ray.errors import RetryBudgetExhausted
 from r1ray.run.metrics import read_events, read_metrics
+from tests.integration.driver import MOMENT_S, Driver, start
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-HERE = Path(__file__).parent
 CLEAN = {"exit_code": 0, "violations": []}
-MOMENT_S = 240.0
-
-
-class Driver:
-    """`r1ray train` with small deadlines, which runs until it is told otherwise."""
-
-    def __init__(self, run: Path, *arguments: str | Path) -> None:
-        self.seen = ObservedRun(run)
-        self.process = start_r1ray("train", *arguments)
-        self._said: list[bytes] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        with contextlib.suppress(ValueError), self.process.stdout as lines:  # closed where the test has failed
-            self._said.extend(lines)
-
-    def said(self) -> str:
-        """All that it has printed."""
-        return b"".join(self._said).decode()
-
-    def wait_for(self, what: str, moment: Callable[[], bool]) -> None:
-        until = time.monotonic() + MOMENT_S
-        while not moment():
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < until, f"waited {MOMENT_S:g} s for {what}: {self.seen.status()}"
-            time.sleep(0.02)
-
-    def wait_for_event(self, kind: str, count: int = 1) -> None:
-        self.wait_for(f"{count} events {kind}", lambda: len(self.seen.events(kind)) >= count)
-
-    def end(self, code: int, within_s: float = MOMENT_S) -> str:
-        self.process.wait(within_s)
-        self._reader.join(within_s)
-        text = self.said()
-        assert self.process.returncode == code, text
-        return text
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +26,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     write_model(random_model(seed=1), folder)
     return folder
-
-
-def start(run: Path, model: Path, *settings: str) -> Driver:
-    return Driver(run, HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", "run.steps=100000", *settings)
 
 
 def scale(run: Path, workers: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from r1ray.config.schema import SourceConfig
 from r1ray.control.stop import Stop
-from r1ray.errors import ConfigError, DiskFull, IntegrityError, ProcessDied, RetryBudgetExhausted
+from r1ray.errors import ConfigError, DiskFull, IntegrityError, NoTrainableGroups, ProcessDied, RetryBudgetExhausted
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.unit.pretended_run import World
 
@@ -264,6 +264,28 @@ def test_a_queue_that_restarts_is_asked_again(make: Make, monkeypatch: pytest.Mo
     assert world.run()
     assert world.starts == 1
     assert world.trained == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_whose_groups_are_all_dropped_warns_and_ends_by_name(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1ray.control.progress.STATUS_EVERY_S", 0.0)
+    world = make(recovery__max_dropped_batches=4)
+    status, warnings = world.queue.methods["status"], []
+
+    def one_more_dropped() -> Any:
+        for lease in world.ledger.lease("rollout-0", 0, 1):
+            world.ledger.fail(lease.group_id, "DataError: no question in row N", infrastructure=False)
+        if world.folder.status.exists():
+            warnings.append(json.loads(world.folder.status.read_text())["message"])
+        return status()
+
+    world.queue.methods |= {"status": one_more_dropped, "take": lambda step, wait_s: None}
+    with pytest.raises(
+        NoTrainableGroups, match=r"4 of 4 groups in a row \(100%\) were dropped: DataError: no question"
+    ):
+        world.run()
+    assert world.kinds().count("groups_dropped") == 1
+    assert warnings[0] == ""
+    assert "groups for step 0 (100%) were dropped: DataError: no question in row N" in warnings[-1]
 
 
 def test_what_the_ledger_refuses_is_not_repeated(make: Make) -> None:

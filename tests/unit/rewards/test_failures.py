@@ -20,6 +20,15 @@ SAMPLE = Sample(response="It's 5 apples.\nDone \\o/", answer={"tests": "print('x
         (DataError("""cannot read "It's 5 app"""), "DataError: own: cannot read ..."),
         (DataError(r"bad line 'apples.\nDone \\o/' here"), "DataError: own: bad line ... here"),
         (DataError("the judge's reply has no 'verdict'"), "DataError: own: the judge's reply has no 'verdict'"),
+        (
+            VerifierCrash(f"KeyError: {'no unit in ' + repr('5 app') + ' of ' + repr('p/7')!r}"),
+            'VerifierCrash: own: KeyError: "no unit in ... of ..."',
+        ),
+        (VerifierCrash(f"KeyError: {repr(chr(10) + 'Done ' + chr(92))!r}"), 'VerifierCrash: own: KeyError: "..."'),
+        (
+            VerifierCrash("ValueError: no answer in It's 5 apples.\nDone \\o/ at all"),
+            "VerifierCrash: own: ValueError: no answer in ... at all",
+        ),
         (VerifierTimeout("no verdict within 2.5 s"), "VerifierTimeout: own: no verdict within N s"),
     ],
 )

@@ -86,6 +86,11 @@ def test_a_pause_says_for_what(folder: RunFolder) -> None:
     assert "paused: the ledger to commit: no room left" in why(folder)
 
 
+def test_a_warning_of_a_run_that_continues_is_shown(folder: RunFolder) -> None:
+    told(folder, state="running", message="9 of 9 groups for step 3 (100%) were dropped: KeyError (9)")
+    assert "9 of 9 groups for step 3 (100%) were dropped: KeyError (9)" in why(folder)
+
+
 def test_a_driver_that_is_gone_without_a_word(folder: RunFolder) -> None:
     told(folder)
     folder.release()
