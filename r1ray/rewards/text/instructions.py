@@ -1,8 +1,10 @@
-"""Instructions that a program can check: at least so many words, in capitals, as JSON, ... in the names of IFEval.
+"""Verifier of instructions that a program can check (length, capitals, JSON, ...), under IFEval's names.
 
-All that a prompt asks for must hold (strict accuracy of Zhou et al. 2023, arXiv 2311.07911). The answer on record is
-{"instructions": [{"id": "length_constraints:number_words", "num_words": 100, "relation": "at least"}, ...]}; only what follows
-the thinking is judged. The checks are our own, from the published descriptions; they are linear in the length of the text.
+A response must follow all instructions of its prompt (strict accuracy of Zhou et al. 2023, arXiv
+2311.07911). The ground truth is {"instructions": [{"id": "length_constraints:number_words",
+"num_words": 100, "relation": "at least"}, ...]}. Only the text after the thinking is judged. The
+checks are r1ray's own, after the published descriptions and the rules of the official checker;
+their time is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -16,18 +18,23 @@ from typing import Any
 from r1ray.errors import DataError
 from r1ray.rewards.answers.answer import answer_part
 from r1ray.rewards.base import Reward, Sample
-from r1ray.rewards.text.language import language_of
+from r1ray.rewards.text.language import count_words
+from r1ray.util.hints import suggestion
 from r1ray.util.languages import LANGUAGES, code_of
 
 Check = Callable[[str, Mapping[str, Any]], bool]
 MAX_CHARS = 1 << 17
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
-_SENTENCE_END = re.compile(r"[.!?]+(?:\s|$)")
+_SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]*_]*(?=\s|$)|[。！？]+[」』”’）]*""")
+_ABBREVIATION = re.compile(
+    r"\b(?:[A-Za-z]|[Dd]r|[Mm]rs?|[Mm]s|[Pp]rof|[Ss]t|[Jj]r|vs|etc|e\.g|i\.e|[Nn]o|[Ff]ig)\.(?=[^\S\n]+\S)"
+)
+_LIST_MARK = re.compile(r"^\s*(?:\d+[.)]|[*-])[^\S\n]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstructionsVerifier(Reward):
-    """1.0 where the answer keeps all instructions on record, else 0.0; with `partial` the share that it keeps."""
+    """1.0 if the answer follows all instructions of the ground truth, else 0.0; with `partial` the share it follows."""
 
     partial: bool = False
 
@@ -35,36 +42,42 @@ class InstructionsVerifier(Reward):
         record = sample.answer
         wanted = record.get("instructions") if isinstance(record, Mapping) else None
         if not isinstance(wanted, list | tuple) or not wanted:
-            raise DataError(f'the answer on record must be {{"instructions": [...]}}, it is {record!r:.80}')
+            raise DataError(f'the ground truth: expected {{"instructions": [...]}}, got {record!r:.80}')
         text = answer_part(sample.response, opened=sample.opened)[:MAX_CHARS].strip()
         text = text.removeprefix("<answer>").removesuffix("</answer>").strip()
-        # An empty text keeps nothing, but faults of the record are told of it too.
-        kept = [_keeps(text, instruction) and bool(text) for instruction in wanted]
+        # An empty text follows nothing, but a fault of the ground truth is an error with it too.
+        kept = [_follows(text, instruction) and bool(text) for instruction in wanted]
         return sum(kept) / len(kept) if self.partial else float(all(kept))
 
 
-def _keeps(text: str, instruction: Any) -> bool:
+def _follows(text: str, instruction: Any) -> bool:
     if not isinstance(instruction, Mapping):
-        raise DataError(f'an instruction on record must be {{"id": ..., ...}}, it is {instruction!r:.80}')
+        raise DataError(f'an instruction of the ground truth: expected {{"id": ..., ...}}, got {instruction!r:.80}')
     name = str(instruction.get("id"))
     if name not in CHECKS:
-        raise DataError(f"there is no check of the instruction {name!r}; there are {', '.join(CHECKS)}")
+        raise DataError(f"unknown instruction {name!r}{suggestion(name, CHECKS)}; expected one of {', '.join(CHECKS)}")
     try:
         return CHECKS[name](text, instruction)
     except (KeyError, TypeError, ValueError) as e:
-        raise DataError(f"the instruction {name} lacks a value or has a wrong one: {e!r}") from e
+        raise DataError(f"the instruction {name} of the ground truth has a missing or wrong value: {e!r}") from e
 
 
 def _related(count: int, given: Mapping[str, Any], key: str) -> bool:
-    """Whether a count is "at least" or "less than" what is asked for; exactly that where no relation is named."""
+    """Whether a count has the relation ("at least", "less than") to the wanted one; without a relation, equality."""
     wanted, relation = int(given[key]), given.get("relation", given.get("let_relation", given.get("capital_relation")))
     if relation is None:
         return count == wanted
     return count < wanted if relation == "less than" else count >= wanted
 
 
-def _count(text: str, phrase: str) -> int:
-    return len(re.findall(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE))
+def _count(text: str, keyword: str) -> int:
+    """Occurrences of a keyword, also within longer words ("boot" in "boots"), in any case."""
+    return len(re.findall(re.escape(keyword.strip()), text, re.IGNORECASE))
+
+
+def _has_word(text: str, word: str) -> bool:
+    """Whether a forbidden word occurs as a word of its own, in any case."""
+    return re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _paragraphs(text: str, separator: str) -> list[str]:
@@ -76,7 +89,9 @@ def _words(text: str, given: Mapping[str, Any]) -> bool:
 
 
 def _sentences(text: str, given: Mapping[str, Any]) -> bool:
-    return _related(len(_SENTENCE_END.findall(text)), given, "num_sentences")
+    """Text behind the last full stop is a sentence too; numbers of a list and abbreviations end none."""
+    parts = _SENTENCE_END.split(_ABBREVIATION.sub(" ", _LIST_MARK.sub("", text)))
+    return _related(sum(_WORD.search(part) is not None for part in parts), given, "num_sentences")
 
 
 def _is_json(text: str, given: Mapping[str, Any]) -> bool:
@@ -100,10 +115,9 @@ def _first_word(text: str, given: Mapping[str, Any]) -> bool:
 def _language(text: str, given: Mapping[str, Any]) -> bool:
     wanted = code_of(str(given["language"]))
     if wanted is None:
-        raise DataError(
-            f"the language {given['language']!r} is none of those that are told apart: {', '.join(LANGUAGES)}"
-        )
-    return language_of(text) == wanted
+        raise DataError(f"the language {given['language']!r}: expected one of {', '.join(LANGUAGES)}")
+    counts = count_words(text, wanted)
+    return counts.get(wanted, 0.0) > 0.5 * sum(counts.values())
 
 
 def _ends(text: str, given: Mapping[str, Any]) -> bool:
@@ -132,7 +146,7 @@ def _options(text: str, given: Mapping[str, Any]) -> bool:
 
 CHECKS: dict[str, Check] = {
     "keywords:existence": lambda t, g: all(_count(t, str(k)) for k in g["keywords"]),
-    "keywords:forbidden_words": lambda t, g: not any(_count(t, str(w)) for w in g["forbidden_words"]),
+    "keywords:forbidden_words": lambda t, g: not any(_has_word(t, str(w)) for w in g["forbidden_words"]),
     "keywords:frequency": lambda t, g: _related(_count(t, str(g["keyword"])), g, "frequency"),
     "keywords:letter_frequency": _letters,
     "language:response_language": _language,
@@ -161,4 +175,4 @@ CHECKS: dict[str, Check] = {
     "change_case:english_lowercase": lambda t, g: t.islower(),
     "punctuation:no_comma": lambda t, g: "," not in t,
 }
-"""Instruction -> its check on the text with the values on record."""
+"""Instruction -> its check of a text, given the instruction with its values."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.answers.answer import chain_of_thought
 from r1ray.rewards.base import Reward, Sample
-from r1ray.rewards.text.words import LATIN, LETTERS, LISTED_IN, NEIGHBOURS, OTHER
+from r1ray.rewards.text.latin import LatinSentences
+from r1ray.rewards.text.words import LISTED_IN, NEIGHBOURS, OTHER
 from r1ray.util.languages import LANGUAGES, code_of
 
 MAX_CHARS = 1 << 17
@@ -22,9 +24,6 @@ _SIGN_WORDS = 0.6
 """Words that a Chinese or Japanese character counts as: their words have between one and two."""
 _LONE_HAN = 6
 """So many Chinese characters in a row without kana may still be Japanese, in a text that is."""
-
-_DOUBT = 24
-"""So many words in the Latin script may go by without a function word of the target before they are not taken for it."""
 
 _SCRIPTS = {
     "hangul": r"[\u1100-\u11ff\uac00-\ud7af]+",
@@ -42,7 +41,7 @@ _SCRIPTS = {
     "ta": r"[\u0b80-\u0bff]{2,}",
     "te": r"[\u0c00-\u0c7f]{2,}",
     "kn": r"[\u0c80-\u0cff]{2,}",
-    "latin": r"[A-Za-zÀ-ÖØ-öø-ɏ]{2,}",
+    "latin": r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ]{2,}",
 }
 _TELLING = tuple(code for code in _SCRIPTS if code not in ("hangul", "kana", "han", "latin"))
 """Scripts that are named for the only one of our languages, or the main one, that is written in them."""
@@ -54,6 +53,11 @@ _FORMULA = re.compile(
     r"`[^`\n]{1,400}`|\$\$[^$]{1,4000}\$\$|\$[^$\n]{1,400}\$"
     r"|\\\((?:[^\\\n]|\\[^()\n]){1,400}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,4000}\\\]|\\[A-Za-z]+(?:\{[^{}\n]{0,100}\})?"
 )
+_FUNCTION = re.compile(
+    r"\b(?:(?:arc|a)?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|lg|exp|max|min|sup|inf|lim|gcd|lcm|mod|det|deg|dim|ker|arg|sgn|abs|sqrt)"
+    r"(?=\s*(?:[(\[{|^_\d]|[^\W\d_]\b))"
+)
+"""Name of a function with what it is applied to: a bracket, a number or a letter."""
 _ASCII_RUN = re.compile(r"[!-~]+")
 _CODE_SIGN = re.compile(r"[\d_=^<>@/\\]")
 
@@ -104,23 +108,17 @@ def language_of(text: str) -> str | None:
 def count_words(text: str, target: str | None) -> dict[str, float]:
     """Words by language; `target` gets the benefit of the doubt, where a sentence tells nothing of its language."""
     text = _FORMULA.sub(" ", _FENCED.sub("\n", text[:MAX_CHARS]))
+    text, functions = _FUNCTION.subn(" ", text)
     text = _ASCII_RUN.sub(lambda run: " " if _CODE_SIGN.search(run.group()) else run.group(), text)
     counts: Counter[str] = Counter()
     kana = re.search(_SCRIPTS["kana"], text) is not None
-    latin_default = target if target in LATIN else None
-    doubted = 0  # words since the last function word of the target
-    neighbour: dict[str, str] = {}  # script -> whose letters were seen last
+    neighbour: dict[str, str] = {}  # script -> language whose letters were seen last
+    sentences = LatinSentences(target)
     for sentence in _SENTENCE.split(text):
         words = [(str(m.lastgroup), m.group()) for m in _WORDS.finditer(sentence)]
         scripts = Counter(script for script, _ in words)
-        latin = [word.casefold() for script, word in words if script == "latin"]
-        if latin:
-            doubted = 0 if any(target in LISTED_IN.get(word, ()) for word in latin) else doubted + len(latin)
-            said = _latin_language(latin, target)
-            own = said or (OTHER if target in LATIN and doubted > _DOUBT else latin_default or "en")
-            latin_default = target if target in LATIN else own
-            for word in latin:
-                counts[_word_language(word, own, target)] += 1
+        if latin := [word for script, word in words if script == "latin"]:
+            counts.update(_word_languages(latin, sentences.language(latin)))
         japanese = scripts["kana"] or (kana and scripts["han"] <= _LONE_HAN)
         counts["ja" if japanese else "zh"] += scripts["han"] * _SIGN_WORDS  # type: ignore[assignment]
         counts["ja"] += scripts["kana"] * _SIGN_WORDS  # type: ignore[assignment]
@@ -129,20 +127,9 @@ def count_words(text: str, target: str | None) -> dict[str, float]:
             if code in NEIGHBOURS and scripts[code]:
                 neighbour[code] = _neighbour(code, [w for s, w in words if s == code]) or neighbour.get(code, code)
             counts[neighbour.get(code, code)] += scripts[code]
+    if target and functions and not counts.total():
+        counts[target] = functions  # "sin p + sin q" is in any language
     return {code: float(count) for code, count in counts.items() if count}
-
-
-def _latin_language(words: list[str], target: str | None) -> str | None:
-    """The language whose function words and letters a sentence has most of; None where it has none."""
-    votes: Counter[str] = Counter()
-    for word in words:
-        votes.update(sorted(LISTED_IN.get(word, ())))  # the first of equals wins, in every process the same
-        if not word.isascii():
-            votes.update(code for code, letters in LETTERS.items() if any(letter in word for letter in letters))
-    if not votes:
-        return None
-    best = max(votes.values())
-    return target if target and votes[target] == best else max(votes, key=lambda code: votes[code])
 
 
 def _neighbour(script: str, words: list[str]) -> str | None:
@@ -151,11 +138,13 @@ def _neighbour(script: str, words: list[str]) -> str | None:
     return None if foreign == own else OTHER if foreign > own else script
 
 
-def _word_language(word: str, sentence: str, target: str | None) -> str:
-    """A word that only one language lists is of that language; any other is of its sentence's."""
-    listing = LISTED_IN.get(word, frozenset())
-    if sentence in listing or not listing:
-        return sentence
-    if target in listing:
-        return str(target)
-    return next(iter(listing)) if len(listing) == 1 else sentence
+def _word_languages(words: list[str], sentence: str) -> Iterator[str]:
+    """The language of each word: that of the sentence, but for two and more neighbours that are function words of another.
+
+    A single such word may be a name or a loan (`van`, `die`).
+    """
+    listed = [LISTED_IN.get(word.casefold(), frozenset()) for word in words]
+    foreign = [bool(codes) and sentence not in codes for codes in listed]
+    for i, codes in enumerate(listed):
+        near = [j for j in (i - 1, i + 1) if 0 <= j < len(words) and foreign[i] and foreign[j] and codes & listed[j]]
+        yield min(codes & listed[near[0]]) if near else sentence

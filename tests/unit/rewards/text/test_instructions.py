@@ -10,17 +10,29 @@ from r1ray.errors import DataError
 from r1ray.rewards.base import Sample
 from r1ray.rewards.text.instructions import CHECKS, InstructionsVerifier
 
+SENTENCES = "length_constraints:number_sentences"
 FIRST_WORD = "length_constraints:nth_paragraph_first_word"
 CASES: list[tuple[str, dict[str, Any], str, str]] = [
-    ("keywords:existence", {"keywords": ["sea", "ship"]}, "A Ship at sea.", "Shipping by the sea."),
+    ("keywords:existence", {"keywords": ["sea", "ship"]}, "Shipping by the SEA.", "A boat at sea."),
+    ("keywords:existence", {"keywords": ["C++ (new)"]}, "in c++ (NEW)", "in C (new)"),
     ("keywords:forbidden_words", {"forbidden_words": ["sea"]}, "A season.", "At sea."),
-    ("keywords:frequency", {"keyword": "sea", "frequency": 2, "relation": "at least"}, "sea, Sea", "sea"),
+    ("keywords:frequency", {"keyword": "sea", "frequency": 2, "relation": "at least"}, "sea, seasons", "sea"),
     ("keywords:frequency", {"keyword": "sea", "frequency": 2, "relation": "less than"}, "sea", "sea sea"),
     ("keywords:letter_frequency", {"letter": "a", "let_frequency": 3, "let_relation": "at least"}, "Banana", "Ban"),
     ("language:response_language", {"language": "de"}, "Das ist ein Haus und es ist schön.", "This is a house."),
     ("length_constraints:number_words", {"num_words": 3, "relation": "at least"}, "one two three", "one two"),
     ("length_constraints:number_words", {"num_words": 3, "relation": "less than"}, "one two", "one two three"),
-    ("length_constraints:number_sentences", {"num_sentences": 2, "relation": "at least"}, "One. Two!", "One, two."),
+    (SENTENCES, {"num_sentences": 2, "relation": "at least"}, "One. Two!", "One, two."),
+    (SENTENCES, {"num_sentences": 2, "relation": "at least"}, '"Is it dry?" (It is not.)', '"Is it dry?"'),
+    (SENTENCES, {"num_sentences": 2, "relation": "at least"}, "**Go on.** _Now._", "**Go on now.**"),
+    (SENTENCES, {"num_sentences": 3, "relation": "at least"}, "雨停了。天晴了！走吧？", "雨停了。天晴了！"),
+    (
+        SENTENCES,
+        {"num_sentences": 2, "relation": "less than"},
+        "Dr. J. Ott and Mr. Lee met",
+        "Dr. Ott left. Mr. Lee met",
+    ),
+    (SENTENCES, {"num_sentences": 2, "relation": "less than"}, "1. tea\n2. milk", "Tea is hot.\nMilk is not"),
     ("length_constraints:number_paragraphs", {"num_paragraphs": 2}, "one\n***\ntwo", "one\n\ntwo"),
     (
         FIRST_WORD,
@@ -72,8 +84,8 @@ def test_every_instruction_is_tried_here() -> None:
     assert {name for name, *_ in CASES} == set(CHECKS)
 
 
-def test_a_language_that_is_not_told_apart_is_a_fault_of_the_record() -> None:
-    with pytest.raises(DataError, match="'fa' is none of those that are told apart"):
+def test_an_unknown_language_is_a_fault_of_the_ground_truth() -> None:
+    with pytest.raises(DataError, match="'fa': expected one of english"):
         judge("yes", {"id": "language:response_language", "language": "fa"})
 
 
@@ -91,14 +103,14 @@ def test_no_answer_keeps_nothing() -> None:
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ("42", "must be"),
-        ({"instructions": []}, "must be"),
-        ({"instructions": [{"id": "be:nice"}]}, "no check of the instruction 'be:nice'"),
-        ({"instructions": ["be:nice"]}, "an instruction on record must be"),
-        ({"instructions": [{"id": "length_constraints:number_words"}]}, "lacks a value"),
+        ("42", "expected"),
+        ({"instructions": []}, "expected"),
+        ({"instructions": [{"id": "be:nice"}]}, "unknown instruction 'be:nice'"),
+        ({"instructions": ["be:nice"]}, "an instruction of the ground truth"),
+        ({"instructions": [{"id": "length_constraints:number_words"}]}, "missing or wrong value"),
         (
             {"instructions": [{"id": FIRST_WORD, "num_paragraphs": 2, "nth_paragraph": 1}]},
-            "lacks a value .*first_word",
+            "missing or wrong value.*first_word",
         ),
     ],
 )
