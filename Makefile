@@ -2,6 +2,7 @@
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make recipe     all stages of R1 with the embedded models, their report, and whether they reach what R1 claims; started again it goes on
+# make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
@@ -29,7 +30,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install run recipe test unit lint chaos chaos-short bench-verifiers gpu-check clean
+.PHONY: help install config run recipe test unit lint chaos chaos-short bench-verifiers gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -69,6 +70,9 @@ recipe: install
 		apt-get install --yes --quiet bubblewrap >>$(LOG) 2>&1; } || \
 		echo "bubblewrap is missing and cannot be installed here: apt-get install bubblewrap"
 	@touch $@
+
+config: install
+	$(BIN)/python -m r1ray.config.base_yaml
 
 test: install .venv/sandbox lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit

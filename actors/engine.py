@@ -171,7 +171,7 @@ class VllmEngine:
 
     def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
         self._engine.collective_rpc("start_weight_update")
-        info = {"specs": list(specs), "bucket_bytes": bucket_bytes, "digest": self._digest != "off"}
+        info = {"specs": list(specs), "bucket_bytes": bucket_bytes, "digest": self._digest != "none"}
         self._engine.collective_rpc("update_weights", args=(info,))
 
     def try_apply(self, version: int) -> Applied | None:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from learner.batch import MicroBatch
 from learner.importance import CORRECTIONS
-from learner.losses import Aggregation, LossInput, kl_k3, token_weights
+from learner.losses import LossInput, kl_k3, token_weights
 from learner.metrics import MetricSums
 from learner.plugins import load_policy_loss
 from r1ray.config.lengths import longest_completion
@@ -106,7 +106,7 @@ class PolicyObjective:
 
     def _weights(self, batch: MicroBatch, denominators: Denominators) -> Tensor:
         return token_weights(
-            cast(Aggregation, self._algorithm.loss_aggregation),
+            self._algorithm.loss_aggregation,
             batch.tokens.lengths_S,
             tokens=denominators.tokens,
             sequences=denominators.sequences,

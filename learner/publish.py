@@ -55,7 +55,7 @@ class WeightPublisher:
                 buffer = self._channel.buffer(bucket.nbytes)
                 # One after the other: a gathered weight is there until the next is asked for.
                 pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))
-                if self._config.digest != "off":
+                if self._config.digest != "none":
                     digest.update(buffer)
                 self._channel.broadcast(buffer)
         except WeightSyncError as e:
@@ -65,7 +65,9 @@ class WeightPublisher:
             pass
         if failure is not None:
             raise failure
-        return Sent(digest="" if self._config.digest == "off" else digest.hexdigest(), seconds=time.monotonic() - began)
+        return Sent(
+            digest="" if self._config.digest == "none" else digest.hexdigest(), seconds=time.monotonic() - began
+        )
 
     def _accept(self) -> Channel:
         if self._listener is None:

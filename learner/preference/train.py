@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class Settings:
     max_length: int = 8192  # tokens of a conversation; longer rows are left out and counted
     micro_batch_tokens: int = 16384  # of one forward pass; a pair is never divided
     held_out: float = 0.05  # share of the prompts
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16"] = "float32"
     seed: int = 0
     ranks: int = 1
     zero_stage: int = 0

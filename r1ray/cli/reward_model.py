@@ -7,7 +7,7 @@ import enum
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -49,7 +49,9 @@ def train(
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a conversation; longer rows are left out.")] = 8192,
     micro_batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens of one forward pass.")] = 16384,
     held_out: Annotated[float, typer.Option(help="Share of the prompts that the report is about.")] = 0.05,
-    dtype: Annotated[str, typer.Option(help="float32, or from ZeRO stage 1 on bfloat16.")] = "float32",
+    dtype: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="Compute type; bfloat16 needs ZeRO stage 1 to 3.")
+    ] = "float32",
     ranks: Annotated[int, typer.Option(min=1, help="Processes that train together, one device each.")] = 1,
     zero_stage: Annotated[int, typer.Option(min=0, max=3, help="ZeRO stage: what is divided over the ranks.")] = 0,
     num_gpus: Annotated[float | None, typer.Option(min=0, help="Of each rank; 1 where there are GPUs.")] = None,
@@ -66,7 +68,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Of the new head, the order and what is held out.")] = 0,
 ) -> None:
     """Train a reward model and print its report: held-out accuracy, and how much of the score is length."""
-    part = _checked(kind, judge, dtype, model, None if resume else out)
+    part = _checked(kind, judge, model, None if resume else out)
 
     from learner.preference.train import Settings
     from r1ray.launch.reward_model import placement, train_reward_model
@@ -95,7 +97,7 @@ def train(
     print_json(report)
 
 
-def _checked(kind: _Kind, judge: str | None, dtype: str, model: Path, new: Path | None) -> Part:
+def _checked(kind: _Kind, judge: str | None, model: Path, new: Path | None) -> Part:
     """What is judged. Raises ConfigError for options that cannot be, before anything heavy is loaded.
 
     `new` is a folder that must not be there yet.
@@ -103,8 +105,6 @@ def _checked(kind: _Kind, judge: str | None, dtype: str, model: Path, new: Path 
     part = judge or ("summary" if kind is _Kind.pairwise else "response")
     if part not in ("summary", "response"):
         raise ConfigError(f"--judge {judge} is unknown: summary or response")
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"--dtype {dtype} is unknown: float32 or bfloat16")
     if not (model / "config.json").is_file():
         raise ConfigError(f"--model {model} is no model folder: it has no config.json")
     if new is not None and new.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -39,7 +39,7 @@ def score(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of processors to use (default: all).")] = None,
     timeout: Annotated[float, typer.Option(min=0.1, help="Time limit of one verification in seconds.")] = 10.0,
-    sandbox: Annotated[str, typer.Option(help="Where programs run: bubblewrap, or none.")] = "bubblewrap",
+    sandbox: Annotated[Literal["bubblewrap", "none"], typer.Option(help="Isolation of programs.")] = "bubblewrap",
 ) -> None:
     """Score responses offline: `r1ray score answers.jsonl --reward math --out scored.jsonl`."""
     from rich.progress import Progress
@@ -48,8 +48,6 @@ def score(
     from r1ray.rewards.offline import score_file
     from r1ray.rewards.scorer import Scorer
 
-    if sandbox not in ("bubblewrap", "none"):
-        raise ConfigError(f"--sandbox: expected bubblewrap or none, got {sandbox!r}")
     if not file.is_file():
         raise ConfigError(f"{file} does not exist or is not a file")
     check_output("--out", out)

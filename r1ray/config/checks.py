@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
-from r1ray.config import values
 from r1ray.config.algorithm import ALGORITHM
 from r1ray.config.curation import curation, sampled_whole
+from r1ray.config.data import decontamination, named_once, programs, rewards, shared_names, sources
 from r1ray.config.lengths import longest_completion
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
@@ -173,7 +173,7 @@ def _conversations(config: Config) -> Iterator[Problem]:
     if config.data.decontaminate:
         message = "compares prompts of RL and of sampling; conversations are trained on as they are"
         yield problem(config, "data.decontaminate", message, "false, and true where these were sampled")
-    yield from values.named_once(config, "evaluation", config.data.evaluation)  # figures are told by the name
+    yield from named_once(config, "evaluation", config.data.evaluation)  # figures are told by the name
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"
@@ -181,7 +181,6 @@ def _conversations(config: Config) -> Iterator[Problem]:
                 yield problem(config, f"{key}.kind", "holds no conversations", "jsonl, parquet or hf")
             if source.path is None:
                 yield problem(config, f"{key}.path", "has no path", "give a file, folder or hub id")
-            yield from values.limit(config, key, source)
             known = ("subset", "revision") if source.kind == "hf" else ()
             for name in sorted(set(source.params) - set(known)):
                 fix = f"one of {', '.join(known)}" if known else "leave it out"
@@ -217,19 +216,12 @@ _TRAIN: tuple[Check, ...] = (
     _evaluation,
 )
 
-_REWARDED: tuple[Check, ...] = (
-    *values.GENERAL,
-    values.rewards,
-    values.sources,
-    values.decontamination,
-    values.shared_names,
-    values.programs,
-)
+_REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names, programs)
 
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),
-    "sft": ((*values.GENERAL, _conversations), (_longest_conversation, _learner)),
+    "sft": ((_conversations,), (_longest_conversation, _learner)),
     "sample": (_REWARDED, (_engine, _reward_gpus, sampled_whole, curation)),
-    "eval": (values.GENERAL, (_engine,)),
+    "eval": ((), (_engine,)),
 }
-"""Use -> what each value may be by itself, and what values may be together."""
+"""Use -> checks of single sections, and checks of combinations, which run once the first ones pass."""

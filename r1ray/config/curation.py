@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
 from r1ray.config.problems import Problem, problem
-from r1ray.config.schema import Config, SourceConfig
-from r1ray.config.stages import ThresholdConfig
+from r1ray.config.schema import Config, SourceConfig, ThresholdConfig
 from r1ray.util.languages import LANGUAGES, code_of
 
 TOTAL = "reward"
 """The `part` that stands for the weighted sum of all rewards."""
-GENERAL_KINDS = ("jsonl", "parquet", "hf")
-STYLES = ("r1_zero", "think")
 SPLITS = ("train", "heldout")
 
 
@@ -40,9 +36,6 @@ def curation(config: Config) -> Iterator[Problem]:
     section = config.curation
     yield from _thresholds(config, "correct", section.correct)
     yield from _thresholds(config, "quality", section.quality)
-    if section.style not in (None, *STYLES):
-        fix = f"one of {', '.join(STYLES)}, or null for any form"
-        yield problem(config, "curation.style", "is not one of the choices", fix)
     if section.language is not None and code_of(section.language) is None:
         fix = f"one of {', '.join(LANGUAGES.values())}, or null for each question's own"
         yield problem(config, "curation.language", "is not a language that is told apart", fix)
@@ -51,8 +44,6 @@ def curation(config: Config) -> Iterator[Problem]:
     if section.format == "think_summary" and "{answer}" not in section.summary:
         message = "lacks {answer}, so that every summary would say the same"
         yield problem(config, "curation.summary", message, "e.g. The answer is {answer}.")
-    if bad := [domain for domain, most in section.quotas.items() if most < 0]:
-        yield problem(config, "curation.quotas", f"is below 0 for {', '.join(bad)}", "how many rows, at most")
     yield from _refine(config)
     yield from _general(config)
 
@@ -61,8 +52,6 @@ def _thresholds(config: Config, key: str, thresholds: Sequence[ThresholdConfig])
     sources = {s.name: s for s in config.data.train}
     for i, threshold in enumerate(thresholds):
         here = f"curation.{key}.{i}"
-        if not math.isfinite(threshold.at_least):
-            yield problem(config, f"{here}.at_least", "is not finite", "give a finite number")
         wanted = sources if threshold.sources is None else threshold.sources
         if unknown := sorted(set(wanted) - set(sources)):
             message = f"names {', '.join(unknown)}, which data.train has not"
@@ -101,12 +90,8 @@ def _general(config: Config) -> Iterator[Problem]:
     names = [s.name for s in config.data.train]
     for i, source in enumerate(config.curation.general):
         here = f"curation.general.{i}"
-        if source.kind not in GENERAL_KINDS:
-            yield problem(config, f"{here}.kind", "is not one of the choices", f"one of {', '.join(GENERAL_KINDS)}")
         if source.name in names:
             yield problem(config, f"{here}.name", "names two sources", "give each its own name")
-        if source.limit is not None and source.limit < 1:
-            yield problem(config, f"{here}.limit", "leaves no row", "at least 1, or null for all")
         if unknown := sorted(set(source.params) - {"subset", "revision"}):
             message = f"has no parameter {', '.join(unknown)}"
             yield problem(config, f"{here}.params", message, "subset and revision, of a Hugging Face data set")

@@ -11,14 +11,15 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, is_dataclass
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1ray.config.checks import Use, check
+from r1ray.config.keys import Key, key_of_section, keys_of, leaf_keys
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
@@ -78,147 +79,132 @@ class _Merge:
 
     cfg: DictConfig = field(default_factory=lambda: copy.deepcopy(_defaults()))
     provenance: Provenance = field(default_factory=Provenance)
-    problems: list[Problem] = field(default_factory=list)
+    found: dict[str, Problem] = field(default_factory=dict)  # by key: a later source may mend an earlier one
 
-    def section(self, key: str, cls: Any, value: Any, origin: _Origin) -> None:
-        """Set the keys of the map `value` in the section `key` (""; the root), whose dataclass is `cls`."""
-        hints = get_type_hints(cls)
+    @property
+    def problems(self) -> list[Problem]:
+        """What the sources together left wrong."""
+        return list(self.found.values())
+
+    def section(self, path: str, cls: type, value: Any, origin: _Origin) -> None:
+        """Set the keys of the map `value` in the section at `path` (""; the root), whose dataclass is `cls`."""
+        keys = keys_of(cls)
         if not isinstance(value, dict):
-            self._problem(key, value, "is a section, not a value", f"its keys are {', '.join(hints)}", origin)
+            self._problem(path, value, "is a section, not a value", f"its keys are {', '.join(keys)}", origin)
             return
         for name, inner in value.items():
-            full = f"{key}.{name}" if key else str(name)
-            if name in hints:
-                self.set(full, hints[name], inner, origin)
+            full = f"{path}.{name}" if path else str(name)
+            if name in keys:
+                self.set(full, keys[name], inner, origin)
             else:
-                self._problem(full, inner, "no such key", _nearest(key, str(name), hints), origin)
+                self._problem(full, inner, "no such key", _nearest(path, str(name), keys), origin)
 
-    def set(self, key: str, hint: Any, value: Any, origin: _Origin) -> None:
-        """Set `key`, which the schema types as `hint`: a section, a list of sections, or a leaf."""
-        if is_dataclass(hint):
-            self.section(key, hint, value, origin)
-        elif (item := _entry(hint)) is not None:
+    def set(self, path: str, key: Key, value: Any, origin: _Origin) -> None:
+        """Set `path`, which the schema describes as `key`: a section, a list of sections, or a leaf."""
+        if key.section is not None:
+            self.section(path, key.section, value, origin)
+        elif (entry := key.entry) is not None:
             if not isinstance(value, list):
-                self._problem(key, value, "is a list of sections", f"write {key}: [{{...}}]", origin)
+                self._problem(path, value, f"expected {key.expected}", f"write {path}: [{{...}}]", origin)
                 return
-            OmegaConf.update(self.cfg, key, [item() for _ in value], merge=False)
-            self._forget(key)
-            self.provenance[key] = origin(key)
+            OmegaConf.update(self.cfg, path, [entry() for _ in value], merge=False)
+            self._forget(path)
+            self.provenance[path] = origin(path)
             for i, inner in enumerate(value):
-                self.section(f"{key}.{i}", item, inner, origin)
+                self.section(f"{path}.{i}", entry, inner, origin)
         else:
-            self._leaf(key, hint, value, origin)
+            self._leaf(path, key, value, origin)
 
     def override(self, text: str) -> None:
-        """Set what `text`, "dotted.key=value" with the value in YAML, asks for."""
-        key, equals, raw = text.partition("=")
-        if not equals or not key:
+        """Set the key of `text`, "dotted.key=value" with the value in YAML."""
+        path, equals, raw = text.partition("=")
+        if not equals or not path:
             raise ConfigError(
                 f"{text!r} is neither a configuration file nor key=value; see conf/base.yaml for the keys"
             )
         try:
             value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={raw}"]), resolve=False)
         except (yaml.YAMLError, OmegaConfBaseException) as e:
-            raise ConfigError(f"{key}: the value {raw!r} on the command line is not YAML: {e}") from e
+            raise ConfigError(f"{path}: the value {raw!r} on the command line is not YAML: {e}") from e
         assert isinstance(value, dict)
-        hint = self._hint(key, value["value"])
-        if hint is not None:
-            self.set(key, hint, value["value"], lambda _: COMMAND_LINE)
+        key = self._find(path, value["value"])
+        if key is not None:
+            self.set(path, key, value["value"], _from_command_line)
 
-    def _hint(self, key: str, value: Any) -> Any:
-        """The type that the schema gives `key`; None, and a problem noted, where there is no such key."""
-        hint: Any = Config
-        parts = key.split(".")
+    def _find(self, path: str, value: Any) -> Key | None:
+        """The Key at `path`, in which numbers are indices of lists; None, and a problem noted, if there is none."""
+        key: Key = key_of_section(Config)
+        parts = path.split(".")
         for i, part in enumerate(parts):
             above = ".".join(parts[:i])
-            if is_dataclass(hint):
-                hints = get_type_hints(hint)
-                if part not in hints:
-                    self._problem(
-                        key, value, f"no such key: {part}", _nearest(above, part, hints), lambda _: COMMAND_LINE
-                    )
+            if key.section is not None:
+                keys = keys_of(key.section)
+                if part not in keys:
+                    fix = _nearest(above, part, keys)
+                    self._problem(path, value, f"no such key: {part}", fix, _from_command_line)
                     return None
-                hint = hints[part]
-            elif (item := _entry(hint)) is not None:
+                key = keys[part]
+            elif key.entry is not None:
                 count = len(OmegaConf.select(self.cfg, above))
                 if not part.isdigit() or int(part) >= count:
                     fix = f"{above} has {count} entries, numbered from 0"
-                    self._problem(key, value, f"no such entry: {part}", fix, lambda _: COMMAND_LINE)
+                    self._problem(path, value, f"no such entry: {part}", fix, _from_command_line)
                     return None
-                hint = item
-            elif get_origin(hint) is dict:
-                hint = get_args(hint)[1]
-            elif hint is not Any:
-                self._problem(key, value, f"{above} is a value, it has no keys", f"set {above}", lambda _: COMMAND_LINE)
+                key = key_of_section(key.entry)
+            elif key.item is not None:
+                key = key.item
+            else:
+                message = f"{above} is a value, it has no keys"
+                self._problem(path, value, message, f"set {above}", _from_command_line)
                 return None
-        return hint
+        return key
 
-    def _leaf(self, key: str, hint: Any, value: Any, origin: _Origin) -> None:
+    def _leaf(self, path: str, key: Key, value: Any, origin: _Origin) -> None:
         if "${" in str(value):
-            self._problem(key, value, "values are literals, ${...} is not replaced", "write the value itself", origin)
+            message = "values are literals, ${...} is not replaced"
+            self._problem(path, value, message, "write the value itself", origin)
             return
         try:
-            OmegaConf.update(self.cfg, key, value)
+            OmegaConf.update(self.cfg, path, value)
+            stored = OmegaConf.select(self.cfg, path)
+            fits = key.allows(OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored)
         except (OmegaConfBaseException, TypeError, ValueError):
-            # OmegaConf's own texts name its node classes; the type in the schema says it better.
-            self._problem(key, value, f"is not {describe(hint)}", f"give {describe(hint)}", origin)
+            fits = False  # OmegaConf's own messages name its node classes; Key.expected says it better
+        if fits:
+            self.provenance[path] = origin(path)
+            self.found.pop(path, None)
         else:
-            self.provenance[key] = origin(key)
+            self._problem(path, value, f"expected {key.expected}", None, origin)
 
-    def _problem(self, key: str, value: Any, message: str, fix: str, origin: _Origin) -> None:
-        self.provenance[key] = origin(key)
-        self.problems.append(Problem(key=key, value=value, message=message, fix=fix))
+    def _problem(self, path: str, value: Any, message: str, fix: str | None, origin: _Origin) -> None:
+        self.provenance[path] = origin(path)
+        self.found[path] = Problem(key=path, value=value, message=message, fix=fix)
 
-    def _forget(self, key: str) -> None:
-        for old in [k for k in self.provenance if k.startswith(f"{key}.")]:
-            del self.provenance[old]
-
-
-def _entry(hint: Any) -> type | None:
-    """The dataclass of the entries where `hint` is a list of sections, else None."""
-    if get_origin(hint) is list and isinstance(item := get_args(hint)[0], type) and is_dataclass(item):
-        return item
-    return None
+    def _forget(self, path: str) -> None:
+        """Drop the provenance and the problems of a list that is replaced, and of its entries."""
+        for known in (self.provenance, self.found):
+            for old in [k for k in known if k == path or k.startswith(f"{path}.")]:
+                del known[old]
 
 
-def describe(hint: Any) -> str:
-    """A type of the schema in words: `int | None` -> "a whole number or null"."""
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-    if hint in names:
-        return names[hint]
-    kind, args = get_origin(hint), get_args(hint)
-    if kind is list:
-        return f"a list (each {describe(args[0])})"
-    if kind is dict:
-        return "a map" if args[1] is Any else f"a map (each value {describe(args[1])})"
-    if kind is tuple:
-        return f"a list of {len(args)} (each {describe(args[0])})"
-    return " or ".join(describe(a) for a in args) if args else "a value"
+def _from_command_line(_: str) -> str:
+    return COMMAND_LINE
 
 
-def _nearest(section: str, name: str, hints: Iterable[str]) -> str:
+def _nearest(section: str, name: str, names: Iterable[str]) -> str:
     prefix = f"{section}." if section else ""
-    elsewhere = [key for key in all_keys() if key.rsplit(".", 1)[-1] == name]
+    elsewhere = [path for path, _ in leaf_keys() if path.rsplit(".", 1)[-1] == name]
     if elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    if found := closest(name, hints):
+    if found := closest(name, names):
         return f"did you mean {prefix}{found}?"
-    return f"{section or 'the top level'} has {', '.join(hints)}"
-
-
-def all_keys(cls: Any = Config, prefix: str = "") -> list[str]:
-    """Every leaf key of the schema, dotted; lists of sections count as one leaf."""
-    keys: list[str] = []
-    for name, hint in get_type_hints(cls).items():
-        keys += all_keys(hint, f"{prefix}{name}.") if is_dataclass(hint) else [prefix + name]
-    return keys
+    return f"{section or 'the top level'} has {', '.join(names)}"
 
 
 def _missing(merge: _Merge) -> list[Problem]:
-    tried = {p.key for p in merge.problems}
     missing = sorted(key.replace("[", ".").replace("]", "") for key in OmegaConf.missing_keys(merge.cfg))
     return [
         Problem(key=key, value="???", message="has no default and was not set", fix=f"set {key}, e.g. {key}=...")
         for key in missing
-        if key not in tried
+        if key not in merge.found
     ]

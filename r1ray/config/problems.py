@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, told so that it can be mended at once."""
+"""Problems of a configuration, each with its key, value, origin and remedy, as one ConfigError."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from r1ray.errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One reason to refuse a configuration. Producers: `load`, `checks`, `surroundings`. Consumer: `refuse`."""
+    """One reason to refuse a configuration. Producers: `load`, `checks`, `preflight`. Consumer: `refuse`."""
 
     key: str  # dotted, as on the command line
-    value: Any  # what it is
-    message: str  # what is wrong with it
-    fix: str  # what would be right
+    value: Any
+    message: str  # what is wrong with the value; without `fix`: what was expected
+    fix: str | None  # what would be right
+
+    def line(self, origin: str | None) -> str:
+        """The problem in one line; `origin` is where the value was set.
+
+        `learner.ranks: expected an integer >= 1, got 'two' (conf/my.yaml:12)`, or with a fix
+        `learner.minibatches = 5 (command line): does not divide learner.groups_per_step = 32; one of 1, 2, 4, ...`
+        """
+        where = f" ({origin})" if origin else ""
+        if self.fix is None:
+            return f"{self.key}: {self.message}, got {_show(self.value)}{where}"
+        return f"{self.key} = {_show(self.value)}{where}: {self.message}; {self.fix}"
 
 
 class Provenance(dict[str, str]):
@@ -32,14 +43,10 @@ class Provenance(dict[str, str]):
 
 
 def refuse(problems: Sequence[Problem], provenance: Provenance) -> None:
-    """Raise one ConfigError that names every problem: key, value, origin, what is wrong, what is right."""
+    """Raise one ConfigError with a line for each problem; return if there is none."""
     if not problems:
         return
-    lines = []
-    for p in problems:
-        origin = provenance.of(p.key)
-        where = f" ({origin})" if origin else ""
-        lines.append(f"{p.key} = {_show(p.value)}{where}: {p.message}; {p.fix}")
+    lines = [p.line(provenance.of(p.key)) for p in problems]
     if len(lines) == 1:
         raise ConfigError(lines[0])
     raise ConfigError(f"{len(lines)} problems in the configuration:\n" + "\n".join(f"  {line}" for line in lines))

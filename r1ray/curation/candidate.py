@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from r1ray.config.curation import TOTAL
-from r1ray.config.stages import ThresholdConfig
+from r1ray.config.schema import ThresholdConfig
 from r1ray.errors import ConfigError
 from r1ray.rewards.answers.answer import chain_of_thought, opening
 from r1ray.rewards.text.language import language_of

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from r1ray.config.stages import CurationConfig
+from r1ray.config.schema import CurationConfig
 from r1ray.curation.candidate import Candidate, meets
 from r1ray.curation.form import think_summary
 from r1ray.curation.general import GeneralRow, general_rows

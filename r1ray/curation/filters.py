@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from r1ray.config.stages import CurationConfig
+from r1ray.config.schema import CurationConfig
 from r1ray.curation.candidate import Candidate, meets, target_language
 from r1ray.curation.form import think_summary
 from r1ray.data.grams import WORD

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from r1ray.config.schema import SourceConfig
-from r1ray.config.stages import CurationConfig, GeneralConfig
+from r1ray.config.schema import CurationConfig, GeneralConfig, SourceConfig
 from r1ray.curation.form import CLOSE, OPEN
 from r1ray.data.conversations import CONVERSATION_FIELDS, Conversation, parse_conversation
 from r1ray.data.grams import WORD

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from r1ray.config.stages import RefineConfig
+from r1ray.config.schema import RefineConfig
 from r1ray.errors import (
     ConfigError,
     DataError,

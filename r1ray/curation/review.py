@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Self
 
 from r1ray.config.curation import TOTAL
-from r1ray.config.schema import Config, RewardConfig
-from r1ray.config.stages import CurationConfig
+from r1ray.config.schema import Config, CurationConfig, RewardConfig
 from r1ray.curation.candidate import Candidate, meets
 from r1ray.curation.filters import READABILITY, first_reason
 from r1ray.errors import InfrastructureError

@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
-from r1ray.config.stages import CurationConfig
+from r1ray.config.schema import CurationConfig
 from r1ray.curation.candidate import Candidate, place_hash
 from r1ray.curation.filters import FILTERS, first_reason
 from r1ray.curation.general import GeneralRow

@@ -13,7 +13,7 @@ TransferSpecs = Sequence[tuple[str, str, tuple[int, ...]]]
 class Sent:
     """One transfer at the learner. Producer: a learner rank. Consumer: the control loop."""
 
-    digest: str  # of the bytes sent; empty if sync.digest is off
+    digest: str  # of the bytes sent; empty if sync.digest is none
     seconds: float
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from r1ray.config.stages import CurationConfig
+from r1ray.config.schema import CurationConfig
 from r1ray.curation.candidate import Candidate
 from r1ray.sampling.store import SampleRow
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from r1ray.config.schema import RewardConfig, SourceConfig
 from r1ray.data.stores import RowStore, open_rows
@@ -91,7 +91,7 @@ def _place(benchmark: Benchmark, given: str | None, limit: int | None) -> Source
     if given is None:
         return replace(benchmark.source, name=benchmark.name, limit=limit)
     path = Path(given)
-    kind = "hf"
+    kind: Literal["jsonl", "parquet", "hf"] = "hf"
     if path.suffix == ".jsonl" or (path.is_dir() and list(path.glob("*.jsonl"))):
         kind = "jsonl"
     elif path.suffix == ".parquet" or (path.is_dir() and list(path.glob("*.parquet"))):

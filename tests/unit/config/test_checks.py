@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 
 import pytest
 
-from r1ray.config import values
 from r1ray.config.checks import check
-from r1ray.config.load import all_keys, load_config
-from r1ray.config.problems import Problem, Provenance, refuse, value_at
+from r1ray.config.keys import Key, leaf_keys
+from r1ray.config.load import load_config
+from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
 
@@ -21,73 +20,74 @@ def refused(*overrides: str) -> str:
     return str(caught.value)
 
 
-def test_tables_name_keys_of_the_schema() -> None:
-    keys = set(all_keys())
-    assert set(values.CHOICES) <= keys
-    assert set(values.RANGES) <= keys
-    default = Config()
-    assert all(value_at(default, key) in allowed for key, allowed in values.CHOICES.items())
-    # every number has a range, and nothing else has
-    numbers = {
-        k for k in keys if isinstance(value_at(default, k), int | float) and not isinstance(value_at(default, k), bool)
-    }
-    assert numbers - set(values.RANGES) == set()
-
-
 def test_the_defaults_lack_only_what_has_no_default() -> None:
     assert {p.key for p in check(Config())} == {"rewards", "data.train"}
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Config:
-    return load_config(["tiny"]).config
+KEYS = dict(leaf_keys())
 
 
-def with_value(config: Config, key: str, value: object) -> Config:
-    changed = deepcopy(config)
-    section, _, name = key.rpartition(".")
-    setattr(value_at(changed, section), name, value)
-    return changed
+@pytest.mark.parametrize("path", sorted(path for path, key in KEYS.items() if key.choices))
+def test_a_word_that_is_no_choice_is_refused_with_the_choices(path: str) -> None:
+    message = refused(f"{path}=xyzzy")
+    assert message.startswith(f"{path}: expected one of {', '.join(KEYS[path].choices)}")
+    assert message.endswith(", got 'xyzzy' (command line)")
 
 
-@pytest.mark.parametrize("key", sorted(values.CHOICES))
-def test_a_word_that_is_no_choice_is_told_the_choices(tiny: Config, key: str) -> None:
-    (found,) = check(with_value(tiny, key, "xyzzy"))
-    assert (found.key, found.value) == (key, "xyzzy")
-    assert ", ".join(values.CHOICES[key]) in found.fix
+def outside(key: Key) -> list[float]:
+    """Numbers just beyond the bounds of a key."""
+    bounds = key.range
+    assert bounds is not None
+    beyond = [(bounds.ge, -1.0), (bounds.gt, 0.0), (bounds.le, 1.0), (bounds.lt, 0.0)]
+    return [bound + step for bound, step in beyond if bound is not None]
 
 
-@pytest.mark.parametrize("key", sorted(values.RANGES))
-def test_numbers_out_of_their_range_are_refused_and_the_bounds_are_not(tiny: Config, key: str) -> None:
-    low, high, closed = values.RANGES[key]
-    outside = [low - 1 if closed else low, *([high + 1] if high < math.inf else [])]
-    for value in outside:
-        assert [p.key for p in check(with_value(tiny, key, value))] == [key]
-    inside = [low if closed else low + 1e-6, *([high] if high < math.inf else [])]
-    for value in inside:
-        assert not list(values.ranges(with_value(tiny, key, value)))
+def of_numbers(key: Key, number: float) -> str:
+    """`number` as a value of the key: itself, or in a list or a map."""
+    text = f"{number:g}" if isinstance(key.default, float) else f"{number:.0f}"
+    return {dict: f"{{x: {text}}}", tuple: f"[0.5, {text}]"}.get(type(key.default), text)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
-    (found,) = check(with_value(tiny, "learner.optimizer.lr", value))
-    assert found.message == "is not finite"
+RANGES = sorted(path for path, key in KEYS.items() if key.range is not None)
+
+
+@pytest.mark.parametrize("path", RANGES)
+def test_numbers_outside_their_range_are_refused(path: str) -> None:
+    key = KEYS[path]
+    for number in outside(key):
+        message = refused(f"{path}={of_numbers(key, number)}")
+        assert message.startswith(f"{path}: expected {key.expected}, got "), message
+        assert str(key.range) in key.expected
+
+
+@pytest.mark.parametrize("path", RANGES)
+def test_bounds_that_are_inside_are_allowed(path: str) -> None:
+    bounds = KEYS[path].range
+    assert bounds is not None
+    for number in (bounds.ge, bounds.le):
+        assert number is None or KEYS[path].allows(number)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
+    assert "expected a number > 0, got" in refused(f"learner.optimizer.lr={value}")
+    assert "expected a list of 2 numbers >= 0 and < 1" in refused(f"learner.optimizer.betas=[0.9, {value}]")
 
 
 @pytest.mark.parametrize(
     ("overrides", "key", "reason"),
     [
-        (["learner.optimizer.betas=[0.9, 1.0]"], "learner.optimizer.betas", "below 1"),
-        (["run.dir=' '"], "run.dir", "is empty"),
+        (["learner.optimizer.betas=[0.9, 1.0]"], "learner.optimizer.betas", "2 numbers >= 0 and < 1"),
+        (["run.dir=' '"], "run.dir", "a string that is not empty"),
         (["rewards=[]"], "rewards", "nothing is rewarded"),
         (["rewards.1.name=accuracy"], "rewards.1.name", "is there already"),
         (["rewards.0.weight=0", "rewards.1.weight=0"], "rewards", "nothing is rewarded"),
-        (["rewards.0.weight=.inf"], "rewards.0.weight", "finite"),
+        (["rewards.0.weight=.inf"], "rewards.0.weight", "a finite number"),
         (["data.train=[]"], "data.train", "no source"),
         (["data.train.0.kind=csv"], "data.train.0.kind", "one of synthetic"),
         (["data.train.0.path=null"], "data.train.0.path", "the task's name"),
-        (["data.train.0.weight=0"], "data.train.0.weight", "above 0"),
-        (["data.train.0.limit=0"], "data.train.0.limit", "leaves nothing"),
+        (["data.train.0.weight=0"], "data.train.0.weight", "a number > 0"),
+        (["data.train.0.limit=0"], "data.train.0.limit", "an integer >= 1 or null"),
         (["data.train.0.rewards=[speed]"], "data.train.0.rewards", "some of accuracy, format"),
         (["data.train.0.rewards=[]"], "data.train.0.rewards", "null for all"),
         (["data.decontaminate=true"], "data.decontaminate", "nothing to compare with"),
@@ -171,7 +171,7 @@ def test_numbers_that_are_none_are_refused(tiny: Config, value: float) -> None:
 )
 def test_impossible_values_and_combinations_are_refused(overrides: list[str], key: str, reason: str) -> None:
     lines = [line.strip() for line in refused(*overrides).splitlines()]
-    about = [line for line in lines if line.startswith(f"{key} = ")]
+    about = [line for line in lines if line.startswith((f"{key} = ", f"{key}: "))]
     assert len(about) == 1, lines
     assert reason in about[0]
 
@@ -225,8 +225,12 @@ CHAT = "{name: chats, kind: jsonl, path: a.jsonl}"
     ("overrides", "key", "reason"),
     [
         ([f"data.evaluation=[{CHAT}, {CHAT}]"], "data.evaluation.1.name", "names two sources"),
-        (["data.train=[{name: a, kind: jsonl, path: a, limit: 0}]"], "data.train.0.limit", "leaves nothing"),
-        (["data.evaluation=[{name: a, kind: jsonl, path: a, limit: -1}]"], "data.evaluation.0.limit", "leaves nothing"),
+        (["data.train=[{name: a, kind: jsonl, path: a, limit: 0}]"], "data.train.0.limit", "an integer >= 1 or null"),
+        (
+            ["data.evaluation=[{name: a, kind: jsonl, path: a, limit: -1}]"],
+            "data.evaluation.0.limit",
+            "an integer >= 1 or null",
+        ),
         (["learner.zero_stage=0"], "learner.zero_stage", "no float32 weights"),
         (["learner.micro_batch_tokens=4095"], "learner.micro_batch_tokens", "at least 4096"),
     ],
@@ -234,7 +238,7 @@ CHAT = "{name: chats, kind: jsonl, path: a.jsonl}"
 def test_impossible_fine_tuning_is_refused(overrides: list[str], key: str, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason) as caught:
         load_config([], ["model.path=m", f"data.train=[{CHAT}]", *overrides], use="sft")
-    assert str(caught.value).startswith(f"{key} = ")
+    assert str(caught.value).startswith((f"{key} = ", f"{key}: "))
 
 
 def test_what_the_learner_cannot_do_is_told_together_with_the_rest_and_where_it_was_set() -> None:

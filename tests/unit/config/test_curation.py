@@ -40,27 +40,29 @@ def test_a_whole_section_is_taken() -> None:
         (["rollout.max_new_tokens=200"], "model.max_length", "at least 264"),
         (["curation.correct.0.part=judge"], "curation.correct.0.part", "not measured on bus"),
         (["data.train.0.rewards=[format]"], "curation.correct.0.part", "not measured on bus"),
-        (["curation.correct.0.at_least=.nan"], "curation.correct.0.at_least", "finite"),
+        (["curation.correct.0.at_least=.nan"], "curation.correct.0.at_least", "a finite number"),
         (["curation.correct.0.sources=[tram]"], "curation.correct.0.sources", "names tram"),
         (["curation.style=xml"], "curation.style", "one of r1_zero, think"),
         (["curation.language=klingon"], "curation.language", "one of en"),
         (["curation.min_tokens=9", "curation.max_tokens=8"], "curation.max_tokens", "at least 9"),
         (["curation.format=think_summary", "curation.summary=Done."], "curation.summary", "lacks {answer}"),
-        (["curation.quotas={bus: -1}"], "curation.quotas", "below 0 for bus"),
+        (["curation.quotas={bus: -1}"], "curation.quotas", "a map of integers >= 0"),
         (["curation.refine.url=localhost:8000"], "curation.refine.url", "begin it with http"),
         (["curation.refine.url=http://127.0.0.1:1/v1"], "curation.refine.model", "is empty"),
         ([ENDPOINT, "curation.refine.template=Nicer."], "curation.refine.template", "lacks {response}"),
         ([ENDPOINT, "curation.correct=[]"], "curation.correct", "still right"),
         ([GENERAL, "curation.general.0.kind=synthetic"], "curation.general.0.kind", "one of jsonl"),
         ([GENERAL, "curation.general.0.name=bus"], "curation.general.0.name", "names two sources"),
-        ([GENERAL, "curation.general.0.limit=0"], "curation.general.0.limit", "leaves no row"),
+        ([GENERAL, "curation.general.0.limit=0"], "curation.general.0.limit", "an integer >= 1 or null"),
         ([GENERAL, "curation.general.0.params={suffix: x}"], "curation.general.0.params", "no parameter suffix"),
     ],
 )
 def test_what_cannot_be_is_refused_by_its_key(overrides: list[str], key: str, reason: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(["tiny"], [LIMIT, *overrides], use="sample")
-    about = [line.strip() for line in str(caught.value).splitlines() if line.strip().startswith(f"{key} = ")]
+    about = [
+        line.strip() for line in str(caught.value).splitlines() if line.strip().startswith((f"{key} = ", f"{key}: "))
+    ]
     assert len(about) == 1, str(caught.value)
     assert reason in about[0]
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from r1ray.config.schema import SourceConfig
-from r1ray.config.stages import CurationConfig, GeneralConfig
+from r1ray.config.schema import CurationConfig, GeneralConfig, SourceConfig
 from r1ray.curation import output
 from r1ray.curation.curate import curate
 from r1ray.curation.mix import PUBLISHED, Domain, make_report, report_text

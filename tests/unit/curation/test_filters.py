@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from r1ray.config.stages import CurationConfig, ThresholdConfig
+from r1ray.config.schema import CurationConfig, ThresholdConfig
 from r1ray.curation.filters import FILTERS, READABILITY, first_reason
 from r1ray.errors import ConfigError
 from tests.unit.curation_support import candidate

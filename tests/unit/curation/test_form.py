@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from r1ray.config.stages import CurationConfig, GeneralConfig
+from r1ray.config.schema import CurationConfig, GeneralConfig
 from r1ray.curation.form import think_summary
 from r1ray.curation.general import check_general, general_rows
 from r1ray.errors import ConfigError

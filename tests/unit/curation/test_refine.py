@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from r1ray.config.schema import Config, RewardConfig, SourceConfig
-from r1ray.config.stages import CurationConfig, RefineConfig
+from r1ray.config.schema import Config, CurationConfig, RefineConfig, RewardConfig, SourceConfig
 from r1ray.curation.curate import Refinement, curate
 from r1ray.curation.refine import Refiner
 from r1ray.curation.review import Review

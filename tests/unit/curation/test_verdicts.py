@@ -8,7 +8,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1ray.config.stages import CurationConfig
+from r1ray.config.schema import CurationConfig
 from r1ray.curation.general import GeneralRow
 from r1ray.curation.similar import Seen
 from r1ray.curation.verdicts import REASONS, Verdicts, judge, judge_general

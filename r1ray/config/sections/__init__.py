@@ -1,0 +1,1 @@
+"""One dataclass for each section of the configuration; `r1ray.config.schema` joins them."""

@@ -1,0 +1,25 @@
+"""Section `sync`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from r1ray.config.annotations import Doc, Range
+
+
+@dataclass
+class SyncConfig:
+    """Transfer of weights from the learner to the rollout workers."""
+
+    transport: Annotated[
+        Literal["auto", "gloo", "nccl", "ipc"], Doc("how the weights travel; auto: chosen by the devices")
+    ] = "auto"
+    bucket_bytes: Annotated[int, Range(ge=1024), Doc("size of the buckets in which weights are sent")] = 67108864
+    deadline_s: Annotated[float, Range(gt=0), Doc("deadline of one sync")] = 60.0
+    bucket_deadline_s: Annotated[float, Range(gt=0), Doc("deadline of one bucket")] = 30.0
+    digest: Annotated[
+        Literal["full", "wire", "none"],
+        Doc("what is compared with the weights sent: those that the engine serves, the bytes received, or nothing"),
+    ] = "full"
+    interface: Annotated[str | None, Doc("network interface; null: that of the learner node's address")] = None
