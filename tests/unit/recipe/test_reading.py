@@ -115,7 +115,7 @@ def test_an_invalid_overlay_is_refused(text: str, told: str) -> None:
         ("  helpful:", "  logs:", "not a valid name of a stage"),
         ("  helpful:", "  pairs:", "is also the name of an input"),
         ("name: small", "doc: small", "name = null: is missing"),
-        ("limit: 8", "limit: 0", "stage cold: data.train.0.limit = 0"),
+        ("limit: 8", "limit: 0", "stage cold: data.train.0.limit: expected an integer >= 1 or null, got 0"),
         (
             "run: {steps: 3}",
             "run: {steps: 3}\n      algorithm: {loss: dapo}",
@@ -136,5 +136,5 @@ def test_an_invalid_recipe_is_refused(old: str, new: str, told: str) -> None:
 
 def test_the_problems_of_all_stages_are_reported_together() -> None:
     told = refusal(RECIPE.replace("steps: 3", "steps: 0").replace("limit: 8", "limit: 0"))
-    assert "stage zero: run.steps = 0" in told
-    assert "stage cold: data.train.0.limit = 0" in told
+    assert "stage zero: run.steps: expected an integer >= 1, got 0" in told
+    assert "stage cold: data.train.0.limit: expected an integer >= 1 or null, got 0" in told
