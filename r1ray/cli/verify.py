@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -10,6 +11,7 @@ from rich.table import Table
 
 from r1ray.cli._output import JsonOption, RunArgument, console, print_json
 from r1ray.errors import IntegrityError
+from r1ray.ledger.lengths import LengthQuartile
 from r1ray.run.folder import RunFolder
 
 
@@ -38,6 +40,8 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
         for row in report.rows:
             table.add_row(row.what, row.detail, str(row.groups))
         console.print(table)
+        if report.lengths:
+            console.print(_by_length(report.lengths))
         for violation in report.violations:
             ids = f" ({', '.join(violation.ids)})" if violation.ids else ""
             console.print(f"[red]{violation.kind}[/]: {escape(violation.message + ids)}", soft_wrap=True)
@@ -45,6 +49,14 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
             console.print("[green]holds[/]: every group is accounted for")
     if not report.ok:
         raise typer.Exit(IntegrityError.exit_code)
+
+
+def _by_length(quartiles: Sequence[LengthQuartile]) -> Table:
+    table = Table("longest completion", "leased", "trained", "too old", "no signal", "", box=None)
+    for q in quartiles:
+        counts = (str(n) for n in (q.leased, q.trained, q.stale, q.no_signal))
+        table.add_row(f"{q.shortest} to {q.longest}", *counts, f"{q.trained_share:.0%} trained")
+    return table
 
 
 def _verify_claims(folder: Path, as_json: bool) -> None:

@@ -5,6 +5,7 @@
     batches.py   take, commit, rollback, prune  (learner)
     ledger.py    `Ledger`: the only writer, one transaction a call
     reader.py    `LedgerReader`: a read-only look at a run, alive or dead
+    lengths.py   `length_quartiles`: trained against leased groups by length
     audit.py     `audit`: proves the invariants from the file alone
     schema.py, storage.py, summary.py, records.py: tables, connections, columns of a group, public records
 
@@ -13,6 +14,7 @@ See docs/ledger.md for the states and the failure modes.
 
 from r1ray.ledger.audit import AuditReport, AuditRow, Violation, audit
 from r1ray.ledger.ledger import Ledger
+from r1ray.ledger.lengths import LengthQuartile
 from r1ray.ledger.reader import LedgerReader
 from r1ray.ledger.records import GroupRecord, Lease, LedgerSettings, LedgerStatus, PutOutcome, RolledBack
 
@@ -25,6 +27,7 @@ __all__ = [
     "LedgerReader",
     "LedgerSettings",
     "LedgerStatus",
+    "LengthQuartile",
     "PutOutcome",
     "RolledBack",
     "Violation",

@@ -14,6 +14,7 @@ from typing import Any
 
 from r1ray.codec import unpack_scored
 from r1ray.errors import WireError
+from r1ray.ledger.lengths import LengthQuartile, length_quartiles
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.schema import WELL_FORMED
 from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_settings, transaction
@@ -57,6 +58,7 @@ class AuditReport:
     torn: tuple[str, ...]  # newer checkpoints that are not whole, and what is wrong with each
     live_policy_version: int | None
     rows: tuple[AuditRow, ...]
+    lengths: tuple[LengthQuartile, ...]
     violations: tuple[Violation, ...]
 
     @property
@@ -87,7 +89,7 @@ def audit(
     with closing(connect_reader(file)) as db:
         with transaction(db, file, "DEFERRED"):
             settings, run_id = read_settings(db), read_meta(db, "run_id")
-            rows = tuple(_count(db))
+            rows, lengths = tuple(_count(db)), length_quartiles(db)
             violations = [v for check in _STRUCTURE for v in check(db, settings)]
             trained = [row[0] for row in db.execute("SELECT DISTINCT step FROM groups WHERE state = 'trained'")]
         known, torn = checkpoints(run_id) if callable(checkpoints) else (checkpoints, ())
@@ -99,6 +101,7 @@ def audit(
         torn=tuple(torn),
         live_policy_version=live_policy_version,
         rows=rows,
+        lengths=lengths,
         violations=tuple(violations),
     )
 

@@ -26,7 +26,7 @@ class LedgerSettings:
     reserve_after_stale: int = (
         1  # stale groups of a prompt after which a step waits for its next group; 0: for every group
     )
-    max_requeues: int = 10  # leases of one prompt that may lapse or lose their worker; older ledgers do not name it
+    max_requeues: int = 10  # leases of one prompt that may lapse or lose their worker
 
     def __post_init__(self) -> None:
         lowest: tuple[tuple[str, float | None, float], ...] = (

@@ -9,8 +9,8 @@ from __future__ import annotations
 APPLICATION_ID = int.from_bytes(b"r1ra", "big")
 """`PRAGMA application_id`: tells a ledger from any other SQLite file."""
 
-SCHEMA_VERSION = 1
-"""`PRAGMA user_version`: counts changes of the tables below."""
+SCHEMA_VERSION = 2
+"""`PRAGMA user_version`: counts changes of the tables below and of the names of the stored settings."""
 
 WELL_FORMED = """
   group_id = prompt_index || '-' || attempt AND prompt_index >= 0 AND attempt >= 1

@@ -74,8 +74,8 @@ def check_file(path: Path, run_id: str | None) -> None:
         )
     if user_version != SCHEMA_VERSION:
         raise IntegrityError(
-            f"{path} has ledger schema {user_version}, this r1ray reads {SCHEMA_VERSION}:"
-            " use the r1ray that began the run"
+            f"{path}: expected ledger schema {SCHEMA_VERSION}, got {user_version}: use the r1ray that began the run,"
+            " or begin a new one"
         )
     if run_id is None:
         return
@@ -140,9 +140,7 @@ def write_meta(db: sqlite3.Connection, key: str, value: str) -> None:
 
 
 def read_settings(db: sqlite3.Connection) -> LedgerSettings:
-    settings = json.loads(read_meta(db, "settings"))
-    settings.pop("index_limit", None)  # older ledgers have it, always null
-    return LedgerSettings(**settings)
+    return LedgerSettings(**json.loads(read_meta(db, "settings")))
 
 
 @contextmanager

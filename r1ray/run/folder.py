@@ -27,8 +27,8 @@ from r1ray.errors import ConfigError, IntegrityError
 from r1ray.run.metrics import jsonable
 from r1ray.util.files import read_json, write_atomic
 
-FORMAT = 1
-"""Version of the layout; another one is refused."""
+FORMAT = 2
+"""Version of the layout and of the names stored in it (configuration keys, events, metrics); others are refused."""
 
 LOCK_PATIENCE_S = 1.0
 """How long taking the lock is tried: `holder` takes it for an instant to see whether it is free."""
@@ -188,8 +188,9 @@ class RunFolder:
         found = raw.pop("format", None)
         if found != FORMAT:
             raise IntegrityError(
-                f"{self.path} has run-folder format {found}, this r1ray ({__version__}) reads format {FORMAT}: "
-                f"use r1ray {raw.get('r1ray', 'of the version that wrote it')}"
+                f"{self.path}: expected run-folder format {FORMAT}, got {found} (written by r1ray"
+                f" {raw.get('r1ray', 'of an unknown version')}, this is {__version__}): use the r1ray that began the run,"
+                " or begin a new one; `--fresh` keeps this folder under another name"
             )
         try:
             return Identity(**raw)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import random
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -86,9 +86,13 @@ class Simulation:
     version: int = 0
     learner_ends: float = 0.0
     flying: list[InFlight] = field(default_factory=list)  # a heap
-    kept: Counter[int] = field(default_factory=Counter)  # prompt index -> time that cut attempts have done
+    kept: dict[int, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # prompt index -> time that cut attempts have done
     waited: float = 0.0  # of the learner, for batches
-    engine: Counter[int] = field(default_factory=Counter)  # prompt index -> slot time of its finished or cut groups
+    engine: dict[int, float] = field(
+        default_factory=lambda: defaultdict(float)
+    )  # prompt index -> slot time of its finished or cut groups
     untrained: float = 0.0  # slot time of groups that were dropped
     leases: Counter[int] = field(default_factory=Counter)  # prompt index -> how often it was leased
     lengths: dict[int, float] = field(default_factory=dict)  # prompt index -> duration of the first attempt
@@ -150,8 +154,8 @@ class Simulation:
         """Give back the groups that the next step could not train; their prompts continue from what is kept."""
         for g in [g for g in self.flying if self.step - g.version > self.settings.max_staleness]:
             ledger.fail(g.group_id, "cut", infrastructure=True)
-            self.kept[g.index] += self.clock.now - g.began  # type: ignore[assignment]
-            self.engine[g.index] += self.clock.now - g.began  # type: ignore[assignment]
+            self.kept[g.index] += self.clock.now - g.began
+            self.engine[g.index] += self.clock.now - g.began
             self.flying.remove(g)
         heapq.heapify(self.flying)
 
@@ -161,7 +165,7 @@ class Simulation:
         if self.flying and self.flying[0].ends <= until:
             g = heapq.heappop(self.flying)
             self.clock.now = g.ends
-            self.engine[g.index] += g.lasts  # type: ignore[assignment]
+            self.engine[g.index] += g.lasts
             ledger.put(payload(g.group_id, version=g.version))
         else:
             self.clock.now = until
@@ -194,11 +198,11 @@ class Simulation:
 
     @property
     def slow_engine(self) -> float:
-        return sum(self.engine[i] for i in self.slow()) / self.engine.total()
+        return sum(self.engine[i] for i in self.slow()) / sum(self.engine.values())
 
     @property
     def untrained_engine(self) -> float:
-        return self.untrained / self.engine.total()
+        return self.untrained / sum(self.engine.values())
 
 
 SCENARIOS = (

@@ -76,22 +76,23 @@ def payload(
     text: str = "<think></think>",
     index: int | None = None,
     newest: int = 0,
+    tokens: int = 3,
 ) -> bytes:
     """The packed group `group_id`, sampled under policy `version`, its end under `newest` if that is a later one.
 
-    With `error` its first score failed.
+    With `error` its first score failed. Completion i has `tokens` + i tokens.
     """
     if index is None:
         index = int(group_id.split("-")[0])
     completions = tuple(
         Completion(
-            token_ids=np.arange(3 + i, dtype=np.int32),
-            behavior_logprobs=np.full(3 + i, -0.5, dtype=np.float32),
+            token_ids=np.arange(tokens + i, dtype=np.int32),
+            behavior_logprobs=np.full(tokens + i, -0.5, dtype=np.float32),
             text=text,
             finish_reason="stop",
             version_spans=(
                 VersionSpan(version=version, start=0, end=2),
-                VersionSpan(version=max(version, newest), start=2, end=3 + i),
+                VersionSpan(version=max(version, newest), start=2, end=tokens + i),
             ),
         )
         for i in range(len(rewards))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.ledger_simulation import POLICIES, SCENARIOS, Simulation, table_row
+from tests.unit.ledger_simulation import POLICIES, SCENARIOS, Policy, Simulation, table_row
 
 DOCS = Path(__file__).parents[3] / "docs" / "design.md"
 REQUEUE, DROP, AFTER_2, AFTER_1, AT_ONCE, CONTINUE = POLICIES
@@ -32,8 +32,8 @@ def test_requeueing_without_end_trains_no_slow_prompt_and_fills_half_the_engine(
 
 
 @pytest.mark.parametrize("policy", [AFTER_2, AFTER_1, AT_ONCE], ids=lambda p: p.name)
-def test_a_reservation_trains_slow_prompts_at_their_share(runs: Runs, policy: object) -> None:
-    run = runs[FIXED.name, policy.name]  # type: ignore[attr-defined]
+def test_a_reservation_trains_slow_prompts_at_their_share(runs: Runs, policy: Policy) -> None:
+    run = runs[FIXED.name, policy.name]
     assert run.slow_trained == 1
     assert run.length_ratio == pytest.approx(1, abs=0.01)
     assert max(run.leases.values()) == run.settings.reserve_after_stale + 1

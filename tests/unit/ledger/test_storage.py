@@ -65,7 +65,7 @@ def nothing(path: Path) -> None:
     ("make", "message"),
     [
         (foreign_database, "of another program: its application_id is 0x0, that of a ledger 0x72317261"),
-        (other_schema, "has ledger schema 7, this r1ray reads 1"),
+        (other_schema, r"expected ledger schema \d+, got 7: use the r1ray that began the run"),
         (other_run, "belongs to run 'run-2', not to 'run-1'"),
         (text_file, "is not a SQLite file"),
         (short_file, "is not a SQLite file"),

@@ -19,7 +19,7 @@ from r1ray.errors import ConfigError, IntegrityError
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.storage import create_file
 from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
-from r1ray.run.folder import RunFolder
+from r1ray.run.folder import FORMAT, RunFolder
 from r1ray.run.metrics import read_events
 from r1ray.util.files import read_json
 from r1ray.util.machine import GIB, Machine
@@ -127,7 +127,7 @@ def _another_size(folder: RunFolder) -> None:
 
 
 def _another_format(folder: RunFolder) -> None:
-    folder.run_json.write_text(folder.run_json.read_text().replace('"format": 1', '"format": 7'))
+    folder.run_json.write_text(folder.run_json.read_text().replace(f'"format": {FORMAT}', '"format": 7'))
 
 
 def _foreign_database(folder: RunFolder) -> None:
@@ -151,7 +151,7 @@ def _lost_ledger(folder: RunFolder) -> None:
         (_another_tokenizer, r"vocabulary hash .* was begun with"),
         (_other_weights, r"model in .* its sizes or weights changed"),
         (_another_size, r"model in .* its sizes or weights changed"),
-        (_another_format, r"format 7, this r1ray .* reads format 1"),
+        (_another_format, r"expected run-folder format \d+, got 7 .*use the r1ray that began the run"),
         (_foreign_database, "SQLite file of another program"),
         (_ledger_of_another_run, "belongs to run 'another'"),
         (_lost_ledger, "ledger.sqlite is missing, but there are checkpoints"),

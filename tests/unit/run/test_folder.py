@@ -129,14 +129,24 @@ def test_set_aside_takes_the_first_free_name(folder: RunFolder) -> None:
     assert RunFolder.set_aside(folder.path) is None
 
 
-def test_another_format_names_both_versions(folder: RunFolder) -> None:
+@pytest.mark.parametrize("found", [1, FORMAT + 1, None])
+def test_another_format_is_refused_by_name_and_left_as_it_was(folder: RunFolder, found: int | None) -> None:
     raw = read_json(folder.run_json)
-    folder.run_json.write_text(json.dumps({**raw, "format": FORMAT + 1, "r1ray": "9.9"}))
-    with pytest.raises(IntegrityError, match=rf"format {FORMAT + 1}, .*reads format {FORMAT}: use r1ray 9\.9"):
-        RunFolder.open(folder.path)
+    folder.run_json.write_text(json.dumps({**raw, "format": found, "r1ray": "0.0.9"}))
+    folder.release()
+    before = files(folder.path)
+    message = (
+        rf"run: expected run-folder format {FORMAT}, got {found} \(written by r1ray 0\.0\.9, .*\): "
+        "use the r1ray that began the run, or begin a new one; `--fresh` keeps this folder"
+    )
+    for attempt in (lambda: RunFolder.open(folder.path), lambda: RunFolder.create(folder.path, "", IDENTITY)):
+        with pytest.raises(IntegrityError, match=message):
+            attempt()
+    assert {**before, "lock": b""} == {**files(folder.path), "lock": b""}
+    assert RunFolder.set_aside(folder.path) == folder.path.with_name("run.1")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 1}', '{"format": 1, "surprise": 2}'])
+@pytest.mark.parametrize("text", ["", "[]", f'{{"format": {FORMAT}}}', f'{{"format": {FORMAT}, "surprise": 2}}'])
 def test_a_damaged_run_json_is_told(folder: RunFolder, text: str) -> None:
     folder.run_json.write_text(text)
     with pytest.raises(IntegrityError, match=r"run\.json"):
