@@ -46,7 +46,10 @@ class FileParams:
             return row
         if not isinstance(row.answer, str) or self.answer_after not in row.answer:
             raise DataError(f"the answer does not hold the mark {self.answer_after!r}")
-        return replace(row, answer=row.answer.rpartition(self.answer_after)[2].strip())
+        final = row.answer.rpartition(self.answer_after)[2].strip()
+        if not final:
+            raise DataError(f"the answer ends with the mark {self.answer_after!r}: expected the final answer behind it")
+        return replace(row, answer=final)
 
     def with_suffix(self, row: Row) -> Row:
         """The row as the model is asked."""

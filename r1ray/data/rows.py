@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,10 @@ def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
     answer = values["answer"]
     if answer is None:
         raise DataError(f"the answer (column {columns.get('answer', 'answer')!r}) is missing or null")
+    if (isinstance(answer, str) and not answer.strip()) or (isinstance(answer, float) and not math.isfinite(answer)):
+        raise DataError(
+            f"the answer (column {columns.get('answer', 'answer')!r}) is {answer!r:.40}: expected a text or a number"
+        )
     _check_packable(answer, "answer")
     meta = {name: v for name, v in values.items() if v is not None and (name not in FIELDS or name in _META_FIELDS)}
     _check_packable(meta, "meta")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from r1ray.errors import ConfigError, DataError
-from r1ray.rewards.answers.answer import answers, boxed
+from r1ray.rewards.answers.answer import answers, last_boxes
 from r1ray.rewards.answers.choice import ChoiceVerifier
+from r1ray.rewards.answers.latex import cleaned, squeezed
 from r1ray.rewards.answers.numbers import close, plain, same, unwrapped
 from r1ray.rewards.base import Call, Reward, Sample
 from r1ray.rewards.execution.code import CodeVerifier
@@ -19,6 +20,7 @@ from r1ray.tasks import get_task, is_user_defined
 from r1ray.tasks.base import SyntheticTask
 
 Truth = str | int | float
+_NO_NUMBERS = frozenset(("nan", "+nan", "-nan"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +38,7 @@ class MathVerifier(Reward):
                 return 1.0
             if len(given) == 1:
                 return 0.0
-        if all(unwrapped(a) == unwrapped(truth) for a in given):
+        if len(given) == 1 and squeezed(cleaned(given[0])) == squeezed(cleaned(truth)):
             return 1.0
         return Call(function="r1ray.rewards.answers.symbolic:equivalent", args={"truth": truth, "answers": given})
 
@@ -134,12 +136,22 @@ def _text(sample: Sample) -> str:
     truth: Any = sample.answer
     if isinstance(truth, bool) or not isinstance(truth, Truth) or truth == "":
         raise DataError(f"the answer on record is {truth!r:.80}; it must be text or a number")
-    return str(truth)
+    text = str(truth).strip()
+    if not text or text.lower() in _NO_NUMBERS:
+        raise DataError(f"the answer on record is {truth!r:.80}: a blank text or NaN is no answer")
+    return text
 
 
 def _final(solution: str) -> str:
-    """The final answer of a solution; the whole text where it marks none."""
+    """The final answer of a solution; the whole text if it marks none.
+
+    Boxes that its last sentence joins are one answer. Raises DataError if the marked answer is blank.
+    """
     if "####" in solution:
-        return solution.rsplit("####", 1)[1].strip()
-    inside = boxed(solution)
-    return inside[-1] if inside else solution
+        final = solution.rsplit("####", 1)[1].strip()
+    else:
+        boxes = last_boxes(solution) if "\\" in solution else []
+        final = ", ".join(box.strip() for box in boxes) if boxes else solution
+    if not final.strip(", "):
+        raise DataError(f"the answer on record marks a final answer that is blank: {solution[-80:]!r}")
+    return final

@@ -5,13 +5,16 @@ response --canonical_answer--> text of a shard --ballot--> by what the verifier 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import islice
 
 from r1ray.config.schema import RewardConfig, SourceConfig
 from r1ray.rewards.answers.answer import answers
 from r1ray.rewards.answers.choice import letter_of
+from r1ray.rewards.answers.latex import cleaned
 from r1ray.rewards.answers.numbers import plain, unwrapped
+from r1ray.rewards.answers.quantities import is_quantity
 from r1ray.rewards.registry import kind_of
 from r1ray.types import FinishReason
 
@@ -23,6 +26,7 @@ MOST_COMPARISONS = 64
 """Of expressions of one problem; what has not been compared by then stays apart."""
 
 _BETWEEN = "; "
+_LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
 def canonical_answer(response: str, finish_reason: FinishReason, *, opened: bool = False) -> str | None:
@@ -37,11 +41,17 @@ def canonical_answer(response: str, finish_reason: FinishReason, *, opened: bool
 
 
 def _canonical(text: str) -> str:
-    number = plain(text)
+    number = plain(_assigned(text))
     if number is not None:
         return f"{number.value}%" if number.percent else str(number.value)
     even = " ".join(unwrapped(text).split())
     return even if "\\" in even else even.casefold()
+
+
+def _assigned(text: str) -> str:
+    """`9` of `y = 9`."""
+    left, equals, right = text.rpartition("=")
+    return right if equals and is_quantity(cleaned(left)) else text
 
 
 def verifier_of(rewards: Sequence[RewardConfig], source: SourceConfig) -> str | None:
@@ -81,12 +91,15 @@ def merged(
 
 
 def _join(texts: Sequence[str], same: Callable[[str, str], bool], names: dict[str, str]) -> None:
-    # Plain numbers that are equal are spelt alike already.
-    expressions = [text for text in texts if plain(text) is None]
+    # Plain numbers that are equal are written alike already: they are heads to compare with, for expressions without letters.
+    numbers = [text for text in texts if plain(text) is not None]
     heads: list[str] = []
     left = MOST_COMPARISONS
-    for text in expressions:
-        tried = list(islice(heads, left))
+    for text in texts:
+        if text in numbers:
+            continue
+        others = [*heads, *([] if _LETTERS.search(text) else numbers)]
+        tried = list(islice(others, left))
         left -= len(tried)
         head = next((h for h in tried if same(h, text)), None)
         if head is None:

@@ -13,6 +13,7 @@ from r1ray.rewards.answers.numbers import unwrapped
 from r1ray.rewards.base import Reward, Sample
 
 _LETTERS = 26
+_BARE_LETTER = re.compile(r"[(\[{]?\s*([A-Za-z])\s*[)\]}]?[.:]?")
 _LETTER = re.compile(
     r"(?:option|choice|answer)?\s*[(\[{]?([A-Za-z])\s*(?:[)\]}.:]+|$)\s*[-–—:]?\s*(.*)", re.IGNORECASE | re.DOTALL
 )
@@ -36,7 +37,12 @@ class ChoiceVerifier(Reward):
         record = sample.answer if isinstance(sample.answer, dict) else {"answer": sample.answer}
         choices = options(sample.answer, sample.meta)
         truth = right_letter(record.get("answer"), choices)
-        given = answers(sample.response, opened=sample.opened, complete=sample.finish_reason == "stop")
+        given = answers(
+            sample.response,
+            opened=sample.opened,
+            complete=sample.finish_reason == "stop",
+            accept=lambda box: letter_of(box, choices) is not None,
+        )
         return float(bool(given) and all(letter_of(a, choices) == truth for a in given))
 
 
@@ -66,6 +72,10 @@ def letter_of(text: str, choices: Sequence[str]) -> str | None:
     text = unwrapped(text).strip("*_` ")
     choices = [_text(c) for c in choices]
     said = _text(text)
+    if bare := _BARE_LETTER.fullmatch(text):  # before the texts of the options, which may be letters themselves
+        place = ord(bare[1].upper()) - ord("A")
+        if not choices or place < len(choices):
+            return bare[1].upper()
     if said and choices.count(said) == 1:
         return chr(ord("A") + choices.index(said))
     if named := _LETTER_AND_TEXT.fullmatch(text):  # `B, 12`: only the text tells that B is no word here

@@ -1,4 +1,4 @@
-"""Whether two expressions are the same answer, by math-verify in a process that is killed where it takes too long."""
+"""Whether two expressions are the same answer, decided in a process that is killed if it takes too long."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from r1ray.rewards.base import Call
 from r1ray.rewards.workers.pool import Pool
 
 LIMIT_S = 2.0
-"""Of one comparison."""
+"""Time limit of one comparison."""
 
 
 class Equality:
-    """Call it with two texts. Nothing is started before the first call; `with` ends what was started.
+    """Compares two texts when called. Starts its processes at the first call; `with` ends them.
 
-    What cannot be decided, in time or at all, counts as different: the two stay two answers in a vote.
+    What cannot be decided, in time or at all, counts as different: the two remain two answers in a vote.
     """
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:

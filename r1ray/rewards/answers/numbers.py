@@ -1,7 +1,7 @@
-"""Plain numbers: most answers are, and they are compared here without any algebra system, exactly, in microseconds.
+"""Plain numbers: most answers are, and they are compared here without an algebra system, exactly, in microseconds.
 
-`18`, `-1,234.5`, `1{,}234`, `$18`, `50\\%`, `3/4`, `\\frac{3}{4}`, `2 1/2`, `5 cm`, `1.5e3`, `2.5 million`; each may
-stand between $ signs.
+`18`, `-1,234.5`, `1{,}234`, `$18`, `50\\%`, `3/4`, `\\frac{3}{4}`, `2 1/2`, `5 cm`, `1.5e3`, `1.5 \\times 10^3`, `10^4`,
+`2.5 million`; each may stand between $ signs and in the wrappers that `latex.cleaned` knows.
 """
 
 from __future__ import annotations
@@ -10,59 +10,32 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from r1ray.rewards.answers.latex import cleaned
+from r1ray.rewards.answers.units import agree, number_and_unit, unit_of
+
 MAX_DIGITS = 400
 DECIMAL_TOLERANCE = Fraction(1, 1_000_000)
 """How far a decimal may be from a fraction that it stands for: 0.333333 is 1/3, 0.33 is not."""
 DECIMAL_SHARE = Fraction(1, 10_000)
 """And how far as a share of that fraction, so that 0.0 stands for no other number than 0."""
 
-_SPACES = re.compile(r"(?<!\\)\\[,;:! ]|[\s ]+|~")
-_WRAPS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
-_TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
-_CURRENCY = re.compile(r"^([+-]?)\s*(\\?\$|€|£|¥|₹|US\\?\$|USD)\s*(?=[\d.+-])")
+_SIMPLE = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
+_CURRENCY = re.compile(r"^([+-]?)\s*(US\\?\$|USD|\\?\$|€|£|¥|₹|₽|₩|Rs\.?)\s*(?=[\d.+-])")
+_TEXT = re.compile(r"\s*\\text\s*\{([^{}]*)\}")
 _NUMBER = r"\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+"
+_TIMES_TEN = r"(?:\s?(?:\\times|\\cdot|\*)\s?10\s?\^\s?(?:\{\s?(?P<power>[+-]?\d{1,3})\s?\}|(?P<power1>\d)(?!\d)))"
 _PLAIN = re.compile(
     rf"""(?P<sign>[+-]?)\s?(?:
-        (?P<whole>\d+)?\s?\\[dtc]?frac\s?(?:\{{\s?(?P<top>-?\d+)\s?\}}|(?P<top1>\d))\s?
+        (?P<whole>\d+)?\s?\\frac\s?(?:\{{\s?(?P<top>-?\d+)\s?\}}|(?P<top1>\d))\s?
             (?:\{{\s?(?P<bottom>\d+)\s?\}}|(?P<bottom1>\d))
       | (?:(?P<mixed>\d+)\s(?=\d+\s?/))?(?P<over>\d+)\s?/\s?(?P<under>\d+)
-      | (?P<number>{_NUMBER})(?:[eE](?P<exponent>[+-]?\d{{1,3}}))?
+      | 10\s?(?:\^|\*\*)\s?(?:\{{\s?(?P<ten>[+-]?\d{{1,3}})\s?\}}|(?P<ten1>\d{{1,3}}))
+      | (?P<number>{_NUMBER})(?:[eE](?P<exponent>[+-]?\d{{1,3}})(?!\d)|{_TIMES_TEN})?
     )\s?(?P<unit>.*)""",
     re.VERBOSE | re.DOTALL,
 )
-_SHORT_UNITS = """
-    m g s h l L V W J N K A C km cm mm kg mg lb lbs oz ft in mi yd hr hrs min sec ms ml mL mph kmh Hz kHz Pa kPa
-    USD EUR GBP deg rad
-"""
-_UNIT = re.compile(r"(?:[A-Za-z°µΩ¢]+\.?)(?:[ /-][A-Za-z°]+\.?)*(?:\^?\{?[23]\}?|[²³])?")
 _LETTER = re.compile(r"[A-Za-z](?:\^?\{?[23]\}?|[²³])?")
-_NOT_UNITS = "pi sin cos tan log ln sqrt exp or and to mod inf infinity not by into times over plus minus"
-FACTORS = {
-    "hundred": 10**2, "thousand": 10**3, "lakh": 10**5, "million": 10**6, "crore": 10**7, "billion": 10**9, "trillion": 10**12,
-}  # fmt: skip
-"""Words behind a number that multiply it."""
-_FACTOR = re.compile(rf"({'|'.join(FACTORS)})s?(?:\s+|$)", re.IGNORECASE)
-_PART = "third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|hundredth|thousandth|millionth|billionth"
-_CARDINAL = (
-    "one|two|three|four|five|six|seven|eight|nine|tens?|eleven|twelve|(?:thir|four|fif|six|seven|eigh|nine)teen"
-    f"|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|{'|'.join(FACTORS)}"
-)
-_NUMBER_WORD = re.compile(
-    rf"""(?:factorial|choose|(?:raised|divided|multiplied)(?=\ (?:to|by)\b|$)
-      | halves|(?:{_PART})s|(?:squared|cubed|half|{_PART})(?=\ of\b|$)
-      | (?:{_CARDINAL})(?!-(?!(?:{_CARDINAL}|(?:first|second|{_PART})s?)(?![a-z]))[a-z]))(?![a-z])""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""What makes another number of the one before it. Not what is counted as well: dozens, pairs, quarters, half gallons, ten-minute
-breaks."""
-_DEGREES = re.compile(r"\^\s?\{?\s?\\circ\s?\}?|°|\\degree\b")
-_ALIASES = {
-    "dollar": "$", "usd": "$", "buck": "$", "euro": "€", "eur": "€", "pound": "£", "gbp": "£", "cent": "¢",
-    "hour": "h", "hr": "h", "minute": "min", "second": "s", "sec": "s", "meter": "m", "metre": "m",
-    "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "kilometer": "km", "kilometre": "km",
-    "gram": "g", "kilogram": "kg", "liter": "l", "litre": "l", "degree": "°", "deg": "°", "inch": "in",
-    "inche": "in", "foot": "ft", "feet": "ft", "mile": "mi", "yard": "yd",
-}  # fmt: skip
+_SIGNS = {"US$": "$", "USD": "$", r"\$": "$", r"US\$": "$", "¥": "¥", "₽": "руб", "₩": "원", "Rs": "₹", "Rs.": "₹"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,33 +50,39 @@ class Plain:
 
 
 def unwrapped(text: str) -> str:
-    """The text without delimiters of mathematics, `\\text{}`, emphasis, spacing commands and a final full stop."""
-    text = text.replace("−", "-").replace("\\$", "$").replace("\\left", "").replace("\\right", "").strip()
-    text = _TEXT.sub(r" \1", text)
-    text = _SPACES.sub(" ", text).strip()
-    for left, right in _WRAPS:
-        if len(text) > len(left) + len(right) and text.startswith(left) and text.endswith(right):
-            text = text[len(left) : -len(right)].strip()
-    if text.endswith(".") and not text.endswith(".."):
-        text = text[:-1].rstrip()
-    return text
+    """The cleaned text without the command `\\text`, for answers that are words."""
+    return " ".join(_TEXT.sub(r" \1", cleaned(text)).replace("\\$", "$").split())
 
 
 def plain(text: str) -> Plain | None:
-    """The number that the text is; None where it is anything else, or has more than MAX_DIGITS digits."""
+    """The number that the text is; None if it is anything else, or has more than MAX_DIGITS digits."""
     if len(text) > 2 * MAX_DIGITS:
         return None
-    text = unwrapped(text)
+    if simple := _SIMPLE.fullmatch(text):  # most answers, without any of the work below
+        whole = simple[2].replace(",", "")
+        if len(whole) > MAX_DIGITS:
+            return None
+        value = Fraction(whole + simple[3]) if simple[3] else Fraction(int(whole))
+        return Plain(value=-value if simple[1] == "-" else value, percent=False, decimal=bool(simple[3]), unit="")
+    return plain_of(cleaned(text))
+
+
+def plain_of(text: str) -> Plain | None:
+    """`plain` of a text that is cleaned already."""
+    if len(text) > 2 * MAX_DIGITS:
+        return None
+    text = _TEXT.sub(r" \1", text).strip()
     currency = _CURRENCY.match(text)
     if currency:
         text = currency.group(1) + text[currency.end() :]
     found = _PLAIN.fullmatch(text)
     if not found:
         return None
-    factor, rest = _factor(found["unit"].strip())
+    factor, rest = number_and_unit(found["unit"])
+    rest = rest.strip()
     percent = rest.lower() in ("%", "\\%", "percent", "pct")
-    spaced = factor > 1 or found["unit"] != rest or text[: found.start("unit")].endswith(" ")
-    unit = "" if percent else _unit(rest, spaced=spaced)
+    spaced = factor > 1 or text[: found.start("unit")].endswith(" ")
+    unit = "" if percent else unit_of(rest, spaced=spaced)
     value = _value(found)
     if unit is None or value is None:
         return None
@@ -111,7 +90,7 @@ def plain(text: str) -> Plain | None:
         value=value * factor,
         percent=percent,
         decimal=bool(found["number"]) and "." in found["number"],
-        unit=unit or ("$" if currency else ""),
+        unit=unit or (_SIGNS.get(currency[2], currency[2]) if currency else ""),
         letter=not spaced and _LETTER.fullmatch(rest) is not None,
     )
 
@@ -150,7 +129,7 @@ def _readings(truth: Plain, answer: Plain) -> list[tuple[Fraction, Fraction]]:
         # Who says 0.5% of what is a half has taken the share for a percentage.
         values = (answer.value, answer.value / 100) if abs(answer.value) >= 1 else (answer.value / 100,)
         return [(truth.value, value) for value in values]
-    return [] if truth.unit and answer.unit and truth.unit != answer.unit else [(truth.value, answer.value)]
+    return [(truth.value, answer.value)] if agree(truth.unit, answer.unit) else []
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
@@ -159,35 +138,11 @@ def _value(found: re.Match[str]) -> Fraction | None:
         digits = found["number"].replace("{,}", "").replace(",", "").replace(" ", "")
         if len(digits) > MAX_DIGITS:
             return None
-        return sign * Fraction(digits.rstrip(".")) * Fraction(10) ** int(found["exponent"] or 0)
+        power = int(found["exponent"] or found["power"] or found["power1"] or 0)
+        return sign * Fraction(digits.rstrip(".")) * Fraction(10) ** power
+    if ten := found["ten"] or found["ten1"]:
+        return sign * Fraction(10) ** int(ten)
     top = int(found["top"] or found["top1"] or found["over"])
     bottom = int(found["bottom"] or found["bottom1"] or found["under"])
     whole = int(found["whole"] or found["mixed"] or 0)
     return sign * (whole + Fraction(top, bottom)) if bottom else None
-
-
-def _factor(text: str) -> tuple[int, str]:
-    """What the words at the front multiply the number by, and the unit behind them: 10**5 and "km" for "hundred thousand km"."""
-    factor = 1
-    while word := _FACTOR.match(text):
-        factor *= FACTORS[word[1].lower()]
-        text = text[word.end() :]
-    return factor, text
-
-
-def _unit(text: str, *, spaced: bool) -> str | None:
-    """The unit in a normal form, "" for none; None where the text is no unit but, say, a variable."""
-    if not text:
-        return ""
-    if _DEGREES.fullmatch(text):
-        return "°"
-    if not _UNIT.fullmatch(text) or _NUMBER_WORD.match(text):
-        return None
-    first = re.split(r"[ /^.-]", text, maxsplit=1)[0].rstrip("0123456789²³")
-    if first.lower() in _NOT_UNITS.split() or (first not in _SHORT_UNITS.split() and not (spaced and len(first) >= 3)):
-        return None
-    normal = (
-        text.lower().rstrip(".").replace("^", "").replace("{", "").replace("}", "").replace("²", "2").replace("³", "3")
-    )
-    normal = normal[:-1] if len(normal) > 2 and normal.endswith("s") else normal
-    return _ALIASES.get(normal, normal)

@@ -28,7 +28,7 @@ _SLOW_S = 0.02
 
 
 class Pool:
-    """Thread-safe. Example: `Pool(["math_verify"], 2).call(Call(function="my.module:judge",
+    """Thread-safe. Example: `Pool(["sympy"], 2).call(Call(function="my.module:judge",
     args={"text": "5"}), 2.0)`.
 
     `preload`: modules to import, or `module:function` to call, in the zygote before anything is

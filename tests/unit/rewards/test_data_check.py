@@ -38,6 +38,8 @@ FAULTS = {
     '{"prompt": "a", "answer": "\\ud800"}': "half of a surrogate pair",
     '{"prompt": "a"}': "the answer (column 'answer') is missing or null",
     '{"prompt": "a", "answer": null}': "the answer (column 'answer') is missing or null",
+    '{"prompt": "a", "answer": " \\t"}': "the answer (column 'answer') is ' \\t': expected a text or a number",
+    '{"prompt": "a", "answer": 1e999}': "the answer (column 'answer') is inf: expected a text or a number",
     '{"prompt": "a", "answer": ' + "9" * 30 + "}": "beyond 64 bits",
     '{"prompt": "a", "answer": ' + "[" * 50 + "]" * 50 + "}": "nested deeper than 32 levels",
     '{"prompt": "a", "answer": "2", "pass_rate": 1.5}': "the pass rate must be a number from 0 to 1, it is 1.5",

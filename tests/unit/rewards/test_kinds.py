@@ -82,6 +82,33 @@ def test_choice_by_letter_and_text_in_other_spellings(response, value):
     assert ChoiceVerifier()(Sample(response=response, answer="B", meta={"choices": ["10", "12"]})) == value
 
 
+@pytest.mark.parametrize(
+    ("response", "letter"),
+    [
+        ("It is \\boxed{12} long, hence \\boxed{D}.", "D"),
+        ("\\boxed{D}, which is \\boxed{7} less", "D"),
+        ("\\boxed{D} is tempting.\n\n\\boxed{B}", "B"),
+        ("\\boxed{A} or \\boxed{B}", None),
+        ("\\boxed{5} \\boxed{B}", "B"),
+    ],
+)
+def test_of_several_boxes_the_last_that_is_an_option_counts(response, letter):
+    for truth in "ABCD":
+        sample = Sample(response=response, answer=truth, meta={"choices": ["10 m", "11 m", "13 m", "14 m"]})
+        assert ChoiceVerifier()(sample) == float(truth == letter)
+
+
+@pytest.mark.parametrize(("response", "place"), [("\\boxed{B}", 1), ("(D)", 3), ("The answer is A.", 0), ("C", 2)])
+def test_a_letter_is_a_letter_even_if_options_are_letters_too(response, place):
+    for truth in range(4):
+        sample = Sample(response=response, answer=truth, meta={"choices": ["D", "C", "A", "B"]})
+        assert ChoiceVerifier()(sample) == float(truth == place)
+
+
+def test_letters_beyond_the_options_are_texts():
+    assert ChoiceVerifier()(Sample(response="\\boxed{x}", answer=1, meta={"choices": ["y", "x"]})) == 1.0
+
+
 def test_integer_truth_is_the_index_of_the_right_option():
     verifier = ChoiceVerifier()
     colours = {"answer": 2, "choices": ["red", "green", "blue", "x"]}

@@ -84,6 +84,24 @@ def test_truths_may_be_whole_solutions_and_numbers(maths):
     assert "DataError" in judge(maths, "18", ["a"]).error
 
 
+@pytest.mark.parametrize(
+    ("truth", "right", "wrong"),
+    [
+        ("Hence $x=\\boxed{9}$ or $x=\\boxed{-2}$.", "-2, 9", "-2"),
+        ("$\\boxed{3}$, $\\boxed{5}$ and $\\boxed{8}$", "\\{8, 5, 3\\}", "8"),
+        ("Half is $\\boxed{6}$. So $\\boxed{12}$.", "12", "6"),
+    ],
+)
+def test_a_truth_of_several_boxes_keeps_those_that_are_joined(maths, truth, right, wrong):
+    assert judge(maths, f"\\boxed{{{right}}}", truth).reward == 1.0
+    assert judge(maths, f"\\boxed{{{wrong}}}", truth).reward == 0.0
+
+
+@pytest.mark.parametrize("truth", [" ", "\n\t", float("nan"), "NaN", "We get\n#### ", "So \\boxed{ }"])
+def test_blank_truths_and_nan_are_faults_of_the_data(maths, truth):
+    assert judge(maths, "\\boxed{6}", truth).error.startswith("DataError: accuracy: the answer on record")
+
+
 def test_it_has_partial_forms_of_a_number_all_the_same_way():
     assert plain("1,23") is None
     assert plain("1,2,3") is None

@@ -63,6 +63,24 @@ def test_wrong_expressions_are_compared_only_where_it_could_matter() -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [["y=9", "9", "y = 9.0", "9 m"], ["10^4", "10000", "10{,}000", "1e4"], ["|AB| = 3/4", "0.75", "\\frac{3}{4}"]],
+)
+def test_one_number_is_one_vote_however_it_is_written(texts: list[str]) -> None:
+    votes = {canonical_answer(f"\\boxed{{{text}}}", "stop") for text in texts}
+    assert len(votes) == 1
+
+
+def test_equations_that_name_no_quantity_are_votes_of_their_own() -> None:
+    assert canonical_answer(r"\boxed{x+y=9}", "stop") != canonical_answer(r"\boxed{9}", "stop")
+
+
+def test_an_expression_without_letters_is_compared_with_numbers() -> None:
+    with Equality(limit_s=30.0) as same:
+        assert merged([r"\sqrt{81}", "9", "9", "6"], [0.0, 0.0, 0.0, 1.0], same) == ["9", "9", "9", "6"]
+
+
 def test_comparisons_have_an_end() -> None:
     asked = []
     wrong = [f"x^{{{i}}}y" for i in range(40)]
