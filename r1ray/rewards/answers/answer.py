@@ -28,7 +28,8 @@ _MAX_BARE_CHARS = 200
 
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)[{}]")
 _CLOSING = re.compile(
-    r"(?:\banswer(?:\s+(?:to|for|of)\b[^.\n:=]{0,60}?)?(?:[ \t]+(?:is|(?:would|must|should|will)[ \t]+be|equals)\b\s*:?|[*_]{0,3}\s*:|\s*=)"
+    r"(?:\banswer(?:\s+(?:to|for|of)\b[^.\n:=]{0,60}?)?"
+    r"(?:[ \t]+(?:is|(?:would|must|should|will)[ \t]+be|equals)\b\s*:?|[*_]{0,3}\s*:|\s*=)"
     r"|\b(?:option|choice)\s+is\b\s*:?|^[ \t]*####(?!#)"
     r"|^[ \t]*(?:#{1,6}[ \t]*|[*_]{1,3})(?:(?:the|final|correct|my)[ \t]+)*(?:answer|答案|最终答案|最終答案|정답|ответ)[ \t*_]*$"
     r"|^[ \t]*(?:the[ \t]+)?final[ \t]+answer[ \t]*$"
