@@ -1,12 +1,12 @@
-"""The durable heart of a run: which prompt is where, from the lease to the trained step.
+"""Durable replay queue: the state of every prompt, from the lease to the trained step.
 
-    leases.py    lease, hand back               (rollout workers)
+    leases.py    lease, hand back leases        (rollout workers)
     intake.py    put, fail                      (reward workers)
     batches.py   take, commit, rollback, prune  (learner)
-    ledger.py    `Ledger`: the only writer, one transaction a call
-    reader.py    `LedgerReader`: a read-only look at a run, alive or dead
+    ledger.py    `Ledger`: the only writer, one transaction per call
+    reader.py    `LedgerReader`: read-only access, while the run is live or after it ended
     lengths.py   `length_quartiles`: trained against leased groups by length
-    audit.py     `audit`: proves the invariants from the file alone
+    audit.py     `audit`: checks the invariants from the file alone
     schema.py, storage.py, summary.py, records.py: tables, connections, columns of a group, public records
 
 See docs/ledger.md for the states and the failure modes.

@@ -1,6 +1,6 @@
-"""Proves from the run folder alone that each prompt is in exactly one state and no group was trained twice or too late.
+"""Audit of a ledger: every prompt is in exactly one state, and no group was trained twice or too late.
 
-Trusts nothing that the ledger promises of itself: the checks read plain rows, whatever constraints the tables have.
+The audit relies on no constraint of the tables. It reads plain rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PAGE = 64
 """Payloads decoded in one transaction."""
 
 IDS_SHOWN = 20
-"""A violation names at most so many ids; its message says how many there are."""
+"""At most so many ids are named in a violation; its message has their number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class AuditRow:
     """One line of the table of counts."""
 
     what: str  # leased, scored, taken, trained, dropped, given up, re-issued, queued
-    detail: str  # the step or the reason; empty: the total
+    detail: str  # the step or the reason; empty for the total
     groups: int
 
 
@@ -52,10 +52,8 @@ class AuditReport:
     """The result of an audit."""
 
     run_id: str
-    checkpoints: tuple[
-        int, ...
-    ]  # policy versions of the whole checkpoints that were reckoned with: the newest is enough
-    torn: tuple[str, ...]  # newer checkpoints that are not whole, and what is wrong with each
+    checkpoints: tuple[int, ...]  # policy versions of complete checkpoints; the newest is enough
+    torn: tuple[str, ...]  # newer checkpoints that are incomplete, with their defects
     live_policy_version: int | None
     rows: tuple[AuditRow, ...]
     lengths: tuple[LengthQuartile, ...]
@@ -63,6 +61,7 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
+        """Whether the audit found no violation."""
         return not self.violations
 
     def to_json(self) -> dict[str, Any]:
@@ -71,18 +70,18 @@ class AuditReport:
 
 
 FindCheckpoints = Callable[[str], tuple[Sequence[int], Sequence[str]]]
-"""run id -> policy versions of the complete checkpoints (the newest is enough), and defects of newer ones."""
+"""run id -> policy versions of complete checkpoints (the newest is enough), and the defects of newer ones."""
 
 
 def audit(
     path: Path, checkpoints: Sequence[int] | FindCheckpoints, live_policy_version: int | None = None
 ) -> AuditReport:
-    """Check the ledger at `path` (the file, or its run folder). Reads only; the run may go on, or have been killed.
+    """Check the ledger at `path` (the file, or its run folder). Read-only; the run may be live or dead.
 
-    `checkpoints`: policy versions of the run's complete checkpoints, or a function that finds them. The function is called
-    after the rows are read: a live run may commit meanwhile, but it never deletes its newest checkpoint.
-    `live_policy_version`: of a learner that runs now.
-    Raises IntegrityError where the file is no ledger or cannot be read at all.
+    `checkpoints`: policy versions of the run's complete checkpoints, or a function that finds them. The function is
+    called after the rows are read: a live run may commit meanwhile, but it never deletes its newest checkpoint.
+    `live_policy_version`: policy of the learner, if one is running.
+    Raises IntegrityError if the file is not a ledger or cannot be read at all.
     """
     file = path / LEDGER_NAME if path.is_dir() else path
     check_file(file, None)
@@ -129,7 +128,7 @@ def _violation(kind: str, ids: Sequence[object], message: str) -> Violation:
 def _of_query(
     db: sqlite3.Connection, kind: str, message: str, query: str, values: tuple[object, ...] = ()
 ) -> Iterator[Violation]:
-    """One violation that names the first column of all rows of `query`, or nothing where there are none."""
+    """One violation that names the first column of all rows of `query`; nothing if there are no rows."""
     ids = [row[0] for row in db.execute(query, values)]
     if ids:
         yield _violation(kind, ids, message)
@@ -142,11 +141,11 @@ def _damaged(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
     ]
     if found != ["ok"]:
         problems = [f for f in found if f != "ok"]
-        yield _violation("damaged", problems, "SQLite finds the file inconsistent")
+        yield _violation("damaged", problems, "SQLite reports that the file is inconsistent")
 
 
 def _index_missing(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    """Every index below the cursor needs a current group. The cursor itself stands in for the one above the last."""
+    """Every index below the cursor needs a current group; the cursor itself ends the last gap."""
     yield from _of_query(
         db,
         "index_missing",
@@ -171,7 +170,7 @@ def _malformed(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]
     yield from _of_query(
         db,
         "malformed",
-        "groups carry what does not belong to their state, or lack what does",
+        "groups have columns that their state excludes, or lack columns that it requires",
         f"SELECT group_id FROM groups WHERE NOT ({WELL_FORMED})",  # noqa: S608  a constant
     )
 
@@ -196,11 +195,11 @@ def _too_stale(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]
 
 
 def _too_new(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    """Versions carry no incarnation. That this holds is why `_too_stale` means the same for all: docs/fault-tolerance.md."""
+    """Versions have no incarnation. `_too_stale` is valid for all timelines because of this: docs/fault-tolerance.md."""
     yield from _of_query(
         db,
         "too_new",
-        "groups were sampled by policies that the batch of their step had yet to make",
+        "groups were sampled by policies newer than their step",
         "SELECT group_id FROM groups WHERE step IS NOT NULL AND max_version > step",
     )
 
@@ -209,7 +208,7 @@ def _batches(db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Viola
     yield from _of_query(
         db,
         "batch",
-        f"steps do not have {settings.groups_per_step} groups, each in a place of its own",
+        f"steps do not have exactly {settings.groups_per_step} groups, one in each slot",
         "SELECT step FROM (SELECT step, slot FROM groups WHERE step IS NOT NULL UNION ALL SELECT step, NULL FROM steps)"
         " GROUP BY step HAVING COUNT(slot) <> ?1 OR COUNT(DISTINCT slot) <> ?1 OR MAX(slot) <> ?1 - 1 ORDER BY step",
         (settings.groups_per_step,),
@@ -224,7 +223,7 @@ def _batches(db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Viola
     yield from _of_query(
         db,
         "batch",
-        "steps are trained in part, or after a step that is not",
+        "steps are partly trained, or were trained after an untrained step",
         "SELECT DISTINCT step FROM groups WHERE state = 'trained'"
         " AND step >= (SELECT MIN(step) FROM groups WHERE state IN ('scored', 'taken') AND step IS NOT NULL)",
     )
@@ -244,19 +243,22 @@ _STRUCTURE: tuple[Callable[[sqlite3.Connection, LedgerSettings], Iterator[Violat
 
 def _unaccounted(trained: Sequence[int], newest_policy: int, torn: Sequence[str]) -> Iterator[Violation]:
     if steps := sorted(step for step in trained if step >= newest_policy):
-        what = f"steps count as trained, but no whole checkpoint and no live learner is beyond policy {newest_policy}"
+        what = (
+            f"steps count as trained, but no complete checkpoint or live learner is newer than policy {newest_policy}"
+        )
         yield _violation("unaccounted", steps, "; ".join((what, *torn)))
 
 
 def _payloads(db: sqlite3.Connection, file: Path) -> Iterator[Violation]:
-    """Decode what was or will be trained on.
+    """Decode every payload that was or will be trained on.
 
-    Page by page, not in one long transaction: payloads never change, and the log of a live run can be cut meanwhile.
+    One transaction per page instead of a single long one, so that the log of a live run can be truncated meanwhile;
+    payloads never change.
     """
     query = (
         "SELECT g.rowid AS place, g.*, p.payload, (SELECT value FROM meta WHERE key = 'pruned_before') AS pruned_before"
         " FROM groups AS g LEFT JOIN payloads AS p USING (group_id)"
-        # The plus keeps SQLite from sorting all groups of these states anew for each page.
+        # The plus keeps SQLite from sorting all groups of these states for each page.
         " WHERE g.rowid > ? AND +state IN ('scored', 'taken', 'trained') ORDER BY g.rowid LIMIT ?"
     )
     after = 0
@@ -280,5 +282,5 @@ def _payload_problem(row: sqlite3.Row) -> str | None:
         summary = summarise(unpack_scored(row["payload"]))
         recorded = from_row(row)
     except (WireError, TypeError, ValueError) as e:
-        return f"its payload or summary does not decode: {e}"
+        return f"its payload or summary cannot be decoded: {e}"
     return None if summary == recorded else f"its summary {recorded} contradicts its payload {summary}"

@@ -1,4 +1,4 @@
-"""Groups on their way through training steps. Every function runs inside the caller's transaction."""
+"""Batches of training steps: take, commit, roll back. Every function runs inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ _RESERVED = (
 
 
 def bound_steps(db: sqlite3.Connection) -> int:
-    """How many steps have their batch; they are 0, 1, ... without a gap."""
+    """The number of steps that have a batch; these are the steps 0, 1, ... without a gap."""
     (steps,) = db.execute("SELECT COALESCE(MAX(step) + 1, 0) FROM steps").fetchone()
     return int(steps)
 
 
 def trained_steps(db: sqlite3.Connection) -> int:
-    """How many steps are committed. `commit` and `rollback` keep them a prefix of the bound ones."""
+    """The number of committed steps; `commit` and `rollback` keep them a prefix of the bound steps."""
     (first,) = db.execute("SELECT MIN(step) FROM groups WHERE state IN ('scored', 'taken')").fetchone()
     return bound_steps(db) if first is None else int(first)
 
 
 def take(db: sqlite3.Connection, settings: LedgerSettings, now: float, step: int) -> BatchManifest | None:
+    """See `Ledger.take`."""
     bound = bound_steps(db)
     if step > bound or step < 0:
         raise IntegrityError(
-            f"step {step} asked for its batch; the next step is {bound}: is the learner of another run?"
+            f"take: expected step {bound} or an earlier one, got {step}: the learner belongs to another run"
         )
     if step < bound:
         return _retake(db, step)
@@ -58,9 +59,7 @@ def take(db: sqlite3.Connection, settings: LedgerSettings, now: float, step: int
 
 def _retake(db: sqlite3.Connection, step: int) -> BatchManifest:
     if step < trained_steps(db):
-        raise IntegrityError(
-            f"step {step} is trained and committed: roll back to policy {step} before it is trained again"
-        )
+        raise IntegrityError(f"step {step} is committed: roll back to policy {step} before you train it again")
     db.execute("UPDATE groups SET state = 'taken' WHERE step = ? AND state = 'scored'", (step,))
     return _manifest(db, step)
 
@@ -115,22 +114,24 @@ def _manifest(db: sqlite3.Connection, step: int) -> BatchManifest:
 
 
 def read_payloads(db: sqlite3.Connection, group_ids: list[str]) -> list[bytes]:
+    """See `Ledger.payloads`."""
     payloads = []
     for group_id in group_ids:
         row = db.execute("SELECT payload FROM payloads WHERE group_id = ?", (group_id,)).fetchone()
         if row is None:
             raise IntegrityError(
-                f"group {group_id} has no payload: it is not scored, or keep_payload_steps has removed it"
+                f"group {group_id} has no payload: it is not scored, or its payload was pruned (queue.keep_payload_steps)"
             )
         payloads.append(bytes(row["payload"]))
     return payloads
 
 
 def commit(db: sqlite3.Connection, settings: LedgerSettings, now: float, policy_version: int, checkpoint: str) -> None:
+    """See `Ledger.commit`."""
     bound = bound_steps(db)
     if policy_version > bound:
         raise IntegrityError(
-            f"checkpoint {checkpoint} has policy {policy_version}, the ledger gave out the batches of {bound} steps:"
+            f"checkpoint {checkpoint} has policy {policy_version}, but the ledger has batches of {bound} steps only:"
             " the checkpoint belongs to another run, or the ledger is an older copy"
         )
     db.execute("UPDATE groups SET state = 'trained' WHERE state IN ('scored', 'taken') AND step < ?", (policy_version,))
@@ -139,12 +140,12 @@ def commit(db: sqlite3.Connection, settings: LedgerSettings, now: float, policy_
     ).fetchone()
     db.execute("INSERT OR REPLACE INTO commits VALUES (?, ?, ?)", (policy_version, checkpoint, now))
     if settings.keep_payload_steps is not None:
-        # The checkpoint before this one is still on the disk; a learner that falls back to it needs its payloads again.
+        # A learner may fall back to the previous checkpoint, which is still on the disk, and needs these payloads then.
         _prune(db, min(policy_version - settings.keep_payload_steps, previous))
 
 
 def _prune(db: sqlite3.Connection, before: int) -> None:
-    """Forget the payloads of steps below `before`, and of dropped groups begun under policies below it."""
+    """Delete the payloads of steps below `before`, and of dropped groups leased under policies below it."""
     done = int(read_meta(db, "pruned_before"))
     if before <= done:
         return
@@ -157,6 +158,7 @@ def _prune(db: sqlite3.Connection, before: int) -> None:
 
 
 def rollback(db: sqlite3.Connection, policy_version: int) -> RolledBack:
+    """See `Ledger.rollback`."""
     trained, pruned = trained_steps(db), int(read_meta(db, "pruned_before"))
     if policy_version > trained:
         raise IntegrityError(
@@ -165,7 +167,7 @@ def rollback(db: sqlite3.Connection, policy_version: int) -> RolledBack:
         )
     if policy_version < pruned:
         raise IntegrityError(
-            f"cannot roll back to policy {policy_version}: the payloads of steps before {pruned} are removed;"
+            f"cannot roll back to policy {policy_version}: the payloads of steps before {pruned} are pruned;"
             " use a newer checkpoint, and raise queue.keep_payload_steps for the next run"
         )
     counts = db.execute(
@@ -183,6 +185,7 @@ def rollback(db: sqlite3.Connection, policy_version: int) -> RolledBack:
 
 
 def publish(db: sqlite3.Connection, now: float, version: int, incarnation: int, digest: str) -> None:
+    """See `Ledger.publish`."""
     db.execute(
         "INSERT INTO published VALUES (?, ?, ?, ?) ON CONFLICT (version, incarnation) DO NOTHING",
         (version, incarnation, digest, now),
@@ -192,7 +195,7 @@ def publish(db: sqlite3.Connection, now: float, version: int, incarnation: int, 
     ).fetchone()
     if known != digest:
         raise IntegrityError(
-            f"policy {version} of incarnation {incarnation} was published with digest {known}, now with {digest}:"
+            f"policy {version} of incarnation {incarnation}: expected the published digest {known}, got {digest}:"
             " two learners are alive, or weights changed after they were published"
         )
 

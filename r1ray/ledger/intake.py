@@ -1,7 +1,7 @@
-"""What comes back for a lease: a scored group or a failure. Every function runs inside the caller's transaction.
+"""Results of leases: scored groups and failures. Every function runs inside the caller's transaction.
 
-Messages may come twice, late, and in any order. A group is *open* while its judgement would still be welcome: it is
-leased, or its lease was handed back and nobody has leased the prompt again.
+Messages may arrive twice, late, and in any order. A group is *open* while its result is still accepted: it is leased,
+or its lease was handed back and its prompt has not been leased again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ NO_SIGNAL = "no_signal"
 
 
 def put(db: sqlite3.Connection, settings: LedgerSettings, now: float, payload: bytes) -> PutOutcome:
+    """See `Ledger.put`."""
     group = unpack_scored(payload)
     summary = summarise(group)
     row = _row(db, summary.group_id)
     if row["prompt_index"] != summary.index:
         raise WireError(
-            f"group {summary.group_id} carries prompt {summary.index}; it was leased for {row['prompt_index']}"
+            f"group {summary.group_id}: expected prompt {row['prompt_index']}, for which it was leased,"
+            f" got prompt {summary.index}"
         )
     if not _open(row):
         return PutOutcome.LATE if row["cause"] == "returned" else PutOutcome.DUPLICATE
@@ -40,6 +42,7 @@ def put(db: sqlite3.Connection, settings: LedgerSettings, now: float, payload: b
 
 
 def fail(db: sqlite3.Connection, settings: LedgerSettings, group_id: str, reason: str, infrastructure: bool) -> bool:
+    """See `Ledger.fail`."""
     row = _row(db, group_id)
     if not _open(row) or (infrastructure and row["state"] != "leased"):
         return False
@@ -51,6 +54,7 @@ def fail(db: sqlite3.Connection, settings: LedgerSettings, group_id: str, reason
 
 
 def drop(db: sqlite3.Connection, group_id: str, *, cause: str, reason: str, fate: str) -> None:
+    """Drop a group; `cause`, `reason` and `fate` are the columns of the same names."""
     db.execute(
         "UPDATE groups SET state = 'dropped', cause = ?, reason = ?, fate = ? WHERE group_id = ?",
         (cause, reason, fate, group_id),
@@ -60,9 +64,7 @@ def drop(db: sqlite3.Connection, group_id: str, *, cause: str, reason: str, fate
 def _row(db: sqlite3.Connection, group_id: str) -> sqlite3.Row:
     row = db.execute("SELECT * FROM groups WHERE group_id = ?", (group_id,)).fetchone()
     if row is None:
-        raise IntegrityError(
-            f"group {group_id} was never leased from this ledger: does its worker belong to another run?"
-        )
+        raise IntegrityError(f"group {group_id} was never leased from this ledger: its worker belongs to another run")
     assert isinstance(row, sqlite3.Row)
     return row
 
@@ -72,7 +74,7 @@ def _open(row: sqlite3.Row) -> bool:
 
 
 def _blame(db: sqlite3.Connection, settings: LedgerSettings, row: sqlite3.Row, reason: str) -> None:
-    """Drop the group by its prompt's own fault, and the prompt for good once that happened `max_attempts` times."""
+    """Drop the group for a fault of its prompt; give the prompt up once that happened `max_attempts` times."""
     (before,) = db.execute(
         "SELECT COUNT(*) FROM groups WHERE prompt_index = ? AND cause = 'failed'", (row["prompt_index"],)
     ).fetchone()

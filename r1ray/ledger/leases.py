@@ -1,4 +1,4 @@
-"""Prompt indices on loan: who has which, until when. Every function runs inside the caller's transaction."""
+"""Leases of prompt indices to workers. Every function runs inside the caller's transaction."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from r1ray.ledger.records import Lease, LedgerSettings
 
 EXPIRED = "lease_expired"
 WORKER_LEFT = "worker_left"
-"""It died, or had to be killed."""
+"""The worker died or was killed."""
 WORKER_DRAINED = "worker_drained"
 DRIVER_LEFT = "driver_left"
 SUSPICIOUS = (EXPIRED, WORKER_LEFT)
-"""What a prompt may bring about that kills engines or takes longer than a lease lasts; more often it is innocent."""
+"""Reasons that the prompt itself may cause, by killing engines or outlasting its lease; most prompts do not."""
 
 
 def admitted(db: sqlite3.Connection, settings: LedgerSettings) -> int:
-    """Groups that count against the staleness bound. What is bound need not be counted: whole batches, B each."""
+    """The number of groups that count against the staleness bound. A bound step has B groups, so these need no count."""
     (unbound,) = db.execute(
         "SELECT (SELECT COUNT(*) FROM groups WHERE state = 'leased')"
         " + (SELECT COUNT(*) FROM groups WHERE state = 'scored' AND step IS NULL)"
@@ -36,6 +36,7 @@ def cursor(db: sqlite3.Connection) -> int:
 def lease(
     db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str, version: int, max_groups: int
 ) -> list[Lease]:
+    """See `Ledger.lease`."""
     room = min(max_groups, settings.capacity(version, admitted(db, settings)))
     if room <= 0:
         return []
@@ -63,6 +64,7 @@ def lease(
 def redeliver_unacknowledged(
     db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str, held: Collection[str], max_groups: int
 ) -> list[Lease]:
+    """See `Ledger.redeliver_unacknowledged`."""
     rows = db.execute(
         "SELECT group_id, prompt_index, attempt FROM groups WHERE state = 'leased' AND worker_id = ?"
         " ORDER BY prompt_index",
@@ -79,9 +81,9 @@ def redeliver_unacknowledged(
 
 
 def hand_back(db: sqlite3.Connection, settings: LedgerSettings, reason: str, where: str, value: object) -> list[str]:
-    """Queue the prompts of all leases that fit the condition `where`, which has one place for `value`.
+    """Queue the prompts of all leases that match the condition `where`, which has one placeholder for `value`.
 
-    A prompt that this happened to `max_requeues` times, for a reason that may be its own doing, is dropped for good.
+    A prompt that was handed back `max_requeues` times for a reason it may have caused itself is given up.
     """
     most = settings.max_requeues if reason in SUSPICIOUS else math.inf
     rows = db.execute(

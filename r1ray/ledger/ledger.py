@@ -1,4 +1,4 @@
-"""The ledger of a run: one owner, one transaction a call, nothing kept in memory that is not on the disk."""
+"""The ledger of a run: one owner, one transaction per call, no state in memory that is not on the disk."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ Clock = Callable[[], float]
 
 
 class Ledger:
-    """Leases prompt indices, keeps what comes back, hands out batches, and remembers what was trained.
+    """Leases prompt indices, stores scored groups, hands out batches, and records which steps were trained.
 
     A worked example with B = 2 groups a step and staleness bound s = 0:
 
         lease("w0", version=0, max_groups=8)  -> 0-1, 1-1      (0 + 0 + 1) * 2 = 2 may be admitted for policy 0
         put(1-1), then put(0-1)                                both scored; again put(1-1): "duplicate"
-        take(0)                               -> 1-1, 0-1      in order of completion; now bound to step 0 for good
+        take(0)                               -> 1-1, 0-1      in order of completion; bound to step 0 from now on
         lease("w0", version=0, max_groups=8)  -> nothing       a group of policy 0 would be too old for step 1
         lease("w0", version=1, max_groups=8)  -> 2-1, 3-1
         release_worker("w0")                  -> 2-1, 3-1      dropped; prompts 2 and 3 are queued
         lease("w1", version=1, max_groups=1)  -> 2-2           queued prompts first, under a new attempt
         commit(1, "step_000001")                               1-1 and 0-1 are trained
-        rollback(0)                                            no use for that checkpoint: they are scored again
-        take(0)                               -> 1-1, 0-1      the very same batch
+        rollback(0)                                            the checkpoint is discarded: they are scored again
+        take(0)                               -> 1-1, 0-1      the same batch
 
     Every call may be repeated after a failure or a crash. Call from one thread at a time. Any call may raise DiskFull,
-    or another InfrastructureError or IntegrityError that names the file; it changed nothing then.
+    or another InfrastructureError or IntegrityError that names the file; such a call has changed nothing.
     """
 
     def __init__(self, db: sqlite3.Connection, path: Path, settings: LedgerSettings, clock: Clock) -> None:
@@ -58,7 +58,7 @@ class Ledger:
 
     @classmethod
     def create(cls, path: Path, settings: LedgerSettings, *, run_id: str, clock: Clock = time.time) -> Ledger:
-        """A new ledger at `path`; IntegrityError where there is one. `clock` gives seconds since the epoch."""
+        """Create a ledger at `path`. Raises IntegrityError if there is one. `clock` gives seconds since the epoch."""
         create_file(path, run_id, settings)
         return cls.open(path, run_id=run_id, clock=clock)
 
@@ -71,10 +71,10 @@ class Ledger:
         run_id: str | None = None,
         clock: Clock = time.time,
     ) -> Ledger:
-        """The ledger at `path`, under new `settings` where given.
+        """Open the ledger at `path`, under new `settings` if given.
 
-        Raises IntegrityError, and changes nothing on the disk, where the file is no ledger, has another schema, or is
-        not of run `run_id` (None: any); ConfigError where `groups_per_step` differs from what the run began with.
+        Raises IntegrityError, and changes nothing on the disk, if the file is not a ledger, has another schema, or does
+        not belong to run `run_id` (None: any). Raises ConfigError if `groups_per_step` differs from that of the run.
         """
         check_file(path, run_id)
         db = connect_writer(path)
@@ -84,8 +84,8 @@ class Ledger:
                 if settings is not None and settings != stored:
                     if settings.groups_per_step != stored.groups_per_step:
                         raise ConfigError(
-                            f"learner.groups_per_step is {settings.groups_per_step}, but {path} was begun with"
-                            f" {stored.groups_per_step}: it cannot change within a run"
+                            f"learner.groups_per_step: expected {stored.groups_per_step}, with which {path} was begun,"
+                            f" got {settings.groups_per_step}: it cannot change within a run"
                         )
                     write_meta(db, "settings", json.dumps(asdict(settings)))
         except BaseException:
@@ -94,23 +94,25 @@ class Ledger:
         return cls(db, path, settings or stored, clock)
 
     def close(self) -> None:
-        """Let go of the file. Not needed for durability."""
+        """Close the file. Not needed for durability."""
         self._db.close()
 
     @property
     def settings(self) -> LedgerSettings:
+        """The rules in force."""
         return self._settings
 
     @property
     def run_id(self) -> str:
+        """The run that the ledger belongs to."""
         return read_meta(self._db, "run_id")
 
     # -- rollout workers
 
     def lease(self, worker_id: str, version: int, max_groups: int) -> list[Lease]:
-        """Up to `max_groups` prompt indices for a worker that serves policy `version`; queued ones go before new ones.
+        """Lease up to `max_groups` prompt indices to a worker that serves policy `version`, queued prompts first.
 
-        Empty where `LedgerSettings.capacity` allows no more.
+        Returns an empty list if `LedgerSettings.capacity` allows no more.
         """
         with self._transaction() as db:
             return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups)
@@ -118,28 +120,28 @@ class Ledger:
     def redeliver_unacknowledged(self, worker_id: str, held: Collection[str], max_groups: int) -> list[Lease]:
         """Up to `max_groups` leases of the worker that are not among the groups it holds, with a new deadline.
 
-        They were leased to it by a call whose answer was lost. A call that arrives late, with a `held` of long ago, does no
-        harm: nothing but the deadline changes.
+        They were leased to it by a call whose answer was lost. A late call with an outdated `held` is harmless: only
+        deadlines change.
         """
         with self._transaction() as db:
             return leases.redeliver_unacknowledged(db, self._settings, self._clock(), worker_id, held, max_groups)
 
     def release_worker(self, worker_id: str, *, drained: bool = False) -> list[str]:
-        """Queue the prompts that a dead worker holds, or one that was asked to leave (`drained`); returns the dropped groups.
+        """Queue the prompts of a worker that died, or that was scaled down (`drained`). Returns the dropped groups.
 
-        A prompt that was with workers as they died, or whose lease lapsed, `max_requeues` times in all is dropped for good.
+        A prompt whose worker died or whose lease expired `max_requeues` times in all is given up.
         """
         reason = leases.WORKER_DRAINED if drained else leases.WORKER_LEFT
         with self._transaction() as db:
             return leases.hand_back(db, self._settings, reason, "worker_id = ?", worker_id)
 
     def release_all(self) -> list[str]:
-        """Queue the prompts of every lease: no worker of an earlier driver is left. Returns the dropped groups."""
+        """Queue the prompts of every lease, because no worker of an earlier driver is left. Returns the dropped groups."""
         with self._transaction() as db:
             return leases.hand_back(db, self._settings, leases.DRIVER_LEFT, "deadline <= ?", math.inf)
 
     def expire(self, now: float | None = None) -> list[str]:
-        """Queue the prompts of all leases that lapsed by `now` (None: the clock's time); returns the dropped groups."""
+        """Queue the prompts of all leases that expired by `now` (None: the clock's time). Returns the dropped groups."""
         with self._transaction() as db:
             lapsed = self._clock() if now is None else now
             return leases.hand_back(db, self._settings, leases.EXPIRED, "deadline <= ?", lapsed)
@@ -147,23 +149,23 @@ class Ledger:
     # -- reward workers
 
     def put(self, payload: bytes) -> PutOutcome:
-        """Store one packed ScoredGroup. On return it is on the disk.
+        """Store one packed ScoredGroup. It is on the disk when the call returns.
 
-        Raises WireError for a payload that does not decode or does not fit its lease, IntegrityError for a group that
-        was never leased here.
+        Raises WireError for a payload that cannot be decoded or does not match its lease, and IntegrityError for a group
+        that was never leased from this ledger.
         """
         return self.put_many([payload])[0]
 
     def put_many(self, payloads: list[bytes]) -> list[PutOutcome]:
-        """`put` each in order, all in one transaction: where one raises, none is stored."""
+        """`put` each in order, in one transaction: if one raises, none is stored."""
         with self._transaction() as db:
             return [intake.put(db, self._settings, self._clock(), payload) for payload in payloads]
 
     def fail(self, group_id: str, reason: str, infrastructure: bool) -> bool:
-        """Record that a lease came to nothing, and queue its prompt. Returns False where the group was settled before.
+        """Record that a leased group failed, and queue its prompt. Returns False if the group was settled before.
 
-        `reason` is a short name, counted in `status`. Without `infrastructure` the prompt itself is to blame: after
-        `max_attempts` such failures it is dropped for good.
+        `reason` is a short name, counted in `status`. Without `infrastructure` the failure counts against the prompt,
+        which is given up after `max_attempts` of them.
         """
         with self._transaction() as db:
             return intake.fail(db, self._settings, group_id, reason, infrastructure)
@@ -182,39 +184,39 @@ class Ledger:
             return batches.take(db, self._settings, self._clock(), step)
 
     def payloads(self, group_ids: list[str]) -> list[bytes]:
-        """The packed ScoredGroups, in the order asked for; IntegrityError for one that is not, or no longer, stored."""
+        """The packed ScoredGroups, in the order of `group_ids`. Raises IntegrityError if one is not stored."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return batches.read_payloads(db, group_ids)
 
     def commit(self, policy_version: int, checkpoint: str) -> None:
-        """The whole checkpoint `checkpoint` of policy `policy_version` is on the disk: all steps below are trained.
+        """Mark all steps below `policy_version` as trained: the complete checkpoint `checkpoint` is on the disk.
 
-        Call it on resume too, with the checkpoint that is resumed from: a process may have died between writing the
-        checkpoint and this call. Raises IntegrityError where the ledger never gave out a batch of these steps.
+        Call it on resume too, with the checkpoint that the run resumes from, because a process may have died between
+        writing the checkpoint and this call. Raises IntegrityError if the ledger has no batch for one of these steps.
         """
         with self._transaction() as db:
             batches.commit(db, self._settings, self._clock(), policy_version, checkpoint)
 
     def rollback(self, policy_version: int) -> RolledBack:
-        """Training goes on from the committed policy `policy_version`: later steps are trained again, same batches.
+        """Continue training from the committed policy `policy_version`: later steps are trained again on the same batches.
 
-        Raises IntegrityError where steps below are not committed, or where payloads of later ones are removed.
+        Raises IntegrityError if an earlier step is not committed, or if payloads of later steps are pruned.
         """
         with self._transaction() as db:
             return batches.rollback(db, policy_version)
 
     def publish(self, version: int, incarnation: int, digest: str) -> None:
-        """Remember the digest of weights sent to the workers; IntegrityError where it was another one before."""
+        """Record the digest of weights sent to the workers. Raises IntegrityError if it differs from a recorded one."""
         with self._transaction() as db:
             batches.publish(db, self._clock(), version, incarnation, digest)
 
     def next_incarnation(self) -> int:
-        """The number that a learner which starts now publishes under: one more than any before it."""
+        """The incarnation that a newly started learner publishes under: one above all earlier ones."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return batches.next_incarnation(db)
 
     def status(self) -> LedgerStatus:
-        """Where the groups are; cheap enough to ask once a second."""
+        """Where the groups are. Cheap enough for a call every second."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return read_status(db, self._settings, self._clock())
 

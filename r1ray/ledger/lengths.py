@@ -1,4 +1,4 @@
-"""Trained against leased groups by length: whether the staleness bound leaves long answers out."""
+"""Trained against leased groups by length: shows whether the staleness bound leaves long answers out."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ QUARTILES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthQuartile:
-    """Groups whose longest completion has `shortest` to `longest` tokens, and what became of them."""
+    """Outcomes of the groups whose longest completion has `shortest` to `longest` tokens."""
 
     shortest: int  # tokens
     longest: int  # tokens
-    leased: int  # groups with a length whose fate is known: the sum of the next three
+    leased: int  # scored groups whose outcome is known: the sum of the next three
     trained: int  # bound to a training step
     stale: int  # dropped because they returned too old
     no_signal: int  # dropped by dynamic sampling
 
     @property
     def trained_share(self) -> float:
+        """`trained` over `leased`, 0 to 1."""
         return self.trained / self.leased
 
 

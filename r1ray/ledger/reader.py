@@ -1,4 +1,4 @@
-"""A read-only look at a ledger, while its run goes on or after it died."""
+"""Read-only access to a ledger, while its run is live or after it ended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_set
 from r1ray.ledger.summary import from_row
 
 PAGE = 256
-"""Groups that `groups` reads at once: an open transaction would keep the log from being cut."""
+"""Groups that `groups` reads in one transaction; an open transaction keeps SQLite from truncating the log."""
 
 _NUMBERS = """
 SELECT
@@ -29,7 +29,7 @@ SELECT
 
 
 def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) -> LedgerStatus:
-    """`Ledger.status` inside the caller's transaction. Trained groups need no counting: whole batches of B."""
+    """`Ledger.status` inside the caller's transaction. Trained groups need no count: they are B per step."""
     numbers = db.execute(_NUMBERS).fetchone()
     drops = db.execute(
         "SELECT reason, fate, cause, COUNT(*) AS n FROM groups WHERE state = 'dropped'"
@@ -77,7 +77,7 @@ def read_status(db: sqlite3.Connection, settings: LedgerSettings, now: float) ->
 
 
 class LedgerReader:
-    """What `inspect` and the audit read through. Never writes, never makes the owner of the ledger wait."""
+    """Access for `inspect`, `status` and reports. Never writes, and never makes the owner of the ledger wait."""
 
     def __init__(self, db: sqlite3.Connection, path: Path) -> None:
         """Use `open`."""
@@ -86,15 +86,17 @@ class LedgerReader:
 
     @classmethod
     def open(cls, path: Path, *, run_id: str | None = None) -> LedgerReader:
-        """Raises IntegrityError where `path` is no ledger, has another schema, or is of another run (None: any)."""
+        """Open `path`. Raises IntegrityError if it is not a ledger, has another schema, or is of another run than `run_id`."""
         check_file(path, run_id)
         return cls(connect_reader(path), path)
 
     def close(self) -> None:
+        """Close the file."""
         self._db.close()
 
     @property
     def run_id(self) -> str:
+        """The run that the ledger belongs to."""
         return read_meta(self._db, "run_id")
 
     def status(self) -> LedgerStatus:
@@ -103,7 +105,7 @@ class LedgerReader:
             return read_status(db, read_settings(db), time.time())
 
     def payloads(self, group_ids: list[str]) -> list[bytes]:
-        """The packed ScoredGroups, in the order asked for; IntegrityError for one that is not, or no longer, stored."""
+        """The packed ScoredGroups, in the order of `group_ids`. Raises IntegrityError if one is not stored."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return read_payloads(db, group_ids)
 
@@ -116,14 +118,14 @@ class LedgerReader:
         max_reward: float | None = None,
         text: str | None = None,
     ) -> Iterator[GroupRecord]:
-        """The groups that fit all given conditions, in the order they were leased.
+        """The groups that match all given conditions, in the order of their leases.
 
-        A reward condition asks for a completion whose reward lies within; `text` for a prompt message or a completion
-        that has it, in whatever case. Payloads are decoded only for `text`.
+        The reward conditions match a group with a completion whose reward is in the range. `text` matches a group with a
+        prompt message or completion that contains it, ignoring case; only `text` decodes payloads.
         """
         conditions = {
             "g.step = :step": step,
-            "+g.state = :state": state,  # the plus: walk by rowid instead of sorting all of a state for each page
+            "+g.state = :state": state,  # the plus makes SQLite walk by rowid instead of sorting a state for each page
             "r.value >= :min_reward": min_reward,
             "r.value <= :max_reward": max_reward,
         }
@@ -147,7 +149,7 @@ class LedgerReader:
 
     def _mentions(self, group_id: str, text: str) -> bool:
         found = self._query("SELECT payload FROM payloads WHERE group_id = :group_id", {"group_id": group_id})
-        if not found:  # never scored, or removed
+        if not found:  # never scored, or pruned
             return False
         rollout = unpack_scored(found[0]["payload"]).rollout
         said = [m["content"] for m in rollout.prompt.messages] + [c.text for c in rollout.completions]

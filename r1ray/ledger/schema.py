@@ -1,13 +1,13 @@
-"""The tables. SQLite itself refuses what the ledger must never hold; `audit` proves it from outside.
+"""Tables of the ledger. Their constraints refuse invalid states, and `audit` checks them independently.
 
-A prompt has no row of its own: its state is that of its one *current* group, the one not superseded by a later attempt
-(`fate` other than 'reissued'). The index `one_state_per_prompt` makes a second current group impossible.
+A prompt has no row of its own. Its state is that of its one *current* group, which no later attempt has superseded
+(`fate` is not 'reissued'). The index `one_state_per_prompt` makes a second current group impossible.
 """
 
 from __future__ import annotations
 
 APPLICATION_ID = int.from_bytes(b"r1ra", "big")
-"""`PRAGMA application_id`: tells a ledger from any other SQLite file."""
+"""`PRAGMA application_id`: distinguishes a ledger from other SQLite files."""
 
 SCHEMA_VERSION = 2
 """`PRAGMA user_version`: counts changes of the tables below and of the names of the stored settings."""
@@ -26,8 +26,8 @@ WELL_FORMED = """
        OR (scored_order IS NOT NULL AND scored_at IS NOT NULL AND prompt_tokens IS NOT NULL AND rewards IS NOT NULL
            AND completion_tokens IS NOT NULL AND min_version IS NOT NULL AND max_version >= min_version))
 """
-"""What every row of `groups` fulfils. The table refuses others; the audit asks again, because SQLite's own integrity check
-leaves CHECK constraints out on a read-only connection."""
+"""Condition on every row of `groups`. The table refuses other rows. The audit checks it again, because SQLite's integrity
+check skips CHECK constraints on a read-only connection."""
 
 TABLES = f"""
 CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_before (step)
@@ -35,7 +35,7 @@ CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_befor
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE steps (                    -- training steps that have their batch
+CREATE TABLE steps (                    -- training steps that have a batch
   step INTEGER PRIMARY KEY CHECK (step >= 0),
   max_staleness INTEGER NOT NULL CHECK (max_staleness >= 0),  -- the bound that the batch was taken under
   bound_at REAL NOT NULL
@@ -46,26 +46,26 @@ CREATE TABLE groups (
   prompt_index INTEGER NOT NULL,
   attempt INTEGER NOT NULL,
   worker_id TEXT NOT NULL,
-  version INTEGER NOT NULL CHECK (version >= 0),  -- served by the worker when it leased
+  version INTEGER NOT NULL CHECK (version >= 0),  -- policy that the worker served at the lease
   leased_at REAL NOT NULL,
   deadline REAL NOT NULL,
   state TEXT NOT NULL,
 
   -- of dropped groups
-  cause TEXT,                           -- returned: not the prompt's fault; failed: its fault; stale; no_signal
-  reason TEXT CHECK (reason <> ''),     -- its name: 'lease_expired', 'VerifierError', 'stale', ...
-  fate TEXT,                            -- of the prompt: queued to be leased again, reissued, or final
+  cause TEXT,                           -- returned (not the prompt's fault), failed (its fault), stale, no_signal
+  reason TEXT CHECK (reason <> ''),     -- more exactly: 'lease_expired', 'VerifierError', 'stale', ...
+  fate TEXT,                            -- of the prompt: queued (to be leased again), reissued, or final (given up)
 
   -- of scored groups
   scored_order INTEGER UNIQUE,          -- in order of completion
   scored_at REAL,
   prompt_tokens INTEGER,
-  completion_tokens TEXT,               -- JSON, one a completion
-  rewards TEXT,                         -- JSON, one a completion
+  completion_tokens TEXT,               -- JSON, one number per completion
+  rewards TEXT,                         -- JSON, one number per completion
   min_version INTEGER,
   max_version INTEGER,
 
-  -- of groups bound to a step; a rolled back one is scored and bound
+  -- of groups bound to a step; after a rollback they are scored and still bound
   step INTEGER REFERENCES steps,
   slot INTEGER CHECK (slot >= 0),       -- place in the batch
 
@@ -90,7 +90,7 @@ CREATE TABLE commits (                  -- checkpoints that groups were trained 
   committed_at REAL NOT NULL
 ) STRICT;
 
-CREATE TABLE published (                -- weights that the learner sent out
+CREATE TABLE published (                -- weights that the learner sent to workers
   version INTEGER NOT NULL CHECK (version >= 0),
   incarnation INTEGER NOT NULL CHECK (incarnation >= 0),
   digest TEXT NOT NULL,

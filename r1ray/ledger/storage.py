@@ -1,4 +1,4 @@
-"""The file of a ledger: making it, knowing it for ours, connecting to it, and the names of what SQLite raises."""
+"""The file of a ledger: creation, identification, connections, and the translation of SQLite's errors."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from r1ray.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
 from r1ray.util.files import sync_folder
 
 BUSY_TIMEOUT_S = 30.0
-"""How long to wait for a lock that another process holds."""
+"""Seconds to wait for a lock that another process holds."""
 
 WAL_KEEP_BYTES = 64 * 2**20
-"""The write-ahead log is cut back to this size once a long reader let it grow."""
+"""Size to which SQLite truncates the write-ahead log after a long reader let it grow."""
 
 OLDEST_SQLITE = (3, 38, 0)
-"""STRICT tables came with 3.37, JSON functions in every build with 3.38."""
+"""3.37 added STRICT tables; 3.38 has JSON functions in every build."""
 
 
 def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
-    """Make an empty ledger at `path`, whole or not at all. Raises IntegrityError where one exists already."""
+    """Create an empty ledger at `path`, atomically. Raises IntegrityError if one exists already."""
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
         raise ConfigError(
-            f"SQLite is {sqlite3.sqlite_version}; the ledger needs {'.'.join(map(str, OLDEST_SQLITE))} or newer"
+            f"SQLite: expected {'.'.join(map(str, OLDEST_SQLITE))} or newer, got {sqlite3.sqlite_version}:"
+            " install a newer Python or SQLite"
         )
     # A write-ahead log without its database would be replayed into the new one.
     for there in (path, _log(path)):
         if there.exists():
             raise IntegrityError(f"{there} exists already: resume that run, or choose an empty run folder")
     draft = path.with_name(path.name + ".new")
-    for suffix in ("", "-journal", "-wal", "-shm"):  # of a creation that was killed
+    for suffix in ("", "-journal", "-wal", "-shm"):  # left by a creation that was killed
         draft.with_name(draft.name + suffix).unlink(missing_ok=True)
     with named_failures(path), closing(sqlite3.connect(draft, isolation_level=None)) as db:
-        # All this reaches the database file before WAL mode is on, so that its header alone tells a ledger.
+        # This is written to the database file before WAL mode is on, so that the header alone identifies a ledger.
         db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         db.executescript("BEGIN;" + TABLES)
@@ -49,28 +50,28 @@ def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
         db.execute("COMMIT")
         (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        raise InfrastructureError(f"{path}: its file system lacks what SQLite's WAL mode needs; use a local disk")
+        raise InfrastructureError(f"{path}: its file system does not support SQLite's WAL mode: use a local disk")
     draft.replace(path)
     sync_folder(path.parent)
 
 
 def check_file(path: Path, run_id: str | None) -> None:
-    """Raise IntegrityError unless `path` is a ledger of this schema (and of run `run_id`, where given). Writes nothing.
+    """Raise IntegrityError unless `path` is a ledger of this schema, and of run `run_id` if given. Writes nothing.
 
-    The first 100 bytes are read as they are (sqlite.org/fileformat.html, 1.3), because SQLite would leave -wal and -shm
-    files beside a foreign database that it opens, even read-only.
+    This reads the first 100 bytes directly (sqlite.org/fileformat.html, 1.3), because SQLite leaves -wal and -shm files
+    beside any database that it opens, even read-only.
     """
     if not path.is_file():
-        raise IntegrityError(f"{path}: there is no ledger; is this a run folder?")
+        raise IntegrityError(f"{path}: there is no ledger: give the folder of a run")
     with path.open("rb") as f:
         header = f.read(100)
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
-        raise IntegrityError(f"{path} is not a SQLite file: move it away, or name another run folder")
+        raise IntegrityError(f"{path} is not a SQLite file: move it away, or give another run folder")
     user_version, application_id = (int.from_bytes(header[at : at + 4], "big") for at in (60, 68))
     if application_id != APPLICATION_ID:
         raise IntegrityError(
             f"{path} is a SQLite file of another program: its application_id is {application_id:#x},"
-            f" that of a ledger {APPLICATION_ID:#x}; name another run folder"
+            f" that of a ledger {APPLICATION_ID:#x}; give another run folder"
         )
     if user_version != SCHEMA_VERSION:
         raise IntegrityError(
@@ -79,20 +80,20 @@ def check_file(path: Path, run_id: str | None) -> None:
         )
     if run_id is None:
         return
-    # Without a log the file is whole by itself, and `immutable` creates no others. With one, it may be torn: a process died while
-    # it copied the log into it.
+    # Without a log the file is complete by itself, and `immutable` creates no other files. With a log the file may be torn,
+    # if a process died while it copied the log into the file.
     with named_failures(path), closing(sqlite3.connect(_uri(path, immutable=not _log(path).exists()), uri=True)) as db:
         found = read_meta(db, "run_id")
     if found != run_id:
-        raise IntegrityError(f"{path} belongs to run {found!r}, not to {run_id!r}: name the right run folder")
+        raise IntegrityError(f"{path} belongs to run {found!r}, not to {run_id!r}: give the folder of the right run")
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """A connection that acknowledges nothing before it is on the disk. Usable from any one thread at a time."""
+    """A connection whose commits return only once they are on the disk. Usable from one thread at a time."""
     return _connect(
         path,
         path.absolute().as_uri() + "?mode=rw",
-        "synchronous = FULL",  # fsync at every commit: leases and puts survive a loss of power, not only a kill
+        "synchronous = FULL",  # fsync at every commit: leases and puts survive a power failure, not only a kill
         "foreign_keys = ON",
         f"journal_size_limit = {WAL_KEEP_BYTES}",
     )
@@ -100,7 +101,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A read-only connection that neither waits for the writer nor makes it wait."""
-    # On read-only media nobody writes, and SQLite cannot create its shared memory.
+    # On read-only media there is no writer, and SQLite cannot create its shared memory.
     read_only_media = not _log(path).exists() and not os.access(path.parent, os.W_OK)
     return _connect(path, _uri(path, immutable=read_only_media), "query_only = ON")
 
@@ -123,23 +124,25 @@ def _log(path: Path) -> Path:
 
 
 def _uri(path: Path, *, immutable: bool) -> str:
-    """Read-only; `immutable` promises SQLite that nobody writes, so that it needs no files of its own."""
+    """Read-only; `immutable` promises SQLite that there is no writer, so that it creates no files."""
     return path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
 
 
 def read_meta(db: sqlite3.Connection, key: str) -> str:
-    """A value of the meta table; IntegrityError where it is missing."""
+    """A value of the meta table. Raises IntegrityError if it is missing."""
     row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     if row is None:
-        raise IntegrityError(f"the ledger does not say its {key}: restore the run folder from a copy")
+        raise IntegrityError(f"the ledger's table meta has no {key}: restore the run folder from a backup")
     return str(row[0])
 
 
 def write_meta(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Replace a value of the meta table."""
     db.execute("UPDATE meta SET value = ? WHERE key = ?", (value, key))
 
 
 def read_settings(db: sqlite3.Connection) -> LedgerSettings:
+    """The stored rules."""
     return LedgerSettings(**json.loads(read_meta(db, "settings")))
 
 
@@ -147,20 +150,20 @@ def read_settings(db: sqlite3.Connection) -> LedgerSettings:
 def transaction(
     db: sqlite3.Connection, path: Path, kind: Literal["IMMEDIATE", "DEFERRED"]
 ) -> Iterator[sqlite3.Connection]:
-    """All or nothing. IMMEDIATE takes the write lock at once; DEFERRED gives a reader one consistent view."""
+    """Commit at the end, roll back on an exception. IMMEDIATE takes the write lock at once; DEFERRED is for readers."""
     with named_failures(path):
         db.execute(f"BEGIN {kind}")
         try:
             yield db
             db.execute("COMMIT")
         finally:
-            if db.in_transaction:  # false where SQLite has undone it by itself
+            if db.in_transaction:  # false if SQLite has rolled back by itself
                 db.execute("ROLLBACK")
 
 
 @contextmanager
 def named_failures(path: Path) -> Iterator[None]:
-    """Turn what SQLite raises into r1ray's failures; a bug in the SQL stays what it is."""
+    """Translate SQLite's errors into r1ray's; errors in the SQL itself pass unchanged."""
     try:
         yield
     except sqlite3.Error as e:
@@ -177,20 +180,18 @@ def _named(e: sqlite3.Error, path: Path) -> R1RayError | None:
     match code & 0xFF:  # the primary code: sqlite.org/rescode.html
         case sqlite3.SQLITE_FULL:
             return DiskFull(
-                f"{path}: no room left to write ({e}); nothing was changed: free space, then repeat or resume"
+                f"{path}: no space left to write ({e}); nothing was changed: free space, then repeat or resume"
             )
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return DeadlineExceeded(
-                f"{path}: another process kept it locked for {BUSY_TIMEOUT_S:g} s; stop that process"
+                f"{path}: another process kept it locked for {BUSY_TIMEOUT_S:g} s: stop that process"
             )
         case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
             return InfrastructureError(
-                f"{path}: cannot be read or written ({e.sqlite_errorname}: {e}); check its disk and rights"
+                f"{path}: cannot be read or written ({e.sqlite_errorname}: {e}): check its disk and permissions"
             )
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
-            return IntegrityError(f"{path}: the database is damaged ({e}); restore the run folder from a copy")
+            return IntegrityError(f"{path}: the database is damaged ({e}): restore the run folder from a backup")
         case sqlite3.SQLITE_CONSTRAINT:
-            return IntegrityError(
-                f"{path}: refused, it would break an invariant of the ledger ({e}); nothing was changed"
-            )
+            return IntegrityError(f"{path}: the change would break an invariant of the ledger ({e}) and was refused")
     return None

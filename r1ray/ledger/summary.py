@@ -1,4 +1,4 @@
-"""The columns of a scored group: from its payload, and back to the record that planning a batch works on."""
+"""Columns of a scored group: from its payload, and back to the summary that batches are planned with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def summarise(group: ScoredGroup) -> GroupSummary:
     rollout = group.rollout
     if not rollout.completions:
         raise WireError(
-            f"group {rollout.group_id} has no completions: the rollout worker must report a failure instead"
+            f"group {rollout.group_id} has no completions: its rollout worker must report a failure instead"
         )
     return GroupSummary(
         group_id=rollout.group_id,
@@ -29,7 +29,7 @@ def summarise(group: ScoredGroup) -> GroupSummary:
 
 
 def failure(group: ScoredGroup) -> str | None:
-    """The kind of the first failed score, or None if all completions were judged."""
+    """The kind of the first failed score, or None if all completions were scored."""
     for score in group.scores:
         if score.error is not None:
             return score.error_kind or score.error or "unnamed"
@@ -39,7 +39,7 @@ def failure(group: ScoredGroup) -> str | None:
 
 
 def to_columns(summary: GroupSummary) -> dict[str, object]:
-    """Values for the columns of the same names; JSON keeps every bit of a float."""
+    """Values for the columns of the same names; JSON preserves every bit of a float."""
     return {
         "prompt_tokens": summary.prompt_tokens,
         "completion_tokens": json.dumps(summary.completion_tokens),

@@ -155,7 +155,7 @@ def test_a_disk_without_any_room_pauses_a_run_that_cannot_even_write_so(model: P
     filler.unlink()
     driver.wait_for_event("resumed")
     (event,) = driver.seen.events("paused")
-    assert "no room left to write" in event["reason"]
+    assert "no space left to write" in event["reason"]
     assert not driver.seen.events("stalled")
     after = len(read_metrics(run))
     driver.wait_for("steps once there is room", lambda: len(read_metrics(run)) > after + 2)

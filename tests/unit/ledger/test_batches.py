@@ -157,7 +157,7 @@ def test_a_lowered_bound_does_not_make_a_step_wait_for_what_it_cannot_train(rese
 
 def test_steps_are_taken_one_after_the_other(make: Make) -> None:
     ledger = make()
-    with pytest.raises(IntegrityError, match="step 1 asked for its batch; the next step is 0"):
+    with pytest.raises(IntegrityError, match="take: expected step 0 or an earlier one, got 1"):
         ledger.take(1)
     train(ledger, 1)
     with pytest.raises(IntegrityError, match="roll back to policy 0"):
@@ -177,7 +177,7 @@ def test_commit_catches_up_after_a_crash_and_may_be_repeated(make: Make) -> None
 def test_a_checkpoint_from_elsewhere_is_refused(make: Make) -> None:
     ledger = make()
     train(ledger, 2)
-    with pytest.raises(IntegrityError, match="policy 3, the ledger gave out the batches of 2 steps"):
+    with pytest.raises(IntegrityError, match="policy 3, but the ledger has batches of 2 steps only"):
         ledger.commit(3, "step_000003")
     assert ledger.status().trained_steps == 2
 
@@ -213,7 +213,7 @@ def test_pruning_keeps_what_the_last_two_checkpoints_may_need(make: Make) -> Non
     for gone in ("0-1", "1-1", "4-1"):
         with pytest.raises(IntegrityError, match=f"group {gone} has no payload"):
             ledger.payloads([gone])
-    with pytest.raises(IntegrityError, match="payloads of steps before 2 are removed"):
+    with pytest.raises(IntegrityError, match="payloads of steps before 2 are pruned"):
         ledger.rollback(1)
     undone = ledger.rollback(2)
     assert len(ledger.payloads([f"{i}-1" for i in range(5, 9)])) == undone.groups == 4
@@ -232,7 +232,7 @@ def test_published_digests_cannot_change(make: Make) -> None:
     ledger.publish(3, 0, "aa")
     ledger.publish(3, 0, "aa")
     ledger.publish(3, 1, "bb")
-    with pytest.raises(IntegrityError, match="policy 3 of incarnation 0 was published with digest aa, now with bb"):
+    with pytest.raises(IntegrityError, match="policy 3 of incarnation 0: expected the published digest aa, got bb"):
         ledger.publish(3, 0, "bb")
 
 
@@ -280,12 +280,12 @@ def test_a_reader_finds_groups_while_the_run_goes_on(make: Make, folder: Path) -
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"groups_per_step": 0}, "groups_per_step is 0; it must be at least 1"),
-        ({"max_staleness": -1}, "max_staleness is -1"),
-        ({"max_attempts": 0}, "max_attempts is 0"),
-        ({"keep_payload_steps": -1}, "keep_payload_steps is -1"),
-        ({"lease_timeout_s": 0.0}, "lease_timeout_s is 0.0"),
-        ({"stale_policy": "keep"}, "stale_policy is 'keep'"),
+        ({"groups_per_step": 0}, "groups_per_step: expected at least 1, got 0"),
+        ({"max_staleness": -1}, "max_staleness: expected at least 0, got -1"),
+        ({"max_attempts": 0}, "max_attempts: expected at least 1, got 0"),
+        ({"keep_payload_steps": -1}, "keep_payload_steps: expected at least 0, got -1"),
+        ({"lease_timeout_s": 0.0}, r"lease_timeout_s: expected a positive number, got 0\.0"),
+        ({"stale_policy": "keep"}, "stale_policy: expected 'requeue' or 'drop', got 'keep'"),
     ],
 )
 def test_impossible_settings_are_refused(change: dict[str, object], message: str) -> None:

@@ -208,7 +208,7 @@ def test_what_was_never_leased_here_is_refused(make: Make) -> None:
         ledger.put(payload("7-1"))
     with pytest.raises(IntegrityError, match="group 0-2 was never leased"):
         ledger.fail("0-2", "x", infrastructure=True)
-    with pytest.raises(WireError, match="group 0-1 carries prompt 5; it was leased for 0"):
+    with pytest.raises(WireError, match="group 0-1: expected prompt 0, for which it was leased, got prompt 5"):
         ledger.put(payload("0-1", index=5))
     with pytest.raises(WireError, match="group 0-1 has no completions"):
         ledger.put(payload("0-1", rewards=()))

@@ -126,7 +126,7 @@ def test_settings_may_change_between_sessions_but_not_the_batch_size(folder: Pat
         assert ledger.status().capacity(0) == 8
     with closing(Ledger.open(path)) as ledger:
         assert (ledger.settings, ledger.run_id) == (rules(max_staleness=3), RUN)
-    with pytest.raises(ConfigError, match=r"groups_per_step is 4, but .* was begun with 2"):
+    with pytest.raises(ConfigError, match=r"groups_per_step: expected 2, with which .* was begun, got 4"):
         Ledger.open(path, rules(groups_per_step=4))
 
 
@@ -155,7 +155,7 @@ def test_a_full_disk_has_a_name_and_changes_nothing(folder: Path, monkeypatch: p
     before = ledger.status()
     pages = ledger._db.execute("PRAGMA page_count").fetchone()[0]
     ledger._db.execute(f"PRAGMA max_page_count = {pages + 1}")  # the same SQLITE_FULL as ENOSPC
-    with pytest.raises(DiskFull, match=r"no room left to write .* free space"):
+    with pytest.raises(DiskFull, match=r"no space left to write .* free space"):
         ledger.put_many([payload("0-1"), payload("1-1", text="x" * 10_000)])
     assert ledger.status() == before
     ledger._db.execute("PRAGMA max_page_count = 1000000")
