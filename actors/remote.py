@@ -122,35 +122,28 @@ class RolloutActor:
         from actors.engine import VllmEngine
         from actors.rollout import RolloutWorker
         from actors.shm_cleanup import remove_leftovers
-        from r1ray.data.problems import evaluation_prompts, sampling_prompts
-        from r1ray.data.source import PromptSource
+        from r1ray.data.source import open_prompts
         from r1ray.data.tokenizer import load_tokenizer
 
         if removed := remove_leftovers():
             print(f"removed shared memory of processes that are gone: {', '.join(removed)}", flush=True)
-        config, seed = self._config, self._config.run.seed
+        config = self._config
         tokenizer = load_tokenizer(self._model_path, self._vocab_hash)
-        prompts = (
-            PromptSource(config.data.train, config.data, tokenizer, seed, config.learner.groups_per_step)
-            if self._use == "train"
-            else None
-        )
-        sources, read = (config.data.evaluation, evaluation_prompts)
-        if self._use == "sample":
-            sources, read = (config.data.train, sampling_prompts)
-        self._problems = {s.name: read(s, config.data, tokenizer, seed) for s in sources}
+        prompts = open_prompts(config, tokenizer, self._use)
+        self._problems = prompts.problems
         self._services = QueueAndRewards(config)
         self._address = ray.util.get_node_ip_address()
         engine = VllmEngine(config, self._model_path)
         if self._use != "train":
             engine.set_version(0)  # there is no other
         self._worker = RolloutWorker(
-            config=config, worker_id=self._id, engine=engine, prompts=prompts, services=self._services
+            config=config, worker_id=self._id, engine=engine, prompts=prompts.training, services=self._services
         )
         self._worker.start()
         dropped = {name: problems.dropped for name, problems in self._problems.items()}
         sizes = {name: len(problems) for name, problems in self._problems.items()}
-        left_out = {} if prompts is None else {name: counts for name, counts in prompts.dropped.items() if counts}
+        training = prompts.training
+        left_out = {} if training is None else {name: counts for name, counts in training.dropped.items() if counts}
         return {"place": place(), "evaluation": sizes, "dropped": dropped, "left_out": left_out}
 
     # These three in threads of their own: evaluations may take all others for minutes.

@@ -24,13 +24,13 @@ from learner import attention
 from learner.files import scratch_beside
 from learner.model import PolicyModel
 from learner.tiny.check import skill
-from learner.tiny.flavors import FLAVORS, FlavorName
+from learner.tiny.flavors import FLAVORS, Flavor, FlavorName
 from learner.tiny.pretrain import Progress, Schedule, pretrain
 from learner.tiny.recipe import RECORD, SHAPES, Size, is_current, recipe_hash
 from learner.tiny.tokenizer import END_ID, PAD_ID, encode, write_tokenizer
 from r1ray.errors import ConfigError, R1RayError
 
-__all__ = ["BuildReport", "WeakBaseModel", "build_tiny_model", "is_current"]
+__all__ = ["BuildReport", "WeakBaseModel", "build_tiny_model", "is_current", "write_untrained"]
 
 CONTEXT = 512
 """Longest sequence, in tokens; pretraining sees up to 128."""
@@ -102,15 +102,11 @@ def write_model(
     started = time.monotonic()
     kind = FLAVORS[flavor]
     schedule = schedule or Schedule(steps=kind.steps)
-    folder.mkdir()
-    hf = _new_model(size, seed, kind.vocabulary)
-    hf.config.save_pretrained(folder)
-    hf.generation_config.save_pretrained(folder)
-    tokenizer = write_tokenizer(folder, kind)
+    hf, tokenizer = _begin(folder, size, seed, kind)
     corpus = encode(tokenizer, kind.documents(seed, schedule.steps * schedule.per_step))
     model = PolicyModel(hf).train()
     loss = pretrain(model, corpus, schedule, progress or (lambda done, total, loss: None))
-    save_file(dict(hf.named_parameters()), folder / "model.safetensors", metadata={"format": "pt"})
+    _save_weights(hf, folder)
     report = BuildReport(
         seed=seed,
         size=size,
@@ -124,6 +120,28 @@ def write_model(
     record = {"recipe": recipe_hash(), **asdict(report)}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return report
+
+
+def write_untrained(folder: Path) -> None:
+    """Write the embedded base model as it is before its pretraining into the new `folder`.
+
+    Its tokenizer and its sizes are those of the built model, in 3 s of processor time, imports included.
+    """
+    hf, _ = _begin(folder, "base", 0, FLAVORS["plain"])
+    _save_weights(hf, folder)
+
+
+def _begin(folder: Path, size: Size, seed: int, kind: Flavor) -> tuple[Any, Any]:
+    """Write everything but the weights into the new `folder`; returns the model and the tokenizer."""
+    folder.mkdir()
+    hf = _new_model(size, seed, kind.vocabulary)
+    hf.config.save_pretrained(folder)
+    hf.generation_config.save_pretrained(folder)
+    return hf, write_tokenizer(folder, kind)
+
+
+def _save_weights(hf: Any, folder: Path) -> None:
+    save_file(dict(hf.named_parameters()), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _new_model(size: Size, seed: int, vocabulary: int) -> Any:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from r1ray.cli import _start
 from r1ray.cli._output import console
 from r1ray.errors import ConfigError
 
@@ -41,14 +42,14 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; runs/eval-MODEL unless given.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the evaluation in this folder.")] = None,
+    dry_run: _start.DryRunOption = False,
 ) -> None:
     """Evaluate: `r1ray eval runs/tiny --benchmarks bus:n=4-7 -k 4`. pass@1, pass@k, cons@k; every sample is kept."""
     from r1ray.evaluation.plan import Request, make_plan, resumed_plan
     from r1ray.run.policy import find_policy
     from r1ray.util.machine import this_machine
 
-    words = [item for item in items or [] if "=" not in item]
-    overrides = [item for item in items or [] if "=" in item]
+    words, overrides = _start.split(items)
     if resume is not None:
         _refuse_others(context)
         plan, folder = resumed_plan(resume, words, overrides, this_machine()), resume
@@ -68,7 +69,7 @@ def evaluate(
             against=tuple(against or []),
         )
         plan = make_plan(model, folder, request, words[1:], overrides, this_machine())
-    _run(plan, folder)
+    _run(plan, folder, dry_run=dry_run)
 
 
 def _refuse_others(context: typer.Context) -> None:
@@ -76,7 +77,7 @@ def _refuse_others(context: typer.Context) -> None:
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
-        if name not in ("items", "resume") and source is not None and source.name == "COMMANDLINE":
+        if name not in ("items", "resume", "dry_run") and source is not None and source.name == "COMMANDLINE":
             raise ConfigError(
                 f"--resume and {parameter.opts[0]} exclude each other: an evaluation goes on as it was begun; begin another "
                 "one with another --out"
@@ -93,9 +94,9 @@ def _pairs(items: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _run(plan: EvaluationPlan, folder: Path) -> None:
+def _run(plan: EvaluationPlan, folder: Path, *, dry_run: bool) -> None:
     from r1ray.evaluation.record import RECORD, SAMPLES, check_same, to_markdown, write_record, write_results
-    from r1ray.launch.sampling import preflight, run_sampling
+    from r1ray.launch.sampling import run_sampling
     from r1ray.preflight.prepare import Preparation
     from r1ray.run.folder import RunFolder
     from r1ray.sampling.job import parts_of
@@ -105,12 +106,12 @@ def _run(plan: EvaluationPlan, folder: Path) -> None:
     existing = RunFolder.open(folder) if (folder / "run.json").exists() else None
     if existing is not None:
         check_same(existing, plan.record, plan.loaded)
-    else:
-        RunFolder(folder).refuse_foreign()
-    preflight(plan.loaded.config)
+    preparation = Preparation(loaded=plan.loaded, machine=this_machine(), use="eval", existing=existing)
+    _start.check(preparation, dry_run=dry_run, benchmarks=plan.prepared)
+    if dry_run:
+        return
     for made in plan.prepared:
         made.write(folder)
-    preparation = Preparation(loaded=plan.loaded, machine=this_machine(), use="eval", existing=existing)
     with preparation.folder() as run:
         if not (folder / RECORD).exists():
             write_record(folder, plan.record)

@@ -1,4 +1,4 @@
-"""`r1ray sample`: k samples of every prompt, and of these a dataset for supervised training."""
+"""`r1ray sample`: sample responses to every prompt, and filter them into a dataset for `r1ray sft`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from r1ray.cli import _start
 from r1ray.cli._output import console, refuse_together
 from r1ray.errors import DataError
 from r1ray.util.formatting import share
@@ -23,61 +24,54 @@ def register(app: typer.Typer) -> None:
 
 
 def sample(
-    items: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="CONFIG|KEY=VALUE", help="Overlays over conf/base.yaml, and keys."),
-    ] = None,
-    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Continue the run in this folder.")] = None,
+    items: _start.ConfigArgument = None,
+    resume: _start.ResumeOption = None,
     only_curate: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Make the dataset of this run anew, e.g. with other filters.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Make the dataset of a finished run again, e.g. with other filters."),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Keep a run that is in run.dir under another name.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, where, and in how much memory.")
-    ] = False,
+    fresh: _start.FreshOption = False,
+    dry_run: _start.DryRunOption = False,
 ) -> None:
-    """Sample and curate: `r1ray sample CONFIG model.path=...`, or `--resume RUN`. See docs/curation.md."""
-    from r1ray.curation.dataset import check_inputs
+    """Sample responses and filter them into a dataset: `r1ray sample CONFIG model.path=FOLDER`. See docs/curation.md."""
     from r1ray.preflight.prepare import Preparation
 
     refuse_together(resume=resume, only_curate=only_curate, fresh=fresh)
-    overlays = [item for item in items or [] if "=" not in item]
-    overrides = [item for item in items or [] if "=" in item]
+    overlays, overrides = _start.split(items)
     if begun := resume or only_curate:
         preparation = Preparation.resumed(begun, overlays, overrides, "sample")
     else:
         preparation = Preparation.new(overlays, overrides, "sample")
-    config = preparation.loaded.config
-    if dry_run:
-        typer.echo(preparation.describe())
-        return
-    check_inputs(config)
     if only_curate:
-        with preparation.reopened() as folder:
-            _curate(folder.path, config)
-    else:
+        _only_curate(preparation, dry_run=dry_run)
+        return
+    _start.check(preparation, dry_run=dry_run, fresh=fresh)
+    if not dry_run:
         _sample(preparation, fresh=fresh)
 
 
-def _sample(preparation: Preparation, *, fresh: bool) -> None:
-    from r1ray.cli.tiny import build_unless_current
-    from r1ray.curation.dataset import is_sampled
-    from r1ray.launch.sampling import preflight
-    from r1ray.preflight.prepare import EMBEDDED_FOLDER
+def _only_curate(preparation: Preparation, *, dry_run: bool) -> None:
+    from r1ray.curation.dataset import check_inputs
 
     config = preparation.loaded.config
-    if preparation.takes_embedded_model and preparation.existing is None:
-        build_unless_current(EMBEDDED_FOLDER)
-    preflight(config)
+    check_inputs(config)
+    if not dry_run:
+        with preparation.reopened() as folder:
+            _curate(folder.path, config)
+
+
+def _sample(preparation: Preparation, *, fresh: bool) -> None:
+    from r1ray.curation.dataset import is_sampled
+
     with preparation.folder(fresh=fresh) as folder:
         if is_sampled(folder.path) or _run(preparation, folder):
-            _curate(folder.path, config)
+            _curate(folder.path, preparation.loaded.config)
         else:
             console.print(f"Stopped. Continue with `r1ray sample --resume {folder.path}`.", soft_wrap=True)
 
 
 def _run(preparation: Preparation, folder: RunFolder) -> bool:
-    """Sample what is missing; whether that is everything."""
+    """Sample what is missing. Returns whether all samples exist now."""
     from r1ray.curation.dataset import SAMPLES, mark_sampled
     from r1ray.launch.sampling import run_sampling
 
@@ -88,7 +82,7 @@ def _run(preparation: Preparation, folder: RunFolder) -> bool:
 
 
 def _curate(run_dir: Path, config: Config) -> None:
-    """Make the dataset and say what came of it. Raises DataError where nothing is left."""
+    """Make the dataset and print its size. Raises DataError if the filters leave nothing."""
     from r1ray.curation.dataset import make_dataset
 
     with console.status("curating") as status:

@@ -60,14 +60,6 @@ def tiny_data(
     typer.echo(f"{count} rows about {about.value} in {path}")
 
 
-def build_unless_current(path: Path) -> None:
-    """Build the embedded model with seed 0 where `path` does not hold one of this version."""
-    from learner.tiny.recipe import is_current
-
-    if not is_current(path):
-        build(path, seed=0)
-
-
 def build(path: Path, seed: int, *, size: Size = "base", flavor: FlavorName = "plain") -> None:
     """Build the embedded model in `path`, with a progress bar on standard error, or a line now and then where it is a file."""
     from rich.console import Console

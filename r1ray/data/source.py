@@ -9,12 +9,14 @@ after every restart; nothing has to be stored but the index.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from r1ray.config.schema import DataConfig, SourceConfig
+from r1ray.config.checks import Use
+from r1ray.config.schema import Config, DataConfig, SourceConfig
 from r1ray.data.files import FileRows, compared_with
 from r1ray.data.framing import Framer
 from r1ray.data.order import Mixture, permute
-from r1ray.data.problems import prompt_task
+from r1ray.data.problems import Problems, evaluation_prompts, prompt_task, sampling_prompts
 from r1ray.data.synthetic import SyntheticRows
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError
@@ -56,6 +58,10 @@ class PromptSource:
         lengths = [stream.rows.length for stream in self._streams]
         return None if None in lengths else sum(n for n in lengths if n is not None)
 
+    def first(self, count: int) -> dict[str, list[PromptTask]]:
+        """Source -> its first `count` prompts in the order of its rows, fewer if it has fewer."""
+        return {stream.name: stream.first(count) for stream in self._streams}
+
     @property
     def dropped(self) -> dict[str, dict[str, int]]:
         """Source -> reason -> rows left out. For synthetic sources: problems drawn anew so far in this process."""
@@ -84,3 +90,32 @@ class _Stream:
         if self._shuffle and self.rows.length is not None:
             place = permute(place, self.rows.length, f"{self._seed}/{self.name}/{epoch}")
         return prompt_task(self.name, self.rows.framed(place), index, epoch)
+
+    def first(self, count: int) -> list[PromptTask]:
+        """The first `count` prompts, unshuffled."""
+        places = range(count if self.rows.length is None else min(count, self.rows.length))
+        return [prompt_task(self.name, self.rows.framed(place), place, 0) for place in places]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """The prompts that a run reads. Producer: `open_prompts`. Consumers: rollout workers, the checks at start."""
+
+    training: PromptSource | None  # None: the run trains nothing
+    problems: dict[str, Problems]  # source -> what it is evaluated on, or sampled from
+
+
+def open_prompts(config: Config, tokenizer: Tokenizer, use: Use) -> Prompts:
+    """Open the sources that a run of the command `use` reads, and read each file once.
+
+    Raises ConfigError for a source that is missing, malformed or left empty.
+    """
+    data, seed = config.data, config.run.seed
+    if use == "sample":
+        sampled = {s.name: sampling_prompts(s, data, tokenizer, seed) for s in data.train}
+        return Prompts(training=None, problems=sampled)
+    training = None
+    if use == "train":
+        training = PromptSource(data.train, data, tokenizer, seed, config.learner.groups_per_step)
+    problems = {s.name: evaluation_prompts(s, data, tokenizer, seed) for s in data.evaluation}
+    return Prompts(training=training, problems=problems)

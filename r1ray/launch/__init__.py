@@ -15,7 +15,6 @@ from pathlib import Path
 
 import ray
 
-from learner.plugins import load_advantage, load_policy_loss
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.controller import Controller, Parts
@@ -28,13 +27,11 @@ from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
-from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.report import build_report
-from r1ray.rewards.scorer import Scorer
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations
 from r1ray.run.notices import notices_to
@@ -42,22 +39,6 @@ from r1ray.run.view import View, make_view
 from r1ray.transport.rendezvous import abort
 from r1ray.util.machine import this_machine
 from r1ray.util.versions import installed_versions
-
-
-def preflight(config: Config) -> None:
-    """Check what the configuration alone does not tell: the cluster, the rewards, user-defined losses and advantages.
-
-    Raises ConfigError.
-    """
-    check_reachable(config.ray.address)
-    load_policy_loss(config.algorithm.loss)
-    load_advantage(config.algorithm.advantage)
-    sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
-    scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
-    try:
-        scorer.check()
-    finally:
-        scorer.close()
 
 
 def ledger_settings(config: Config) -> LedgerSettings:

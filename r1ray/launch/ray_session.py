@@ -24,10 +24,11 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.grpc_utils import init_grpc_channel
-from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc
+from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError
 
 from r1ray.errors import ConfigError, InfrastructureError
+from r1ray.preflight.capacity import ClusterNodes
 
 PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
@@ -38,21 +39,27 @@ _AUTH_FIX = (
 )
 
 
-def check_reachable(address: str | None) -> None:
-    """Raise ConfigError unless a Ray cluster answers at `ray.address` and accepts this process's token.
+def look_at(address: str | None) -> ClusterNodes | None:
+    """The nodes of the cluster at `ray.address`; None for a cluster of the run's own, which does not exist yet.
 
-    None is a cluster of the run's own, which needs no check.
+    Raises ConfigError unless a Ray cluster answers there and accepts this process's token.
     """
     if address is None:
-        return
+        return None
     found = _resolve(address)
     try:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(init_grpc_channel(found))
-        stub.GetClusterId(gcs_service_pb2.GetClusterIdRequest(), timeout=PROBE_S)
+        reply = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=PROBE_S)
     except AuthenticationError as e:  # token authentication is on, and there is no token here
         raise ConfigError(f"ray.address = {address!r}: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
     except grpc.RpcError as e:
         raise ConfigError(_refusal(address, found, e)) from e
+    alive = [node for node in reply.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE]
+    return ClusterNodes(
+        nodes=tuple(dict(node.resources_total) for node in alive),
+        # `ray up` and KubeRay name the type of each node that they launch.
+        autoscaled=any(node.node_type_name for node in alive),
+    )
 
 
 def _resolve(address: str) -> str:

@@ -24,7 +24,7 @@ from r1ray.control.learners import LearnerGroup
 from r1ray.errors import ConfigError
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.processes import RewardModelProcess
-from r1ray.launch.ray_session import check_reachable
+from r1ray.launch.ray_session import look_at
 from r1ray.models.folder import read_shape
 from r1ray.recipe.status import digest
 from r1ray.rewards.learned.preference import REPORT
@@ -73,7 +73,7 @@ def train_reward_model(
         raise ConfigError(
             f"--model {base} has weights that are quantized ({quantized}): convert them to bfloat16 first"
         )
-    check_reachable(config.ray.address)
+    look_at(config.ray.address)
     deadlines = config.deadlines
     data, base, out = data.absolute(), base.absolute(), out.absolute()
     checkpoints, run_id = _begin(out, _identity(data, base, settings), resume)

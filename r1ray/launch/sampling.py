@@ -16,10 +16,8 @@ from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
-from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.launch.supervision import rollout_fleet, standing_actors
-from r1ray.rewards.scorer import Scorer
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.run.notices import notices_to
@@ -30,17 +28,6 @@ from r1ray.util.machine import this_machine
 from r1ray.util.versions import installed_versions
 
 UNDER_WAY = "the prompts under way"
-
-
-def preflight(config: Config) -> None:
-    """What only the parts themselves can refuse: the cluster, the rewards. Raises ConfigError."""
-    check_reachable(config.ray.address)
-    sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
-    scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
-    try:
-        scorer.check()
-    finally:
-        scorer.close()
 
 
 def training_samples(config: Config) -> list[Wanted]:

@@ -10,17 +10,13 @@ from typing import Any
 
 import ray
 
-from learner.sft.data import read_data, total_steps
 from r1ray.config.load import LoadedConfig
-from r1ray.config.schema import Config
 from r1ray.control.finetuning import Finetuning
 from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
-from r1ray.data.tokenizer import load_tokenizer
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
-from r1ray.launch.ray_session import check_reachable
 from r1ray.launch.signals import stop_on_signals
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
@@ -32,19 +28,8 @@ from r1ray.util.versions import installed_versions
 PHASE = "supervised fine-tuning"
 
 
-def preflight(config: Config) -> dict[str, Any]:
-    """Refuse what only the parts themselves can: the cluster, every conversation. Raises ConfigError.
-
-    Returns what was found in the sources, see `SftData.facts`.
-    """
-    check_reachable(config.ray.address)
-    data = read_data(config, load_tokenizer(config.model.path))
-    total_steps(config, len(data.train))
-    return data.facts()
-
-
 def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *, resume: bool) -> int:
-    """Train in `folder`, whose lock the caller holds, on what `preflight` found. Returns the exit code; raises R1RayError."""
+    """Train in `folder`, whose lock the caller holds, on what `check_start` found. Returns the exit code; raises R1RayError."""
     config = loaded.config
     cluster = Cluster(
         config=config,

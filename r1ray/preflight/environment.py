@@ -16,9 +16,14 @@ from r1ray.util.machine import Machine
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def check_surroundings(config: Config, machine: Machine, use: Use = "train") -> list[Problem]:
-    """Every problem that the model folder, the data files and, for a local cluster, the machine show."""
-    found = [*check_model(config, Path(config.model.path), use), *_files(config)]
+def check_surroundings(
+    config: Config, machine: Machine, use: Use = "train", model: Path | None = None
+) -> list[Problem]:
+    """Every problem that the model folder, the data files and, for a local cluster, the machine show.
+
+    `model`: the folder to look at in the place of `model.path`.
+    """
+    found = [*check_model(config, model or Path(config.model.path), use), *_files(config)]
     if config.ray.address is None:  # another machine's devices are not to be seen from here
         found += [*_devices(config, machine, use)]
     return found

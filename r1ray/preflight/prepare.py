@@ -1,4 +1,4 @@
-"""From the words of the command line to a run folder that may be written: everything that can be refused, is, here.
+"""Turn a command line into a run folder that may be written.
 
 load configuration -> check this machine and disk -> plan memory and placement -> create or lock the run folder
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from r1ray.preflight.environment import check_surroundings
 from r1ray.preflight.placement import Plan, make_plan
 from r1ray.run.folder import Identity, RunFolder
 from r1ray.run.metrics import MetricsWriter
-from r1ray.util.files import read_json, write_atomic
+from r1ray.util.files import read_json, refuse_unwritable, write_atomic
 from r1ray.util.machine import Machine, this_machine
 
 EMBEDDED = "tiny"
@@ -43,8 +43,8 @@ class Preparation:
 
     @property
     def takes_embedded_model(self) -> bool:
-        """Whether the run begins with the embedded model, which is built on the spot where it is missing."""
-        return Path(self.loaded.config.model.path) == EMBEDDED_FOLDER
+        """Whether the run begins with the embedded model, which is built at the start if it is missing."""
+        return self.use != "eval" and Path(self.loaded.config.model.path) == EMBEDDED_FOLDER
 
     @classmethod
     def new(cls, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
@@ -67,58 +67,87 @@ class Preparation:
         refuse_another_run(stored.config, loaded.config, loaded.provenance, use)
         return cls(loaded=loaded, machine=this_machine(), use=use, existing=folder)
 
-    def plan(self) -> Plan:
-        """Where everything runs and what memory it takes. Raises ConfigError where the model folder cannot be read."""
-        shape = read_shape(Path(self.loaded.config.model.path))
+    def plan(self, model: Path | None = None) -> Plan:
+        """Where everything runs and what memory it takes. Raises ConfigError if the model folder cannot be read.
+
+        `model`: the folder to look at in the place of `model.path`, as for the embedded model before it is built.
+        """
+        shape = read_shape(model or Path(self.loaded.config.model.path))
         return make_plan(self.loaded.config, shape, self.machine, self.use)
 
-    def describe(self) -> str:
+    def describe(self, plan: Plan) -> str:
         """The resolved configuration, the placement and the memory, as text."""
-        if self.takes_embedded_model and not EMBEDDED_FOLDER.exists():
-            return (
-                f"{self.loaded.to_yaml()}\nMemory: not known before `r1ray tiny {EMBEDDED_FOLDER}` has built the model."
-            )
-        return f"{self.loaded.to_yaml()}\n{self.plan().to_text()}"
+        return f"{self.loaded.to_yaml()}\n{plan.to_text()}"
 
-    def check(self) -> None:
-        """Raises ConfigError for what this machine or disk lacks, and for too little memory."""
-        refuse(check_surroundings(self.loaded.config, self.machine, self.use), self.loaded.provenance)
-        refuse(self.plan().problems, self.loaded.provenance)
+    def check(self, model: Path | None = None, planned: Callable[[Plan], None] | None = None) -> Plan:
+        """The plan of a run that fits: see `plan`. `planned` gets the plan before it is refused for too little memory.
+
+        Raises ConfigError for what this machine or disk lacks, and for too little memory.
+        """
+        refuse(check_surroundings(self.loaded.config, self.machine, self.use, model), self.loaded.provenance)
+        plan = self.plan(model)
+        if planned is not None:
+            planned(plan)
+        refuse(plan.problems, self.loaded.provenance)
+        return plan
+
+    def check_folder(self, *, fresh: bool = False) -> None:
+        """Refuse the run folder as `folder` would, and write nothing. Raises ConfigError or IntegrityError."""
+        path = Path(self.loaded.config.run.dir)
+        if self.existing is not None:
+            self.existing.refuse_in_use()
+        elif fresh:
+            RunFolder(path).refuse_in_use()
+            refuse_unwritable(path.parent)
+        else:
+            RunFolder(path).refuse_unusable()
+
+    def check_resumed(self, data: Mapping[str, Any] | None = None) -> None:
+        """Refuse to continue `existing` with another tokenizer, model, ledger or other rows. `data`: see `folder`.
+
+        Raises IntegrityError.
+        """
+        if self.existing is not None:
+            _refuse_others(self.existing, self.loaded, self._vocabulary(), self.use)
+            _refuse_other_data(self.existing, self._found() if data is None else data, self.use)
 
     def folder(self, *, fresh: bool = False, data: Mapping[str, Any] | None = None) -> RunFolder:
         """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
 
         `fresh` sets an earlier run in the same place aside, under another name. `data` is what was found in the sources
-        (`SftData.facts`); None: they are looked at here, where this command has not a record of its own.
+        (`SftData.facts`); None: they are read here, if this command has no record of its own.
         Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
-        IntegrityError where the tokenizer, the model or the data are not those that the run was begun with.
+        IntegrityError if tokenizer, model or data are not those of the run's start.
         """
-        from r1ray.data.vocab import vocab_hash
-
-        config = self.loaded.config
         self.check()
-        model = Path(config.model.path)
-        vocabulary = vocab_hash(model)
         found = self._found() if data is None else data
         if self.existing is None:
-            if fresh:
-                RunFolder.set_aside(Path(config.run.dir))
-            identity = Identity.new(
-                vocab_hash=vocabulary,
-                config_hash=config_hash(config, self.use),
-                model_hash=model_hash(model),
-                use=self.use,
-            )
-            made = RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
-            _keep(found, made)
-            return made
-        _refuse_others(self.existing, self.loaded, vocabulary, self.use)
-        _refuse_other_data(self.existing, found, self.use)
+            return self._created(found, fresh)
+        self.check_resumed(found)
         taken = _take(self.existing, self.loaded, self.use)
         if found and not taken.data.exists():
             _keep(found, taken)
             _tell_unrecorded(taken)
         return taken
+
+    def _created(self, found: Mapping[str, Any], fresh: bool) -> RunFolder:
+        config = self.loaded.config
+        identity = Identity.new(
+            vocab_hash=self._vocabulary(),
+            config_hash=config_hash(config, self.use),
+            model_hash=model_hash(Path(config.model.path)),
+            use=self.use,
+        )
+        if fresh:
+            RunFolder.set_aside(Path(config.run.dir))
+        made = RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
+        _keep(found, made)
+        return made
+
+    def _vocabulary(self) -> str:
+        from r1ray.data.vocab import vocab_hash
+
+        return vocab_hash(Path(self.loaded.config.model.path))
 
     def _found(self) -> dict[str, Any]:
         from r1ray.data.contents import contents

@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 from r1ray import __version__
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.run.metrics import jsonable
-from r1ray.util.files import read_json, write_atomic
+from r1ray.util.files import read_json, refuse_unwritable, write_atomic
 
 FORMAT = 2
 """Version of the layout and of the names stored in it (configuration keys, events, metrics); others are refused."""
@@ -137,17 +137,11 @@ class RunFolder:
         Raises ConfigError where the folder is in use, holds a run already, or holds other files.
         """
         folder = cls(path)
-        if path.exists() and not path.is_dir():
-            raise ConfigError(f"run.dir = {path} is a file; give a folder")
-        folder.refuse_foreign()
+        folder.refuse_unusable()
         path.mkdir(parents=True, exist_ok=True)
         folder.lock()
         try:
-            if folder.run_json.exists():
-                resume = f"continue it with `r1ray {folder.identity().use} --resume {path}`"
-                raise ConfigError(
-                    f"run.dir = {path} holds a run already; {resume}, keep it aside with --fresh, or change run.dir"
-                )
+            folder.refuse_begun()  # again: another driver may have been faster
             for sub in (folder.logs, folder.checkpoints, folder.scale_request.parent):
                 sub.mkdir(exist_ok=True)
             write_atomic(folder.config, config_yaml.encode())
@@ -177,8 +171,7 @@ class RunFolder:
         """
         if not path.exists():
             return None
-        if (holder := cls(path).holder()) is not None:
-            raise ConfigError(f"{path} is in use by {holder}; stop it, or give another run.dir")
+        cls(path).refuse_in_use()
         names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
         return path.rename(next(name for name in names if not name.exists()))
 
@@ -196,6 +189,28 @@ class RunFolder:
             return Identity(**raw)
         except TypeError as e:
             raise IntegrityError(f"{self.run_json} lacks or has unknown fields: {e}") from e
+
+    def refuse_unusable(self) -> None:
+        """Raise ConfigError, and write nothing, if no new run can begin here: see `create`."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"run.dir = {self.path} is a file; give a folder")
+        self.refuse_foreign()
+        self.refuse_in_use()
+        self.refuse_begun()
+        refuse_unwritable(self.path)
+
+    def refuse_begun(self) -> None:
+        """Raise ConfigError if the folder holds a run."""
+        if self.run_json.exists():
+            resume = f"continue it with `r1ray {self.identity().use} --resume {self.path}`"
+            raise ConfigError(
+                f"run.dir = {self.path} holds a run already; {resume}, keep it aside with --fresh, or change run.dir"
+            )
+
+    def refuse_in_use(self) -> None:
+        """Raise ConfigError that names the driver that holds the lock, if one does."""
+        if (holder := self.holder()) is not None:
+            raise ConfigError(f"{self.path} is in use by {holder}; stop it, or give another run.dir")
 
     def refuse_foreign(self) -> None:
         """Raise ConfigError where a new run would begin among files of something else."""
@@ -235,7 +250,7 @@ class RunFolder:
 
     def holder(self) -> Holder | None:
         """Who holds the lock; None where nobody does, that is: no driver is alive."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             with (self.path / "lock").open("r", encoding="utf-8") as handle:
                 if not _try_flock(handle, fcntl.LOCK_SH):
                     return _read_holder(handle)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import math
 import os
@@ -189,13 +190,17 @@ class _TensorBoard:
             self._writer.close()
 
 
-def _start_wandb(run_dir: Path, project: str) -> Any:
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError as e:
+def check_wandb(project: str | None) -> None:
+    """Raise ConfigError if `logging.wandb_project` is set and the wandb package is missing."""
+    if project is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
             f"logging.wandb_project={project!r} needs the wandb package: pip install wandb, or set it to null"
-        ) from e
+        )
+
+
+def _start_wandb(run_dir: Path, project: str) -> Any:
+    check_wandb(project)
+    wandb = importlib.import_module("wandb")
     run = wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=_run_id(run_dir), resume="allow")
     run.define_metric("*", step_metric="step")  # its own step must only grow, ours may go back
     return run

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from r1ray.errors import IntegrityError
+from r1ray.errors import ConfigError, IntegrityError
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -29,6 +29,17 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise ConfigError if this process may not write in the folder `path`, or make it where it does not exist."""
+    there = path.absolute()
+    while not there.exists():
+        there = there.parent
+    if not there.is_dir():
+        raise ConfigError(f"{path} cannot be made: {there} is a file; give another folder")
+    if not os.access(there, os.W_OK | os.X_OK) or os.statvfs(there).f_flag & os.ST_RDONLY:
+        raise ConfigError(f"{path} cannot be written: {there} is read-only for this user; give another folder")
 
 
 def is_disk_full(e: BaseException) -> bool:

@@ -152,5 +152,6 @@ def _params(spec: str, text: str) -> dict[str, Any]:
         elif dash and low.isdigit() and high.isdigit():
             params[key] = [int(low), int(high)]
         else:
-            params[key] = value.split("+") if "+" in value else value
+            parts = value.split("+")
+            params[key] = parts if len(parts) > 1 and all(parts) else value  # `+` and `+-` are text
     return params

@@ -16,18 +16,28 @@ from ray.exceptions import AuthenticationError
 
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.launch import ray_session
-from r1ray.launch.ray_session import check_reachable, connect
+from r1ray.launch.ray_session import connect, look_at
 
 TOKEN = "5a" * 32
 
 
 class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[misc]
-    """The head of a cluster, as far as one request goes: it wants the token `TOKEN`."""
+    """The head of a cluster, as far as one request goes: it wants the token `TOKEN`, and one of its nodes is dead."""
 
-    def GetClusterId(self, request: Any, context: grpc.ServicerContext) -> Any:
+    launched_as = ""
+
+    def GetAllNodeInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
         if ("authorization", f"Bearer {TOKEN}") not in context.invocation_metadata():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken: missing or incorrect")
-        return gcs_service_pb2.GetClusterIdReply(cluster_id=b"1")
+        reply = gcs_service_pb2.GetAllNodeInfoReply()
+        for state, resources in (
+            ("ALIVE", {"CPU": 4.0, "learner": 1.0}),
+            ("ALIVE", {"CPU": 8.0}),
+            ("DEAD", {"CPU": 64.0}),
+        ):
+            node = reply.node_info_list.add(state=state, node_type_name=self.launched_as)
+            node.resources_total.update(resources)
+        return reply
 
 
 @pytest.fixture
@@ -88,14 +98,21 @@ def test_a_cluster_that_wants_another_token_is_named_at_once(
     _with(monkeypatch, **environment)
     began = time.monotonic()
     with pytest.raises(ConfigError, match=message):
-        check_reachable(head)
+        look_at(head)
     assert time.monotonic() - began < 3.0
     assert capfd.readouterr().err == ""
 
 
-def test_a_cluster_that_accepts_the_token_is_reachable(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("launched_as", "autoscaled"), [("", False), ("rollout", True)])
+def test_a_cluster_that_accepts_the_token_tells_its_nodes(
+    head: str, launched_as: str, autoscaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _with(monkeypatch, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
-    check_reachable(head)
+    monkeypatch.setattr(Head, "launched_as", launched_as)
+    found = look_at(head)
+    assert found is not None
+    assert found.nodes == ({"CPU": 4.0, "learner": 1.0}, {"CPU": 8.0})
+    assert (found.total["CPU"], found.autoscaled) == (12.0, autoscaled)
 
 
 @pytest.mark.parametrize(
@@ -109,14 +126,14 @@ def test_a_cluster_that_accepts_the_token_is_reachable(head: str, monkeypatch: p
 )
 def test_an_address_without_a_cluster_is_refused(address: str, message: str) -> None:
     with pytest.raises(ConfigError, match=f"ray.address = '{address}'.*{message}"):
-        check_reachable(address)
+        look_at(address)
 
 
 def test_auto_names_the_cluster_that_it_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where Ray was stopped without `ray stop`: its address is still in its file."""
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"ray.address = 'auto' \(here [\d.]+:1\): no Ray cluster answers"):
-        check_reachable("auto")
+        look_at("auto")
 
 
 class Init:

@@ -18,6 +18,7 @@ from r1ray.config.load import load_config
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.storage import create_file
+from r1ray.preflight.placement import Plan
 from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
 from r1ray.run.folder import FORMAT, RunFolder
 from r1ray.run.metrics import read_events
@@ -272,20 +273,71 @@ def test_a_moved_run_can_be_resumed(stopped: RunFolder) -> None:
         assert load_config([str(folder.config)]).config.run.dir == "moved"
 
 
-def test_a_dry_run_tells_configuration_placement_and_memory() -> None:
-    text = new("run.steps=7").describe()
+def test_a_plan_tells_configuration_placement_and_memory() -> None:
+    preparation = new("run.steps=7")
+    text = preparation.describe(preparation.plan())
     assert "  steps: 7\n" in text
     assert "1 x learner rank" in text
     assert "Fits this machine." in text
 
 
-def test_a_dry_run_needs_no_embedded_model(here: Path) -> None:
-    EMBEDDED_FOLDER.rename("elsewhere")
+def test_another_folder_takes_the_place_of_a_model_that_is_not_built(here: Path) -> None:
+    stand_in = EMBEDDED_FOLDER.rename("elsewhere")
     assert new().takes_embedded_model
     assert not new("model.path=models/other").takes_embedded_model
-    assert "not known before `r1ray tiny models/tiny`" in new().describe()
-
-
-def test_a_dry_run_of_another_model_names_what_is_missing() -> None:
+    planned: list[Plan] = []
+    assert [new().check(stand_in, planned.append)] == planned
     with pytest.raises(ConfigError, match="hf download"):
-        new("model.path=models/nowhere").describe()
+        new().check()
+
+
+def test_a_plan_that_does_not_fit_is_shown_before_it_is_refused() -> None:
+    planned: list[Plan] = []
+    with pytest.raises(ConfigError, match=r"this machine has 2\.0 GiB"):
+        replace(new(), machine=replace(LAPTOP, memory_bytes=2 * GIB)).check(planned=planned.append)
+    assert "Does not fit: model.path" in planned[0].to_text()
+
+
+def _a_run(folder: Path) -> None:
+    new().folder().release()
+
+
+def _a_file(folder: Path) -> None:
+    folder.parent.mkdir()
+    folder.touch()
+
+
+def _other_files(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "thesis.tex").touch()
+
+
+def _parent_is_a_file(folder: Path) -> None:
+    folder.parent.touch()
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (_a_run, "holds a run already"),
+        (_a_file, "is a file"),
+        (_other_files, "thesis.tex"),
+        (_parent_is_a_file, "runs is a file"),
+    ],
+)
+def test_a_run_folder_is_refused_alike_with_and_without_a_start(before: Callable[[Path], None], message: str) -> None:
+    before(RUN)
+    there = sorted(Path().rglob("*"))
+    with pytest.raises(ConfigError, match=message) as looked:
+        new().check_folder()
+    with pytest.raises(ConfigError) as started:
+        new().folder()
+    assert str(looked.value) == str(started.value)
+    assert sorted(Path().rglob("*")) == there
+
+
+def test_a_run_folder_in_use_is_refused_without_a_start() -> None:
+    with new().folder():
+        for preparation, fresh in ((new(), False), (new(), True), (resumed(), False)):
+            with pytest.raises(ConfigError, match="in use by process"):
+                preparation.check_folder(fresh=fresh)

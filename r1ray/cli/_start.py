@@ -1,0 +1,85 @@
+"""What `train`, `sft`, `sample` and `eval` do before they start: check, print the plan, build the embedded model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from r1ray.evaluation.benchmarks.prepare import Prepared
+    from r1ray.preflight.placement import Plan
+    from r1ray.preflight.prepare import Preparation
+
+ConfigArgument = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="CONFIG|KEY=VALUE", help="Configuration files over conf/base.yaml, and single keys, e.g. run.steps=20."
+    ),
+]
+ResumeOption = Annotated[Path | None, typer.Option(metavar="RUN", help="Resume the run in this folder.")]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Start again; set an existing run in run.dir aside under another name.")
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Check everything that a start checks, show the processes and their memory; start nothing."
+    ),
+]
+
+
+def split(items: list[str] | None) -> tuple[list[str], list[str]]:
+    """The configuration files and the KEY=VALUE settings among `items`."""
+    return [i for i in items or [] if "=" not in i], [i for i in items or [] if "=" in i]
+
+
+def check(
+    preparation: Preparation,
+    *,
+    dry_run: bool,
+    fresh: bool = False,
+    plan_file: Path | None = None,
+    benchmarks: Sequence[Prepared] = (),
+) -> dict[str, Any]:
+    """Do everything before the start of Ray that writes nothing into the run folder; see `check_start`.
+
+    A dry run, or a `plan_file`, gets the plan as text. Unless it is a dry run, the embedded model is built if the run needs
+    it and it is missing.
+    """
+    from r1ray.launch.checks import check_start
+
+    def planned(plan: Plan) -> None:
+        if not (dry_run or plan_file):
+            return
+        text = preparation.describe(plan)
+        typer.echo(text)
+        if plan_file:
+            plan_file.write_text(text + "\n", encoding="utf-8")
+
+    found = check_start(preparation, fresh=fresh, benchmarks=benchmarks, planned=planned)
+    if not dry_run:
+        _build_embedded_model(preparation)
+    return found
+
+
+def _build_embedded_model(preparation: Preparation) -> None:
+    """Build the embedded model if it is missing, or if it is outdated and the run is new; say where and why."""
+    from r1ray.preflight.prepare import EMBEDDED_FOLDER
+
+    if not preparation.takes_embedded_model or (preparation.existing is not None and EMBEDDED_FOLDER.exists()):
+        return
+    from learner.tiny.recipe import is_current
+    from r1ray.cli.tiny import build
+
+    if is_current(EMBEDDED_FOLDER):
+        return
+    reason = "is of another version of r1ray" if EMBEDDED_FOLDER.exists() else "does not exist"
+    typer.echo(
+        f"model.path = tiny is the folder {EMBEDDED_FOLDER.absolute()}, below the working directory, which {reason}: "
+        "building it now, about a minute on two cores. A model that was built elsewhere: model.path=FOLDER.",
+        err=True,
+    )
+    build(EMBEDDED_FOLDER, seed=0)

@@ -1,0 +1,128 @@
+"""Refuse, before Ray starts, whatever a start can refuse: the one function behind `--dry-run` and every start.
+
+surroundings -> memory -> run folder -> engine arguments -> cluster -> losses -> rewards -> sources
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from learner.plugins import load_advantage, load_policy_loss
+from r1ray.config.checks import Use
+from r1ray.config.problems import Problem, refuse
+from r1ray.config.schema import Config
+from r1ray.curation.dataset import check_inputs
+from r1ray.data.source import Prompts, open_prompts
+from r1ray.data.tokenizer import Tokenizer, load_tokenizer
+from r1ray.evaluation.benchmarks.prepare import Prepared
+from r1ray.launch.ray_session import look_at
+from r1ray.models.folder import read_shape
+from r1ray.preflight.capacity import capacity_problems
+from r1ray.preflight.engine_keys import engine_key_problems
+from r1ray.preflight.placement import Plan
+from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
+from r1ray.preflight.sources import batch_problems, judging_problems, tokenizer_problems
+from r1ray.rewards.scorer import Scorer
+from r1ray.run.metrics import check_wandb
+
+
+def check_start(
+    preparation: Preparation,
+    *,
+    fresh: bool = False,
+    benchmarks: Sequence[Prepared] = (),
+    planned: Callable[[Plan], None] | None = None,
+) -> dict[str, Any]:
+    """Check everything that a run of `preparation` needs. Returns what was found in the sources of `r1ray sft`, else nothing.
+
+    `benchmarks`: the problems of `r1ray eval`, whose files are not written yet. `planned` gets the plan as soon as it is
+    made. Raises ConfigError, or IntegrityError for a model folder or run that is damaged.
+    """
+    config, use = preparation.loaded.config, preparation.use
+    with _model(preparation) as model:
+        plan = preparation.check(model, planned)
+        preparation.check_folder(fresh=fresh)
+        check_wandb(config.logging.wandb_project)
+        problems: list[Problem] = []
+        if use != "sft":
+            problems += engine_key_problems(config)
+        if (cluster := look_at(config.ray.address)) is not None:
+            problems += capacity_problems(config, plan.roles, cluster)
+        refuse(problems, preparation.loaded.provenance)
+        if use == "train":
+            load_policy_loss(config.algorithm.loss)
+            load_advantage(config.algorithm.advantage)
+        tokenizer = load_tokenizer(str(model))
+        refuse([*tokenizer_problems(config, tokenizer, read_shape(model))], preparation.loaded.provenance)
+        if use == "sft":
+            found = _conversations(config, tokenizer)
+            preparation.check_resumed(found)
+            return found
+        if use == "sample":
+            check_inputs(config)
+        _rewards(config)
+        with _written(config, benchmarks) as readable:
+            prompts = open_prompts(readable, tokenizer, use)
+            refuse([*_source_problems(readable, prompts, use)], preparation.loaded.provenance)
+        preparation.check_resumed()
+    return {}
+
+
+@contextmanager
+def _model(preparation: Preparation) -> Iterator[Path]:
+    """The folder of the model; for the embedded model that is not built yet, one with untrained weights.
+
+    Its tokenizer and its sizes, which the checks read, are those of the built one.
+    """
+    if not preparation.takes_embedded_model or EMBEDDED_FOLDER.exists():
+        yield Path(preparation.loaded.config.model.path)
+        return
+    from learner.tiny.build import write_untrained
+
+    with tempfile.TemporaryDirectory(prefix="r1ray-tiny-") as scratch:
+        folder = Path(scratch) / "tiny"
+        write_untrained(folder)
+        yield folder
+
+
+def _rewards(config: Config) -> None:
+    """Build every reward, and try what scoring needs on this machine."""
+    sources = {s.name: s.rewards for s in (*config.data.evaluation, *config.data.train)}
+    scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
+    try:
+        scorer.check()
+    finally:
+        scorer.close()
+
+
+@contextmanager
+def _written(config: Config, benchmarks: Sequence[Prepared]) -> Iterator[Config]:
+    """The configuration with the problems of its benchmarks in a folder of their own, where sources can read them."""
+    if not benchmarks:
+        yield config
+        return
+    with tempfile.TemporaryDirectory(prefix="r1ray-eval-") as scratch:
+        for benchmark in benchmarks:
+            benchmark.write(Path(scratch))
+        rewards = {source.name: source.rewards for source in config.data.evaluation}
+        sources = [replace(b.source(Path(scratch)), rewards=rewards[b.name]) for b in benchmarks]
+        yield replace(config, data=replace(config.data, evaluation=sources))
+
+
+def _source_problems(config: Config, prompts: Prompts, use: Use) -> Iterator[Problem]:
+    yield from batch_problems(config, prompts)
+    yield from judging_problems(config, prompts, use)
+
+
+def _conversations(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Read every conversation, and count the steps. Returns `SftData.facts`."""
+    from learner.sft.data import read_data, total_steps
+
+    data = read_data(config, tokenizer)
+    total_steps(config, len(data.train))
+    return data.facts()
