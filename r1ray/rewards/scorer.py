@@ -25,9 +25,9 @@ from r1ray.rewards.registry import build
 from r1ray.rewards.workers.pool import Pool
 from r1ray.types import RolloutGroup, Score, ScoredGroup
 
-_VERIFY_LANE = 48
-"""Verifications at once. Most take milliseconds; only if this many hang at once does another one
-have to wait.
+_VERIFY_LANE = 256
+"""Verifications under way. Most take milliseconds, and no more of the long ones run at once than there
+are processors; only if this many hang at once does another one have to wait.
 """
 
 ASK_LANE = 64

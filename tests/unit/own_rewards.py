@@ -51,3 +51,23 @@ not_callable = 3
 
 def rejects(sample: Sample) -> float:
     raise ValueError(f"cannot score {sample.response!r}")
+
+
+def computes(sample: Sample, seconds: float = 0.4) -> float:
+    """1.0 after so many seconds of the processor's time."""
+    began = time.process_time()
+    while time.process_time() - began < seconds:
+        pass
+    return 1.0
+
+
+def spans(sample: Sample, seconds: float = 1.0) -> float:
+    """As `computes`; appends to the file `log` when it has got its turn and when it ends."""
+    log = Path(sample.meta["log"])
+    computes(sample, seconds / 2)
+    with log.open("a") as file:
+        file.write("+")
+    computes(sample, seconds / 2)
+    with log.open("a") as file:
+        file.write("-")
+    return 1.0

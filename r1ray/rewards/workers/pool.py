@@ -1,11 +1,15 @@
-"""Pool of worker processes that make the calls of rewards, each under a wall-clock limit enforced
-by killing the process.
+"""Pool of worker processes that make the calls of rewards, each under a time limit enforced by
+killing the process.
 
 The number of verifications that start at once is limited to a few slots for each processor. A
 verification that takes long gives up its slot and continues; after some processor time it continues
-at a lower priority. Its process is reused only if this one has the privilege to raise the priority
-again. So quick verifications hardly wait for slow ones, however many hang. A call that finds no
-idle process gets a new one, forked from the warm zygote in milliseconds.
+at a lower priority, and after more it needs one of as many turns as there are processors: until it
+gets one, its process is stopped. Only time in which a verification runs or sleeps counts against its
+limit, not the wait for a turn or a processor. So quick verifications hardly wait for slow ones,
+however many hang, and a right answer does not time out because many are judged at once.
+
+A process is reused only if this one has the privilege to raise its priority again. A call that finds
+no idle process gets a new one, forked from the warm zygote in milliseconds.
 """
 
 from __future__ import annotations
@@ -25,6 +29,8 @@ _MOST_READY = 16
 """Maximum number of processes that are forked in advance."""
 _SLOW_S = 0.02
 """Wall-clock time that a verification may keep its slot."""
+_LOOK_S = 0.02
+"""Interval between two checks of a verification that takes long."""
 
 
 class Pool:
@@ -38,6 +44,7 @@ class Pool:
     def __init__(self, preload: Sequence[str], processors: int) -> None:
         self._preload = tuple(preload)
         self._slots = threading.BoundedSemaphore(_SLOTS * processors)  # each is held for at most _SLOW_S
+        self._turns = threading.BoundedSemaphore(processors)  # each is held for at most MAX_WALL times a limit
         self._ready = min(_SLOTS * processors, _MOST_READY)
         self._zygote: Zygote | None = None
         self._idle: deque[Worker] = deque()
@@ -47,9 +54,9 @@ class Pool:
     def call(self, call: Call, limit_s: float) -> Judgement:
         """Make the call in a process.
 
-        Raises VerifierTimeout after `limit_s`, not counting the wait for a slot; VerifierCrash if
-        the process dies or the function raises; DataError if the function raises that; and
-        ProcessDied if the zygote died or cannot start.
+        Raises VerifierTimeout after `limit_s`, for a verification without the waits for a slot, a
+        turn or a processor; VerifierCrash if the process dies or the function raises; DataError if
+        the function raises that; and ProcessDied if the zygote died or cannot start.
         """
         verifying = call.lane == "verify"
         with self._slots if verifying else contextlib.nullcontext():
@@ -64,9 +71,7 @@ class Pool:
         keep = False
         try:
             if verifying:
-                worker.watch(limit_s)
-            if worker.lowered:
-                self._replace()
+                self._supervise(worker)
             judgement = worker.answer()
             keep = worker.restore() and len(self._idle) < self._ready
         finally:
@@ -77,6 +82,22 @@ class Pool:
             if self._closed:
                 self._kill_idle()
         return judgement
+
+    def _supervise(self, worker: Worker) -> None:
+        """Wait until a verification has answered or died. Raises VerifierTimeout at its limit."""
+        with contextlib.ExitStack() as held:
+            has_turn = replaced = False
+            while not worker.watch(_LOOK_S):
+                worker.check_limit()
+                if worker.lowered and not replaced:
+                    self._replace()
+                    replaced = True
+                if worker.is_long and not has_turn:
+                    if not self._turns.acquire(blocking=False):
+                        with worker.stopped():
+                            self._turns.acquire()  # each turn ends with a verification, at its limit
+                    held.callback(self._turns.release)
+                    has_turn = True
 
     def start(self) -> None:
         """Start the zygote now rather than at the first call. Raises ProcessDied if it cannot load

@@ -20,6 +20,10 @@ _HEAVY_S = 0.01
 """Processor time after which its priority is lowered. Not wall-clock time, or it would starve on a
 busy machine.
 """
+_LONG_S = 0.1
+"""Processor time after which a verification needs a turn."""
+MAX_WALL = 30
+"""Wall-clock time in which a verification must end, in multiples of its limit, without time stopped."""
 _LOOK_S = 0.004
 """Interval between two checks of that time."""
 _START_S = 120.0
@@ -97,13 +101,19 @@ class Worker:
         self._began = 0.0
         self.lowered = False
         """Whether its priority is lowered."""
-        self._limit_s = 0.0
-        self._deadline = 0.0
+        self._limit_s = self._extra_s = 0.0
+        self._sent = self._deadline = 0.0  # moments of the monotonic clock
+        self._waited = 0.0  # seconds that it had waited for a processor before the call
+        self._stopped_s = 0.0  # seconds of the call in which it was stopped
 
     def send(self, call: Call, limit_s: float) -> None:
         """Send a call to the process."""
         self._limit_s = limit_s
-        self._deadline = time.monotonic() + limit_s + call.extra_s
+        self._extra_s = call.extra_s
+        self._sent = time.monotonic()
+        most = MAX_WALL if call.lane == "verify" else 1
+        self._deadline = self._sent + most * limit_s + call.extra_s
+        self._waited, self._stopped_s = _runqueue_s(self._pid), 0.0
         request = {"function": call.function, "args": call.args, "memory_bytes": call.memory_bytes}
         with self._failures_named():
             self._began = time.clock_gettime(self._clock)
@@ -121,16 +131,50 @@ class Worker:
         poll.register(self._sock, select.POLLIN)
         return bool(poll.poll(1000 * wait_s))
 
-    def watch(self, seconds: float) -> None:
-        """Wait that long for the answer. Returns earlier if it used so much processor time that its
-        priority was lowered.
+    def watch(self, seconds: float) -> bool:
+        """Wait that long for the answer; return whether it, or the end of the process, is there.
+
+        Returns earlier if the process used so much processor time that its priority was lowered.
         """
-        until = min(time.monotonic() + seconds, self._deadline)
+        until = time.monotonic() + seconds
+        was_lowered = self.lowered
         with contextlib.suppress(OSError):  # it died: reading its answer says so
-            while not self.lowered and time.monotonic() < until and not self._readable(_LOOK_S):
-                if time.clock_gettime(self._clock) - self._began > _HEAVY_S:
+            while not (there := self._readable(min(_LOOK_S, seconds))):
+                if not self.lowered and self._processor_s() > _HEAVY_S:
                     os.setpriority(os.PRIO_PROCESS, self._pid, _NICE)
                     self.lowered = True
+                if self.lowered > was_lowered or time.monotonic() >= until:
+                    break
+            return there
+        return True
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the call has used so much processor time that it needs a turn."""
+        with contextlib.suppress(OSError):
+            return self._processor_s() > _LONG_S
+        return False
+
+    def check_limit(self) -> None:
+        """Raise VerifierTimeout if the call has run or slept for as long as it may."""
+        now = time.monotonic()
+        own_s = now - self._sent - self._stopped_s - (_runqueue_s(self._pid) - self._waited)
+        if own_s > self._limit_s + self._extra_s or now - self._stopped_s > self._deadline:
+            raise self._timeout()
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the process for as long as the block takes, which does not count against its limit."""
+        began = time.monotonic()
+        self._signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._signal(signal.SIGCONT)
+            self._stopped_s += time.monotonic() - began
+
+    def _processor_s(self) -> float:
+        return time.clock_gettime(self._clock) - self._began
 
     def restore(self) -> bool:
         """Restore the pool's priority. Returns False if this process lacks the privilege."""
@@ -154,25 +198,41 @@ class Worker:
 
     @contextlib.contextmanager
     def _failures_named(self) -> Iterator[None]:
-        self._sock.settimeout(max(0.001, self._deadline - time.monotonic()))
+        self._sock.settimeout(max(0.001, self._deadline + self._stopped_s - time.monotonic()))
         try:
             yield
         except TimeoutError as e:
-            raise VerifierTimeout(f"no verdict within {self._limit_s:g} s (reward_worker.timeout_s)") from e
+            raise self._timeout() from e
         except (EOFError, OSError) as e:
             if self._parent.going:
                 raise ProcessDied("the verifier's process died with the one that it was forked from") from e
             raise VerifierCrash("the verifier's process died") from e
 
+    def _timeout(self) -> VerifierTimeout:
+        return VerifierTimeout(f"no verdict within {self._limit_s:g} s (reward_worker.timeout_s)")
+
     def kill(self) -> None:
         """Kill the process and close the socket."""
         self._sock.close()
         try:
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # already gone
+            self._signal(signal.SIGKILL)
         finally:
             os.close(self._handle)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):  # already gone
+            signal.pidfd_send_signal(self._handle, number)
+
+
+def _runqueue_s(pid: int) -> float:
+    """Seconds that a process has waited for a processor. 0 if it is gone, or if the kernel does not
+    count them (no CONFIG_SCHED_INFO): then the waits count against the limit.
+    """
+    try:
+        with open(f"/proc/{pid}/schedstat", encoding="ascii") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _environment() -> dict[str, str]:

@@ -163,6 +163,33 @@ def test_hanging_samples_do_not_delay_others():
     assert sorted(delays)[10] < 0.25
 
 
+def test_checks_that_compute_at_once_do_not_time_out_together():
+    """Together they need several times the limit of one."""
+    with scorer(reward(f"{OWN}:computes"), timeout_s=1.2, processors=1) as s:
+        s.check()
+        pending = [s.begin(Sample(response=str(i))) for i in range(10)]
+        assert [p.result().score.error for p in pending] == [None] * 10
+
+
+def test_no_more_long_checks_run_at_once_than_there_are_processors(tmp_path):
+    log = tmp_path / "log"
+    with scorer(reward(f"{OWN}:spans"), timeout_s=10.0, processors=2) as s:
+        s.check()
+        pending = [s.begin(Sample(response=str(i), meta={"log": str(log)})) for i in range(5)]
+        assert [p.result().score.reward for p in pending] == [1.0] * 5
+    running = most = 0
+    for mark in log.read_text():
+        running += 1 if mark == "+" else -1
+        most = max(most, running)
+    assert 1 <= most <= 2
+
+
+def test_a_check_that_computes_past_its_limit_ends_at_it():
+    with scorer(reward(f"{OWN}:computes", seconds=60.0), timeout_s=0.5) as s:
+        assert judge(s, "a").error.startswith("VerifierTimeout")
+        assert judge(s, "a").error.endswith("no verdict within 0.5 s (reward_worker.timeout_s)")
+
+
 def test_plain_answers_do_not_wait_for_processes():
     with scorer(reward("accuracy", verifier="math"), timeout_s=1.0) as s:
         s.check()
