@@ -95,6 +95,9 @@ class Progress:
         self._sync = (report, self._clock())
         if report.stale or report.out:
             self._writer.event("sync_incomplete", version=report.version, stale=report.stale, out=report.out)
+        for process, reason in report.retried:
+            if process not in report.stale and process not in report.out:  # these have events of their own
+                self._writer.event("sync_retried", version=report.version, process=process, reason=reason)
 
     def evaluation(self, row: dict[str, Any]) -> None:
         self._evaluations[row["step"], row["source"]] = row

@@ -1,14 +1,14 @@
-"""Publish a policy to the rollout workers, whoever of them is alive.
+"""Publish a policy to all rollout workers that are alive.
 
-    reconcile   the group of the next transfer is formed of the workers alive *now*; where membership changed or the last
-                transfer failed, it is a new group under a new epoch. Where one of them dies before it has formed, it is
-                called off for all
-    transfer    the learner sends, every worker receives beside generation and applies between two engine steps
-    check       each worker answers with the digest of what it received (and read back); another digest than the
-                learner's takes it out
+    reconcile   the group of the next transfer consists of the workers alive *now*; if membership changed or the last transfer
+                failed, it is a new group under a new epoch
+    transfer    the learner sends, every worker receives while it generates and applies between two engine steps
+    check       each worker answers with the digest of what it received (and read back); a worker with another digest than
+                the learner's is taken out
 
-A transfer that fails is repeated without the workers that died, did not answer, or failed of something else than the transfer.
-A worker left out serves its old policy, which the ledger's admission control knows, until it has taken part in a whole transfer.
+As soon as one member fails, the group is aborted for all others, which would wait for it until their deadlines. The transfer is
+then repeated without workers that died, did not answer, or failed for another reason than the transfer itself. A worker that is
+left out serves its old policy, which the ledger's admission control knows, until it has completed a sync.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from r1ray.config.schema import SyncConfig
 from r1ray.control.calls import Gathered, gather
 from r1ray.control.handles import Handle, LearnerApi, RolloutApi
 from r1ray.control.learners import TRANSIENT_ERRORS
-from r1ray.errors import InfrastructureError, WeightSyncError
+from r1ray.errors import InfrastructureError, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, Sent, TransferSpecs
 
 R = TypeVar("R")
 
 ATTEMPTS = 3
 GRACE_S = 10.0
-"""Lets a worker's own time-out name what it waited for before the controller's cuts it off."""
+"""Lets a worker's own timeout, which names what it waited for, pass before the controller's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncReport:
-    """One publication. `out` are workers that must be replaced, `stale` those that go on with their old policy."""
+    """One publication. `out` are workers that must be replaced, `stale` those that continue with their old policy."""
 
     version: int
     epoch: int
@@ -44,8 +44,9 @@ class SyncReport:
     synced: tuple[str, ...]
     stale: dict[str, str] = field(default_factory=dict)  # worker -> reason
     out: dict[str, str] = field(default_factory=dict)
+    retried: tuple[tuple[str, str], ...] = ()  # process -> reason, for each failed transfer: the first failure in it
     seconds: float = 0.0  # the whole publication
-    apply_s: float = 0.0  # slowest worker's stand-still
+    apply_s: float = 0.0  # longest pause of generation of a worker
     digest_s: float = 0.0
 
 
@@ -60,14 +61,14 @@ class WeightSync:
         abort: Callable[[Rendezvous, str], object],
         tick: Callable[[], None],
     ) -> None:
-        """`processes`: of each worker, all of which receive; `abort(rendezvous, reason)` ends a meeting that cannot
-        come about any more."""
+        """`processes`: of each worker, all of which receive. `abort(rendezvous, reason)` ends a group for all its members."""
         self._config = config
         self._processes = processes
         self._abort = abort
         self._tick = tick
         self._epoch = 0
         self._members: tuple[str, ...] | None = None  # of the current group; None if there is none
+        self._rendezvous: Rendezvous | None = None  # of the current group
         self._specs: TransferSpecs | None = None
 
     def break_group(self) -> None:
@@ -77,25 +78,27 @@ class WeightSync:
     def publish(
         self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
     ) -> SyncReport:
-        """Publish `version` to `workers`. Raises InfrastructureError where the learner itself failed."""
+        """Publish `version` to `workers`. Raises InfrastructureError if the learner itself failed."""
         began = time.monotonic()
         waiting = dict(workers)
         synced: dict[str, Applied] = {}
         stale: dict[str, str] = {}
         out: dict[str, str] = {}
         digest = ""
-        failed_first: list[str] = []
+        retried: list[tuple[str, str]] = []
         for _ in range(ATTEMPTS):
             if not waiting:
                 break
             sent, done, first = self._transfer(learners, waiting, version)
             digest = sent or digest
-            if first in failed_first and len(waiting) > 1:  # again: what fails it may fail the others' group each time
-                waiting.pop(first)
             if first is not None:
-                failed_first.append(first)
+                if len(waiting) > 1 and any(first[0] == name for name, _ in retried):
+                    waiting.pop(
+                        first[0], None
+                    )  # it failed first again: it would fail the group of the others each time
+                retried.append(first)
             for name, error in done.failures.items():
-                if isinstance(error, WeightSyncError):  # it says that its old policy goes on
+                if isinstance(error, WeightSyncError):  # the worker continues with its old policy
                     stale[name] = str(error)
                 else:
                     waiting.pop(name, None)
@@ -115,6 +118,7 @@ class WeightSync:
             synced=tuple(sorted(synced)),
             stale=stale,
             out=out,
+            retried=tuple(retried),
             seconds=time.monotonic() - began,
             apply_s=max((a.apply_s for a in synced.values()), default=0.0),
             digest_s=max((a.digest_s for a in synced.values()), default=0.0),
@@ -122,8 +126,8 @@ class WeightSync:
 
     def _transfer(
         self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
-    ) -> tuple[str, Gathered[str, Applied], str | None]:
-        """What was sent (its digest), what came of it at each worker, and the worker that failed before any other did."""
+    ) -> tuple[str, Gathered[str, Applied], tuple[str, str] | None]:
+        """The digest of what was sent, the outcome of each worker, and the process that failed first, with its error."""
         members = tuple(sorted(workers))
         rendezvous: Rendezvous | None = None
         if members != self._members:
@@ -131,7 +135,7 @@ class WeightSync:
             processes = len(members) * self._processes
             what = "the learner to open a weight-sync group (sync.deadline_s)"
             opened = learners[0].start(LearnerApi.open_epoch, self._epoch, processes)
-            rendezvous = self._await(learners[0], opened, what)
+            rendezvous = self._rendezvous = self._await(learners[0], opened, what)
         specs = self._weight_specs(learners[0])
         sending = {r.name: r.start(LearnerApi.publish, version) for r in learners}
         receiving = {
@@ -145,15 +149,38 @@ class WeightSync:
             )
             for i, name in enumerate(members)
         }
-        self._members = None  # until all of this went well
+        self._members = None  # until the whole transfer has succeeded
+        done = self._gather(sending, receiving, version)
+        first = next(((name, _cause(error)) for name, error in done.failures.items()), None)
+        for rank in learners:
+            done.failures.pop(rank.name, None)
+        applied = {name: call.result() for name, call in receiving.items() if name in done.results}
+        if first is None:
+            self._members = members
+        if learners[0].name not in done.results:  # there is no digest to check the workers' answers against
+            unchecked = {n: WeightSyncError("the learner did not finish sending") for n in applied}
+            return "", Gathered({}, {**done.failures, **unchecked}), first
+        return sending[learners[0].name].result().digest, Gathered(applied, done.failures), first
 
-        failed: list[str] = []
+    def _gather(
+        self, sending: Mapping[str, Future[Sent]], receiving: Mapping[str, Future[Applied]], version: int
+    ) -> Gathered[str, Any]:
+        """The outcome of each call; the first failure ends the transfer of all. Raises what a lost learner raised."""
 
-        def missed(name: str, error: BaseException) -> None:
-            if name in receiving:
-                failed.append(name)
-            if rendezvous is not None and name in receiving and not sending[learners[0].name].done():
-                self._abort(rendezvous, f"{name}: {error}")
+        sender = next(iter(sending))
+        aborted = False
+
+        def failed(name: str, error: BaseException) -> None:
+            nonlocal aborted
+            lost = name in sending and not isinstance(error, WeightSyncError)
+            # The store of a lost sender is gone, which its receivers notice. A worker that applied wrong weights has
+            # received all of them: the others do not wait for it.
+            needless = aborted or (lost and name == sender) or isinstance(error, ServedWeightsDiffer)
+            if self._rendezvous is not None and not needless:
+                aborted = True
+                self._abort(self._rendezvous, f"{name}: {_cause(error)}")
+            if lost:
+                raise _of_learner(name, error)
 
         calls: dict[str, Future[Any]] = {**sending, **receiving}
         done = gather(
@@ -161,23 +188,16 @@ class WeightSync:
             deadline_s=self._config.deadline_s + GRACE_S,
             what=f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)",
             tick=self._tick,
-            on_failure=missed,
+            on_failure=failed,
         )
-        for rank in learners:
-            error = done.failures.pop(rank.name, None)
+        for name in sending:
+            error = done.failures.get(name)
             if error is not None and not isinstance(error, WeightSyncError):
-                raise _of_learner(rank.name, error)
-        applied = {name: call.result() for name, call in receiving.items() if name in done.results}
-        first = next(iter(failed), None)
-        if not done.failures and all(rank.name in done.results for rank in learners):
-            self._members = members
-        if learners[0].name not in done.results:  # there is no digest to check the workers' answers against
-            unchecked = {n: WeightSyncError("the learner did not finish sending") for n in applied}
-            return "", Gathered({}, {**done.failures, **unchecked}), first
-        return sending[learners[0].name].result().digest, Gathered(applied, done.failures), first
+                raise _of_learner(name, error)
+        return done
 
     def _weight_specs(self, learner: Handle[LearnerApi]) -> TransferSpecs:
-        """Asked for once: the weights of a run keep their names, dtypes and shapes."""
+        """Requested once: the weights of a run keep their names, dtypes and shapes."""
         if self._specs is None:
             what = "the learner's list of weights (sync.deadline_s)"
             self._specs = self._await(learner, learner.start(LearnerApi.weight_specs), what)
@@ -190,8 +210,15 @@ class WeightSync:
         return done.results[learner.name]
 
 
+def _cause(error: BaseException) -> str:
+    return str(error) if isinstance(error, WeightSyncError) else f"{type(error).__name__}: {error}"
+
+
 def _of_learner(name: str, error: BaseException) -> BaseException:
-    """What the learner raised; as an InfrastructureError where a new one may not meet it. What `tick` raises is nobody's here."""
+    """The error of a learner rank; an InfrastructureError if a restarted learner may not meet it again.
+
+    Exceptions raised by `tick` are not attributed to the learner.
+    """
     if not isinstance(error, TRANSIENT_ERRORS) or isinstance(error, InfrastructureError):
         return error
     named = InfrastructureError(f"{name}: {type(error).__name__}: {error}")

@@ -12,6 +12,7 @@ NOTICES = {
     "groups_dropped": "{message}",
     "worker_lost": "{worker} was lost: {reason}",
     "worker_stale": "{worker} missed a weight sync and continues with its old policy: {reason}",
+    "sync_retried": "weight sync of policy {version} was repeated because {process} failed: {reason}",
     "actor_lost": "{actor} was lost: {reason}",
     "learner_lost": "{message}",
     "rolled_back": "{message}; training returns to policy {to_policy}",

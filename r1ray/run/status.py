@@ -28,6 +28,7 @@ TROUBLE = (
     "worker_stale",
     "learner_lost",
     "sync_incomplete",
+    "sync_retried",
     "checkpoint_skipped",
     "failed",
     "stalled",

@@ -1,11 +1,12 @@
 """A private gloo group of one sender (rank 0) and the receivers of one epoch.
 
-Nothing global is touched: own store, own context, so that it lives beside vLLM's and DeepSpeed's groups and can be
-thrown away. A group whose peer died is never repaired: the next epoch forms a new one on a new port.
+Store and context are its own, so it exists beside vLLM's and DeepSpeed's groups and can be discarded. A group whose
+peer died is never repaired: the next epoch forms a new one on a new port.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -13,10 +14,13 @@ import torch
 from torch.distributed import ProcessGroupGloo, Store
 
 from r1ray.errors import WeightSyncError
+from r1ray.transport.abortable import AbortSignal, wait_completed
 from r1ray.transport.channel import Rendezvous
 
+_GRACE_S = 1.0
+"""Lets gloo's own timeout, which names the peer, pass before ours."""
 _PARKED: list[Any] = []
-"""Groups that failed. Destroying one while an operation is pending blocks for its whole time-out, so they are kept."""
+"""Groups that failed. Destroying one during a pending operation blocks until that times out, so they are kept."""
 
 
 class GlooChannel:
@@ -38,6 +42,7 @@ class GlooChannel:
         options._devices = [device]
         try:
             self._group = ProcessGroupGloo(store, rank, rendezvous.world_size, options)
+            self._signal = AbortSignal(store)
         except RuntimeError as e:
             raise WeightSyncError(f"weight-sync group {self._name()} did not form: {e}") from e
         self._store = store
@@ -47,14 +52,20 @@ class GlooChannel:
         return torch.empty(nbytes, dtype=torch.uint8)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
-        """Send `buffer` from rank 0 into the `buffer` of all others. Raises WeightSyncError at the bucket's deadline."""
+        """Send `buffer` from rank 0 into the `buffer` of all others.
+
+        Raises WeightSyncError at the bucket's deadline, or once the controller has aborted the group.
+        """
+        limit_s = self._rendezvous.timeout_s
         try:
-            self._group.broadcast(buffer, 0).wait()
+            self._signal.start()
+            work = self._group.broadcast(buffer, 0)  # holds `buffer` until it ends
+            wait_completed(work, until=time.monotonic() + limit_s + _GRACE_S, signal=self._signal)
         except RuntimeError as e:
             _PARKED.append(self._group)
             raise WeightSyncError(
-                f"broadcast of {buffer.numel()} bytes in weight-sync group {self._name()} failed, a peer died or took longer "
-                f"than sync.bucket_deadline_s={self._rendezvous.timeout_s:g}: {e}"
+                f"broadcast of {buffer.numel()} bytes in weight-sync group {self._name()} failed, the group was aborted, a "
+                f"peer died, or it took longer than sync.bucket_deadline_s={limit_s:g}: {e}"
             ) from e
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,12 @@
-"""How the group of one epoch comes together: all report to the learner's store, and enter the group only when all are there.
+"""Rendezvous of the group of one epoch: all members report to the learner's store and enter the group once all are there.
 
-    learner       listen(...)  opens the store; accept() waits for every receiver's report, then settles the meeting: it is on
+    learner       listen(...)  opens the store; accept() waits for every receiver's report, then writes the verdict
     receiver      join(...)    reports, waits for the verdict, enters the group
-    controller    abort(...) where it knows that somebody will never come: the meeting is off, for all at once
+    controller    abort(...)   if it knows that a member has failed: the rendezvous or the formed group ends for all at once
 
-The verdict is written once, by whoever is first. Forming a group of gloo or NCCL waits out its whole time-out for a member
-that died; a meeting waits for it only until somebody knows.
+The verdict is written once, by the first writer. Forming a group of gloo or NCCL waits for a dead member until its timeout; a
+rendezvous ends as soon as the controller knows. After the verdict an abort is a key of its own (abortable.py), which ends the
+transfer in progress; the group is never used again.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from datetime import timedelta
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from r1ray.errors import ConfigError, WeightSyncError
+from r1ray.transport.abortable import ABORTED
 from r1ray.transport.channel import Channel, Rendezvous
 
 TRANSPORTS = ("gloo", "nccl", "ipc")
 _VERDICT = "verdict"
 _ON = "on"
 _POLL_S = 0.01
-_CALL_OFF_S = 1.0
-"""To reach a store that may be gone."""
+_ABORT_S = 1.0
+"""Timeout for reaching a store that may be gone."""
 
 
 class Listener:
@@ -84,10 +86,16 @@ def join(rendezvous: Rendezvous, *, rank: int, interface: str | None = None, hos
 
 
 def abort(rendezvous: Rendezvous, reason: str) -> bool:
-    """Let everybody who waits for this group go on without it; False where it has formed, or the learner is gone."""
+    """End the rendezvous, or the group if it has formed, for all members. False if the learner's store does not answer.
+
+    Then no member waits in it: the learner is gone, and its own death is noticed.
+    """
     try:
-        return _settle(_store(rendezvous, _CALL_OFF_S), reason) == reason
-    except (WeightSyncError, RuntimeError):  # then nobody waits in this meeting, and the learner's own death is seen
+        store = _store(rendezvous, _ABORT_S)
+        if _settle(store, reason) == _ON:
+            store.set(ABORTED, reason)
+        return True
+    except (WeightSyncError, RuntimeError):
         return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -82,14 +83,14 @@ def test_a_dead_worker_is_out_and_the_others_are_sent_to_again(sync: WeightSync)
     assert report.epoch == 2  # the second transfer went through a group without b
 
 
-def test_a_death_before_the_group_has_formed_calls_the_meeting_off() -> None:
+def test_a_death_before_the_group_has_formed_aborts_it() -> None:
     rank, a, b = learner(), worker("a"), worker("b")
     b.dead = True
     rank.hold.add("publish")
     aborted: list[str] = []
 
     def abort(rendezvous: Any, reason: str) -> None:
-        """As the meeting does it: whoever waits in it ends with an error."""
+        """As the rendezvous does: the members that wait in it end with an error."""
         aborted.append(reason)
         rank.hold.clear()
         for future in rank.pending:
@@ -97,8 +98,71 @@ def test_a_death_before_the_group_has_formed_calls_the_meeting_off() -> None:
 
     sync = made(deadline_s=60.0, abort=abort)
     report = sync.publish([rank], {"a": a, "b": b}, 1)
-    assert aborted == ["b: b died"]
+    assert aborted == ["b: ProcessDied: b died"]
+    assert report.retried == (("b", "ProcessDied: b died"),)
     assert (report.synced, set(report.out), report.epoch) == (("a",), {"b"}, 2)
+
+
+def test_a_failure_in_a_formed_group_aborts_it_at_once_and_its_cause_is_reported() -> None:
+    rank, a, b = learner(), worker("a"), worker("b")
+    aborted: list[tuple[Any, str]] = []
+
+    def abort(rendezvous: Any, reason: str) -> None:
+        """As in a real group: the members that wait end with an error."""
+        aborted.append((rendezvous, reason))
+        for remote in (rank, a):
+            remote.hold.clear()
+            remote.pending[-1].set_exception(WeightSyncError(f"aborted: {reason}"))
+
+    errors = iter([WeightSyncError("no room for a buffer")])
+    receive = b.methods["receive_weights"]
+
+    def fail_once(*, version: int, **rest: Any) -> Applied:
+        for error in errors if version == 2 else ():
+            raise error
+        result: Applied = receive(version=version, **rest)
+        return result
+
+    b.methods["receive_weights"] = fail_once
+    sync = made(deadline_s=60.0, abort=abort)
+    assert sync.publish([rank], {"a": a, "b": b}, 1).retried == ()
+    rank.hold.add("publish")
+    a.hold.add("receive_weights")
+    began = time.monotonic()
+    report = sync.publish([rank], {"a": a, "b": b}, 2)
+    assert time.monotonic() - began < 30.0
+    assert aborted == [(("rendezvous", 1, 2), "b: no room for a buffer")]
+    assert (report.synced, report.stale, report.out) == (("a", "b"), {}, {})
+    assert report.retried == (("b", "no room for a buffer"),)
+    assert report.epoch == 2
+
+
+def test_a_learner_rank_that_dies_ends_the_wait_for_the_others() -> None:
+    rank, second, a = learner(), learner(), worker("a")
+    second.name = "learner-1"
+    rank.hold.add("publish")
+    a.hold.add("receive_weights")
+    second.dead = True
+    aborted: list[str] = []
+    sync = made(deadline_s=60.0, abort=lambda rendezvous, reason: aborted.append(reason))
+    began = time.monotonic()
+    with pytest.raises(ProcessDied, match="learner-1 died"):
+        sync.publish([rank, second], {"a": a}, 1)
+    assert time.monotonic() - began < 30.0
+    assert aborted == ["learner-1: ProcessDied: learner-1 died"]
+
+
+def test_wrong_weights_at_one_worker_do_not_abort_the_others() -> None:
+    rank, a, b = learner(), worker("a"), worker("b")
+    aborted: list[str] = []
+
+    def differ(**_: Any) -> Applied:
+        raise ServedWeightsDiffer("other values in lm_head")
+
+    b.methods["receive_weights"] = differ
+    sync = made(abort=lambda rendezvous, reason: aborted.append(reason))
+    report = sync.publish([rank], {"a": a, "b": b}, 1)
+    assert (report.synced, set(report.out), aborted) == (("a",), {"b"}, [])
 
 
 def test_a_worker_that_keeps_failing_is_stale_not_out(sync: WeightSync) -> None:
@@ -154,7 +218,7 @@ def test_what_is_no_failure_of_the_transfer_takes_a_worker_out(sync: WeightSync,
 
 def test_a_worker_that_fails_every_group_does_not_hold_up_the_others() -> None:
     rank, a, b = learner(), worker("a"), worker("b")
-    rank.hold.add("publish")  # until the meeting is called off: b fails while the others wait for it
+    rank.hold.add("publish")  # until the rendezvous is aborted: b fails while the others wait for it
     aborted: list[str] = []
 
     def unreachable(**_: Any) -> Applied:

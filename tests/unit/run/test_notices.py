@@ -16,6 +16,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "groups_dropped": {"message": "9 of 9 groups were dropped", "step": 0, "share": 1.0, "reasons": {}},
     "worker_lost": {"worker": "rollout-3", "reason": TRACEBACK, "state": "dead"},
     "worker_stale": {"worker": "rollout-1", "reason": "peer died"},
+    "sync_retried": {"version": 3, "process": "rollout-1", "reason": "no room for a buffer"},
     "actor_lost": {"actor": "reward-0", "reason": "process 7 is gone"},
     "learner_lost": {"message": "learner-0 was lost during: train step 3: killed"},
     "rolled_back": {"message": "steps 4 to 6 were not finite", "from_policy": 7, "to_policy": 4},

@@ -101,7 +101,7 @@ def test_a_receiver_that_never_joins_costs_the_deadline_and_is_named() -> None:
         listener.accept()
 
 
-def test_a_meeting_that_is_called_off_is_over_at_once_for_all() -> None:
+def test_an_aborted_rendezvous_ends_at_once_for_all() -> None:
     listener = listen("gloo", address="127.0.0.1", epoch=8, world_size=3, timeout_s=60.0)
     said: list[str] = []
 
@@ -124,25 +124,30 @@ def test_a_meeting_that_is_called_off_is_over_at_once_for_all() -> None:
     assert all("epoch 8 did not form: rollout-1 died" in text for text in said)
 
 
-def test_a_group_that_has_formed_is_not_called_off() -> None:
-    listener = listen("gloo", address="127.0.0.1", epoch=9, world_size=2, timeout_s=30.0)
-    received: list[torch.Tensor] = []
+@pytest.mark.parametrize("waiting", ["sender", "receiver"])
+def test_a_formed_group_is_aborted_at_once_for_a_member_that_waits_in_it(waiting: str) -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=9, world_size=2, timeout_s=60.0)
+    channels: dict[str, Any] = {}
 
-    def receiver() -> None:
-        channel = join(listener.rendezvous, rank=1, host="127.0.0.1")
-        channel.broadcast(buffer := channel.buffer(4))
-        received.append(buffer)
+    def receive() -> None:
+        channels["receiver"] = join(listener.rendezvous, rank=1, host="127.0.0.1")
+        channels["receiver"].broadcast(torch.zeros(8, dtype=torch.uint8))
 
-    thread = threading.Thread(target=receiver)
+    thread = threading.Thread(target=receive)
     thread.start()
-    channel = listener.accept()
-    assert not abort(listener.rendezvous, "too late")
-    channel.broadcast(torch.full((4,), 3, dtype=torch.uint8))
+    channels["sender"] = listener.accept()
+    channels["sender"].broadcast(torch.zeros(8, dtype=torch.uint8))
     thread.join(30.0)
-    assert received[0].tolist() == [3, 3, 3, 3]
+    began = time.monotonic()
+    assert abort(listener.rendezvous, "rollout-1: killed")
+    with pytest.raises(WeightSyncError, match=r"epoch 9 .*aborted: rollout-1: killed"):
+        channels[waiting].broadcast(torch.ones(8, dtype=torch.uint8))
+    assert time.monotonic() - began < 30.0
+    other = channels["receiver" if waiting == "sender" else "sender"]
+    other._group.broadcast(torch.ones(8, dtype=torch.uint8), 0).wait()  # lets the pending operation end
 
 
-def test_a_meeting_whose_learner_is_gone_needs_no_calling_off() -> None:
+def test_a_rendezvous_whose_learner_is_gone_needs_no_abort() -> None:
     listener = listen("gloo", address="127.0.0.1", epoch=10, world_size=2, timeout_s=0.5)
     rendezvous = listener.rendezvous
     del listener
