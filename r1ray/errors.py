@@ -6,6 +6,7 @@ The tree follows what is to be done about a failure, because that is what caller
     |- ConfigError         the user must change something; refused at start, exit code 2
     |- InfrastructureError a process, a machine or a network failed; retry elsewhere
     |- DataError           one prompt or sample is at fault; drop it with its reason
+    |- WorkersCannotStart  every rollout worker fails to start with the same error; the user must change something
     |- NoTrainableGroups   no group can be trained on; the user must change rewards or data, exit code 4
     |- NumericError        NaN or Inf in the loss or gradients; skip, or roll back
     `- IntegrityError      the run folder or a wire message is not what it must be; stop
@@ -86,6 +87,10 @@ class RequestRefused(VerifierError):
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
         self.status = status  # of HTTP; the default is for unpickling, which sets it afterwards
+
+
+class WorkersCannotStart(R1RayError):
+    """Every rollout worker failed to start with the same error before one was ready; the message gives it."""
 
 
 class NoTrainableGroups(R1RayError):

@@ -18,7 +18,8 @@ from r1ray.control.backoff import Backoff
 from r1ray.control.handles import Handle, Place, RolloutApi, WorkerInfo
 from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.health_probe import HealthProbe
-from r1ray.errors import ConfigError, IntegrityError, ProcessDied, RetryBudgetExhausted
+from r1ray.control.start_failures import StartFailures
+from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, ProcessDied, RetryBudgetExhausted
 
 DRAINING = "draining"
 
@@ -81,6 +82,7 @@ class Fleet:
         self._next = 0
         self._deaths = 0  # in a row, without a worker generating anything in between
         self._starts = Backoff()  # of those who take the place of somebody
+        self._start_failures = StartFailures()
         self._sizes: dict[str, int] = {}
         self._desired = settings.workers
 
@@ -119,7 +121,10 @@ class Fleet:
             self._event("scaled", asked=asked, workers=workers, max_workers=self._settings.max_workers)
 
     def tick(self) -> None:
-        """Look after everybody once; never blocks. Raises RetryBudgetExhausted, and what makes every worker fail alike."""
+        """Supervise every worker once; never blocks.
+
+        Raises RetryBudgetExhausted, WorkersCannotStart, and an error of a start that every worker would meet.
+        """
         now = self._clock()
         for name, member in list(self._members.items()):
             if member.drain is not None:
@@ -129,7 +134,7 @@ class Fleet:
                 self._tick_start(name, member, now)
             elif member.health.state is not State.DEAD:
                 self._tick_answers(member, now)
-            if member.health.check(now) is State.DEAD:
+            if name in self._members and member.health.check(now) is State.DEAD:
                 self.lost(name, member.health.reason)
         self._match_desired(now)
 
@@ -212,8 +217,11 @@ class Fleet:
         if isinstance(error, ConfigError | IntegrityError):
             raise error  # the next worker would fail in the same way
         if error is not None:
-            member.health.died(f"did not start: {error}")
+            cause = str(error) if isinstance(error, InfrastructureError) else f"{type(error).__name__}: {error}"
+            self.lost(name, f"did not start: {cause}")
+            self._start_failures.failed(name, error, workers=self._desired)
             return
+        self._start_failures.succeeded()
         info = member.ready.result()
         member.health.ready()
         member.place, member.heard, self._sizes = info["place"], now, info["evaluation"]

@@ -7,6 +7,8 @@ import math
 import re
 from collections.abc import Sequence
 
+MAX_JOINED_LINES = 4
+_TRACEBACK = ("File ", "^", "Traceback")
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PICTURES = (
@@ -66,12 +68,14 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The first and the last line of `text`, without colours: what lies between them is usually a traceback.
+    """`text` in one line without colours: all of a short message, the first and the last line of a traceback or a long one.
 
     Example: "ProcessDied: a\n  File x\nValueError: b" becomes "ProcessDied: a ... ValueError: b".
     """
     lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
-    return lines[0] if len(lines) == 1 else f"{lines[0]} ... {lines[-1]}" if lines else ""
+    if len(lines) <= MAX_JOINED_LINES and not any(line.startswith(_TRACEBACK) for line in lines):
+        return " ".join(lines)
+    return f"{lines[0]} ... {lines[-1]}"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
