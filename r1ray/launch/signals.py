@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM mean to a driver."""
+"""Signal handlers of a driver: the first SIGINT or SIGTERM ends the run gracefully, the second at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from r1ray.run.view import View
 
 
 def stop_on_signals(stop: Stop, view: View, after: str = "this step, with a checkpoint") -> None:
-    """The first SIGINT or SIGTERM ends the run after what is under way, the second at once. `after`: that, for people."""
+    """Install the handlers; a second call with the same `stop` keeps the count of signals.
+
+    `after`: what the first signal still waits for, in the message to the user. The second raises KeyboardInterrupt.
+    """
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        stop.request(signal.Signals(signum).name)
-        for either in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(either, signal.default_int_handler)
-        view.line(f"Stopping after {after}; once more to stop at once.")
+        # The second signal may arrive while this runs for the first: `request` decides which is which.
+        if stop.request(signal.Signals(signum).name):
+            view.line(f"Stopping after {after}; once more to stop at once.")
+        else:
+            stop.at_once()
+            raise KeyboardInterrupt
 
     for either in (signal.SIGINT, signal.SIGTERM):
         signal.signal(either, on_signal)

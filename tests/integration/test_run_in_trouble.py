@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.machines import kill
-from r1ray.errors import RetryBudgetExhausted
+from r1ray.errors import RetryBudgetExhausted, WorkersCannotStart
 from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.driver import MOMENT_S, Driver, start
 from tests.integration.models import random_model, write_model
@@ -115,3 +115,14 @@ def test_a_rate_that_diverges_rolls_back_and_ends_with_the_reason(model: Path, t
     assert [e["step"] for e in events if e["kind"] == "step_skipped"] == [0, 0]
     assert sum(e["kind"] == "rolled_back" for e in events) == 2
     assert verify(run) == CLEAN
+
+
+def test_an_engine_that_cannot_start_is_named_at_the_first_try_and_ends_the_run(model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    driver = start(run, model, "rollout.engine.extra.quantization=gptq")  # a setting that only the engine can refuse
+    driver.wait_for_event("worker_lost")
+    driver.wait_for("a line on the terminal", lambda: "rollout-0 was lost: did not start: " in driver.said())
+    text = driver.end(WorkersCannotStart.exit_code, within_s=600)
+    assert "WorkersCannotStart" in text
+    assert "quantization" in text
+    assert len(driver.seen.events("worker_lost")) == 3

@@ -1,0 +1,98 @@
+"""The first signal ends a run gracefully, the second at once, however close together they arrive."""
+
+from __future__ import annotations
+
+import signal
+import weakref
+from collections.abc import Iterator
+
+import pytest
+
+from r1ray.control.stop import Interrupted, Stop
+from r1ray.launch.signals import stop_on_signals
+from tests.unit.pretended_run import NoView
+
+BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+class Lines(NoView):
+    """A view that keeps its lines; `on_line` runs while one is printed."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.on_line = lambda: None
+
+    def line(self, text: str) -> None:
+        self.lines.append(text)
+        self.on_line()
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in BOTH}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(("first", "second"), [BOTH, BOTH[::-1], (signal.SIGTERM, signal.SIGTERM)])
+def test_the_second_signal_ends_at_once_whichever_it_is(first: signal.Signals, second: signal.Signals) -> None:
+    stop, view = Stop(60.0), Lines()
+    stop_on_signals(stop, view)
+    signal.raise_signal(first)
+    assert (stop.requested, stop.reason, len(view.lines)) == (True, first.name, 1)
+    with pytest.raises(Interrupted, match=first.name):
+        stop.check(unsaved=False)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(second)
+    assert len(view.lines) == 1
+
+
+def test_two_signals_are_two_if_the_second_arrives_while_the_first_is_handled() -> None:
+    """Before, the handler of the first was still installed then, and both counted as one."""
+    moments: list[float] = []
+
+    def clock() -> float:
+        moments.append(0.0)
+        if len(moments) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return 0.0
+
+    stop = Stop(60.0, clock=clock)
+    stop_on_signals(stop, Lines())
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert stop.reason == "SIGINT"
+
+
+def test_two_signals_are_two_if_the_second_arrives_while_the_line_is_printed() -> None:
+    stop, view = Stop(60.0), Lines()
+    view.on_line = lambda: signal.raise_signal(signal.SIGTERM) if len(view.lines) == 1 else None
+    stop_on_signals(stop, view)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_handlers_that_are_installed_again_keep_the_count() -> None:
+    stop = Stop(60.0)
+    stop_on_signals(stop, Lines())
+    signal.raise_signal(signal.SIGINT)
+    stop_on_signals(stop, Lines())
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_second_signal_whose_exception_python_drops_ends_the_run_at_the_next_check() -> None:
+    class Ref:
+        """Stands for an object whose end runs Python code, such as Ray's references."""
+
+    stop = Stop(60.0)
+    stop_on_signals(stop, Lines())
+    signal.raise_signal(signal.SIGINT)
+    ref = Ref()
+    callback = weakref.ref(ref, lambda _: signal.raise_signal(signal.SIGTERM))
+    del ref  # "Exception ignored in": KeyboardInterrupt does not leave the callback
+    assert callback() is None
+    with pytest.raises(KeyboardInterrupt):
+        stop.check(unsaved=True)
