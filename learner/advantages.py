@@ -2,7 +2,8 @@
 
 NumPy only, so that every rank computes the same bits. Shapes: B groups in a batch, G completions in a group. A function
 takes the rewards [G] of each of the B groups and returns as many arrays [G]. If all rewards of a group are equal, its
-advantages are zero up to rounding (`reinforce_pp`: if all rewards of the batch are).
+advantages are zero, not a rounding error (`reinforce_pp`: if all rewards of the batch are): the learner leaves out
+completions whose advantage is zero.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ def _scaled(centred: FloatArray, std: float) -> FloatArray:
     return centred / std if std > SMALLEST_STD else np.zeros_like(centred)
 
 
+def _centred(r_G: FloatArray) -> FloatArray:
+    """r - mean, where equal rewards give exactly zero: a mean of equal numbers may differ from them in the last bit."""
+    return np.zeros_like(r_G) if r_G.min() == r_G.max() else r_G - r_G.mean()
+
+
 def group_norm(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
     """(r - mean) / std within each group, std over all G (not G - 1): GRPO, arXiv 2402.03300 and 2501.12948."""
     return [_scaled(r_G - r_G.mean(), float(r_G.std())) for r_G in rewards_B_G]
@@ -33,12 +39,12 @@ def mean_only(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
 
     The paper finds that dividing by the standard deviation favours prompts that are too easy or too hard.
     """
-    return [r_G - r_G.mean() for r_G in rewards_B_G]
+    return [_centred(r_G) for r_G in rewards_B_G]
 
 
 def leave_one_out(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:
     """r minus the mean of the *other* completions of its group, an unbiased baseline: RLOO, arXiv 2402.14740."""
-    return [(r_G - r_G.mean()) * (len(r_G) / (len(r_G) - 1)) for r_G in rewards_B_G]
+    return [_centred(r_G) * (len(r_G) / (len(r_G) - 1)) for r_G in rewards_B_G]
 
 
 def reinforce_pp(rewards_B_G: Sequence[FloatArray]) -> list[FloatArray]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import numpy as np
 
 from learner.advantages import Advantage, FloatArray, soft_overlong_penalty
 from learner.batch import Sequence
+from learner.losses import LOSSES
 from learner.objective import Denominators
 from learner.packing import SequenceRef
 from r1ray.codec import unpack_scored
@@ -44,6 +46,25 @@ def is_trained(group: GroupSummary, completion: int, config: Config) -> bool:
         return True
     limit = min(completion_limit(config, group.index), config.model.max_length - group.prompt_tokens)
     return group.completion_tokens[completion] < limit
+
+
+def silent_completions(
+    manifest: BatchManifest, advantages: SequenceOf[FloatArray], config: Config
+) -> list[list[list[int]]]:
+    """The completions without a gradient, as `packing.Silent`: [groups][kinds][completions].
+
+    Two kinds: those that are not trained (`is_trained`), and those whose advantage is zero while no other term of the loss
+    (KL, entropy) concerns them. A user-defined loss may do anything with an advantage of zero, so it gets them all.
+    """
+    a = config.algorithm
+    by_advantage = a.loss in LOSSES and not a.kl_coefficient and not a.entropy_coefficient
+    silent = []
+    for group, advantages_G in zip(manifest.groups, advantages, strict=True):
+        trained = [is_trained(group, c, config) for c in range(len(advantages_G))]
+        untrained = [c for c, is_in in enumerate(trained) if not is_in]
+        zero = [c for c, is_in in enumerate(trained) if is_in and by_advantage and advantages_G[c] == 0]
+        silent.append([kind for kind in (untrained, zero) if kind])
+    return silent
 
 
 def denominators(manifest: BatchManifest, groups: Iterable[int], config: Config) -> Denominators:
@@ -95,6 +116,7 @@ def make_sequence(ref: SequenceRef, group: ScoredGroup, advantage: float, *, tra
         versions=_versions(completion),
         advantage=advantage,
         trained=trained,
+        represents=1 + len(ref.stands_for),
     )
 
 

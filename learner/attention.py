@@ -4,21 +4,29 @@
     CUDA, half     torch.nn.attention.varlen, which takes the packed row as it is (or flash_attention_2 where installed)
 
 Right padding is exact: a causal query never sees the padded keys, which come after it, and padded queries are thrown away.
+
+Shared prompts: the packed row may hold a prompt once for several completions. Each sequence's rows, prompt and completion,
+are then gathered from where they are, so that everything but attention itself is computed once for the prompt. Only the
+gathering form does this; the variable-length kernels want the rows of a sequence side by side.
 Shapes: N packed tokens, S sequences, H query heads, K key/value heads, D head size (E of values), B x L one padded block.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from r1ray.errors import ConfigError
+
+RowArray = npt.NDArray[np.int64]
 
 IMPLEMENTATION = "r1ray_packed"
 """The name under which transformers finds `packed_attention`."""
@@ -35,15 +43,16 @@ class PackedLayout:
     and positions_N = (0, 1, 2, 3, 4): where row n is found in the flattened blocks.
     """
 
-    boundaries: Tensor  # int32 [S + 1]: sequence s is rows boundaries[s] to boundaries[s + 1]
+    boundaries: Tensor | None  # int32 [S + 1]: sequence s is rows boundaries[s] to boundaries[s + 1]; None: shared rows
     longest: int  # tokens of the longest sequence
     blocks: tuple[Tensor, ...]  # int64 [B, L] each: rows of the packed tensor
-    positions_N: Tensor  # int64 [N]: where each row stands among the flattened blocks
+    positions_N: Tensor  # int64 [N]: where each row is found in the flattened blocks
 
     def kwargs(self, implementation: str) -> dict[str, Any]:
-        """What the model's forward needs to be told, for the attention that is in use."""
+        """Arguments of the model's forward for the attention that is in use."""
         if implementation == IMPLEMENTATION:
             return {"layout": self}
+        assert self.boundaries is not None, f"{implementation} cannot share prompts"
         ends = {"cu_seq_lens_q": self.boundaries, "cu_seq_lens_k": self.boundaries}
         return {**ends, "max_length_q": self.longest, "max_length_k": self.longest}
 
@@ -51,19 +60,34 @@ class PackedLayout:
 def make_layout(lengths: list[int], device: torch.device) -> PackedLayout:
     """The layout of sequences of these lengths (all positive), one after the other."""
     boundaries = np.concatenate([[0], np.cumsum(lengths)])
-    positions = np.empty(boundaries[-1], dtype=np.int64)
+    rows_S = [np.arange(first, end) for first, end in itertools.pairwise(boundaries)]
+    return _gathering(rows_S, torch.from_numpy(boundaries.astype(np.int32)).to(device), device)
+
+
+def make_shared_layout(rows_S: list[RowArray], device: torch.device) -> PackedLayout:
+    """The layout of sequences that share rows: int64 [L] for each, where its tokens are in the packed row.
+
+    Every row belongs to some sequence. Rows before a shared one must be shared by the same sequences, in the same order:
+    prompts, not suffixes. Example: [0, 1, 2] and [0, 1, 3] have a prompt of two tokens and a completion of one each.
+    """
+    return _gathering(rows_S, None, device)
+
+
+def _gathering(rows_S: list[RowArray], boundaries: Tensor | None, device: torch.device) -> PackedLayout:
+    lengths = [len(rows) for rows in rows_S]
+    positions = np.empty(max(int(rows.max()) for rows in rows_S) + 1, dtype=np.int64)
     blocks, offset = [], 0
-    for rows in _similar(lengths):
-        longest = lengths[rows[0]]
-        index = np.empty((len(rows), longest), dtype=np.int64)
-        for r, s in enumerate(rows):
-            first, end = boundaries[s], boundaries[s + 1]
-            index[r] = np.minimum(np.arange(first, first + longest), end - 1)
-            positions[first:end] = offset + r * longest + np.arange(end - first)
+    for members in _similar(lengths):
+        longest = lengths[members[0]]
+        index = np.empty((len(members), longest), dtype=np.int64)
+        for r, s in enumerate(members):
+            index[r, : lengths[s]] = rows_S[s]
+            index[r, lengths[s] :] = rows_S[s][-1]
+            positions[rows_S[s]] = offset + r * longest + np.arange(lengths[s])
         blocks.append(torch.from_numpy(index).to(device))
         offset += index.size
     return PackedLayout(
-        boundaries=torch.from_numpy(boundaries.astype(np.int32)).to(device),
+        boundaries=boundaries,
         longest=max(lengths),
         blocks=tuple(blocks),
         positions_N=torch.from_numpy(positions).to(device),
@@ -132,6 +156,7 @@ def _padded(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: Packe
 def _varlen(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scale: float) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
+    assert layout.boundaries is not None, "variable-length attention cannot share prompts"
     out: Tensor = varlen_attn(
         query_NHD.contiguous(),
         key_NKD.contiguous(),
@@ -145,6 +170,13 @@ def _varlen(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: Packe
         enable_gqa=query_NHD.shape[1] != key_NKD.shape[1],
     )
     return out
+
+
+def why_not_shared(implementation: str, *, cuda: bool) -> str | None:
+    """Why prompts cannot be shared with this attention, or None if they can."""
+    if implementation != IMPLEMENTATION:
+        return f"{implementation} wants the tokens of a sequence side by side"
+    return "the variable-length kernel of CUDA wants the tokens of a sequence side by side" if cuda else None
 
 
 def choose(requested: str, *, cuda: bool) -> str:

@@ -1,7 +1,7 @@
 """Micro-batches: sequences packed into one row of tensors.
 
-Shapes: P prompt tokens and C completion tokens of one sequence; S sequences of a micro-batch, N = sum of P + C over them,
-T = sum of C: the completion tokens, the only ones whose log-probabilities are computed.
+Shapes: P prompt tokens and C completion tokens of one sequence; S sequences of a micro-batch, N = sum of P + C over them
+(a shared P counted once), T = sum of C: the completion tokens, the only ones whose log-probabilities are computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from learner.attention import PackedLayout, make_layout
+from learner.attention import PackedLayout, make_layout, make_shared_layout
 from r1ray.types import Float32Array, Int32Array
 
 IntArray = npt.NDArray[np.int64]
@@ -39,24 +39,41 @@ def pack_tokens(
     completions: SequenceOf[Int32Array],
     temperatures: SequenceOf[float],
     device: torch.device,
+    *,
+    groups: SequenceOf[int] | None = None,
 ) -> PackedTokens:
-    """Pack S sequences, each a prompt [P >= 1] and a completion [C >= 1], in the given order."""
-    totals = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+    """Pack S sequences, each a prompt [P >= 1] and a completion [C >= 1], in the given order.
+
+    `groups` [S]: sequences of equal numbers, side by side, have the same prompt, which is packed once for them. The result
+    is the same as without; only attention that gathers rows can use it (`attention.why_not_shared`).
+    """
     lengths = np.array([len(c) for c in completions])
-    ends = np.cumsum(totals)
-    # A completion's token t is predicted from the row before it: the last prompt row for t = 0.
-    source = np.concatenate([np.arange(end - c - 1, end - 1) for end, c in zip(ends, lengths, strict=True)])
-    input_ids = np.concatenate([part for pair in zip(prompts, completions, strict=True) for part in pair])
+    totals = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
+    parts, rows_S, end, prompt_rows = [], [], 0, np.empty(0, dtype=np.int64)
+    for s, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        if groups is None or s == 0 or groups[s] != groups[s - 1]:
+            prompt_rows = np.arange(end, end + len(prompt))
+            parts.append(prompt)
+            end += len(prompt)
+        rows_S.append(np.concatenate([prompt_rows, np.arange(end, end + len(completion))]))
+        parts.append(completion)
+        end += len(completion)
+    position_ids = np.empty(end, dtype=np.int64)
+    for rows in rows_S:
+        position_ids[rows] = np.arange(len(rows))
 
     def tensor(values: npt.NDArray[np.generic], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=dtype)
 
     return PackedTokens(
-        input_ids_N=tensor(input_ids, torch.int64),
-        position_ids_N=tensor(np.concatenate([np.arange(n) for n in totals]), torch.int64),
-        layout=make_layout(totals, device),
-        source_T=tensor(source, torch.int64),
-        target_T=tensor(input_ids[source + 1], torch.int64),
+        input_ids_N=tensor(np.concatenate(parts), torch.int64),
+        position_ids_N=tensor(position_ids, torch.int64),
+        layout=make_layout(totals, device) if groups is None else make_shared_layout(rows_S, device),
+        # A completion's token t is predicted from the row before it: the last prompt row for t = 0.
+        source_T=tensor(
+            np.concatenate([rows[-c - 1 : -1] for rows, c in zip(rows_S, lengths, strict=True)]), torch.int64
+        ),
+        target_T=tensor(np.concatenate(completions), torch.int64),
         temperature_T=tensor(np.repeat(temperatures, lengths), torch.float32),
         segment_T=tensor(np.repeat(np.arange(len(lengths)), lengths), torch.int64),
         lengths_S=tensor(lengths, torch.float32),
@@ -74,6 +91,7 @@ class Sequence:
     versions: IntArray  # [C] the policy that sampled each token
     advantage: float
     trained: bool  # False: left out of the loss and its denominators (mask_truncated)
+    represents: int = 1  # completions that its metrics count for: itself, and those without a gradient left out for it
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,15 +103,27 @@ class MicroBatch:
     versions_T: Tensor  # int64
     advantages_T: Tensor  # float32
     trained_S: Tensor  # float32, 0 or 1
+    represents_S: Tensor  # float32: completions that the metrics of each sequence count for
     sequences: int  # 0: a stand-in
     proximal_logprobs_T: Tensor | None = None  # the learner's own, before the step; filled in where needed
     reference_logprobs_T: Tensor | None = None  # the reference policy's; filled in where needed
 
 
-def make_micro_batch(sequences: SequenceOf[Sequence], device: torch.device) -> MicroBatch:
-    """Pack sequences; none at all gives a stand-in of one prompt and one completion token that is not trained on."""
+def make_micro_batch(
+    sequences: SequenceOf[Sequence], device: torch.device, *, groups: SequenceOf[int] | None = None
+) -> MicroBatch:
+    """Pack sequences; none at all gives a stand-in of one prompt and one completion token that is not trained on.
+
+    `groups` [S]: as in `pack_tokens`.
+    """
     rows = sequences or [_DUMMY_SEQUENCE]
-    tokens = pack_tokens([s.prompt for s in rows], [s.completion for s in rows], [s.temperature for s in rows], device)
+    tokens = pack_tokens(
+        [s.prompt for s in rows],
+        [s.completion for s in rows],
+        [s.temperature for s in rows],
+        device,
+        groups=groups or None,
+    )
     advantages_S = torch.tensor([s.advantage for s in rows], dtype=torch.float32, device=device)
     return MicroBatch(
         tokens=tokens,
@@ -101,6 +131,7 @@ def make_micro_batch(sequences: SequenceOf[Sequence], device: torch.device) -> M
         versions_T=torch.from_numpy(np.concatenate([s.versions for s in rows])).to(device),
         advantages_T=advantages_S[tokens.segment_T],
         trained_S=torch.tensor([float(s.trained) for s in rows], device=device),
+        represents_S=torch.tensor([float(s.represents) for s in rows], device=device),
         sequences=len(sequences),
     )
 

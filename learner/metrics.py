@@ -10,6 +10,7 @@ from torch import Tensor
 
 from learner.correlation import ROUNDING, correlation
 from learner.engine import StepReport
+from learner.packing import MinibatchPlan, packed_tokens
 from r1ray.config.rules import LENGTH_CORRELATION
 from r1ray.types import BatchManifest, ScoredGroup
 
@@ -111,6 +112,17 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
         "staleness/mean": float(ages.mean()),
         "staleness/max": float(ages.max()),
         "batch/tokens": float(lengths.sum() + prompts),
+    }
+
+
+def plan_metrics(plans: Sequence[MinibatchPlan]) -> dict[str, float]:
+    """What of the batch is computed: packed rows over all ranks, and the share of completions that a sample stands for."""
+    micro_batches = [refs for plan in plans for rank in plan.micro_batches for refs in rank]
+    packed = sum(len(refs) for refs in micro_batches)
+    left_out = sum(len(ref.stands_for) for refs in micro_batches for ref in refs)
+    return {
+        "batch/packed_tokens": float(sum(packed_tokens(refs) for refs in micro_batches)),
+        "batch/left_out": left_out / (packed + left_out),
     }
 
 

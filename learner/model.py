@@ -49,7 +49,7 @@ class TargetLogprobs(torch.autograd.Function):
         greedy: bool,
         unused_U: Tensor,
     ) -> Any:
-        logprob_T = torch.empty(len(hidden_TH), dtype=torch.float32, device=hidden_TH.device)
+        logprob_T = torch.empty(len(hidden_TH), dtype=_computed_in(hidden_TH), device=hidden_TH.device)
         entropy_T, normaliser_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
         for rows in _blocks(len(hidden_TH), len(weight_VH)):
             logits = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U)
@@ -57,7 +57,7 @@ class TargetLogprobs(torch.autograd.Function):
             target = logits.gather(-1, target_T[rows, None])[:, 0]
             logprob_T[rows] = target - normaliser_T[rows]
             if greedy:
-                entropy_T[rows] = (target >= logits.amax(-1)).float()
+                entropy_T[rows] = (target >= logits.amax(-1)).to(entropy_T.dtype)
                 continue
             p = (logits - normaliser_T[rows, None]).exp_()
             entropy_T[rows] = normaliser_T[rows] - p.mul_(logits).sum(-1)
@@ -71,7 +71,7 @@ class TargetLogprobs(torch.autograd.Function):
     def backward(ctx: Any, d_logprob_T: Tensor | None, d_entropy_T: Tensor | None) -> Any:
         hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T = ctx.saved_tensors
         d_hidden_TH = torch.empty_like(hidden_TH)
-        d_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32)
+        d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH))
         for rows in _blocks(len(hidden_TH), len(weight_VH)):
             log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U).sub_(normaliser_T[rows, None])
             p = log_p.exp()
@@ -87,13 +87,17 @@ class TargetLogprobs(torch.autograd.Function):
         return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None, None, None
 
 
+def _computed_in(hidden_TH: Tensor) -> torch.dtype:
+    return torch.promote_types(hidden_TH.dtype, torch.float32)
+
+
 def _blocks(rows: int, vocabulary: int) -> list[slice]:
     size = max(1, LOGITS_AT_ONCE // vocabulary)
     return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 
 def _logits(hidden_TH: Tensor, weight_VH: Tensor, temperature_T: Tensor, unused_U: Tensor) -> Tensor:
-    logits = (hidden_TH @ weight_VH.T).float().div_(temperature_T[:, None])
+    logits = (hidden_TH @ weight_VH.T).to(_computed_in(hidden_TH)).div_(temperature_T[:, None])
     return logits.index_fill_(-1, unused_U, UNUSED_LOGIT)
 
 

@@ -25,7 +25,7 @@ from r1ray.config.schema import Config
 
 MEANS = (
     "train/loss", "train/entropy", "train/kl", "train/clip_fraction", "train/ratio_mean", "train/correction",
-    "staleness/log_ratio", "mismatch/mean",
+    "staleness/log_ratio", "mismatch/mean", "mismatch/tokens",
 )  # fmt: skip
 MAXIMA = ("mismatch/max",)
 
@@ -77,6 +77,7 @@ class PolicyObjective:
             )
         )
         trained_T = batch.trained_S[batch.tokens.segment_T]
+        counted_T = trained_T * batch.represents_S[batch.tokens.segment_T]  # for metrics, not for the loss
         weight_T = self._weights(batch, denominators)[batch.tokens.segment_T] * trained_T
         value_T = correction_T * policy.loss_T
         if batch.reference_logprobs_T is not None:
@@ -84,7 +85,7 @@ class PolicyObjective:
             kl_T = kl_k3(logprobs_T if trains else logprobs_T.detach(), batch.reference_logprobs_T)
             if trains:
                 value_T = value_T + a.kl_coefficient * kl_T
-            sums.add("train/kl", (kl_T.detach() * trained_T).sum(), trained_T.sum())
+            sums.add("train/kl", (kl_T.detach() * counted_T).sum(), counted_T.sum())
         if a.entropy_coefficient:
             value_T = value_T - a.entropy_coefficient * entropy_T
         loss = (weight_T * value_T).sum()
@@ -93,7 +94,7 @@ class PolicyObjective:
         if a.importance_correction != "none":
             observed["correction"] = correction_T
         for name, observed_T in observed.items():
-            sums.add(f"train/{name}", (observed_T * trained_T).sum(), trained_T.sum())
+            sums.add(f"train/{name}", (observed_T * counted_T).sum(), counted_T.sum())
         return loss
 
     def _baselines(self, logprobs_T: Tensor, batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -115,7 +116,7 @@ class PolicyObjective:
 
 
 def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, sums: MetricSums) -> None:
-    """Learner against vLLM, while the learner is policy `version`: two different things, told apart by who sampled a token.
+    """Compare learner and vLLM while the learner is policy `version`. Two metrics, by the policy that sampled a token.
 
     Tokens that this very policy sampled show the *mismatch* of the two implementations; those of older policies show
     *staleness* as well.
@@ -124,6 +125,8 @@ def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, s
         return
     gap_T = (logprobs_T - batch.behavior_logprobs_T).abs()
     same_T = batch.versions_T == version
-    sums.add("mismatch/mean", gap_T[same_T].sum(), same_T.sum())
+    counted_T = batch.represents_S[batch.tokens.segment_T]
+    for name, chosen_T in (("mismatch/mean", same_T), ("staleness/log_ratio", ~same_T)):
+        sums.add(name, (gap_T * counted_T)[chosen_T].sum(), counted_T[chosen_T].sum())
     sums.add_max("mismatch/max", gap_T[same_T])
-    sums.add("staleness/log_ratio", gap_T[~same_T].sum(), (~same_T).sum())
+    sums.add("mismatch/tokens", same_T.sum(), 0)  # those compared, a sum

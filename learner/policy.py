@@ -12,11 +12,21 @@ from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from typing import Any
 
-from learner.assemble import Fetch, batch_advantages, denominators, fetch_groups, is_trained, make_sequence
+from learner.advantages import FloatArray
+from learner.assemble import (
+    Fetch,
+    batch_advantages,
+    denominators,
+    fetch_groups,
+    is_trained,
+    make_sequence,
+    silent_completions,
+)
+from learner.attention import why_not_shared
 from learner.batch import MicroBatch, make_micro_batch
 from learner.engine import StepReport
 from learner.group import named_failures
-from learner.metrics import LengthRewardCorrelation, MetricSums, manifest_metrics, optimizer_metrics
+from learner.metrics import LengthRewardCorrelation, MetricSums, manifest_metrics, optimizer_metrics, plan_metrics
 from learner.model import load_policy
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
@@ -28,7 +38,7 @@ from learner.schedules import learning_rate
 from r1ray.config.rules import keeps_reference, learned_rewards
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport_of
-from r1ray.errors import IntegrityError
+from r1ray.errors import ConfigError, IntegrityError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
 from r1ray.transport.transfer import Sent, TransferSpecs
@@ -48,6 +58,7 @@ class PolicyRank(TrainingRank):
         self._advantage = load_advantage(config.algorithm.advantage)
         self._reward_parts = [f"reward/part/{reward.name}" for reward in config.rewards]
         self._length_correlation = LengthRewardCorrelation(learned_rewards(config))
+        self._share_prompts = self._decide_on_sharing()
         if keeps_reference(config):
             self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]
@@ -55,6 +66,20 @@ class PolicyRank(TrainingRank):
             config.sync, transport=transport_of(config), specs=self._specs, is_sender=self._rank == 0
         )
         return {}
+
+    def _decide_on_sharing(self) -> bool:
+        """Whether the completions of a group share their prompt's rows: by configuration, else if the attention can.
+
+        Raises ConfigError if the configuration requires what the attention cannot do.
+        """
+        wanted = self._config.learner.shared_prompts
+        implementation = self._engine.module.hf.config._attn_implementation
+        reason = why_not_shared(implementation, cuda=self._engine.device.type == "cuda")
+        if wanted and reason:
+            raise ConfigError(f"learner.shared_prompts=true: {reason}; set it to false, or to null")
+        if reason and wanted is None and self._rank == 0:
+            print(f"learner: prompts are computed once per completion, not once per group: {reason}", flush=True)
+        return reason is None and wanted is not False
 
     # -- weights to the rollout workers -----------------------------------------------------------------------------
 
@@ -92,26 +117,22 @@ class PolicyRank(TrainingRank):
     def _train(self, manifest: BatchManifest) -> dict[str, float]:
         started = time.perf_counter()
         sums, learner = self._new_sums(), self._config.learner
-        plans = plan_step(
-            manifest,
-            minibatches=learner.minibatches,
-            ranks=self._world_size,
-            micro_batch_tokens=learner.micro_batch_tokens,
-        )
-        minibatches = self._pack(manifest, plans, sums)
+        advantages = batch_advantages(manifest, self._advantage, self._config)
+        plans = self._plan(manifest, advantages)
+        minibatches = self._pack(manifest, plans, advantages, sums)
         self._add_reference_and_proximal_logprobs(minibatches)
         lr = learning_rate(manifest.step, self._config.run.steps, learner.optimizer)
         reports = [
             self._optimizer_step(m, plan, micro_batches, manifest, lr, sums)
             for m, (plan, micro_batches) in enumerate(zip(plans, minibatches, strict=True))
         ]
-        reduced, counts = sums.reduce(self._engine.all_reduce)
+        reduced, _ = sums.reduce(self._engine.all_reduce)
         return {
             **manifest_metrics(manifest),
             **self._length_correlation.pop(reduced),
             **reduced,
             **optimizer_metrics(reports, lr),
-            "mismatch/tokens": counts["mismatch/mean"],
+            **plan_metrics(plans),
             "learner/step_s": time.perf_counter() - started,
         }
 
@@ -119,13 +140,27 @@ class PolicyRank(TrainingRank):
         means = [*MEANS, "length/truncated", "length/empty", *self._reward_parts, *self._length_correlation.means]
         return MetricSums(means=means, maxima=MAXIMA, device=self._engine.device)
 
+    def _plan(self, manifest: BatchManifest, advantages: SequenceOf[FloatArray]) -> list[MinibatchPlan]:
+        learner = self._config.learner
+        return plan_step(
+            manifest,
+            minibatches=learner.minibatches,
+            ranks=self._world_size,
+            micro_batch_tokens=learner.micro_batch_tokens,
+            share_prompts=self._share_prompts,
+            silent=silent_completions(manifest, advantages, self._config),
+        )
+
     def _pack(
-        self, manifest: BatchManifest, plans: SequenceOf[MinibatchPlan], sums: MetricSums
+        self,
+        manifest: BatchManifest,
+        plans: SequenceOf[MinibatchPlan],
+        advantages: SequenceOf[FloatArray],
+        sums: MetricSums,
     ) -> list[list[MicroBatch]]:
         """This rank's micro-batches of every minibatch, from fetched payloads."""
         mine = [plan.micro_batches[self._rank] for plan in plans]
         refs = [ref for micro_batches in mine for refs in micro_batches for ref in refs]
-        advantages = batch_advantages(manifest, self._advantage, self._config)
         groups = fetch_groups(manifest, (ref.group for ref in refs), self._fetch)
         self._add_rollout_metrics(refs, groups, sums)
 
@@ -139,21 +174,24 @@ class PolicyRank(TrainingRank):
                 )
                 for ref in refs
             ]
-            return make_micro_batch(sequences, self._engine.device)
+            shared = [ref.group for ref in refs] if self._share_prompts else None
+            return make_micro_batch(sequences, self._engine.device, groups=shared)
 
         return [[pack(refs) for refs in micro_batches] for micro_batches in mine]
 
     def _add_rollout_metrics(
         self, refs: SequenceOf[SequenceRef], groups: Mapping[int, ScoredGroup], sums: MetricSums
     ) -> None:
-        scores = [groups[ref.group].scores[ref.completion] for ref in refs]
+        """Metrics of all completions: those of this rank, and those that the step leaves out and they stand for."""
+        members = [(ref.group, c) for ref in refs for c in (ref.completion, *ref.stands_for)]
+        scores = [groups[g].scores[c] for g, c in members]
         for name in self._reward_parts:
             key = name.removeprefix("reward/part/")
             values = [score.parts[key] for score in scores if key in score.parts]  # not every source has every reward
             sums.add(name, sum(values), len(values))
         for group in groups:
-            self._length_correlation.add(groups[group], [ref.completion for ref in refs if ref.group == group], sums)
-        completions = [groups[ref.group].rollout.completions[ref.completion] for ref in refs]
+            self._length_correlation.add(groups[group], [c for g, c in members if g == group], sums)
+        completions = [groups[g].rollout.completions[c] for g, c in members]
         sums.add("length/truncated", sum(c.finish_reason == "length" for c in completions), len(completions))
         sums.add("length/empty", sum(not c.text for c in completions), len(completions))
 
@@ -179,6 +217,8 @@ class PolicyRank(TrainingRank):
         unchanged = manifest.step if index == 0 else None
         if self._rank == 0:
             sums.add("train/loss", 0.0, 1)  # summed over ranks and micro-batches, averaged over minibatches
+            if index == 0:
+                sums.add("mismatch/tokens", 0.0, 1)  # a sum
         return self._engine.step(
             micro_batches,
             lambda model, batch: self._objective.loss(model, batch, counted, sums, unchanged_version=unchanged),

@@ -113,6 +113,9 @@ def _learner(config: Config) -> Iterator[Problem]:
             yield problem(config, key, "moves what is on a GPU to the host, but learner.num_gpus is 0", "false")
         elif value_at(config, key) and learner.zero_stage < int(stages[0]):
             yield problem(config, key, f"needs ZeRO {stages}", f"false, or learner.zero_stage={stages[0]}")
+    if learner.shared_prompts and learner.num_gpus > 0:
+        message = "needs attention that gathers rows, which the learner uses on a CPU only"
+        yield problem(config, "learner.shared_prompts", message, "null or false")
     if learner.num_gpus == 0 and config.model.attention == "flash_attention_2":
         yield problem(config, "model.attention", "needs a GPU", "auto, or learner.num_gpus above 0")
 

@@ -47,6 +47,7 @@ DIVISION = (
     "learner.offload_optimizer",
     "learner.offload_parameters",
     "learner.micro_batch_tokens",
+    "learner.shared_prompts",
 )
 """How a training step, which stays the same, is divided among ranks and memories. It decides the order of sums, so under
 `run.deterministic`, which promises every bit, it may not change."""

@@ -1,7 +1,9 @@
-"""The gradient does not depend on how a minibatch is cut: ranks, micro-batches, packing, ZeRO stage. And NaN changes nothing."""
+"""The gradient does not depend on how a minibatch is divided: ranks, micro-batches, packing, shared prompts, silent
+completions left out, ZeRO stage. And NaN changes nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,32 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from r1ray.types import ScoredGroup
 from tests.integration.learner_support import fetcher, make_config, make_groups, make_manifest, make_model, run_ranks
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 STAGES = {1: (0, 1, 2, 3), 2: (0, 1, 2, 3)}
 KL, ENTROPY = 0.3, 0.05
-TOKENS = 42  # of a micro-batch: gives rank 0 five micro-batches and rank 1 four
+VARIANTS: dict[str, dict[str, Any]] = {
+    "all terms": {"kl": KL, "entropy": ENTROPY, "share": None, "tokens": 41},
+    "some silent": {"kl": 0.0, "entropy": 0.0, "share": None, "tokens": 49},
+    "some silent, prompts apart": {"kl": 0.0, "entropy": 0.0, "share": False, "tokens": 38},
+}
+"""`tokens` of a micro-batch are chosen so that the two ranks need different numbers of micro-batches."""
 
 
-def expected_gradient(folder: Path, out: Path) -> None:
+def groups_of(variant: str) -> list[ScoredGroup]:
+    """Where some completions are to be silent: one group earned the same for all, another its mean for two of four."""
+    groups = make_groups(0)
+    if VARIANTS[variant]["kl"] == 0:
+        for g, rewards in ((1, (0.5, 0.5, 0.5, 0.5)), (2, (0.5, 1.0, 1.5, 1.0))):
+            scores = tuple(dataclasses.replace(s, reward=r) for s, r in zip(groups[g].scores, rewards, strict=True))
+            groups[g] = dataclasses.replace(groups[g], scores=scores)
+    return groups
+
+
+def expected_gradient(folder: Path, out: Path, variant: str) -> None:
     """The gradient by transformers alone: one sequence at a time, full logits, one sum with global denominators."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -27,7 +45,11 @@ def expected_gradient(folder: Path, out: Path) -> None:
     config = make_config(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     reference = AutoModelForCausalLM.from_pretrained(folder.parent / "reference", dtype=torch.float32)
-    groups = make_groups(0)
+    groups, kl_coefficient, entropy_coefficient = (
+        groups_of(variant),
+        VARIANTS[variant]["kl"],
+        VARIANTS[variant]["entropy"],
+    )
     total = sum(len(c.token_ids) for g in groups for c in g.rollout.completions)
     for group in groups:
         rewards = np.array([s.reward for s in group.scores])
@@ -45,45 +67,46 @@ def expected_gradient(folder: Path, out: Path) -> None:
             policy = -torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
             kl = (ref - new).exp() - (ref - new) - 1
             entropy = -(log_p.exp() * log_p).sum(-1)
-            ((policy + KL * kl - ENTROPY * entropy).sum() / total).backward()
+            ((policy + kl_coefficient * kl - entropy_coefficient * entropy).sum() / total).backward()
     assert config.algorithm.loss_aggregation == "token"
     save_file({name: p.grad for name, p in model.named_parameters()}, out)
 
 
-def gradients_of_all_stages(rank: int, world_size: int, port: int, model: str, wanted: str) -> dict[str, Any]:
+def gradients_of_all_stages(rank: int, world_size: int, port: int, model: str) -> dict[str, Any]:
     import torch
 
     from learner.group import init_process_group
 
     torch.set_num_threads(1)
-    expected = load_file(wanted)
     device = init_process_group(rank=rank, world_size=world_size, address="127.0.0.1", port=port, timeout_s=60)
     answer = {}
     for stage in STAGES[world_size]:
-        answer[str(stage)] = one_stage(rank, world_size, stage, Path(model), expected, device)
+        for variant in VARIANTS:
+            answer[f"{stage} {variant}"] = one_stage(rank, world_size, stage, Path(model), variant, device)
     return answer
 
 
-def one_stage(
-    rank: int, world_size: int, stage: int, model: Path, expected: dict[str, Any], device: Any
-) -> dict[str, Any]:
+def one_stage(rank: int, world_size: int, stage: int, model: Path, variant: str, device: Any) -> dict[str, Any]:
     import torch
     from deepspeed.utils import safe_get_full_grad
 
+    from learner.assemble import batch_advantages
     from learner.engine import Engine
     from learner.model import load_policy
     from learner.objective import Denominators
-    from learner.packing import plan_step
     from learner.policy import PolicyRank
     from learner.reference import ReferencePolicy
 
+    settings = VARIANTS[variant]
+    expected = load_file(model.parent / f"{variant}.safetensors")
     config = make_config(
         model,
         learner__ranks=world_size,
         learner__zero_stage=stage,
-        learner__micro_batch_tokens=TOKENS,
-        algorithm__kl_coefficient=KL,
-        algorithm__entropy_coefficient=ENTROPY,
+        learner__micro_batch_tokens=settings["tokens"],
+        learner__shared_prompts=settings["share"],
+        algorithm__kl_coefficient=settings["kl"],
+        algorithm__entropy_coefficient=settings["entropy"],
     )
     engine = Engine(
         load_policy(config.model, model),
@@ -92,15 +115,16 @@ def one_stage(
         device=device,
         world_size=world_size,
     )
-    reference = ReferencePolicy(load_policy(config.model, model.parent / "reference"), engine, version=0)
-    groups = make_groups(0)
+    groups = groups_of(variant)
     learner = PolicyRank(config=config, rank=rank, fetch=fetcher(groups))
     learner.attach(engine)
-    learner._reference = reference
+    if settings["kl"]:
+        learner._reference = ReferencePolicy(load_policy(config.model, model.parent / "reference"), engine, version=0)
     manifest = make_manifest(0, groups)
-    plans = plan_step(manifest, minibatches=1, ranks=world_size, micro_batch_tokens=TOKENS)
+    advantages = batch_advantages(manifest, learner._advantage, config)
+    plans = learner._plan(manifest, advantages)
     sums = learner._new_sums()
-    minibatches = learner._pack(manifest, plans, sums)
+    minibatches = learner._pack(manifest, plans, advantages, sums)
     learner._add_reference_and_proximal_logprobs(minibatches)
     total = sum(sum(g.completion_tokens) for g in manifest.groups)
     counted = Denominators(tokens=total, sequences=16)
@@ -129,6 +153,8 @@ def one_stage(
         "steps": engine.applied_steps,
         "unchanged": unchanged,
         "moved": moved,
+        "sequences": sum(len(b) for r in plans[0].micro_batches for b in r),
+        "shared": [b.tokens.layout.boundaries is None for b in minibatches[0] if b.sequences],
         "micro_batches": [len([b for b in plans[0].micro_batches[r] if b]) for r in range(world_size)],
         "sum_of_weights": [float(w.double().sum()) for w in weights_of(engine)],
     }
@@ -143,44 +169,59 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str
     folder = tmp_path_factory.mktemp("gradient")
     model = make_model(folder / "model")
     make_model(folder / "reference", seed=12)
-    expected_gradient(model, folder / "gradient.safetensors")
-    return {n: run_ranks(gradients_of_all_stages, n, str(model), str(folder / "gradient.safetensors")) for n in STAGES}
+    for variant in VARIANTS:
+        expected_gradient(model, folder / f"{variant}.safetensors", variant)
+    return {n: run_ranks(gradients_of_all_stages, n, str(model)) for n in STAGES}
 
 
-CASES = [(ranks, stage) for ranks, stages in STAGES.items() for stage in stages]
+CASES = [(ranks, f"{stage} {variant}") for ranks, stages in STAGES.items() for stage in stages for variant in VARIANTS]
 
 
-@pytest.mark.parametrize(("ranks", "stage"), CASES)
-def test_gradient_is_that_of_one_sequence_at_a_time(answers: Any, ranks: int, stage: int) -> None:
+@pytest.mark.parametrize(("ranks", "case"), CASES)
+def test_gradient_is_that_of_one_sequence_at_a_time(answers: Any, ranks: int, case: str) -> None:
     for answer in answers[ranks]:
-        assert answer[str(stage)]["worst"] < 1e-6
-        assert answer[str(stage)]["norm"] > 0.1  # the comparison is not one of zeros
+        assert answer[case]["worst"] < 1e-6
+        assert answer[case]["norm"] > 0.1  # the comparison is not one of zeros
 
 
-def test_the_cut_was_uneven(answers: Any) -> None:
+@pytest.mark.parametrize(
+    ("variant", "sequences", "shared"),
+    [("all terms", 16, True), ("some silent", 12, True), ("some silent, prompts apart", 12, False)],
+)
+def test_silent_completions_were_left_out_and_prompts_shared(
+    answers: Any, variant: str, sequences: int, shared: bool
+) -> None:
+    """Three of the four equal ones and one of the two average ones are left out; the others stand for them."""
+    assert answers[2][0][f"0 {variant}"]["sequences"] == sequences
+    assert set(answers[2][0][f"0 {variant}"]["shared"]) == {shared}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_cut_was_uneven(answers: Any, variant: str) -> None:
     """Two ranks with different numbers of micro-batches: one of them ran an empty one."""
-    counts = answers[2][0]["2"]["micro_batches"]
+    counts = answers[2][0][f"2 {variant}"]["micro_batches"]
     assert counts[0] != counts[1]
     assert min(counts) >= 2
 
 
-@pytest.mark.parametrize(("ranks", "stage"), CASES)
-def test_reported_norm_is_the_norm_before_clipping(answers: Any, ranks: int, stage: int) -> None:
+@pytest.mark.parametrize(("ranks", "case"), CASES)
+def test_reported_norm_is_the_norm_before_clipping(answers: Any, ranks: int, case: str) -> None:
     for answer in answers[ranks]:
-        assert answer[str(stage)]["reported_norm"] == pytest.approx(answer[str(stage)]["norm"], rel=1e-5)
+        assert answer[case]["reported_norm"] == pytest.approx(answer[case]["norm"], rel=1e-5)
 
 
-@pytest.mark.parametrize(("ranks", "stage"), CASES)
-def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all(answers: Any, ranks: int, stage: int) -> None:
+@pytest.mark.parametrize(("ranks", "case"), CASES)
+def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all(answers: Any, ranks: int, case: str) -> None:
     for answer in answers[ranks]:
-        assert answer[str(stage)]["applied"] == [True, False, False, True]
-        assert answer[str(stage)]["steps"] == 2
-        assert answer[str(stage)]["unchanged"]
-        assert answer[str(stage)]["moved"] > 1e-4  # and the next step is applied again
+        assert answer[case]["applied"] == [True, False, False, True]
+        assert answer[case]["steps"] == 2
+        assert answer[case]["unchanged"]
+        assert answer[case]["moved"] > 1e-4  # and the next step is applied again
 
 
-@pytest.mark.parametrize(("ranks", "stage"), CASES)
-def test_two_optimiser_steps_end_in_the_same_weights(answers: Any, ranks: int, stage: int) -> None:
-    one = answers[1][0]["0"]["sum_of_weights"]
+@pytest.mark.parametrize(("ranks", "case"), CASES)
+def test_two_optimiser_steps_end_in_the_same_weights(answers: Any, ranks: int, case: str) -> None:
+    _, variant = case.split(" ", 1)
+    one = answers[1][0][f"0 {variant}"]["sum_of_weights"]
     for answer in answers[ranks]:
-        assert answer[str(stage)]["sum_of_weights"] == pytest.approx(one, abs=1e-4)
+        assert answer[case]["sum_of_weights"] == pytest.approx(one, abs=1e-4)

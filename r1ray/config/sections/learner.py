@@ -39,4 +39,7 @@ class LearnerConfig:
     groups_per_step: Annotated[int, Range(ge=1), Doc("B, prompts of one training step")] = 32
     minibatches: Annotated[int, Range(ge=1), Doc("optimiser steps of one training step")] = 1
     micro_batch_tokens: Annotated[int, Range(ge=1), Doc("N, packed tokens of one forward pass")] = 8192
+    shared_prompts: Annotated[
+        bool | None, Doc("compute a group's prompt once per micro-batch, not per completion; null: on a CPU only")
+    ] = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

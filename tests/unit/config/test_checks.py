@@ -145,6 +145,7 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "weighs single tokens",
         ),
         (["learner.offload_parameters=true", "learner.num_gpus=1"], "learner.offload_parameters", "ZeRO 3"),
+        (["learner.shared_prompts=true", "learner.num_gpus=1"], "learner.shared_prompts", "on a CPU only"),
         (["learner.offload_optimizer=true", "learner.num_gpus=1"], "learner.offload_optimizer", "ZeRO 1"),
         (["learner.offload_optimizer=true", "learner.zero_stage=1"], "learner.offload_optimizer", "num_gpus is 0"),
         (["learner.offload_parameters=true", "learner.zero_stage=3"], "learner.offload_parameters", "num_gpus is 0"),

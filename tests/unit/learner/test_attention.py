@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from learner.attention import make_layout, packed_attention
+from learner.attention import (
+    IMPLEMENTATION,
+    make_layout,
+    make_shared_layout,
+    packed_attention,
+    why_not_shared,
+)
 from r1ray.errors import ConfigError
 
 LENGTHS = [5, 1, 9, 4]
@@ -61,3 +68,38 @@ def test_a_window_that_no_sequence_reaches_is_none_and_a_shorter_one_is_refused(
     assert torch.equal(free, wide)
     with pytest.raises(ConfigError, match=r"sliding window of 8 < 9 tokens"):
         packed_attention(None, *made, None, layout=layout, sliding_window=8)
+
+
+SHARED_ROWS = [[0, 1, 2, 3], [0, 1, 4], [5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 12, 13, 14, 15, 16], [0, 1, 17]]
+"""Two prompts, rows 0-1 and 5-7, one with three completions and one with two: 18 rows for 25 tokens."""
+
+
+@pytest.mark.parametrize(("heads", "groups", "size", "value_size"), [(4, 4, 16, 16), (4, 2, 24, 16)])
+def test_shared_rows_give_what_a_copy_for_each_sequence_gives(
+    heads: int, groups: int, size: int, value_size: int
+) -> None:
+    """Values and gradients: of a shared row the gradient is the sum over its copies."""
+    torch.manual_seed(1)
+    sizes = ((heads, size), (groups, size), (groups, value_size))
+    made = [torch.randn(1, h, 18, d, dtype=torch.float64, requires_grad=True) for h, d in sizes]
+    rows_S = [np.array(rows) for rows in SHARED_ROWS]
+    copied = torch.from_numpy(np.concatenate(rows_S))
+    cpu = torch.device("cpu")
+    shared, _ = packed_attention(None, *made, None, layout=make_shared_layout(rows_S, cpu))
+    apart, _ = packed_attention(
+        None, *(x[:, :, copied] for x in made), None, layout=make_layout([len(rows) for rows in rows_S], cpu)
+    )
+    torch.testing.assert_close(shared[:, copied], apart)
+    weight = torch.randn_like(shared)
+    first = torch.tensor([copied.tolist().index(row) for row in range(18)])  # one copy of each row counts
+    got, wanted = (torch.autograd.grad((out * weight).sum(), made) for out in (shared, apart[:, first]))
+    torch.testing.assert_close(got, wanted)
+
+
+def test_only_attention_that_gathers_rows_shares_prompts() -> None:
+    assert why_not_shared(IMPLEMENTATION, cuda=False) is None
+    assert "variable-length kernel of CUDA" in (why_not_shared(IMPLEMENTATION, cuda=True) or "")
+    assert "flash_attention_2" in (why_not_shared("flash_attention_2", cuda=True) or "")
+    layout = make_shared_layout([np.array([0, 1]), np.array([0, 2])], torch.device("cpu"))
+    with pytest.raises(AssertionError, match="cannot share prompts"):
+        layout.kwargs("flash_attention_2")

@@ -49,6 +49,23 @@ def test_packed_tokens_by_hand():
     assert packed.lengths_S.tolist() == [2.0, 1.0]
 
 
+def test_packed_tokens_with_a_shared_prompt_by_hand():
+    """Sequences (1 2 | 3 4), (1 2 | 9) and (5 | 6): rows 1 2 3 4 9 5 6, and 3 and 9 are predicted from the same row."""
+    prompts = [np.array(p, dtype=np.int32) for p in ([1, 2], [1, 2], [5])]
+    completions = [np.array(c, dtype=np.int32) for c in ([3, 4], [9], [6])]
+    packed = pack_tokens(prompts, completions, [0.5, 1.0, 2.0], CPU, groups=[7, 7, 3])
+    assert packed.input_ids_N.tolist() == [1, 2, 3, 4, 9, 5, 6]
+    assert packed.position_ids_N.tolist() == [0, 1, 2, 3, 2, 0, 1]
+    assert packed.source_T.tolist() == [1, 2, 1, 5]
+    assert packed.target_T.tolist() == [3, 4, 9, 6]
+    assert packed.temperature_T.tolist() == [0.5, 0.5, 1.0, 2.0]
+    assert packed.segment_T.tolist() == [0, 0, 1, 2]
+    assert packed.lengths_S.tolist() == [2.0, 1.0, 1.0]
+    assert packed.layout.boundaries is None
+    assert packed.layout.longest == 4
+    assert [b.tolist() for b in packed.layout.blocks] == [[[0, 1, 2, 3], [0, 1, 4, 4]], [[5, 6]]]
+
+
 def test_micro_batch_spreads_advantages_over_tokens():
     made = make_micro_batch(
         [

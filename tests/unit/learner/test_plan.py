@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from learner.advantages import ADVANTAGES
-from learner.assemble import batch_advantages, denominators, fetch_groups, is_trained
+from learner.assemble import batch_advantages, denominators, fetch_groups, is_trained, silent_completions
 from learner.importance import CORRECTIONS
 from learner.losses import LOSSES, Aggregation
 from learner.metrics import MetricSums, manifest_metrics
@@ -94,6 +94,26 @@ def test_truncated_completions_are_left_out_of_loss_and_denominators():
     assert (everything.tokens, everything.sequences) == (24 + 23 + 14 + 13 + 5, 5)
     nothing = denominators(batch(summary([24], [0])), [0], config)
     assert (nothing.tokens, nothing.sequences) == (1, 1)  # divides a sum of nothing
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [[[0, 1, 2]], [[1]]]),
+        ({"algorithm__mask_truncated": True}, [[[0], [1, 2]], [[1]]]),
+        ({"algorithm__kl_coefficient": 0.1}, [[], []]),
+        ({"algorithm__entropy_coefficient": 0.1}, [[], []]),
+        ({"algorithm__kl_coefficient": 0.1, "algorithm__mask_truncated": True}, [[[0]], []]),
+        ({"algorithm__loss": "own_loss:loss"}, [[], []]),
+    ],
+)
+def test_silent_completions_have_no_advantage_and_no_other_term(changes, expected):
+    """Rewards 0.1 have a mean that differs from them in the last bit: still no advantage. 24 tokens are truncated."""
+    groups = batch(summary([24, 23, 5], [0.1, 0.1, 0.1]), summary([3, 4, 5], [0.0, 0.5, 1.0]))
+    config = changed(**changes)
+    for name in ("group_norm", "mean_only", "leave_one_out"):
+        found = silent_completions(groups, batch_advantages(groups, ADVANTAGES[name], config), config)
+        assert found == expected
 
 
 def test_only_needed_groups_are_fetched_and_contradictions_are_refused():
