@@ -1,1 +1,1 @@
-"""Typed configuration: `schema` says what there is, `load` merges and checks it."""
+"""Typed configuration: `schema` declares the keys, `load` merges and checks their values."""

@@ -1,6 +1,6 @@
 """Annotations of a configuration key: `Annotated[int, Range(ge=1), Doc("learner processes")]`.
 
-`r1ray.config.keys` reads them. Everything else about a key is in its field: the type, `Literal` for choices, the default.
+`r1ray.config.keys` reads them. The field has the rest: the type, `Literal` for choices, the default.
 """
 
 from __future__ import annotations

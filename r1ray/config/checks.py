@@ -1,6 +1,6 @@
-"""What values may not be together. Pure: what only the machine or the disk can tell is in `surroundings`.
+"""Cross-field validation. It reads nothing but the configuration; `r1ray.preflight` checks disk and machine.
 
-A check is a generator from a Config to the Problems it finds; `check` runs them all, so that all problems come at once.
+A check is a generator from a Config to the Problems it finds. `check` runs all and reports all problems together.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from r1ray.config.algorithm import ALGORITHM
-from r1ray.config.curation import curation, sampled_whole
-from r1ray.config.data import decontamination, named_once, programs, rewards, shared_names, sources
+from r1ray.config.curation import curation, sampled_sources
+from r1ray.config.data import decontamination, programs, rewards, shared_names, sources, unique_names
 from r1ray.config.lengths import longest_completion
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
@@ -19,7 +19,7 @@ from r1ray.config.transport import transport
 Check = Callable[[Config], Iterator[Problem]]
 
 Use = Literal["train", "sft", "sample", "eval"]
-"""The command that a configuration is for: what it does not read, it does not check."""
+"""The command that a configuration is for. Combinations of keys that it does not read are not checked."""
 
 PROCESSES: dict[Use, tuple[str, ...]] = {
     "train": ("learner", "rollout", "reward_worker"),
@@ -27,9 +27,8 @@ PROCESSES: dict[Use, tuple[str, ...]] = {
     "sample": ("rollout", "reward_worker"),
     "eval": ("rollout", "reward_worker"),
 }
-"""Use -> the sections of the processes that it starts."""
+"""Use -> the sections of the processes that the command starts."""
 
-# vLLM arguments that other keys set, and where
 ENGINE_KEYS = {
     "model": "model.path",
     "tokenizer": "model.path",
@@ -43,55 +42,61 @@ ENGINE_KEYS = {
     "enforce_eager": "rollout.engine.enforce_eager",
     "enable_prefix_caching": "rollout.engine.prefix_caching",
 }
+"""vLLM argument -> the key that sets it, so that it may not be in `rollout.engine.extra`."""
 
 
 def check(config: Config, use: Use = "train") -> list[Problem]:
-    """Every problem that the configuration shows by itself."""
-    each, together = CHECKS[use]
-    found = [p for rule in each for p in rule(config)]
-    # Whether values fit each other is only worth telling where each is possible.
-    return found or [p for rule in together for p in rule(config)]
+    """Return every problem of the combinations of values in `config`.
+
+    Checks across sections run only if every section is valid: otherwise they would report consequences.
+    """
+    sections, across = CHECKS[use]
+    found = [p for rule in sections for p in rule(config)]
+    return found or [p for rule in across for p in rule(config)]
 
 
 def _lengths(config: Config) -> Iterator[Problem]:
+    """Find lengths that do not fit into the model, the micro-batch or each other."""
     prompt, room = config.data.max_prompt_tokens, config.model.max_length
     longest = prompt + longest_completion(config)
     if longest > room:
         message = f"is shorter than data.max_prompt_tokens + the longest rollout.max_new_tokens = {longest}"
-        yield problem(config, "model.max_length", message, f"at least {longest}, or shorten one of the two")
+        yield problem(config, "model.max_length", message, f"use at least {longest}, or shorten one of the two")
     if prompt + (config.evaluation.max_new_tokens or 0) > room:
         message = f"does not fit into model.max_length = {room} beside data.max_prompt_tokens = {prompt}"
-        yield problem(config, "evaluation.max_new_tokens", message, f"at most {room - prompt}")
+        yield problem(config, "evaluation.max_new_tokens", message, f"use at most {room - prompt}")
     if config.learner.micro_batch_tokens < longest:
-        message = "cannot hold one longest sequence (data.max_prompt_tokens + rollout.max_new_tokens)"
-        yield problem(config, "learner.micro_batch_tokens", message, f"at least {longest}")
+        message = "cannot hold the longest sequence (data.max_prompt_tokens + rollout.max_new_tokens)"
+        yield problem(config, "learner.micro_batch_tokens", message, f"use at least {longest}")
     steps = [entry.from_step for entry in config.rollout.length_schedule]
     if steps != sorted(set(steps)):
-        fix = "each later step once, e.g. [{from_step: 8200, max_new_tokens: 65536}]"
+        fix = "sort the entries by from_step, each step once, e.g. [{from_step: 8200, max_new_tokens: 65536}]"
         yield problem(config, "rollout.length_schedule", "is not in the order of its steps", fix)
     shortest = min([config.rollout.max_new_tokens, *(e.max_new_tokens for e in config.rollout.length_schedule)])
     if config.algorithm.overlong_buffer_tokens >= shortest:
-        fix = f"below rollout.max_new_tokens = {shortest}"
+        fix = f"use less than rollout.max_new_tokens = {shortest}"
         yield problem(config, "algorithm.overlong_buffer_tokens", "covers the whole completion", fix)
 
 
 def _batch(config: Config) -> Iterator[Problem]:
+    """Find a number of minibatches that does not divide the batch."""
     learner = config.learner
     if learner.groups_per_step % learner.minibatches:
         message = f"does not divide learner.groups_per_step = {learner.groups_per_step}"
-        yield problem(config, "learner.minibatches", message, f"one of {_divisors(learner.groups_per_step)}")
+        yield problem(config, "learner.minibatches", message, f"use one of {_divisors(learner.groups_per_step)}")
 
 
 def _determinism(config: Config) -> Iterator[Problem]:
+    """Find keys that make the order of the groups depend on timing in a deterministic run."""
     if config.run.deterministic:
         for key, wanted in (("queue.max_staleness", 0), ("rollout.workers", 1), ("reward_worker.workers", 1)):
             if value_at(config, key) != wanted:
                 message = "lets timing decide the order of the groups, but run.deterministic is true"
-                yield problem(config, key, message, f"{key}={wanted}")
+                yield problem(config, key, message, f"set {key}={wanted}")
 
 
-def _waiting(config: Config) -> Iterator[Problem]:
-    """Waits that end before what they wait for may end: such a run never moves, or dies of one failure."""
+def _deadlines(config: Config) -> Iterator[Problem]:
+    """Find deadlines that expire before an operation that they contain: no progress, or one failure ends the run."""
     for shorter, longer, what in (
         ("reward_worker.timeout_s", "queue.lease_timeout_s", "one verification of a leased group"),
         ("queue.lease_timeout_s", "deadlines.batch_s", "the lease of a worker that died"),
@@ -100,104 +105,119 @@ def _waiting(config: Config) -> Iterator[Problem]:
     ):
         least = value_at(config, shorter)
         if value_at(config, longer) < least:
-            yield problem(config, longer, f"runs out before {what} may end", f"above {shorter} = {least:g}")
+            yield problem(config, longer, f"expires before {what} may end", f"use at least {shorter} = {least:g}")
 
 
 def _learner(config: Config) -> Iterator[Problem]:
+    """Find settings of the learner that need another ZeRO stage, another type or a GPU."""
     learner = config.learner
     if learner.zero_stage == 0 and config.model.dtype == "bfloat16":
-        message = "keeps no float32 weights beside bfloat16 ones"
-        yield problem(config, "learner.zero_stage", message, "1 to 3, or model.dtype=float32")
+        message = "keeps no float32 copy of bfloat16 weights"
+        yield problem(config, "learner.zero_stage", message, "use 1 to 3, or model.dtype=float32")
     for key, stages in (("learner.offload_parameters", "3"), ("learner.offload_optimizer", "1 to 3")):
         if value_at(config, key) and learner.num_gpus == 0:
-            yield problem(config, key, "moves what is on a GPU to the host, but learner.num_gpus is 0", "false")
+            message = "moves data from a GPU to the host, but learner.num_gpus is 0"
+            yield problem(config, key, message, "set it to false")
         elif value_at(config, key) and learner.zero_stage < int(stages[0]):
-            yield problem(config, key, f"needs ZeRO {stages}", f"false, or learner.zero_stage={stages[0]}")
+            yield problem(config, key, f"needs ZeRO {stages}", f"set it to false, or learner.zero_stage={stages[0]}")
     if learner.shared_prompts and learner.num_gpus > 0:
-        message = "needs attention that gathers rows, which the learner uses on a CPU only"
-        yield problem(config, "learner.shared_prompts", message, "null or false")
+        message = "needs attention that gathers rows, which the learner has on a CPU only"
+        yield problem(config, "learner.shared_prompts", message, "use null or false")
     if learner.num_gpus == 0 and config.model.attention == "flash_attention_2":
-        yield problem(config, "model.attention", "needs a GPU", "auto, or learner.num_gpus above 0")
+        yield problem(config, "model.attention", "needs a GPU", "use auto, or learner.num_gpus above 0")
 
 
 def _warm_up(config: Config) -> Iterator[Problem]:
+    """Find a warm-up that is longer than the run."""
     if config.learner.optimizer.warmup_steps > config.run.steps:
         message = f"does not end within run.steps = {config.run.steps}"
-        yield problem(config, "learner.optimizer.warmup_steps", message, f"at most {config.run.steps}")
+        yield problem(config, "learner.optimizer.warmup_steps", message, f"use at most {config.run.steps}")
 
 
 def _engine(config: Config) -> Iterator[Problem]:
+    """Find settings of the rollout workers and their engines that contradict each other or the devices."""
     rollout, engine = config.rollout, config.rollout.engine
     if rollout.max_workers < rollout.workers:
-        yield problem(config, "rollout.max_workers", "is fewer than at the start", f"at least {rollout.workers}")
+        yield problem(
+            config,
+            "rollout.max_workers",
+            f"is below rollout.workers = {rollout.workers}",
+            f"use at least {rollout.workers}",
+        )
     if engine.tensor_parallel_size > 1 and rollout.num_gpus != 1:
-        message = f"splits the model over whole GPUs, but rollout.num_gpus is {rollout.num_gpus:g}"
-        yield problem(config, "rollout.engine.tensor_parallel_size", message, "1, or rollout.num_gpus=1")
+        message = f"shards the model over whole GPUs, but rollout.num_gpus is {rollout.num_gpus:g}"
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, "use 1, or rollout.num_gpus=1")
     if rollout.num_gpus == 0 and engine.kv_cache_gib is None:
-        message = "leaves the size to vLLM, which on a CPU takes a large part of the memory"
-        yield problem(config, "rollout.engine.kv_cache_gib", message, "e.g. 0.25 for a tiny model")
+        message = "leaves the size to vLLM, which takes a large part of the memory on a CPU"
+        yield problem(config, "rollout.engine.kv_cache_gib", message, "set a size, e.g. 0.25 for a tiny model")
     if rollout.num_gpus == 0 and not engine.enforce_eager:
-        message = "compiles the model, which on a CPU costs minutes at the start"
-        yield problem(config, "rollout.engine.enforce_eager", message, "true")
+        message = "compiles the model, which takes minutes on a CPU"
+        yield problem(config, "rollout.engine.enforce_eager", message, "set it to true")
     for name in sorted(set(engine.extra) & set(ENGINE_KEYS)):
         key = f"rollout.engine.extra.{name}"
-        yield Problem(key=key, value=engine.extra[name], message="has a key of its own", fix=f"set {ENGINE_KEYS[name]}")
+        message, fix = "is set by another key", f"remove it and set {ENGINE_KEYS[name]}"
+        yield Problem(key=key, value=engine.extra[name], message=message, fix=fix)
 
 
 def _reward_gpus(config: Config) -> Iterator[Problem]:
-    """A reward model stands on one GPU of its worker: `auto` is the first one. What a user's own reward does is not known."""
+    """Find GPUs that no reward model uses.
+
+    A reward model is on one GPU of its worker; `auto` is the first one. User-defined rewards may use any number.
+    """
     held, models = config.reward_worker.num_gpus, [r for r in config.rewards if r.name.partition("/")[0] == "model"]
     used = len(
         {"cuda:0"} | {str(r.params["device"]) for r in models if str(r.params.get("device")).startswith("cuda:")}
     )
     if models and held > used and not any(":" in r.name for r in config.rewards):
         message = f"reserves {held:g} GPUs for each reward worker, of which its reward models use {used}"
-        yield problem(
-            config, "reward_worker.num_gpus", message, f"{used}, or another `device` for each model, e.g. cuda:1"
-        )
+        fix = f"use {used}, or give each model its own `device`, e.g. cuda:1"
+        yield problem(config, "reward_worker.num_gpus", message, fix)
 
 
 def _evaluation(config: Config) -> Iterator[Problem]:
+    """Find evaluations without problems or without completions."""
     evaluation = config.evaluation
     if evaluation.every_steps and not config.data.evaluation:
-        fix = "name a source in data.evaluation, or set it to 0"
-        yield problem(config, "evaluation.every_steps", "has nothing to evaluate on", fix)
+        fix = "add a source to data.evaluation, or set it to 0"
+        yield problem(config, "evaluation.every_steps", "is above 0, but data.evaluation is empty", fix)
     if config.data.evaluation and evaluation.samples == 0 and not evaluation.greedy:
-        fix = "at least 1, or evaluation.greedy=true"
-        yield problem(config, "evaluation.samples", "without a greedy completion measures nothing", fix)
+        fix = "use at least 1, or evaluation.greedy=true"
+        yield problem(config, "evaluation.samples", "leaves no completion, as evaluation.greedy is false", fix)
 
 
 def _conversations(config: Config) -> Iterator[Problem]:
-    """Sources of supervised fine-tuning, which are gone through whole and not mixed."""
+    """Find sources that supervised fine-tuning cannot read. It reads each source completely and does not mix them."""
     if not config.data.train:
-        yield problem(
-            config, "data.train", "no source of conversations", "e.g. [{name: chats, kind: jsonl, path: ...}]"
-        )
+        fix = "add a source of conversations, e.g. [{name: chats, kind: jsonl, path: ...}]"
+        yield problem(config, "data.train", "is empty", fix)
     if config.data.decontaminate:
-        message = "compares prompts of RL and of sampling; conversations are trained on as they are"
-        yield problem(config, "data.decontaminate", message, "false, and true where these were sampled")
-    yield from named_once(config, "evaluation", config.data.evaluation)  # figures are told by the name
+        message = "applies to prompts of `r1ray train` and `r1ray sample`; `r1ray sft` trains on every conversation"
+        yield problem(config, "data.decontaminate", message, "set it to false here, and to true for the sampling")
+    yield from unique_names(config, "evaluation", config.data.evaluation)  # metrics carry the name
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"
             if source.kind not in ("jsonl", "parquet", "hf"):
-                yield problem(config, f"{key}.kind", "holds no conversations", "jsonl, parquet or hf")
+                yield problem(config, f"{key}.kind", "has no conversations", "use jsonl, parquet or hf")
             if source.path is None:
-                yield problem(config, f"{key}.path", "has no path", "give a file, folder or hub id")
+                yield problem(config, f"{key}.path", "is not set", "give a file, a folder or a hub id")
             known = ("subset", "revision") if source.kind == "hf" else ()
             for name in sorted(set(source.params) - set(known)):
-                fix = f"one of {', '.join(known)}" if known else "leave it out"
-                message = "is no parameter of such a source of conversations"
+                fix = f"use one of {', '.join(known)}" if known else "remove it"
+                message = f"is not a parameter of a {source.kind} source of conversations"
                 yield Problem(key=f"{key}.params.{name}", value=source.params[name], message=message, fix=fix)
             if source.weight != 1.0:
-                message = "has no meaning here: every conversation is trained on once an epoch"
-                yield problem(config, f"{key}.weight", message, "1.0; a limit, or more epochs in a run of its own")
+                message = "has no effect in `r1ray sft`, which trains on every conversation once per epoch"
+                yield problem(
+                    config, f"{key}.weight", message, "use 1.0; to change the share of a source, set its limit"
+                )
 
 
 def _longest_conversation(config: Config) -> Iterator[Problem]:
+    """Find a micro-batch that is shorter than the longest conversation."""
     if config.learner.micro_batch_tokens < config.model.max_length:
-        message = f"cannot hold one longest conversation (model.max_length = {config.model.max_length})"
-        yield problem(config, "learner.micro_batch_tokens", message, f"at least {config.model.max_length}")
+        message = f"cannot hold the longest conversation (model.max_length = {config.model.max_length})"
+        yield problem(config, "learner.micro_batch_tokens", message, f"use at least {config.model.max_length}")
 
 
 def _divisors(n: int) -> str:
@@ -209,7 +229,7 @@ _TRAIN: tuple[Check, ...] = (
     _lengths,
     _batch,
     _determinism,
-    _waiting,
+    _deadlines,
     *ALGORITHM,
     _learner,
     _warm_up,
@@ -224,7 +244,7 @@ _REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names,
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),
     "sft": ((_conversations,), (_longest_conversation, _learner)),
-    "sample": (_REWARDED, (_engine, _reward_gpus, sampled_whole, curation)),
+    "sample": (_REWARDED, (_engine, _reward_gpus, sampled_sources, curation)),
     "eval": ((), (_engine,)),
 }
-"""Use -> checks of single sections, and checks of combinations, which run once the first ones pass."""
+"""Use -> (checks of single sections, checks across sections)."""

@@ -9,68 +9,77 @@ from r1ray.config.schema import Config, SourceConfig
 
 
 def rewards(config: Config) -> Iterator[Problem]:
-    """No rewards, none that counts, or the same twice. A weight of 0 means: measured and reported, not trained on."""
+    """Find a configuration without a weighted reward, and rewards that are named twice.
+
+    A reward of weight 0 is measured and reported, not trained on.
+    """
     if not any(reward.weight for reward in config.rewards):
-        yield problem(config, "rewards", "nothing is rewarded", "e.g. [{name: accuracy}, {name: format}]")
+        fix = "add one, e.g. [{name: accuracy}, {name: format}]"
+        yield problem(config, "rewards", "has no reward with a weight other than 0", fix)
     seen: set[str] = set()
     for i, reward in enumerate(config.rewards):
         if reward.name in seen:
-            yield problem(config, f"rewards.{i}.name", "is there already", "one entry for each reward")
+            fix = "keep one of them, or add a suffix, e.g. accuracy/math"
+            yield problem(config, f"rewards.{i}.name", "is the name of an earlier reward", fix)
         seen.add(reward.name)
 
 
 def sources(config: Config) -> Iterator[Problem]:
-    """No training prompts, or a source that cannot be."""
+    """Find missing training prompts and sources that cannot be read."""
     if not config.data.train:
-        yield problem(config, "data.train", "no source of training prompts", "name one, as conf/tiny.yaml does")
+        yield problem(config, "data.train", "is empty", "add a source of training prompts, as conf/tiny.yaml does")
     elif all(source.from_step for source in config.data.train):
-        yield problem(config, "data.train.0.from_step", "no source begins with step 0", "0 for one of them")
+        fix = "set it to 0 for one source"
+        yield problem(config, "data.train.0.from_step", "leaves the first step without a source", fix)
     rewarded = [r.name for r in config.rewards]
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
-        yield from named_once(config, section, entries)
+        yield from unique_names(config, section, entries)
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"
             yield from _source(config, key, source, rewarded)
             if section == "evaluation" and source.kind == "synthetic" and source.limit is None:
-                yield problem(config, f"{key}.limit", "a synthetic task has no end", "how many problems, e.g. 256")
+                fix = "set the number of problems, e.g. 256"
+                yield problem(config, f"{key}.limit", "is not set, but a synthetic task has no end", fix)
 
 
-def named_once(config: Config, section: str, entries: Sequence[SourceConfig]) -> Iterator[Problem]:
-    """Names that two sources of `data.<section>` share."""
+def unique_names(config: Config, section: str, entries: Sequence[SourceConfig]) -> Iterator[Problem]:
+    """Find names that two sources of `data.<section>` share."""
     seen: set[str] = set()
     for i, source in enumerate(entries):
         if source.name in seen:
-            yield problem(config, f"data.{section}.{i}.name", "names two sources", "give each its own name")
+            fix = "give each source its own name"
+            yield problem(config, f"data.{section}.{i}.name", "is the name of an earlier source", fix)
         seen.add(source.name)
 
 
 def decontamination(config: Config) -> Iterator[Problem]:
-    """Sources to compare with that cannot be, and a comparison with nothing, which would drop nothing and say so of nobody."""
+    """Find sources that training prompts cannot be compared with, and a decontamination without such sources."""
     data = config.data
     for i, source in enumerate(data.decontaminate_against):
         key = f"data.decontaminate_against.{i}"
         yield from _source(config, key, source, [])
         if source.kind == "synthetic":
-            message = "is a synthetic task, which keeps its splits apart itself"
-            yield problem(config, f"{key}.kind", message, "jsonl, parquet or hf; leave a task out")
+            message = "is a synthetic task, whose splits never overlap"
+            yield problem(config, f"{key}.kind", message, "use jsonl, parquet or hf, or remove the source")
     compared = any(source.kind != "synthetic" for source in (*data.evaluation, *data.decontaminate_against))
     if data.decontaminate and not compared:
-        message = "has nothing to compare with: no file or data set is evaluated"
-        yield problem(config, "data.decontaminate", message, "name benchmarks in data.decontaminate_against, or false")
+        message = "has nothing to compare with: data.evaluation has no file or data set"
+        fix = "add benchmarks to data.decontaminate_against, or set it to false"
+        yield problem(config, "data.decontaminate", message, fix)
 
 
 def shared_names(config: Config) -> Iterator[Problem]:
-    """Sources of training and evaluation that share a name: rewards go by the name, so they must be the same."""
+    """Find training and evaluation sources of one name with different rewards: the name selects the rewards."""
     trained = {source.name: source for source in config.data.train}
     for i, source in enumerate(config.data.evaluation):
         other = trained.get(source.name)
         if other is not None and other.rewards != source.rewards:
-            message = f"is a training source too, which has the rewards {other.rewards}"
-            yield problem(config, f"data.evaluation.{i}.name", message, "another name, or the same rewards")
+            message = f"is also the name of a training source, which has other rewards: {other.rewards}"
+            yield problem(config, f"data.evaluation.{i}.name", message, "rename it, or use the same rewards")
 
 
 def programs(config: Config) -> Iterator[Problem]:
-    """The synthetic task that asks for a program, judged by a verifier of short answers."""
+    """Find the synthetic task that asks for a program next to a verifier of short answers."""
     verifiers = {r.name: r.params.get("verifier") for r in config.rewards if r.name.partition("/")[0] == "accuracy"}
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
@@ -79,14 +88,16 @@ def programs(config: Config) -> Iterator[Problem]:
             used = [v for name, v in verifiers.items() if source.rewards is None or name in source.rewards]
             if any(v != "code" for v in used):
                 message = "asks for a program, which only the verifier `code` runs"
-                fix = "{name: accuracy, params: {verifier: code}}, named in the source's rewards"
+                fix = "add the reward {name: accuracy, params: {verifier: code}} and name it in the source's rewards"
                 yield problem(config, f"data.{section}.{i}.path", message, fix)
 
 
 def _source(config: Config, key: str, source: SourceConfig, rewarded: list[str]) -> Iterator[Problem]:
     if source.path is None:
-        what = "the task's name" if source.kind == "synthetic" else "a file, folder or hub id"
-        yield problem(config, f"{key}.path", "has no path", f"give {what}")
+        what = "the name of a task" if source.kind == "synthetic" else "a file, a folder or a hub id"
+        yield problem(config, f"{key}.path", "is not set", f"give {what}")
     if source.rewards is not None and (not source.rewards or not set(source.rewards) <= set(rewarded)):
-        fix = f"some of {', '.join(rewarded)}, or null for all"
-        yield problem(config, f"{key}.rewards", "are not among `rewards`, or none", fix)
+        names = ", ".join(rewarded)
+        yield problem(
+            config, f"{key}.rewards", "are not names out of `rewards`", f"use some of {names}, or null for all"
+        )

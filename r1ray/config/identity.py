@@ -1,4 +1,4 @@
-"""What of a configuration makes a run this run, and what may change when it is resumed."""
+"""The keys that identify a run, and those that may change when it is resumed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ALTERABLE = (
     "ray",
     "logging",
 )
-"""Keys and sections that a resume may change: they say how fast and where a run goes, not what it learns or samples."""
+"""Keys and sections that a resume may change: they decide speed and place, not what the run learns or samples."""
 
 DIVISION = (
     "learner.ranks",
@@ -49,15 +49,15 @@ DIVISION = (
     "learner.micro_batch_tokens",
     "learner.shared_prompts",
 )
-"""How a training step, which stays the same, is divided among ranks and memories. It decides the order of sums, so under
-`run.deterministic`, which promises every bit, it may not change."""
+"""Keys that divide a training step among ranks and memory. They change only the order of its sums, so that a resume may
+change them unless `run.deterministic` promises equal bits."""
 
 DIVIDED: tuple[Use, ...] = ("train", "sft")
-"""The uses that train."""
+"""Commands that train."""
 
 
 def flatten(config: Config) -> dict[str, Any]:
-    """Dotted key -> value of every leaf; lists and free maps are leaves."""
+    """Return dotted key -> value of every leaf; lists and maps with free keys are leaves."""
     flat: dict[str, Any] = {}
 
     def walk(section: dict[str, Any], prefix: str, typed: Any) -> None:
@@ -73,28 +73,30 @@ def flatten(config: Config) -> dict[str, Any]:
 
 
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Dotted key -> (old value, new value) where the two differ."""
+    """Return dotted key -> (old value, new value) for each key that differs."""
     before, after = flatten(old), flatten(new)
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
 
 
 def may_change(key: str, use: Use = "train", *, deterministic: bool = False) -> bool:
-    """Whether a resume of that command may change `key`; `deterministic` is the run's key of that name."""
+    """Return whether a resume of the command `use` may change `key`. `deterministic` is the run's own setting."""
     allowed = (*ALTERABLE, *(DIVISION if use in DIVIDED and not deterministic else ()))
     return any(key == name or key.startswith(f"{name}.") for name in allowed)
 
 
 def config_hash(config: Config, use: Use = "train") -> str:
-    """Fingerprint of all that may not change on a resume: 16 hex digits."""
+    """Return the fingerprint of the keys that a resume may not change: 16 hex digits."""
     exact = config.run.deterministic
     fixed = {key: value for key, value in flatten(config).items() if not may_change(key, use, deterministic=exact)}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def refuse_another_run(stored: Config, wanted: Config, provenance: Provenance, use: Use = "train") -> None:
-    """Raise ConfigError that names every key in which `wanted` would make the resumed run another one."""
+    """Raise ConfigError with every key of `wanted` that a resume of the run `stored` may not change."""
     problems = [
-        Problem(key=key, value=new, message=f"the run was started with {old!r}", fix="leave it, or start a new run")
+        Problem(
+            key=key, value=new, message=f"the run was started with {old!r}", fix="keep that value, or start a new run"
+        )
         for key, (old, new) in changes(stored, wanted).items()
         if not may_change(key, use, deterministic=stored.run.deterministic)
     ]

@@ -1,4 +1,4 @@
-"""How long a completion may get, as the run goes on (`rollout.length_schedule`)."""
+"""Limits of completions over the course of a run (`rollout.length_schedule`)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from r1ray.config.schema import Config
 
 
 def completion_limit(config: Config, index: int) -> int:
-    """The most tokens of a completion of prompt `index`.
+    """Return the most tokens of a completion of prompt `index`.
 
-    The schedule counts in steps of `learner.groups_per_step` prompts, so that the limit is a function of the prompt alone:
-    the same for whoever answers it, after any restart, and known to the learner without the completion.
+    A step of the schedule is `learner.groups_per_step` prompts. The limit thus depends on the prompt alone: it is the
+    same for every worker and after every restart, and the learner knows it without the completion.
     """
     limit = config.rollout.max_new_tokens
     for entry in config.rollout.length_schedule:
@@ -19,5 +19,5 @@ def completion_limit(config: Config, index: int) -> int:
 
 
 def longest_completion(config: Config) -> int:
-    """The most tokens of any completion of the run."""
+    """Return the most tokens of any completion of the run."""
     return max([config.rollout.max_new_tokens, *(entry.max_new_tokens for entry in config.rollout.length_schedule)])

@@ -3,7 +3,7 @@
     conf/base.yaml -> extends of overlay 1 -> overlay 1 -> overlay 2 ... -> key=value ...
 
 Later sources win; maps merge, lists are replaced. Values are literals: no interpolation, no resolvers.
-Every leaf is set by itself, so that each problem found can name its key and the line that set it.
+Every leaf is set separately, so that each problem can name its key and the line that set it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from r1ray.errors import ConfigError
 from r1ray.util.hints import closest
 
 COMMAND_LINE = "command line"
-_Origin = Callable[[str], str]  # dotted key -> where this source sets it
+_Origin = Callable[[str], str]  # dotted key -> where the source sets it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,21 +39,20 @@ class LoadedConfig:
     sources: tuple[str, ...]  # the files, in the order they were applied
 
     def to_yaml(self) -> str:
-        """The resolved configuration; `load_config` of it alone gives the same Config."""
+        """Return the resolved configuration as YAML, which `load_config` reads as the same Config."""
         return OmegaConf.to_yaml(OmegaConf.structured(self.config))
 
 
 def load_config(overlays: Sequence[str], overrides: Sequence[str] = (), use: Use = "train") -> LoadedConfig:
-    """The configuration of `overlays` (paths, or names under conf/) and `overrides` ("key=value") over conf/base.yaml.
+    """Load conf/base.yaml, `overlays` (paths, or names under conf/) and `overrides` ("key=value").
 
-    `use` is the command that it is for. Raises ConfigError that lists every problem found, each with its key, value,
-    origin and what would be right.
+    `use` is the command that the configuration is for. Raises ConfigError with all problems, each with its origin.
     """
     return load_sources(read_in_order(overlays), overrides, use)
 
 
 def load_sources(files: Sequence[Source], overrides: Sequence[str] = (), use: Use = "train") -> LoadedConfig:
-    """As `load_config`, of files that are read already: all of them, conf/base.yaml as well, in the order they apply."""
+    """Load files that were read already, in the order they apply and conf/base.yaml among them. See `load_config`."""
     merge = _Merge()
     for source in files:
         merge.section("", Config, source.content, source.origin)
@@ -68,29 +67,29 @@ def load_sources(files: Sequence[Source], overrides: Sequence[str] = (), use: Us
 
 @functools.cache
 def _defaults() -> DictConfig:
-    """The schema with its defaults; making it takes six times as long as copying it."""
-    made: DictConfig = OmegaConf.structured(Config)
-    return made
+    """Return the schema with its defaults. Building it takes six times as long as copying it."""
+    defaults: DictConfig = OmegaConf.structured(Config)
+    return defaults
 
 
 @dataclass
 class _Merge:
-    """Sets leaves one after another and collects what cannot be set."""
+    """Set one leaf after another and collect the problems."""
 
     cfg: DictConfig = field(default_factory=lambda: copy.deepcopy(_defaults()))
     provenance: Provenance = field(default_factory=Provenance)
-    found: dict[str, Problem] = field(default_factory=dict)  # by key: a later source may mend an earlier one
+    found: dict[str, Problem] = field(default_factory=dict)  # by key; a later source may correct an earlier one
 
     @property
     def problems(self) -> list[Problem]:
-        """What the sources together left wrong."""
+        """The problems that remain after all sources."""
         return list(self.found.values())
 
     def section(self, path: str, cls: type, value: Any, origin: _Origin) -> None:
         """Set the keys of the map `value` in the section at `path` (""; the root), whose dataclass is `cls`."""
         keys = keys_of(cls)
         if not isinstance(value, dict):
-            self._problem(path, value, "is a section, not a value", f"its keys are {', '.join(keys)}", origin)
+            self._problem(path, value, "expected a section, not a value", f"its keys are {', '.join(keys)}", origin)
             return
         for name, inner in value.items():
             full = f"{path}.{name}" if path else str(name)
@@ -132,7 +131,7 @@ class _Merge:
             self.set(path, key, value["value"], _from_command_line)
 
     def _find(self, path: str, value: Any) -> Key | None:
-        """The Key at `path`, in which numbers are indices of lists; None, and a problem noted, if there is none."""
+        """Return the Key at `path`, in which numbers are list indices. Without one, add a problem and return None."""
         key: Key = key_of_section(Config)
         parts = path.split(".")
         for i, part in enumerate(parts):
@@ -154,14 +153,14 @@ class _Merge:
             elif key.item is not None:
                 key = key.item
             else:
-                message = f"{above} is a value, it has no keys"
+                message = f"{above} is a value and has no keys"
                 self._problem(path, value, message, f"set {above}", _from_command_line)
                 return None
         return key
 
     def _leaf(self, path: str, key: Key, value: Any, origin: _Origin) -> None:
         if "${" in str(value):
-            message = "values are literals, ${...} is not replaced"
+            message = "values are literals, and ${...} is not replaced"
             self._problem(path, value, message, "write the value itself", origin)
             return
         try:
@@ -204,7 +203,7 @@ def _nearest(section: str, name: str, names: Iterable[str]) -> str:
 def _missing(merge: _Merge) -> list[Problem]:
     missing = sorted(key.replace("[", ".").replace("]", "") for key in OmegaConf.missing_keys(merge.cfg))
     return [
-        Problem(key=key, value="???", message="has no default and was not set", fix=f"set {key}, e.g. {key}=...")
+        Problem(key=key, value="???", message="has no default and is not set", fix=f"set it, e.g. {key}=...")
         for key in missing
-        if key not in merge.found
+        if not any(key == other or key.startswith(f"{other}.") for other in merge.found)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from r1ray.errors import ConfigError
@@ -31,10 +31,10 @@ class Problem:
 
 
 class Provenance(dict[str, str]):
-    """Dotted key -> where its value came from: `file:line`, or `command line`."""
+    """Dotted key -> where its value was set: `file:line`, or `command line`."""
 
     def of(self, key: str) -> str | None:
-        """Where `key` was set, or the nearest section above it; None for a key that nothing set."""
+        """Return where `key`, or the nearest section above it, was set; None if nothing set it."""
         parts = key.split(".")
         for end in range(len(parts), 0, -1):
             if (origin := self.get(".".join(parts[:end]))) is not None:
@@ -53,18 +53,21 @@ def refuse(problems: Sequence[Problem], provenance: Provenance) -> None:
 
 
 def _show(value: Any) -> str:
+    """Return the value as in YAML where that is simple, cut to 80 characters."""
+    if isinstance(value, list):
+        value = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
     text = {None: "null", True: "true", False: "false"}.get(value) if value is None or isinstance(value, bool) else None
     text = text if text is not None else repr(value) if isinstance(value, str) else str(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def value_at(config: Any, key: str) -> Any:
-    """The value at a dotted key; a number is the index into a list."""
+    """Return the value at a dotted key; a number is the index in a list."""
     for part in key.split("."):
         config = config[int(part)] if isinstance(config, list) else getattr(config, part)
     return config
 
 
 def problem(config: Any, key: str, message: str, fix: str) -> Problem:
-    """The Problem with the value that `config` has at `key`."""
+    """Return the Problem of the value that `config` has at `key`."""
     return Problem(key=key, value=value_at(config, key), message=message, fix=fix)

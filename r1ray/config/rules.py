@@ -1,4 +1,4 @@
-"""Predicates over a configuration that several packages share, and the metric names that they concern."""
+"""Predicates over a configuration that several packages share, and the names of the metrics involved."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from r1ray.config.schema import Config
 
 KL = "train/kl"
 LENGTH_CORRELATION = "reward/length_correlation"
-"""Metric of the whole reward; the metrics of single rewards follow it after a slash."""
+"""Metric of the total reward. The metric of a single reward has its name behind a slash."""
 
 LEARNED_KINDS = ("model", "judge")
-"""Kinds of rewards that a model gives, and that a policy can therefore fool."""
+"""Kinds of rewards that come from a model, which a policy can learn to fool."""
 
 
 def learned_rewards(config: Config) -> list[str]:
-    """Names of the rewards that a model gives."""
+    """Return the names of the rewards that come from a model."""
     return [reward.name for reward in config.rewards if reward.name.partition("/")[0] in LEARNED_KINDS]
 
 
 def keeps_reference(config: Config) -> bool:
-    """Whether the learner keeps a reference policy, to be trained towards or to be measured against.
+    """Return whether the learner keeps a reference policy, for the KL term of the loss or for measurements.
 
     A policy can fool a learned reward, so runs with such a reward always measure the distance to the reference.
     """

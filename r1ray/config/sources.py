@@ -1,4 +1,4 @@
-"""Find and read configuration files: overlays by path or name, what they extend, and the line of every key."""
+"""Find and read configuration files: overlays by path or name, the files that they extend, the line of every key."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from omegaconf.errors import OmegaConfBaseException
 from r1ray.errors import ConfigError
 
 CONF_DIR = Path(__file__).resolve().parents[2] / "conf"
-"""The overlays that come with r1ray: beside the packages, in a checkout and in an installation alike."""
+"""The overlays that come with r1ray. The folder is beside the packages, in a checkout and in an installation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """One configuration file. Producer: `read_in_order`. Consumer: `load_config`."""
 
-    name: str  # its path, relative to the working directory where it lies inside
+    name: str  # its path, relative to the working directory if it is inside
     content: dict[str, Any]  # without `extends`
     lines: dict[str, int]  # dotted key -> line, from 1
 
     def origin(self, key: str) -> str:
-        """`file:line` of `key`, or of the nearest section above it (keys that a YAML merge brings in have no line)."""
+        """Return `file:line` of `key`, or of the nearest section above it: keys from a YAML merge have no line."""
         parts = key.split(".")
         known = (".".join(parts[:end]) for end in range(len(parts), 0, -1))
         line = next((self.lines[k] for k in known if k in self.lines), 1)
@@ -34,9 +34,9 @@ class Source:
 
 
 def read_in_order(overlays: Sequence[str]) -> list[Source]:
-    """base.yaml, then each overlay after what it extends. A file that several extend comes once, the first time.
+    """Read base.yaml, then each overlay after the files that it extends. Each file is read once, the first time.
 
-    Raises ConfigError for a file that is missing, is no YAML map, or extends itself.
+    Raises ConfigError for a file that is missing, is not a YAML map, or extends itself.
     """
     sources: list[Source] = []
     done: set[Path] = set()
@@ -59,20 +59,20 @@ def read_in_order(overlays: Sequence[str]) -> list[Source]:
 
 
 def find_file(name: str, folder: Path, who: str) -> Path:
-    """The file that `name` means: from `folder`, else from conf/, each with and without .yaml.
+    """Return the path of the overlay `name`: from `folder`, else from conf/, each with and without .yaml.
 
-    Raises ConfigError that begins with `who` and names the files that are there.
+    Raises ConfigError that begins with `who` and lists the overlays under conf/.
     """
     candidates = [root / f"{name}{suffix}" for root in (folder, CONF_DIR) for suffix in ("", ".yaml")]
     for path in candidates:
         if path.is_file():
             return path.resolve()
-    at_hand = sorted(str(p.relative_to(CONF_DIR).with_suffix("")) for p in CONF_DIR.rglob("*.yaml"))
-    raise ConfigError(f"{who} {name!r}: looked in {folder} and {CONF_DIR}; the overlays there are {', '.join(at_hand)}")
+    known = sorted(str(p.relative_to(CONF_DIR).with_suffix("")) for p in CONF_DIR.rglob("*.yaml"))
+    raise ConfigError(f"{who} {name!r}: looked in {folder} and {CONF_DIR}; conf/ has {', '.join(known)}")
 
 
 def read_file(path: Path) -> tuple[Source, list[str]]:
-    """One file without what it extends, and the names of what it extends. Raises ConfigError where it is no YAML map."""
+    """Read one file and the names of the files that it extends. Raises ConfigError if it is not a YAML map."""
     try:
         text = path.read_text(encoding="utf-8")
         loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create()
@@ -81,10 +81,10 @@ def read_file(path: Path) -> tuple[Source, list[str]]:
         raise ConfigError(f"{_shown(path)} cannot be read as YAML: {e}") from e
     content = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(content, dict):
-        raise ConfigError(f"{_shown(path)} holds a {type(content).__name__}; a configuration is a map of sections")
+        raise ConfigError(f"{_shown(path)}: expected a map of sections, got a {type(content).__name__}")
     extends = content.pop("extends", [])
     if not isinstance(extends, list) or not all(isinstance(e, str) for e in extends):
-        raise ConfigError(f"{_shown(path)}: extends = {extends!r} must be a list of paths or names, e.g. [tiny]")
+        raise ConfigError(f"{_shown(path)}: extends: expected a list of paths or names, e.g. [tiny], got {extends!r}")
     lines: dict[str, int] = {}
     if tree is not None:
         _note_lines(tree, "", lines)

@@ -1,4 +1,4 @@
-"""How weights reach the rollout workers: what `sync.transport: auto` stands for, and what may not be; see `checks`."""
+"""Selection of the transport for weight syncs (`sync.transport: auto`), and its checks; see `checks`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from r1ray.config.schema import Config
 
 
 def transport_of(config: Config) -> str:
-    """gloo, nccl or ipc: the configured one, or the one that suits the devices.
+    """Return gloo, nccl or ipc: the configured transport, or the one that suits the devices.
 
-    NCCL wants a GPU for each of its members, so a rank and a worker that share one have its memory in common instead.
+    NCCL needs one GPU per process. A learner rank and a rollout worker that share a GPU use its memory directly (ipc).
     """
     if config.sync.transport != "auto":
         return config.sync.transport
@@ -22,29 +22,27 @@ def transport_of(config: Config) -> str:
 
 
 def transport(config: Config) -> Iterator[Problem]:
-    """Devices that the transport cannot serve, and weights that cannot be read back behind it."""
+    """Find devices that the transport cannot serve, and a digest that needs the whole weights of a sharded engine."""
     if config.rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
-        message = "reads back whole weights, but each process of a split model holds a shard of them"
-        yield problem(config, "sync.digest", message, "wire, or rollout.engine.tensor_parallel_size=1")
+        message = "reads back whole weights, but each tensor-parallel process holds a shard"
+        yield problem(config, "sync.digest", message, "use wire, or rollout.engine.tensor_parallel_size=1")
     chosen = transport_of(config)
     gpus = {key: value_at(config, key) for key in ("learner.num_gpus", "rollout.num_gpus")}
     without = [key for key, number in gpus.items() if number == 0]
     alone = "learner.ranks=1 rollout.workers=1 rollout.max_workers=1"
     if chosen in ("nccl", "ipc") and without:
         message = f"moves weights between GPUs, but {' and '.join(without)} is 0"
-        yield problem(config, "sync.transport", message, "gloo or auto")
+        yield problem(config, "sync.transport", message, "use gloo or auto")
     elif chosen == "ipc" and not _one_to_one(config):
         message = "shares the memory of one GPU between one learner rank and one rollout worker"
-        yield problem(config, "sync.transport", message, f"{alone}, or nccl")
+        yield problem(config, "sync.transport", message, f"set {alone}, or use nccl")
     elif chosen == "nccl" and (key := _sharing(config)) is not None:
-        message = (
-            "lets two that exchange weights share a GPU, but NCCL, which moves them, wants one for each rank and worker"
-        )
-        yield problem(config, key, message, f"more than half a GPU, or sync.transport=ipc {alone}")
+        message = "lets two processes share a GPU, but NCCL needs one GPU for each rank and worker"
+        yield problem(config, key, message, f"use more than half a GPU, or sync.transport=ipc {alone}")
 
 
 def _sharing(config: Config) -> str | None:
-    """The key of a share so small that Ray may put two ranks, two workers, or one of each, on one GPU; None where none is."""
+    """Return the key of a GPU share so small that Ray may place two processes on one GPU; None if there is none."""
     learner, rollout = config.learner, config.rollout
     workers = max(rollout.workers, rollout.max_workers)
     if (learner.ranks > 1 and 2 * learner.num_gpus <= 1) or learner.num_gpus + rollout.num_gpus <= 1:

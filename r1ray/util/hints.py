@@ -1,4 +1,4 @@
-"""What may have been meant by a name that does not exist; for the messages that refuse it."""
+"""Suggestions for a name that does not exist, as part of the message that refuses it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 def closest(name: str, choices: Iterable[str]) -> str | None:
-    """The choice that looks most like `name`; None where none does."""
+    """Return the choice most similar to `name`; None if none is similar."""
     close = difflib.get_close_matches(name, list(choices), n=1)
     return close[0] if close else None
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
-    """`did you mean math?`, or what there is."""
+    """Return `did you mean math?`, or the list of names if none is similar."""
     names = list(choices)
     found = closest(name, names)
     return f"did you mean {found}?" if found else f"there are {', '.join(names) or 'none'}"
 
 
 def suggestion(name: str, choices: Iterable[str]) -> str:
-    """` (did you mean 'math'?)`, or nothing, for a message that goes on."""
+    """Return ` (did you mean 'math'?)`, or an empty string if no choice is similar."""
     found = closest(name, choices)
     return f" (did you mean {found!r}?)" if found else ""

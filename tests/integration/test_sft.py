@@ -189,9 +189,9 @@ def test_a_file_that_has_changed_is_another_run(undisturbed: Path, inputs: list[
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ("data.train.0.kind=synthetic", "holds no conversations"),
-        ("data.train.0.weight=2.0", "has no meaning here"),
-        ("data.train.0.params={subset: main}", "is no parameter of such a source"),
+        ("data.train.0.kind=synthetic", "has no conversations"),
+        ("data.train.0.weight=2.0", "has no effect in `r1ray sft`"),
+        ("data.train.0.params={subset: main}", "is not a parameter of a jsonl source"),
         ("data.train.0.columns={response: answer}", "the column 'answer' is missing"),
         ("data.template=tokenizer", "needs a chat template"),
         ("model.max_length=8", "leaves no conversation to train on"),

@@ -1,4 +1,4 @@
-"""Values and combinations that are refused, each by the key that is at fault."""
+"""Values and combinations that are refused, each by its key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def refused(*overrides: str) -> str:
     return str(caught.value)
 
 
-def test_the_defaults_lack_only_what_has_no_default() -> None:
+def test_the_defaults_lack_only_rewards_and_training_prompts() -> None:
     assert {p.key for p in check(Config())} == {"rewards", "data.train"}
 
 
@@ -26,7 +26,7 @@ KEYS = dict(leaf_keys())
 
 
 @pytest.mark.parametrize("path", sorted(path for path, key in KEYS.items() if key.choices))
-def test_a_word_that_is_no_choice_is_refused_with_the_choices(path: str) -> None:
+def test_a_value_outside_the_choices_is_refused_with_the_choices(path: str) -> None:
     message = refused(f"{path}=xyzzy")
     assert message.startswith(f"{path}: expected one of {', '.join(KEYS[path].choices)}")
     assert message.endswith(", got 'xyzzy' (command line)")
@@ -77,13 +77,13 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
     [
         (["learner.optimizer.betas=[0.9, 1.0]"], "learner.optimizer.betas", "2 numbers >= 0 and < 1"),
         (["run.dir=' '"], "run.dir", "a string that is not empty"),
-        (["rewards=[]"], "rewards", "nothing is rewarded"),
-        (["rewards.1.name=accuracy"], "rewards.1.name", "is there already"),
-        (["rewards.0.weight=0", "rewards.1.weight=0"], "rewards", "nothing is rewarded"),
+        (["rewards=[]"], "rewards", "a weight other than 0"),
+        (["rewards.1.name=accuracy"], "rewards.1.name", "is the name of an earlier reward"),
+        (["rewards.0.weight=0", "rewards.1.weight=0"], "rewards", "a weight other than 0"),
         (["rewards.0.weight=.inf"], "rewards.0.weight", "a finite number"),
-        (["data.train=[]"], "data.train", "no source"),
+        (["data.train=[]"], "data.train", "is empty"),
         (["data.train.0.kind=csv"], "data.train.0.kind", "one of synthetic"),
-        (["data.train.0.path=null"], "data.train.0.path", "the task's name"),
+        (["data.train.0.path=null"], "data.train.0.path", "the name of a task"),
         (["data.train.0.weight=0"], "data.train.0.weight", "a number > 0"),
         (["data.train.0.limit=0"], "data.train.0.limit", "an integer >= 1 or null"),
         (["data.train.0.rewards=[speed]"], "data.train.0.rewards", "some of accuracy, format"),
@@ -92,12 +92,12 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
         (
             ["data.decontaminate_against=[{name: bus, path: bus}]"],
             "data.decontaminate_against.0.kind",
-            "keeps its splits apart",
+            "whose splits never overlap",
         ),
         (
             ["data.decontaminate_against=[{name: a, kind: jsonl}]"],
             "data.decontaminate_against.0.path",
-            "a file, folder or hub id",
+            "a file, a folder or a hub id",
         ),
         (["data.evaluation.0.limit=null"], "data.evaluation.0.limit", "has no end"),
         (
@@ -106,22 +106,26 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "a training source",
         ),
         (["data.train.0.path=transpose", "data.train.0.params={}"], "data.train.0.path", "verifier `code`"),
-        (["data.evaluation.1.name=bus_4_7"], "data.evaluation.1.name", "names two sources"),
+        (["data.evaluation.1.name=bus_4_7"], "data.evaluation.1.name", "is the name of an earlier source"),
         (["model.max_length=100"], "model.max_length", "at least 174"),
         (["evaluation.max_new_tokens=150"], "evaluation.max_new_tokens", "at most 128"),
         (["learner.micro_batch_tokens=100"], "learner.micro_batch_tokens", "at least 174"),
-        (["algorithm.overlong_buffer_tokens=110"], "algorithm.overlong_buffer_tokens", "below rollout.max_new_tokens"),
+        (
+            ["algorithm.overlong_buffer_tokens=110"],
+            "algorithm.overlong_buffer_tokens",
+            "less than rollout.max_new_tokens",
+        ),
         (["learner.minibatches=5"], "learner.minibatches", "one of 1, 2, 4, 8, 16, 32"),
         (["rollout.group_size=1"], "rollout.group_size", "nothing to compare with"),
         (
             ["rollout.group_size=1", "algorithm.advantage=reinforce_pp", "algorithm.dynamic_sampling=true"],
             "rollout.group_size",
-            "drop every group for ever",
+            "drop every group",
         ),
         (["run.deterministic=true"], "queue.max_staleness", "queue.max_staleness=0"),
         (["run.deterministic=true", "rollout.workers=2"], "rollout.workers", "rollout.workers=1"),
         (["run.deterministic=true", "reward_worker.workers=2"], "reward_worker.workers", "reward_worker.workers=1"),
-        (["queue.lease_timeout_s=3"], "queue.lease_timeout_s", "above reward_worker.timeout_s = 5"),
+        (["queue.lease_timeout_s=3"], "queue.lease_timeout_s", "at least reward_worker.timeout_s = 5"),
         (["deadlines.batch_s=100"], "deadlines.batch_s", "the lease of a worker that died"),
         (["sync.deadline_s=10"], "sync.deadline_s", "one bucket"),
         (["deadlines.step_s=100"], "deadlines.step_s", "one collective"),
@@ -132,24 +136,32 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "rollout.top_p",
             "nucleus",
         ),
-        (["algorithm.importance_correction=truncated"], "algorithm.importance_correction", "no proximal ones"),
-        (["algorithm.reference_refresh_steps=10"], "algorithm.reference_refresh_steps", "not kept"),
-        (["algorithm.loss=dr_grpo"], "algorithm.advantage", "standard deviation; mean_only"),
-        (["algorithm.loss=dr_grpo"], "algorithm.loss_aggregation", "divides by a constant; constant"),
+        (
+            ["algorithm.importance_correction=truncated"],
+            "algorithm.importance_correction",
+            "needs proximal log-probabilities",
+        ),
+        (["algorithm.reference_refresh_steps=10"], "algorithm.reference_refresh_steps", "the run keeps none"),
+        (["algorithm.loss=dr_grpo"], "algorithm.advantage", "standard deviation; use mean_only"),
+        (["algorithm.loss=dr_grpo"], "algorithm.loss_aggregation", "divides by a constant; use constant"),
         (["algorithm.loss=dapo"], "algorithm.clip_high", "is not above algorithm.clip_low = 0.2"),
-        (["algorithm.loss=dapo", "algorithm.loss_aggregation=sequence"], "algorithm.loss_aggregation", "tokens; token"),
-        (["algorithm.loss=gspo"], "algorithm.loss_aggregation", "each sequence; sequence"),
+        (
+            ["algorithm.loss=dapo", "algorithm.loss_aggregation=sequence"],
+            "algorithm.loss_aggregation",
+            "tokens; use token",
+        ),
+        (["algorithm.loss=gspo"], "algorithm.loss_aggregation", "each sequence; use sequence"),
         (
             ["algorithm.loss=gspo", "algorithm.importance=decoupled", "algorithm.importance_correction=masked"],
             "algorithm.importance_correction",
-            "weighs single tokens",
+            "weights single tokens",
         ),
         (["learner.offload_parameters=true", "learner.num_gpus=1"], "learner.offload_parameters", "ZeRO 3"),
         (["learner.shared_prompts=true", "learner.num_gpus=1"], "learner.shared_prompts", "on a CPU only"),
         (["learner.offload_optimizer=true", "learner.num_gpus=1"], "learner.offload_optimizer", "ZeRO 1"),
         (["learner.offload_optimizer=true", "learner.zero_stage=1"], "learner.offload_optimizer", "num_gpus is 0"),
         (["learner.offload_parameters=true", "learner.zero_stage=3"], "learner.offload_parameters", "num_gpus is 0"),
-        (["model.dtype=bfloat16"], "learner.zero_stage", "no float32 weights"),
+        (["model.dtype=bfloat16"], "learner.zero_stage", "no float32 copy"),
         (["learner.optimizer.warmup_steps=41"], "learner.optimizer.warmup_steps", "run.steps = 40"),
         (["model.attention=flash_attention_2"], "model.attention", "needs a GPU"),
         (["rollout.workers=6"], "rollout.max_workers", "at least 6"),
@@ -164,8 +176,8 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "rollout.num_gpus",
             "share a GPU, but NCCL",
         ),
-        (["data.evaluation=[]"], "evaluation.every_steps", "nothing to evaluate"),
-        (["evaluation.samples=0", "evaluation.greedy=false"], "evaluation.samples", "measures nothing"),
+        (["data.evaluation=[]"], "evaluation.every_steps", "data.evaluation is empty"),
+        (["evaluation.samples=0", "evaluation.greedy=false"], "evaluation.samples", "leaves no completion"),
     ],
 )
 def test_impossible_values_and_combinations_are_refused(overrides: list[str], key: str, reason: str) -> None:
@@ -178,7 +190,7 @@ def test_impossible_values_and_combinations_are_refused(overrides: list[str], ke
 @pytest.mark.parametrize(
     ("gpus", "devices", "refused"), [(8, ["auto", "auto"], True), (2, ["cuda:0", "cuda:1"], False)]
 )
-def test_gpus_that_no_reward_model_would_use_are_refused(gpus: int, devices: list[str], refused: bool) -> None:
+def test_gpus_that_no_reward_model_uses_are_refused(gpus: int, devices: list[str], refused: bool) -> None:
     models = ", ".join(
         f"{{name: model/{i}, params: {{path: m, device: '{device}'}}}}" for i, device in enumerate(devices)
     )
@@ -190,7 +202,7 @@ def test_gpus_that_no_reward_model_would_use_are_refused(gpus: int, devices: lis
         load_config(["tiny"], overrides)
 
 
-def test_what_is_near_an_impossible_combination_is_allowed() -> None:
+def test_combinations_next_to_refused_ones_are_allowed() -> None:
     for overrides in (
         ["rollout.top_p=0.9", "algorithm.importance=decoupled"],
         ["run.deterministic=true", "queue.max_staleness=0"],
@@ -210,10 +222,10 @@ def test_what_is_near_an_impossible_combination_is_allowed() -> None:
         load_config(["tiny"], overrides)
 
 
-def test_conversations_are_not_compared_with_benchmarks_and_nobody_is_told_they_were() -> None:
+def test_fine_tuning_refuses_to_decontaminate_conversations() -> None:
     chats = "data.train=[{name: chats, kind: jsonl, path: a.jsonl}]"
     load_config([], ["model.path=m", "data.evaluation=[]", chats], use="sft")
-    with pytest.raises(ConfigError, match="conversations are trained on as they are"):
+    with pytest.raises(ConfigError, match="trains on every conversation"):
         load_config([], ["model.path=m", "data.decontaminate=true", chats], use="sft")
 
 
@@ -223,14 +235,14 @@ CHAT = "{name: chats, kind: jsonl, path: a.jsonl}"
 @pytest.mark.parametrize(
     ("overrides", "key", "reason"),
     [
-        ([f"data.evaluation=[{CHAT}, {CHAT}]"], "data.evaluation.1.name", "names two sources"),
+        ([f"data.evaluation=[{CHAT}, {CHAT}]"], "data.evaluation.1.name", "is the name of an earlier source"),
         (["data.train=[{name: a, kind: jsonl, path: a, limit: 0}]"], "data.train.0.limit", "an integer >= 1 or null"),
         (
             ["data.evaluation=[{name: a, kind: jsonl, path: a, limit: -1}]"],
             "data.evaluation.0.limit",
             "an integer >= 1 or null",
         ),
-        (["learner.zero_stage=0"], "learner.zero_stage", "no float32 weights"),
+        (["learner.zero_stage=0"], "learner.zero_stage", "no float32 copy"),
         (["learner.micro_batch_tokens=4095"], "learner.micro_batch_tokens", "at least 4096"),
     ],
 )
@@ -240,13 +252,13 @@ def test_impossible_fine_tuning_is_refused(overrides: list[str], key: str, reaso
     assert str(caught.value).startswith((f"{key} = ", f"{key}: "))
 
 
-def test_what_the_learner_cannot_do_is_told_together_with_the_rest_and_where_it_was_set() -> None:
+def test_problems_of_all_sections_are_reported_together_with_their_origin() -> None:
     found = refused("algorithm.loss=dr_grpo", "learner.minibatches=5", "rollout.top_p=0.9")
     assert "4 problems in the configuration" in found
     assert "learner.minibatches = 5 (command line)" in found
 
 
-def test_long_values_are_shortened_and_words_of_yaml_are_used() -> None:
+def test_values_are_shown_as_in_yaml_and_shortened() -> None:
     with pytest.raises(ConfigError, match=r"a = null: m; f$"):
         refuse([Problem(key="a", value=None, message="m", fix="f")], Provenance())
     with pytest.raises(ConfigError, match=r"a = true \(here\): m; f$"):

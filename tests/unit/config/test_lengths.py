@@ -10,7 +10,7 @@ from r1ray.config.schema import Config, LengthConfig
 from r1ray.errors import ConfigError
 
 
-def test_the_limit_of_a_prompt_follows_from_its_place() -> None:
+def test_the_limit_of_a_prompt_depends_on_its_index() -> None:
     config = Config()
     config.rollout.max_new_tokens, config.learner.groups_per_step = 100, 8
     config.rollout.length_schedule = [
@@ -22,7 +22,7 @@ def test_the_limit_of_a_prompt_follows_from_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("schedule", "told"),
+    ("schedule", "reason"),
     [
         ("[{from_step: 5, max_new_tokens: 20}, {from_step: 2, max_new_tokens: 30}]", "order of its steps"),
         ("[{from_step: 5, max_new_tokens: 4096}]", "model.max_length"),
@@ -30,11 +30,11 @@ def test_the_limit_of_a_prompt_follows_from_its_place() -> None:
         ("[{from_step: 1, max_new_tokens: 0}]", "length_schedule.0.max_new_tokens"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused(schedule: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_an_impossible_schedule_is_refused(schedule: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
         load_config(["tiny"], [f"rollout.length_schedule={schedule}"])
 
 
-def test_some_source_must_begin_with_the_run() -> None:
-    with pytest.raises(ConfigError, match="no source begins with step 0"):
+def test_the_first_step_needs_a_source() -> None:
+    with pytest.raises(ConfigError, match="leaves the first step without a source"):
         load_config(["tiny"], ["data.train.0.from_step=3"])

@@ -1,4 +1,4 @@
-"""Merging base.yaml, overlays and overrides: what wins, where it came from, and how problems are told."""
+"""Merging base.yaml, overlays and overrides: precedence, provenance and the report of problems."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_later_sources_win_maps_merge_and_lists_are_replaced(tmp_path: Path) -> 
     assert [r.name for r in config.rewards] == ["format"]
 
 
-def test_extends_comes_before_and_once(tmp_path: Path) -> None:
+def test_extended_files_are_read_first_and_once(tmp_path: Path) -> None:
     write(tmp_path / "root.yaml", "extends: [tiny]\nrun: {steps: 5, seed: 1}\n")
     write(tmp_path / "left.yaml", "extends: [root.yaml]\nrun: {steps: 6}\n")
     top = write(tmp_path / "top.yaml", "extends: [left, root]\nrun: {seed: 2}\n")
@@ -77,7 +77,7 @@ def test_a_replaced_list_forgets_where_its_old_entries_came_from() -> None:
     assert provenance.of("rewards.1.name") == "command line"
 
 
-def test_list_entries_are_reached_by_number() -> None:
+def test_list_entries_are_addressed_by_number() -> None:
     config = tiny("data.train.0.params.n=[4, 5]", "rewards.1.weight=0.25").config
     assert (config.data.train[0].params, config.rewards[1].weight) == ({"n": [4, 5]}, 0.25)
 
@@ -95,10 +95,10 @@ def test_list_entries_are_reached_by_number() -> None:
         ("run.name=null", "expected a string that is not empty, got null"),
         ("learner.optimizer.betas=[0.9]", "expected a list of 2 numbers >= 0 and < 1, got [0.9]"),
         ("rollout.engine.kv_cache_gib=lots", "expected a number > 0 or null, got 'lots'"),
-        ("run=3", "is a section, not a value; its keys are name, dir"),
-        ("run.steps.x=3", "run.steps is a value, it has no keys"),
+        ("run=3", "expected a section, not a value; its keys are name, dir"),
+        ("run.steps.x=3", "run.steps is a value and has no keys"),
         ("rewards=4", "expected a list of sections; write rewards: [{...}]"),
-        ("rewards=[3]", "rewards.0 = 3 (command line): is a section"),
+        ("rewards=[3]", "rewards.0 = 3 (command line): expected a section"),
         ("data.train.7.name=x", "no such entry: 7; data.train has 1 entries"),
         ("data.train.0.nam=x", "did you mean data.train.0.name?"),
         ("rewards=[{weight: 1}]", "rewards.0.name = '???'"),
@@ -125,18 +125,18 @@ def test_all_problems_come_at_once() -> None:
     ]
 
 
-def test_a_later_source_mends_a_value_and_is_blamed_for_its_own(tmp_path: Path) -> None:
+def test_a_later_source_corrects_an_earlier_one(tmp_path: Path) -> None:
     overlay = write(
         tmp_path / "o.yaml", "extends: [tiny]\nlearner:\n  ranks: two\nrewards: [{name: format, weight: x}]\n"
     )
-    mended = load_config([overlay], ["learner.ranks=2", "rewards=[{name: format}]"]).config
-    assert (mended.learner.ranks, mended.rewards[0].weight) == (2, 1.0)
+    corrected = load_config([overlay], ["learner.ranks=2", "rewards=[{name: format}]"]).config
+    assert (corrected.learner.ranks, corrected.rewards[0].weight) == (2, 1.0)
     with pytest.raises(ConfigError) as caught:
         load_config([overlay], ["rewards=[{name: format}]"])
     assert str(caught.value) == f"learner.ranks: expected an integer >= 1, got 'two' ({overlay}:3)"
 
 
-def test_a_file_is_told_with_the_line_of_its_problem(tmp_path: Path) -> None:
+def test_a_problem_of_a_file_has_its_line(tmp_path: Path) -> None:
     overlay = write(tmp_path / "o.yaml", "extends: [tiny]\nrun:\n  name: x\n  stps: 3\n")
     with pytest.raises(ConfigError, match=re.escape(f"run.stps = 3 ({overlay}:4)")):
         load_config([overlay])
@@ -145,11 +145,11 @@ def test_a_file_is_told_with_the_line_of_its_problem(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("- 1\n", "a configuration is a map"),
+        ("- 1\n", "expected a map of sections, got a list"),
         ("run: {steps: 1\n", "cannot be read as YAML"),
         ("run: {steps: 1, steps: 2}\n", "cannot be read as YAML"),
         ("run: !!python/object/apply:os.getcwd []\n", "cannot be read as YAML"),
-        ("extends: tiny\n", "must be a list"),
+        ("extends: tiny\n", "extends: expected a list of paths or names"),
         ("extends: [nowhere]\n", "extends 'nowhere'"),
         ("extends: [o.yaml]\n", "extends itself"),
     ],
@@ -161,7 +161,7 @@ def test_unreadable_files_are_refused_by_name(text: str, expected: str, tmp_path
     assert "o.yaml" in str(caught.value)
 
 
-def test_an_unknown_overlay_is_told_what_there_is() -> None:
+def test_an_unknown_overlay_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"no configuration file 'tinny'.*tiny"):
         load_config(["tinny"])
 
@@ -172,7 +172,7 @@ def test_a_mandatory_key_that_nothing_sets_is_named() -> None:
 
 
 class TestIdentity:
-    def test_what_may_change_does_not_change_the_hash(self) -> None:
+    def test_alterable_keys_do_not_change_the_hash(self) -> None:
         same = tiny("run.steps=80", "rollout.workers=2", "deadlines.rpc_s=5", "logging.tensorboard=false").config
         assert config_hash(same) == config_hash(tiny().config)
         assert config_hash(tiny("run.seed=1").config) != config_hash(tiny().config)
@@ -194,7 +194,7 @@ class TestIdentity:
         refuse_another_run(tiny().config, changed, Provenance(), use)
         assert set(DIVISION) <= set(flatten(changed))
 
-    def test_how_a_step_is_divided_may_not_change_where_every_bit_is_promised(self) -> None:
+    def test_how_a_step_is_divided_may_not_change_in_a_deterministic_run(self) -> None:
         exact = ("run.deterministic=true", "queue.max_staleness=0")
         begun, wanted = tiny(*exact).config, tiny(*exact, "learner.ranks=2", "run.steps=3").config
         assert config_hash(begun) != config_hash(wanted)
