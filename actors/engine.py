@@ -1,4 +1,4 @@
-"""vLLM behind a small interface: submit a group, step, change the weights between two steps.
+"""Generation engine: vLLM behind a small interface to submit a group, step, and change the weights between two steps.
 
 The engine runs in this process (no engine-core child), so that a step and a weight change can never overlap; with
 tensor parallelism vLLM's executor starts the worker processes and the same calls reach them all.
@@ -24,30 +24,36 @@ from r1ray.types import Completion, Sampling, VersionSpan
 
 
 class GenerationEngine(Protocol):
-    """What the rollout worker needs of an engine; tests script one."""
+    """What the rollout worker requires of an engine; tests use a scripted one."""
 
-    def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None: ...
+    def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None:
+        """Add a request for `n` completions of a prompt."""
+        ...
 
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
-        """One engine step; the requests that it finished, each with all its completions."""
+        """Run one engine step; returns the requests that it finished, each with all its completions."""
         ...
 
     @property
-    def unfinished(self) -> int: ...
+    def unfinished(self) -> int:
+        """Number of requests in the engine."""
+        ...
 
     def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
         """Take part in the weight-sync group of a new epoch from the next receive on."""
         ...
 
     def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
-        """Receive beside generation; `try_apply` tells the end."""
+        """Start to receive weights while generation continues; `try_apply` completes it."""
         ...
 
     def try_apply(self, version: int) -> Applied | None:
-        """Apply the weights when all were received; None while they are under way. Raises WeightSyncError."""
+        """Apply the weights once all are received; None before that. Raises WeightSyncError."""
         ...
 
-    def set_version(self, version: int) -> None: ...
+    def set_version(self, version: int) -> None:
+        """Label the tokens sampled from now on with policy `version`."""
+        ...
 
 
 PREFILL_TOKENS = 4096
@@ -64,14 +70,14 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
         "max_model_len": config.model.max_length,
         "max_num_seqs": engine.max_num_seqs,
         "enforce_eager": engine.enforce_eager,
-        # Keys and values that other batches left behind were computed in other company: their last bits differ.
+        # Cached keys and values of earlier batches were computed beside other sequences: their last bits differ.
         "enable_prefix_caching": engine.prefix_caching and not config.run.deterministic,
         "tensor_parallel_size": engine.tensor_parallel_size,
         "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
         "disable_log_stats": True,
         "seed": config.run.seed,
-        "generation_config": "vllm",  # sampling is ours alone; a model folder must not change it
-        # The learner divides its logits by the temperature, so both sides speak of the same distribution.
+        "generation_config": "vllm",  # a model folder must not change our sampling parameters
+        # The learner divides its logits by the temperature, so both sides have the same distribution.
         "logprobs_mode": "processed_logprobs",
         "weight_transfer_config": {"backend": "r1ray"},
         "worker_extension_cls": "actors.receiver.ReceiverExtension",
@@ -81,14 +87,14 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
     if gpu:
         arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
     else:
-        # Where a prompt is cut in two, vLLM 0.32 turns back the seeded generator of its request, which on a CPU it cannot.
+        # If a prompt is cut into chunks, vLLM 0.32 rewinds the seeded generator of its request, which fails on a CPU.
         arguments["enable_chunked_prefill"] = False
         arguments["max_num_batched_tokens"] = max(PREFILL_TOKENS, config.model.max_length)
     return arguments | engine.extra
 
 
 def stop_token_ids(model_path: str) -> list[int]:
-    """Tokens that end a completion besides the tokenizer's own: some chat models name several in generation_config.json."""
+    """Ids that end a completion besides the tokenizer's; some chat models list several in generation_config.json."""
     path = Path(model_path) / "generation_config.json"
     if not path.exists():
         return []
@@ -105,6 +111,7 @@ class VllmEngine:
     """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
 
     def __init__(self, config: Config, model_path: str) -> None:
+        """Load the model. Raises what vLLM raises for arguments or models that it does not support."""
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -123,6 +130,7 @@ class VllmEngine:
     # -- generation ---------------------------------------------------------------------------------------------
 
     def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None:
+        """See `GenerationEngine.submit`."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -141,6 +149,7 @@ class VllmEngine:
         self._engine.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params)
 
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
+        """See `GenerationEngine.step`."""
         finished = []
         for output in self._engine.step():
             if output.finished:
@@ -161,20 +170,24 @@ class VllmEngine:
 
     @property
     def unfinished(self) -> int:
+        """Number of requests in the engine."""
         return int(self._engine.get_num_unfinished_requests())
 
     # -- weights ------------------------------------------------------------------------------------------------
 
     def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
+        """See `GenerationEngine.enter_group`."""
         info = {"rendezvous": asdict(rendezvous), "rank_offset": rank, "interface": self._interface, "host": host}
         self._engine.collective_rpc("init_weight_transfer_engine", args=(info,))
 
     def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+        """See `GenerationEngine.begin_receive`."""
         self._engine.collective_rpc("start_weight_update")
         info = {"specs": list(specs), "bucket_bytes": bucket_bytes, "digest": self._digest != "none"}
         self._engine.collective_rpc("update_weights", args=(info,))
 
     def try_apply(self, version: int) -> Applied | None:
+        """See `GenerationEngine.try_apply`. Raises ServedWeightsDiffer if reading back finds other values."""
         try:
             received = self._engine.collective_rpc("weights_received")
         except BaseException as e:
@@ -198,7 +211,7 @@ class VllmEngine:
                 )
         self._engine.collective_rpc("weights_release")
         checked = time.monotonic()
-        # Sequences that are under way keep their tokens and recompute their keys and values under the new policy.
+        # Running sequences keep their tokens and recompute their keys and values under the new policy.
         self._engine.reset_prefix_cache(reset_running_requests=True)
         self.set_version(version)
         return Applied(
@@ -210,5 +223,6 @@ class VllmEngine:
         )
 
     def set_version(self, version: int) -> None:
+        """See `GenerationEngine.set_version`."""
         self._version = version
         self._engine.set_weight_version(str(version))

@@ -20,14 +20,14 @@ QUEUE = "queue"
 """Name of the queue actor."""
 RETRY_S = 0.5
 LONGEST_RETRY_S = 2.0
-"""The pause between two attempts doubles up to this while an actor is alive but refuses: it has no judge or no disk space.
+"""The pause between two attempts doubles up to this while an actor is alive but cannot serve: no judge, or no disk space.
 
 Well below `actors.queue.PROBLEM_S`; otherwise a paused run would seem to recover in between.
 """
 
 
 class RayHandle(Handle[Api]):
-    """A Ray actor; one that `restarts` comes back by itself when it is killed."""
+    """A Ray actor; if it `restarts`, Ray starts it again whenever it dies."""
 
     def __init__(self, name: str, actor: Any, *, restarts: bool = False) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class RayHandle(Handle[Api]):
                 answer.set_result(future.result())
                 return
             if isinstance(error, RayTaskError):
-                error = error.cause  # what the method raised, without Ray's traceback around it
+                error = error.cause  # raised by the method, without Ray's traceback around it
             elif isinstance(error, OutOfMemoryError) or (
                 isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
             ):

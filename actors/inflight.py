@@ -1,4 +1,4 @@
-"""One weight transfer at a time beside generation: weights arrive in a thread of the engine's, applied between two steps."""
+"""Weight transfers during generation, one at a time: a thread of the engine receives, and weights are applied between steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, TransferSpecs
 
 Group = tuple[Rendezvous, int, str | None]
-"""Where to meet, as which rank, and this host's address."""
+"""The rendezvous, the worker's first rank, and this host's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class _Transfer:
 
 
 class InflightWeights:
-    """Every method but `fail` is called on the thread that steps the engine."""
+    """Call every method but `fail` on the thread that steps the engine."""
 
     def __init__(self, engine: GenerationEngine, worker_id: str, serving: Callable[[int], None]) -> None:
         """Calls `serving(version)` as soon as the engine serves a policy."""
@@ -32,11 +32,12 @@ class InflightWeights:
         self._transfer: _Transfer | None = None
 
     @property
-    def under_way(self) -> bool:
+    def receiving(self) -> bool:
+        """Whether a transfer is in progress."""
         return self._transfer is not None
 
     def begin(self, version: int, group: Group | None, specs: TransferSpecs, bucket_bytes: int) -> Future[Applied]:
-        """Enter `group` if given and start to receive. Raises WeightSyncError while another transfer is under way."""
+        """Enter `group` if given and start to receive. Raises WeightSyncError while another transfer is in progress."""
         if self._transfer is not None:
             raise WeightSyncError(f"{self._id} is still receiving policy {self._transfer.version}")
         if group is not None:

@@ -1,6 +1,6 @@
-"""The processes of the queue, the reward workers and the rollout workers, and what all processes of a run have in common.
+"""Ray actor classes of the queue, the reward workers and the rollout workers, and the log file of every process.
 
-Nothing here imports torch: a queue owner that died is back before anybody misses it.
+Nothing here imports torch, so that a queue owner that died is back within a second or two.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from r1ray.control.handles import Identity
 
 
 def _begin(log: Path) -> None:
-    """Send all that this process prints to `log`, where its node has the run folder, and its stacks there on SIGUSR1."""
-    if log.parent.is_dir():  # on a node without it, Ray's own session folder has the output
+    """Redirect the output of this process to `log` if its node has the run folder; SIGUSR1 writes all stacks there."""
+    if log.parent.is_dir():  # on a node without it, Ray's session folder has the output
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
@@ -36,12 +36,16 @@ class Logged:
 
 
 class QueueProcess(Logged, QueueOwner):
+    """The owner of the replay queue."""
+
     def identity(self) -> Identity:
         """Answer a health check."""
         return {**super().identity(), **place()}
 
 
-class RewardProcess(Logged, RewardActor): ...
+class RewardProcess(Logged, RewardActor):
+    """A reward worker."""
 
 
-class RolloutProcess(Logged, RolloutActor): ...
+class RolloutProcess(Logged, RolloutActor):
+    """A rollout worker."""

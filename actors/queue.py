@@ -1,4 +1,4 @@
-"""The actor that owns the ledger. It adds nothing to it but waiting: for capacity, and for a whole batch.
+"""Replay queue actor: the owner of the ledger. It only adds waiting: for capacity, and for a complete batch.
 
 Every method may be repeated safely, so Ray may restart this actor and callers may retry; the ledger on disk is all its state.
 """
@@ -20,18 +20,18 @@ from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus, RolledBack
 from r1ray.types import BatchManifest
 
 LEASE_CHECK_S = 1.0
-"""How often lapsed leases are looked for while somebody waits."""
+"""Interval of the checks for lapsed leases while a call waits."""
 
 PROBLEM_S = 5.0
 """Seconds for which health checks report a failed write; callers retry it much sooner."""
 
 
 class QueueOwner:
-    """Async methods run one at a time between awaits, as SQLite wants it."""
+    """See `r1ray.control.handles.QueueApi`. Async methods run one at a time between awaits, as SQLite requires."""
 
     def __init__(self, path: str, settings: LedgerSettings, run_id: str) -> None:
-        self._which = (path, settings, run_id)
-        self._problem: tuple[float, str] | None = None  # when a write of somebody's failed the last time, and of what
+        self._arguments = (path, settings, run_id)
+        self._problem: tuple[float, str] | None = None  # time and text of the last failed write of a worker
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
         self._left: set[str] = set()  # released workers: names are not used again, but a call may come late
@@ -39,13 +39,13 @@ class QueueOwner:
 
     @cached_property
     def _ledger(self) -> Ledger:
-        """Opened when it is first needed, and tried again where that fails: an actor whose `__init__` fails, Ray gives up."""
-        path, settings, run_id = self._which
+        """Opened at the first use, and again if that failed: Ray gives up an actor whose `__init__` fails."""
+        path, settings, run_id = self._arguments
         return Ledger.open(Path(path), settings, run_id=run_id)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Around what a worker has written, which repeats it silently: so that `identity` can tell why."""
+        """Around writes of workers, which repeat a failed one silently: keep its error for `identity`."""
         try:
             yield
         except InfrastructureError as e:
@@ -57,7 +57,7 @@ class QueueOwner:
             self._changed.notify_all()
 
     async def _wait(self, until: float) -> None:
-        """Until something changed, a check for lapsed leases is due, or the loop's clock shows `until`."""
+        """Wait until something changed, a check for lapsed leases is due, or the loop's clock shows `until`."""
         loop = asyncio.get_running_loop()
         async with self._changed:
             try:
@@ -70,8 +70,8 @@ class QueueOwner:
     async def lease(self, worker_id: str, version: int, groups: int, held: list[str], wait_s: float) -> list[Lease]:
         """At most `groups` leases; waits up to `wait_s` for the first. The worker may report a newer version meanwhile.
 
-        `held`: the groups that the worker was leased and has not delivered. What else is leased to it was answered to nobody,
-        by a call that died with this process or that the worker gave up: that comes first, and nothing new with it.
+        `held`: the groups that the worker has been leased and has not delivered. The answer with its other leases was lost,
+        with this process or because the worker gave up the call: these are returned first, and no new ones with them.
         """
         if worker_id not in self._left:
             self._serving[worker_id] = version
@@ -90,20 +90,22 @@ class QueueOwner:
         return again or self._ledger.lease(worker_id, self._serving[worker_id], groups)
 
     async def stop_leasing(self) -> None:
-        """The run is about to end: no prompt is leased any more. What is under way may still come."""
+        """Lease no more prompts because the run is about to end. Groups in flight are still accepted."""
         self._closed = True
 
     async def serving(self, worker_id: str, version: int) -> None:
+        """Record that the worker serves policy `version`."""
         if worker_id not in self._left:
             self._serving[worker_id] = version
         await self._notify()
 
     async def fail(self, group_id: str, reason: str, infrastructure: bool) -> None:
+        """End a lease without a group, see `Ledger.fail`."""
         self._ledger.fail(group_id, reason, infrastructure=infrastructure)
         await self._notify()
 
     async def release_worker(self, worker_id: str, drained: bool) -> list[str]:
-        """Hand back the leases of a worker that died, or left as it was asked to (`drained`); returns their groups."""
+        """Return the leases of a worker that died, or left on request (`drained`), to the queue; returns their groups."""
         self._left.add(worker_id)
         self._serving.pop(worker_id, None)
         released = self._ledger.release_worker(worker_id, drained=drained)
@@ -111,7 +113,7 @@ class QueueOwner:
         return released
 
     async def release_all(self) -> list[str]:
-        """Hand back every lease: a new driver has begun, and nobody whom an earlier one started is left."""
+        """Return every lease to the queue: a new driver has started, and no worker of an earlier one is left."""
         released = self._ledger.release_all()
         await self._notify()
         return released
@@ -128,7 +130,7 @@ class QueueOwner:
     # -- learner and controller ---------------------------------------------------------------------------------
 
     async def take(self, step: int, wait_s: float) -> BatchManifest | None:
-        """The batch of `step`, or None where it is not whole after `wait_s`."""
+        """The batch of `step`, or None if it is not complete after `wait_s`."""
         until = asyncio.get_running_loop().time() + wait_s
         while True:
             manifest = self._ledger.take(step)
@@ -140,23 +142,29 @@ class QueueOwner:
             await self._wait(until)
 
     async def payloads(self, group_ids: list[str]) -> list[bytes]:
+        """The packed groups, in order."""
         return self._ledger.payloads(group_ids)
 
     async def publish(self, version: int, incarnation: int, digest: str) -> None:
+        """Record that policy `version` is served."""
         self._ledger.publish(version, incarnation, digest)
 
     async def next_incarnation(self) -> int:
+        """Count a start of the learner."""
         return self._ledger.next_incarnation()
 
     async def commit(self, policy_version: int, checkpoint: str) -> None:
+        """Mark the groups of all steps below `policy_version` as trained."""
         self._ledger.commit(policy_version, checkpoint)
 
     async def rollback(self, policy_version: int) -> RolledBack:
+        """Return the groups of later steps to the queue."""
         rolled_back = self._ledger.rollback(policy_version)
         await self._notify()
         return rolled_back
 
     async def status(self) -> LedgerStatus:
+        """Counts by state, and the oldest lease."""
         return self._ledger.status()
 
     def identity(self) -> Identity:
@@ -165,4 +173,5 @@ class QueueOwner:
         return {"pid": os.getpid(), "node": "", "problem": self._problem[1] if self._problem and recent else None}
 
     async def close(self) -> None:
+        """Close the ledger."""
         self._ledger.close()

@@ -33,7 +33,7 @@ def differing_weights(model: nn.Module, received: dict[str, torch.Tensor]) -> li
 def _checkpoint_names(
     name: str, leaf: str, packed: dict[str, list[str]], received: dict[str, torch.Tensor]
 ) -> list[str]:
-    """The checkpoint tensors that make up the served parameter `name`; none for a parameter of vLLM's own."""
+    """The checkpoint tensors that make up the served parameter `name`; none for a parameter that only vLLM has."""
     prefix, _, module = name.removesuffix(f".{leaf}").rpartition(".")
     if module in packed:
         names = [f"{prefix}.{part}.{leaf}" for part in packed[module]]

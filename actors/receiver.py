@@ -3,8 +3,8 @@
 This is an engine of vLLM's own weight-transfer protocol, registered under the name "r1ray" by importing this module; it
 runs in the process that holds the model (with tensor parallelism: in each of them).
 
-    init_weight_transfer_engine  note the group of a new epoch; the thread below joins it, because joining can block
-    start_weight_update          nothing: the model is not touched while tensors arrive
+    init_weight_transfer_engine  keep the group of a new epoch; the thread below joins it, because joining can block
+    start_weight_update          nothing: the model does not change while tensors arrive
     update_weights               start a thread that receives every bucket into host memory, and return
     finish_weight_update         load the staged tensors into the model, all at once
 
@@ -43,6 +43,8 @@ ENGINE_NAME = "r1ray"
 
 @dataclass
 class InitInfo(WeightTransferInitInfo):
+    """How to join the group of an epoch."""
+
     rendezvous: dict[str, Any]
     rank_offset: int  # rank of this worker's first process in the group
     interface: str | None
@@ -51,6 +53,8 @@ class InitInfo(WeightTransferInitInfo):
 
 @dataclass
 class UpdateInfo(WeightTransferUpdateInfo):
+    """The plan of one transfer."""
+
     specs: list[tuple[str, str, tuple[int, ...]]]  # name, dtype, shape in the order of sending
     bucket_bytes: int
     digest: bool
@@ -58,14 +62,14 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """What one receiving thread brought home."""
+    """Result of one receiving thread."""
 
-    digest: str  # of the bytes on the wire; empty where it was not asked for
+    digest: str  # of the bytes on the wire; empty if not requested
     seconds: float
 
 
 class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
-    """See the module's text. One transfer at a time; every failure leaves the served weights as they were."""
+    """See the module's docstring. One transfer at a time; every failure leaves the served weights unchanged."""
 
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
@@ -78,6 +82,7 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
     _received: Received | None = None
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
+        """Leave the old group; `receive_weights` joins the new one."""
         self.shutdown()
         parallel = self.parallel_config
         rank = init_info.rank_offset + parallel.data_parallel_index * parallel.world_size + parallel.rank
@@ -86,14 +91,17 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         )
 
     def start_weight_update(self) -> None:
+        """Raises WeightSyncError if there is no group to receive from."""
         if self._join is None and self._channel is None:
-            raise WeightSyncError("a weight update was started before this worker was told of a weight-sync group")
+            raise WeightSyncError("a weight update was started before this worker got a weight-sync group")
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
-        # Not the base class's: it synchronises an accelerator, which raises on CPU, and nothing is on a device yet.
+        """Start to receive, without blocking."""
+        # The base class's method synchronises an accelerator, which raises on CPU, and nothing is on a device yet.
         self.receive_weights(self.parse_update_info(update_info))
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
+        """Start the thread that receives."""
         self._error = self._received = self._staged = None
         self._thread = threading.Thread(target=self._receive, args=(update_info,), name="weight-receiver", daemon=True)
         self._thread.start()
@@ -121,7 +129,7 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
             self._error = e
 
     def received(self) -> Received | None:
-        """None while buckets are under way; raises what stopped the thread."""
+        """None while buckets are arriving; raises the error that ended the thread."""
         if self._thread is not None and self._thread.is_alive():
             return None
         if self._error is not None:
@@ -130,8 +138,9 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         return self._received
 
     def finish_weight_update(self) -> None:
+        """Load the received tensors into the model. Raises WeightSyncError before all are received."""
         if self._staged is None:
-            raise WeightSyncError("a weight update was to be applied before all of it was received")
+            raise WeightSyncError("cannot apply a weight update before all of it is received")
         initialize_layerwise_reload(self.model)
         self.model.load_weights(iter(self._staged.items()))
         finalize_layerwise_reload(self.model, self.model_config)
@@ -146,9 +155,11 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         return differing_weights(self.model, self._staged)
 
     def release(self) -> None:
+        """Free the received tensors."""
         self._staged = None
 
     def shutdown(self) -> None:
+        """Leave the group."""
         if self._channel is not None:
             self._channel.close()
         self._channel = self._join = None
@@ -160,7 +171,7 @@ def _mask_logits(ids: list[int], layer: Any, inputs: Any, logits: torch.Tensor |
 
 
 class ReceiverExtension:
-    """Methods that `collective_rpc` finds on vLLM's worker; naming this class to vLLM imports the module in time."""
+    """Methods that `collective_rpc` finds on vLLM's worker. vLLM imports this module because the class is in its arguments."""
 
     weight_transfer_engine: StagedReceiver
     _weight_update_active: bool
@@ -178,6 +189,7 @@ class ReceiverExtension:
             layer.register_forward_hook(partial(_mask_logits, ids))
 
     def weights_received(self) -> Received | None:
+        """See `StagedReceiver.received`."""
         return self.weight_transfer_engine.received()
 
     def weights_release(self) -> None:
@@ -186,6 +198,7 @@ class ReceiverExtension:
         self.weight_transfer_engine.release()
 
     def weights_read_back(self) -> list[str]:
+        """See `StagedReceiver.read_back`."""
         return self.weight_transfer_engine.read_back()
 
 

@@ -1,4 +1,4 @@
-"""The thin Ray side of the actors: what each one is built from, and how it reaches the others.
+"""The Ray side of the actors: how each is constructed and how it reaches the others.
 
 Classes here are plain; the composition root turns them into Ray actors with the resources of the configuration.
 """
@@ -31,7 +31,7 @@ R = TypeVar("R")
 
 LEASE_WAIT_S = 5.0
 PULSE = "pulse"
-"""Concurrency group of what must not wait for an actor's work: health questions, and of rollout workers weights and goodbyes."""
+"""Concurrency group of calls that must not wait for an actor's work: health checks; of rollout workers, weights and drains."""
 
 
 def in_own_threads(**options: Any) -> Callable[[F], F]:
@@ -71,7 +71,7 @@ class QueueAndRewards:
         self._queue.start(QueueApi.serving, worker_id, version)
 
     def deliver(self, groups: list[bytes]) -> None:
-        """To one reward worker after the other; storing a group twice does no harm."""
+        """Send the groups to the reward workers in turn; storing a group twice does no harm."""
         completions = len(groups) * self._config.rollout.group_size
         atomic = self._config.run.deterministic
         self._score(completions, lambda worker: worker.start(RewardApi.score_and_put, groups, atomic))
@@ -102,7 +102,7 @@ class QueueAndRewards:
 
 
 class RolloutActor:
-    """A RolloutWorker on vLLM. Threaded: weights, evaluations and health questions arrive while it generates."""
+    """A RolloutWorker on vLLM. Threaded: weights, evaluations and health checks arrive while it generates."""
 
     def __init__(self, config: Config, worker_id: str, model_path: str, vocab_hash: str, use: Use = "train") -> None:
         self._config = config
@@ -112,12 +112,11 @@ class RolloutActor:
         self._vocab_hash = vocab_hash
 
     def start(self) -> WorkerInfo:
-        """Load the model and begin to lease; says how many problems each source has that it can be asked for,
-        and what training rows were left out.
+        """Load the model and begin to lease; returns the number of problems of each source, and the training rows left out.
 
-        A worker of a sampling job serves the weights that it loaded, and leases nothing: it waits to be asked.
+        A worker of a sampling job serves the weights that it loaded and leases nothing: the job sends it work.
 
-        Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet must know its kind.
+        Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet needs its class.
         """
         from actors.engine import VllmEngine
         from actors.rollout import RolloutWorker
@@ -135,7 +134,7 @@ class RolloutActor:
         self._address = ray.util.get_node_ip_address()
         engine = VllmEngine(config, self._model_path)
         if self._use != "train":
-            engine.set_version(0)  # there is no other
+            engine.set_version(0)  # the only policy
         self._worker = RolloutWorker(
             config=config, worker_id=self._id, engine=engine, prompts=prompts.training, services=self._services
         )
@@ -146,7 +145,7 @@ class RolloutActor:
         left_out = {} if training is None else {name: counts for name, counts in training.dropped.items() if counts}
         return {"place": place(), "evaluation": sizes, "dropped": dropped, "left_out": left_out}
 
-    # These three in threads of their own: evaluations may take all others for minutes.
+    # The methods in own threads do not wait for evaluations, which may occupy all others for minutes.
     @in_own_threads()
     def receive_weights(
         self,
@@ -157,6 +156,7 @@ class RolloutActor:
         bucket_bytes: int,
         deadline_s: float,
     ) -> Applied:
+        """See `RolloutWorker.receive_weights`."""
         return self._worker.receive_weights(
             version=version,
             group=None if group is None else (*group, self._address),
@@ -168,17 +168,19 @@ class RolloutActor:
     def evaluate(
         self, source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float
     ) -> list[bytes]:
-        """Sample and score problems [start, stop) of a source, `n` times each; packed scored groups in their order."""
+        """Sample problems [start, stop) of a source `n` times each and score them; packed scored groups in their order."""
         prompts = self._problems[source][start:stop]
         groups = self._worker.generate(prompts, sampling, n, deadline_s)
         return self._services.score([pack_rollout(g) for g in groups], n)
 
     @in_own_threads()
     def stats(self) -> dict[str, float]:
+        """See `RolloutWorker.stats`."""
         return self._worker.stats()
 
     @in_own_threads()
     def drain(self, deadline_s: float) -> None:
+        """See `RolloutWorker.drain`."""
         self._worker.drain(deadline_s)
 
 
@@ -196,7 +198,7 @@ class RewardActor(RewardWorker):
 
         super().__init__(config, put)
 
-    # In a thread of its own, and retried while Ray restarts the actor: a busy one is not a dead one.
+    # In its own thread, and retried while Ray restarts the actor: a busy actor must not count as dead.
     @in_own_threads(max_task_retries=-1)
     def identity(self) -> Identity:
         """Answer a health check."""

@@ -1,4 +1,4 @@
-"""What a rollout worker has to do, and the rest of the system as it sees it."""
+"""Requests of a rollout worker's engine, and the interfaces through which the worker reaches the rest of the system."""
 
 from __future__ import annotations
 
@@ -25,30 +25,34 @@ def seed_of(prompt: PromptTask, seed: int) -> int:
 
 
 class Prompts(Protocol):
-    def task_at(self, index: int) -> PromptTask: ...
+    """The training prompts."""
+
+    def task_at(self, index: int) -> PromptTask:
+        """The prompt of an index. Raises DataError."""
+        ...
 
 
 class Services(Protocol):
-    """The rest of the system as this worker sees it. Each call blocks at most its own deadline."""
+    """The queue and the reward workers. Each call blocks at most for its own deadline."""
 
     def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
-        """Prompts to answer; waits a short while for some, so an empty list means "ask again".
+        """Prompts to answer; waits a short while for some, so repeat the call after an empty list.
 
-        `held`: ids of all groups that were leased to this worker and whose `deliver` or `fail` has not returned. Any other
-        lease of it counts as never heard of, and comes again.
+        `held`: ids of all groups that were leased to this worker and whose `deliver` or `fail` has not returned. Its other
+        leases count as not received and are returned again.
         """
         ...
 
     def serving(self, worker_id: str, version: int) -> None:
-        """This worker serves policy `version` from now on. Does not wait; `lease` says it again."""
+        """Report that this worker serves policy `version` from now on. Does not wait; `lease` reports it again."""
         ...
 
     def deliver(self, groups: list[bytes]) -> None:
-        """Have the groups scored and stored. Raises InfrastructureError where that is not certain."""
+        """Have the groups scored and stored. Raises InfrastructureError if it is not certain that they are."""
         ...
 
     def fail(self, group_id: str, reason: str) -> None:
-        """The prompt of `group_id` cannot be answered."""
+        """Report that the prompt of `group_id` cannot be answered."""
         ...
 
 
@@ -65,7 +69,7 @@ class Work:
     result: Future[RolloutGroup] | None  # evaluation only
 
     def finished(self, completions: tuple[Completion, ...], worker_id: str) -> RolloutGroup:
-        """What became of it, now."""
+        """The group with its completions."""
         timings = {"queued": self.submitted_at - self.leased_at, "generated": time.monotonic() - self.submitted_at}
         return RolloutGroup(
             group_id=self.group_id,
@@ -78,7 +82,7 @@ class Work:
 
 
 def training_work(config: Config, lease: Lease, prompt: PromptTask) -> Work:
-    """The group of a lease. In a deterministic run its seed follows from the run's and the place of the prompt."""
+    """The group of a lease. In a deterministic run its seed is a function of the run's seed and the index of the prompt."""
     r, run = config.rollout, config.run
     seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
     longest = completion_limit(config, lease.index)
@@ -89,11 +93,11 @@ def training_work(config: Config, lease: Lease, prompt: PromptTask) -> Work:
 def evaluation_works(
     prompts: Sequence[PromptTask], sampling: Sampling, n: int
 ) -> list[tuple[Work, Future[RolloutGroup]]]:
-    """`n` completions of each prompt, and where they will be; a seed of `sampling` gives each prompt one of its own."""
+    """`n` completions of each prompt, with futures of the groups; from a seed in `sampling` each prompt gets its own."""
     now = time.monotonic()
-    asked = []
+    works = []
     for i, prompt in enumerate(prompts):
         seed = None if sampling.seed is None else seed_of(prompt, sampling.seed)
         result: Future[RolloutGroup] = Future()
-        asked.append((Work(prompt, replace(sampling, seed=seed), now, 0.0, f"eval-{now:.6f}-{i}", n, result), result))
-    return asked
+        works.append((Work(prompt, replace(sampling, seed=seed), now, 0.0, f"eval-{now:.6f}-{i}", n, result), result))
+    return works

@@ -1,4 +1,4 @@
-"""The reward worker: scores whole groups and stores them in the ledger before it answers."""
+"""Reward worker: scores groups and stores them in the ledger before it answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Put = Callable[[list[bytes], bool], list[str]]
 
 
 class RewardWorker:
-    """`put(payloads, atomic)` stores scored groups and raises where that is not certain."""
+    """`put(payloads, atomic)` stores scored groups and raises if it is not certain that they are stored."""
 
     def __init__(self, config: Config, put: Put) -> None:
         sources: Mapping[str, list[str] | None] = {
@@ -29,7 +29,7 @@ class RewardWorker:
     def score(self, groups: list[bytes]) -> list[bytes]:
         """Score packed rollout groups into packed scored groups, in order.
 
-        Raises InfrastructureError where one could not be judged for no fault of its own; the call may be repeated.
+        Raises InfrastructureError if one could not be judged for no fault of its own; the call may be repeated.
         """
         return self._each(self._score_one, groups)
 
@@ -46,14 +46,15 @@ class RewardWorker:
         return [outcome for outcomes in stored for outcome in outcomes]
 
     def _each(self, work: Callable[[bytes], R], groups: list[bytes]) -> list[R]:
-        """All of them to their end, before the first failure is raised: a repeated call must find none still under way."""
-        under_way = [self._pool.submit(work, group) for group in groups]
-        wait(under_way)  # each of its verifications keeps a limit of its own
-        return [done.result() for done in under_way]
+        """`work` on every group. All end before the first failure is raised: a repeated call must not meet a running one."""
+        running = [self._pool.submit(work, group) for group in groups]
+        wait(running)  # each verification has its own limit
+        return [done.result() for done in running]
 
     def _score_one(self, group: bytes) -> bytes:
         return pack_scored(self._scorer.score(unpack_rollout(group)))
 
     def close(self) -> None:
+        """Stop scoring; calls in progress fail."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._scorer.close()

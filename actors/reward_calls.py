@@ -1,4 +1,4 @@
-"""How long a call of a reward worker may take, and how much goes into one."""
+"""Size and timeout of the calls of reward workers."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from r1ray.rewards.scorer import ASK_LANE
 from r1ray.types import RolloutGroup
 
 COMPLETIONS_A_CALL = ASK_LANE
-"""At most, but a whole group at least: a call that is repeated should repeat little, and one should keep its lanes busy."""
+"""At most, but always one group: a repeated call should repeat little, and one call should keep all lanes of a worker busy."""
 
 
 def senders(config: Config) -> int:
-    """How many calls of reward workers a rollout worker has under way, so that slow verification of one delays no other."""
+    """Concurrent calls of reward workers of one rollout worker, so that one slow verification does not delay the others."""
     return 1 if config.run.deterministic else 4
 
 
-def for_one_call(outbox: deque[RolloutGroup], *, whole: bool) -> list[RolloutGroup]:
-    """Groups for one call, taken off the outbox, which is not empty; all of them if `whole`."""
+def for_one_call(outbox: deque[RolloutGroup], *, take_all: bool) -> list[RolloutGroup]:
+    """Groups for one call, taken off the outbox, which is not empty; all of them if `take_all`."""
     taken = [outbox.popleft()]
     completions = len(taken[0].completions)
-    while outbox and (whole or completions + len(outbox[0].completions) <= COMPLETIONS_A_CALL):
+    while outbox and (take_all or completions + len(outbox[0].completions) <= COMPLETIONS_A_CALL):
         taken.append(outbox.popleft())
         completions += len(taken[-1].completions)
     return taken
 
 
 def scoring_timeout_s(config: Config, completions: int) -> float:
-    """Seconds after which a call with so many completions is not worth waiting for any longer.
+    """Timeout in seconds of a call with so many completions.
 
     The worst case of a reward worker with one processor: each completion is a program that runs out of time, one after the
-    other, behind the calls that other senders made before; and each needs a model, in rounds of as many as are asked at once.
-    It is long. That a reward worker died is known without it, and that it hangs its health check finds.
+    other, behind earlier calls of other senders; and each needs a model, in rounds of ASK_LANE requests. It may be long: a
+    reward worker that died is noticed without it, and one that hangs by its health check.
     """
     calls = math.ceil(senders(config) * config.rollout.workers / config.reward_worker.workers)
     waiting = calls * completions

@@ -1,12 +1,12 @@
-"""The rollout worker: keeps one engine full, sends groups on as they finish, changes weights in flight.
+"""Rollout worker: keeps one engine full, delivers groups as they finish, changes weights in flight.
 
-Three threads meet in this class, each with one job:
+Threads of this class, each with one task:
 
-    leaser   asks the ledger for prompts while the engine has room            -> inbox
+    leaser   leases prompts from the ledger while the engine has room         -> inbox
     engine   inbox -> engine.step() -> outbox; runs commands between two steps, applies received weights
-    senders  outbox -> a reward worker, which scores and stores the group; sends again elsewhere where that one died
+    senders  outbox -> a reward worker, which scores and stores the group; retried elsewhere if that worker dies
 
-A lease stays open until the ledger has stored the scored group, so whatever is lost here is leased again.
+A lease stays open until the ledger has stored the scored group, so prompts that are lost here are leased again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ UNSYNCED = -1
 """Version of a worker that has not completed a weight sync; it leases nothing."""
 
 PRESSURE_S = 1.0
-"""Between two looks at a host that is short of memory."""
+"""Interval of the checks of a host that is short of memory."""
 
 
 class RolloutWorker:
-    """See the module's text. `start` runs the threads; the other methods may be called from any thread."""
+    """See the module's docstring. `start` runs the threads; the other methods may be called from any thread."""
 
     def __init__(
         self,
@@ -60,9 +60,9 @@ class RolloutWorker:
         self._memory = memory
         self._short_of_memory = False
         self._changed = threading.Condition()
-        self._inbox: deque[list[Work]] = deque()  # what was leased, or asked for, together
+        self._inbox: deque[list[Work]] = deque()  # each list was leased or requested together
         self._outbox: deque[RolloutGroup] = deque()
-        self._working: dict[str, Work] = {}  # touched by the engine's thread alone
+        self._working: dict[str, Work] = {}  # only the engine's thread uses it
         self._commands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._weights = InflightWeights(engine, worker_id, self._serving)
         self._version = UNSYNCED
@@ -73,9 +73,8 @@ class RolloutWorker:
         self._step_began: float | None = None  # None: the engine is not in a step
         self._counts = {"tokens": 0, "groups": 0, "busy_s": 0.0, "idle_s": 0.0, "steps": 0}
 
-    # -- called by the actor ------------------------------------------------------------------------------------
-
     def start(self) -> None:
+        """Start the threads."""
         leasing = [] if self._prompts is None else [self._lease_loop, *[self._send_loop] * senders(self._config)]
         for loop in (self._engine_loop, *leasing):
             threading.Thread(target=self._guard, args=(loop,), name=loop.__name__, daemon=True).start()
@@ -91,8 +90,8 @@ class RolloutWorker:
     ) -> Applied:
         """Take part in one weight sync: enter `group` (rendezvous, rank, host) if given, receive, apply.
 
-        Blocks the caller, not the engine. Raises WeightSyncError (the old policy goes on) or ServedWeightsDiffer
-        (this worker is finished).
+        Blocks the caller, not the engine. Raises WeightSyncError (the worker continues with its old policy) or
+        ServedWeightsDiffer (it must be replaced).
         """
         result = self._call(lambda: self._weights.begin(version, group, specs, bucket_bytes), deadline_s)
         return self._await(result, deadline_s, f"policy {version} to arrive and be applied (sync.deadline_s)")
@@ -100,22 +99,22 @@ class RolloutWorker:
     def generate(
         self, prompts: Sequence[PromptTask], sampling: Sampling, n: int, deadline_s: float
     ) -> list[RolloutGroup]:
-        """Answer `prompts` n times each beside the training groups, for an evaluation. Order as given.
+        """Sample `prompts` n times each, concurrently with the training groups. Groups in the order of the prompts.
 
-        Where `sampling` has a seed, each prompt gets one of its own from it.
+        If `sampling` has a seed, each prompt gets its own from it.
         """
         until = time.monotonic() + deadline_s
-        asked = evaluation_works(prompts, sampling, n)
+        works = evaluation_works(prompts, sampling, n)
         with self._changed:
             self._refuse_if_failed()
-            self._inbox.append([work for work, _ in asked])
+            self._inbox.append([work for work, _ in works])
             self._changed.notify_all()
         what = "evaluation completions (deadlines.evaluation_s)"
-        return [self._await(result, until - time.monotonic(), what) for _, result in asked]
+        return [self._await(result, until - time.monotonic(), what) for _, result in works]
 
     def stats(self) -> dict[str, float]:
         """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered,
-        short_of_memory: 1 while it leases nothing for that, stuck_s: how long the engine has been in one step)."""
+        short_of_memory: 1 while it leases nothing because of that, stuck_s: duration of the present engine step)."""
         self._refuse_if_failed()
         began = self._step_began
         gauges: dict[str, float] = {"version": self._version, "leased": self._leased}
@@ -125,7 +124,7 @@ class RolloutWorker:
         return {**self._counts, **gauges}
 
     def drain(self, deadline_s: float) -> None:
-        """Lease nothing more, finish and deliver what is under way; raises DeadlineExceeded."""
+        """Lease nothing more, finish and deliver the groups in progress. Raises DeadlineExceeded."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
@@ -133,6 +132,7 @@ class RolloutWorker:
                 raise DeadlineExceeded(f"{self._id} still held {len(self._held)} groups after {deadline_s:g} s")
 
     def stop(self) -> None:
+        """End the threads after their present step."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -140,7 +140,7 @@ class RolloutWorker:
     # -- threads ------------------------------------------------------------------------------------------------
 
     def _guard(self, loop: Callable[[], None]) -> None:
-        """An error ends the whole worker: `stats` and every waiting caller report it."""
+        """Run a thread. An error ends the worker: `stats` and all waiting callers raise it."""
         try:
             loop()
         except BaseException as e:
@@ -157,19 +157,19 @@ class RolloutWorker:
 
     def _lease_loop(self) -> None:
         room = self._config.rollout.groups_in_engine
-        whole = self._config.run.deterministic  # a batch at a time, so that every engine step is the same again
+        exact = self._config.run.deterministic  # so that a repeated run has the same engine steps
         while True:
             with self._changed:
                 self._changed.wait_for(
                     lambda: (
                         self._stopping
-                        or (not self._draining and self._version != UNSYNCED and self._leased < (1 if whole else room))
+                        or (not self._draining and self._version != UNSYNCED and self._leased < (1 if exact else room))
                     )
                 )
                 if self._stopping:
                     return
                 want, version, held = room - self._leased, self._version, sorted(self._held)
-                # What is in the engine is finished and sent on, which frees memory, or at least takes no more of it.
+                # The groups in the engine are finished and delivered, which frees memory or at least takes no more.
                 self._short_of_memory = self._memory() > self._config.recovery.max_memory_fraction
                 if self._short_of_memory:
                     self._changed.wait_for(lambda: self._stopping, PRESSURE_S)
@@ -195,8 +195,8 @@ class RolloutWorker:
         while True:
             waited = time.monotonic()
             with self._changed:
-                # While weights arrive the receiver's thread cannot notify, hence the short time-out.
-                pause = 0.002 if self._weights.under_way else None
+                # The thread that receives weights cannot notify, hence the short timeout.
+                pause = 0.002 if self._weights.receiving else None
                 if not self._engine.unfinished:
                     self._changed.wait_for(lambda: self._stopping or self._commands or self._inbox, pause)
                 if self._stopping:
@@ -220,11 +220,11 @@ class RolloutWorker:
         for command, result in commands:
             try:
                 result.set_result(command())
-            except Exception as e:  # belongs to the caller, who is waiting for it
+            except Exception as e:  # for the caller, which waits for it
                 result.set_exception(e)
 
     def _admit(self) -> list[Work]:
-        """What goes into the engine now: all there is, or in a deterministic run the next batch, once the engine is empty.
+        """Requests for the engine now: all, or in a deterministic run the next batch once the engine is empty.
 
         The last bits of a logit depend on which sequences share an engine step.
         """
@@ -262,26 +262,24 @@ class RolloutWorker:
         self._services.serving(self._id, version)
 
     def _send_loop(self) -> None:
-        whole = self._config.run.deterministic
+        exact = self._config.run.deterministic
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._stopping or (self._outbox and not (whole and self._leased)))
+                self._changed.wait_for(lambda: self._stopping or (self._outbox and not (exact and self._leased)))
                 if self._stopping:
                     return
-                groups = for_one_call(self._outbox, whole=whole)
+                groups = for_one_call(self._outbox, take_all=exact)
             self._services.deliver([pack_rollout(g) for g in groups])
             with self._changed:
                 self._held.difference_update(g.group_id for g in groups)
                 self._changed.notify_all()
-
-    # -- plumbing -----------------------------------------------------------------------------------------------
 
     def _refuse_if_failed(self) -> None:
         if self._failure is not None:
             raise self._gone(self._failure) from self._failure
 
     def _gone(self, error: BaseException) -> ProcessDied:
-        """Its process lives, but nobody will hear of this worker again: what it was asked is to be asked elsewhere."""
+        """The process is alive but the worker has ended: callers repeat their calls elsewhere."""
         return ProcessDied(f"{self._id} has failed: {type(error).__name__}: {error}")
 
     def _call(self, command: Callable[[], R], deadline_s: float) -> R:

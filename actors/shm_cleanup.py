@@ -1,7 +1,7 @@
-"""Shared memory that killed processes left behind: vLLM's workers of one engine share some, and SIGKILL lets nobody tidy up.
+"""Remove shared memory of killed processes: vLLM's workers of one engine share some, and SIGKILL allows no clean-up.
 
-Python names such files psm_* and sem.mp-*. One is taken for left behind when it is this user's, ten minutes old, and no
-process that we can see has it mapped. Unlinking never hurts who has it mapped already, seen or not.
+Python names such files psm_* and sem.mp-*. A file is removed if it belongs to this user, is ten minutes old, and no process
+that we can see has it mapped. Unlinking does not affect a process that has it mapped, visible or not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ OLD_S = 600.0
 
 
 def remove_leftovers(folder: Path = SHARED_MEMORY, proc: Path = Path("/proc")) -> list[str]:
-    """Remove what nobody uses any more; returns its names."""
+    """Remove unused shared memory; returns the names of the files."""
     uid = proc.joinpath("self").stat().st_uid
     before = time.time() - OLD_S
     old = []

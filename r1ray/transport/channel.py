@@ -1,4 +1,4 @@
-"""One interface for every way that weights travel: channels of one sender and many receivers."""
+"""Interface of the transports of weights: channels with one sender and many receivers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:  # workers that carry no weights import this module too
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendezvous:
-    """Where and as what the group of one epoch meets. Producer: the learner. Consumers: rollout workers."""
+    """Where the group of one epoch meets, and its size. Producer: the learner. Consumers: rollout workers."""
 
     transport: str  # gloo | nccl | ipc
     address: str
     port: int
-    epoch: int  # a group is formed anew, under a new number, whenever its membership changes or it failed
+    epoch: int  # number of the group; a new group is formed whenever its membership changes or it failed
     world_size: int  # the sender and all receivers
     timeout_s: float  # of every single operation
 
@@ -33,7 +33,9 @@ class Channel(Protocol):
         ...
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """Host memory with the content of `buffer`, to keep until all was received; gloo's buffers are that already."""
+        """Host memory with the content of `buffer`, to keep until all buckets are received. gloo's buffers are host memory."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Leave the group."""
+        ...

@@ -1,7 +1,7 @@
-"""Weight transfer between GPUs: NCCL where sender and receivers have a GPU each, CUDA IPC where they share one.
+"""Weight transfer between GPUs: NCCL if sender and receivers have a GPU each, CUDA IPC if they share one.
 
-NCCL cannot have two ranks on one device, which is what IPC is for: the sender
-publishes the handle of its bucket in the store (plain bytes and numbers, nothing pickled), receivers copy and acknowledge.
+NCCL does not allow two ranks on one device. With IPC the sender publishes the handle of its bucket in the store (plain bytes
+and numbers, nothing pickled); the receivers copy the bucket and acknowledge it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CudaChannel:
         self._sent = 0
         self._device = torch.device("cuda", torch.cuda.current_device())
         self._group = self._nccl_group() if rendezvous.transport == "nccl" else None
-        self._formed = False  # whether that has its communicator
+        self._formed = False  # whether the NCCL group has its communicator
 
     def _nccl_group(self) -> Any:
         from torch.distributed import ProcessGroupNCCL
@@ -43,10 +43,11 @@ class CudaChannel:
         return ProcessGroupNCCL(self._store, self._rank, self._rendezvous.world_size, options)
 
     def buffer(self, nbytes: int) -> torch.Tensor:
+        """Device memory to send from or receive into, uint8 [nbytes]."""
         return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """A copy in pinned host memory: what waits to be applied must not take device memory from the KV cache."""
+        """A copy in pinned host memory: weights that wait to be applied must not take device memory from the KV cache."""
         return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
@@ -79,7 +80,7 @@ class CudaChannel:
         stream = torch.cuda.current_stream(self._device)
 
         def first() -> Any:
-            with torch.cuda.device(self._device), torch.cuda.stream(stream):  # both are a thread's own
+            with torch.cuda.device(self._device), torch.cuda.stream(stream):  # both belong to a thread
                 return group.broadcast(buffer, 0)
 
         missing = "not every member joined the NCCL communicator in time"
@@ -109,6 +110,7 @@ class CudaChannel:
         abortable(lambda: self._store.wait(keys, timeout), until=until, signal=self._signal)
 
     def close(self) -> None:
+        """Leave the group; an NCCL group is aborted."""
         if self._group is not None:
             self._group.abort()
             self._group = None

@@ -69,10 +69,11 @@ class GlooChannel:
             ) from e
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:
+        """`buffer` itself, which is host memory."""
         return buffer
 
     def close(self) -> None:
-        """Leave the group. Pending operations were waited for, so this does not block."""
+        """Leave the group. No operation is pending, so this does not block."""
         del self._group
 
     def _name(self) -> str:

@@ -1,4 +1,4 @@
-"""What both ends of a weight transfer agree on: the order of the tensors, their buckets, and the digest of the bytes."""
+"""The common plan of both ends of a weight transfer: order of the tensors, buckets, and digest of the bytes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ class TensorSpec:
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        """`dtype` as torch's type."""
         dtype = getattr(torch, self.dtype)
         assert isinstance(dtype, torch.dtype), self.dtype
         return dtype
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes."""
         return math.prod(self.shape) * int(self.torch_dtype.itemsize)
 
 
@@ -39,6 +41,7 @@ class Bucket:
 
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
+    """The spec of a tensor."""
     return TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
 
 
@@ -73,7 +76,7 @@ def unpack(bucket: Bucket, buffer: torch.Tensor) -> Iterator[tuple[str, torch.Te
 
 
 def pack_into(buffer: torch.Tensor, tensors: Iterable[torch.Tensor]) -> None:
-    """Copy `tensors` one behind the other into `buffer` (uint8 [sum of their bytes])."""
+    """Copy `tensors` one after the other into `buffer` (uint8 [sum of their bytes])."""
     offset = 0
     for tensor in tensors:
         flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
@@ -103,11 +106,12 @@ class Digest:
         rows, columns = words.sum(1), words.sum(0)
         weighted = (rows * self._index(rows)).sum() * self._ROW + (columns * self._index(columns)).sum()
         self._sums += [buffer.numel(), int(rows.sum()), int(weighted)]
-        self._sums += [zlib.crc32(buffer[whole:].cpu().numpy().tobytes())]  # less than one row is left
+        self._sums += [zlib.crc32(buffer[whole:].cpu().numpy().tobytes())]  # the rest, less than one row
 
     @staticmethod
     def _index(sums: torch.Tensor) -> torch.Tensor:
         return torch.arange(sums.numel(), device=sums.device, dtype=torch.int64)
 
     def hexdigest(self) -> str:
+        """The digest of all buckets so far, 32 hexadecimal digits."""
         return hashlib.sha256(",".join(map(str, self._sums)).encode()).hexdigest()[:32]

@@ -46,15 +46,17 @@ class Listener:
         self._store = _of_epoch(store, self.rendezvous)
 
     def accept(self, *, interface: str | None = None) -> Channel:
-        """Form the group once every receiver has reported. Raises WeightSyncError where one does not within the
-        time-out, or where the meeting is called off."""
+        """Form the group once every receiver has reported.
+
+        Raises WeightSyncError if one does not within the timeout, or if the rendezvous is aborted.
+        """
         missing = self._missing_receivers()
-        reason = f"receivers {missing} did not come within {self.rendezvous.timeout_s:g} s (sync.bucket_deadline_s)"
-        _heed(_settle(self._store, reason if missing else _ON), self.rendezvous)
+        reason = f"receivers {missing} did not report within {self.rendezvous.timeout_s:g} s (sync.bucket_deadline_s)"
+        _raise_unless_on(_settle(self._store, reason if missing else _ON), self.rendezvous)
         return _enter(self._store, self.rendezvous, 0, interface, self.rendezvous.address)
 
     def _missing_receivers(self) -> list[int]:
-        """Ranks that have not reported by the deadline, or by the time that the meeting was called off."""
+        """Ranks that have not reported by the deadline or by the abort."""
         until = time.monotonic() + self.rendezvous.timeout_s
         missing = list(range(1, self.rendezvous.world_size))
         while missing and time.monotonic() < until and not self._store.check([_VERDICT]):
@@ -65,7 +67,7 @@ class Listener:
 
 
 def listen(transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> Listener:
-    """Open the meeting of one epoch at the learner; returns at once. Raises ConfigError for an unknown transport."""
+    """Open the rendezvous of one epoch at the learner; returns at once. Raises ConfigError for an unknown transport."""
     return Listener(transport, address=address, epoch=epoch, world_size=world_size, timeout_s=timeout_s)
 
 
@@ -81,7 +83,7 @@ def join(rendezvous: Rendezvous, *, rank: int, interface: str | None = None, hos
             f"rank {rank} waited for the weight-sync group of epoch {rendezvous.epoch} to be complete; the learner is gone "
             f"or sync.bucket_deadline_s={rendezvous.timeout_s:g} passed: {e}"
         ) from e
-    _heed(verdict, rendezvous)
+    _raise_unless_on(verdict, rendezvous)
     return _enter(store, rendezvous, rank, interface, host)
 
 
@@ -109,9 +111,7 @@ def _store(rendezvous: Rendezvous, timeout_s: float) -> Store:
             wait_for_workers=False,
         )
     except RuntimeError as e:
-        raise WeightSyncError(
-            f"the learner's store at {rendezvous.address}:{rendezvous.port} is not reached: {e}"
-        ) from e
+        raise WeightSyncError(f"cannot reach the learner's store at {rendezvous.address}:{rendezvous.port}: {e}") from e
     return _of_epoch(store, rendezvous)
 
 
@@ -124,11 +124,11 @@ def _report(rank: int) -> str:
 
 
 def _settle(store: Store, verdict: str) -> str:
-    """Write the verdict unless there is one; the one that holds."""
+    """Write the verdict unless there is one already; returns the verdict in the store."""
     return bytes(store.compare_set(_VERDICT, "", verdict)).decode()
 
 
-def _heed(verdict: str, rendezvous: Rendezvous) -> None:
+def _raise_unless_on(verdict: str, rendezvous: Rendezvous) -> None:
     if verdict != _ON:
         raise WeightSyncError(f"weight-sync group of epoch {rendezvous.epoch} did not form: {verdict}")
 

@@ -219,9 +219,9 @@ def test_an_evaluation_is_scored_in_calls_of_bounded_size_in_its_order(
 
 def test_a_call_takes_whole_groups_and_at_most_so_many_completions() -> None:
     outbox = deque(group(i, n=30) for i in range(5))
-    assert [g.prompt.index for g in for_one_call(outbox, whole=False)] == [0, 1]
-    assert [g.prompt.index for g in for_one_call(outbox, whole=True)] == [2, 3, 4]
-    assert len(for_one_call(deque([group(0, n=100), group(1, n=1)]), whole=False)) == 1
+    assert [g.prompt.index for g in for_one_call(outbox, take_all=False)] == [0, 1]
+    assert [g.prompt.index for g in for_one_call(outbox, take_all=True)] == [2, 3, 4]
+    assert len(for_one_call(deque([group(0, n=100), group(1, n=1)]), take_all=False)) == 1
 
 
 def test_an_outage_begins_with_the_first_failure_and_not_with_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
