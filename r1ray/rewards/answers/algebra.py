@@ -137,6 +137,12 @@ def proportional(one: Any, other: Any) -> Any:
     return None
 
 
+def is_below_one(value: Any) -> bool:
+    """Whether the value is a number between -1 and 1."""
+    number = abs(_done(value).evalf(30)) if isinstance(value, Expr) and not value.free_symbols else None
+    return number is not None and bool(number.is_Float or number.is_Rational) and bool(number < 1)
+
+
 def _done(value: Any) -> Any:
     return value.doit() if hasattr(value, "doit") else value
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import starmap
 
 from r1ray.rewards.answers import leaves, ranges
 from r1ray.rewards.answers.algebra import is_complex, parsed, proportional
-from r1ray.rewards.answers.latex import squeezed
 from r1ray.rewards.answers.outline import Chain, Either, Group, Leaf, Node, SetTerm
 from r1ray.rewards.answers.quantities import base_of, is_quantity, same_quantity
 
@@ -23,6 +23,7 @@ class Comparison:
 
     def nodes(self, truth: Node, answer: Node) -> bool:
         """Whether two trees are the same answer."""
+        truth, answer = _plain_form(truth), _plain_form(answer)
         if truth == answer:
             return True
         if isinstance(truth, Leaf) and isinstance(answer, Leaf):
@@ -98,14 +99,15 @@ class Comparison:
             return self._equation(truth, answer)
         one, other = _members(truth), _members(answer)
         if len(one) == len(other) > 1 and all(_equations(item) for item in (*one, *other)):
-            if _is_joint(truth) != _is_joint(answer) and not _same_unknown(one, other):
-                return False
+            unknowns = {*_unknowns(truth), *_unknowns(answer)}
+            if isinstance(truth, Either) != isinstance(answer, Either) and len(unknowns) > 1:
+                return False  # x = 1 and y = 2, x = 1 or y = 2
             if self._matched(one, other):
                 return True
         first, second = self._value(truth), self._value(answer)
-        if first is None or second is None or not _same_unknown(one, other):
+        if first is None or second is None:
             return False
-        return self.nodes(first, second)
+        return _unknowns(truth) == _unknowns(answer) and self.nodes(first, second)
 
     def _equation(self, truth: Chain, answer: Chain) -> bool:
         lefts = truth.operands[0], answer.operands[0]
@@ -150,6 +152,9 @@ class Comparison:
     # Sets of numbers
 
     def _ranges(self, truth: Node, answer: Node) -> bool:
+        named, other_named = ranges.letters(truth), ranges.letters(answer)
+        if named and other_named and named != other_named:
+            return False
         value: Callable[[str], object] = lambda text: parsed(text, is_real=self._real)  # noqa: E731
         one, other = ranges.set_of(truth, value), ranges.set_of(answer, value)
         if one is not None and other is not None:
@@ -184,6 +189,25 @@ class Comparison:
         return factor is not None and bool(factor > 0 or one.operators == (r"\ne",))
 
 
+def _plain_form(node: Node) -> Node:
+    """S for x in S, and a list without what only says that its letters are integers."""
+    if isinstance(node, Chain) and node.operators == (r"\in",):
+        return node.operands[1]
+    if isinstance(node, Group) and not node.brackets:
+        kept = tuple(item for item in node.items if not _is_domain(item))
+        if 0 < len(kept) < len(node.items):
+            return kept[0] if len(kept) == 1 else Group("", kept, node.spoken)
+    return node
+
+
+def _is_domain(node: Node) -> bool:
+    return (
+        isinstance(node, Chain)
+        and node.operators == (r"\in",)
+        and re.fullmatch(r"\\mathbb\s*\{?[ZN]\}?|[ZN]", _text(node.operands[1])) is not None
+    )
+
+
 def _text(node: Node) -> str:
     if isinstance(node, Leaf):
         return node.text
@@ -205,20 +229,15 @@ def _members(node: Node) -> tuple[Node, ...]:
     return node.items if isinstance(node, Group | Either) else (node,)
 
 
-def _is_joint(node: Node) -> bool:
-    """Whether equations hold together, as those that commas separate, rather than one or another."""
-    return not isinstance(node, Either)
-
-
-def _same_unknown(one: Sequence[Node], other: Sequence[Node]) -> bool:
-    names = {base_of(_text(item.operands[0])) for item in (*one, *other) if isinstance(item, Chain)}
-    return len(names) <= 1 or len({*map(_name, one)} ^ {*map(_name, other)}) == 0
-
-
-def _name(node: Node) -> str:
+def _unknowns(node: Node) -> tuple[str, ...]:
+    """The names on the left sides, each once and without its index, in order of the alphabet: x of x_1 = 2, x_2 = 3."""
     if isinstance(node, Chain):
-        return squeezed(_text(node.operands[0]))
-    return "(" + ",".join(sorted(map(_name, _members(node)))) + ")" if not isinstance(node, Leaf) else ""
+        left = node.operands[0]
+        names = left.items if isinstance(left, Group) else (left,)
+        return tuple(sorted({base_of(_text(name)) for name in names}))
+    if isinstance(node, Group | Either):
+        return tuple(sorted({name for item in node.items for name in _unknowns(item)}))
+    return ()
 
 
 def _as_group(node: Node) -> Group | None:

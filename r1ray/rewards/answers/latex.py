@@ -58,6 +58,8 @@ _CASES = re.compile(r"\\begin\{(cases|aligned|align|array|gathered)\}(?:\{[lcr|]
 _LEADING = re.compile(r"(?:\\approx|\\sim|\\therefore|\\implies|\\Rightarrow|\\colon|=|:)\s*(?![A-Za-z=])")
 _MARKS = "*_`"
 _WRAPS = (("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
+_NEEDLESS = re.compile(r"(?<!\d[.,])(?:(?<=[_^])\s+|(?<![A-Za-z])\s+(?=[^\d])|(?<=[^\w\s])\s+|\s+(?=[^\w\s]))")
+"""Spaces that no number and no word needs: `1, 234` keeps its own."""
 _PREFIX = re.compile(r"\\(kilo|centi|milli|micro|nano|mega|giga|deci|hecto)\s*\\?")
 
 
@@ -87,7 +89,7 @@ def squeezed(text: str) -> str:
     """A cleaned text without what no reader would miss: spaces, braces around one character, `\\text`."""
     text = text.replace(r"\text", "")
     text = re.sub(r"\{\s*(\w|\\[A-Za-z]+)\s*\}", r" \1 ", text)
-    text = re.sub(r"(?<=[_^])\s+|(?<![A-Za-z])\s+(?=[^\d])|(?<=[^\w\s])\s+|\s+(?=[^\w\s])", "", text.strip())
+    text = _NEEDLESS.sub("", text.strip())
     return _SPACES.sub(" ", text)
 
 
@@ -140,10 +142,9 @@ def _rewritten(text: str) -> str:
             out.append("}")
             if closer == "qty":  # the unit follows
                 unit = _ARGUMENT.match(text, at)
-                if unit and unit[1] is None:
-                    out.append(r"\text{ ")
-                    closers.append("}")
-                    at = unit.end()
+                if unit and unit[1] is None and (end := text.find("}", unit.end())) > 0:
+                    out.append(rf"\text{{ {_si(text[unit.end() : end])}}}")
+                    at = end + 1
         else:
             out.append("}")
     out.append(text[at:])
@@ -153,8 +154,8 @@ def _rewritten(text: str) -> str:
 def _escaped(symbol: str) -> str:
     if symbol in ",;: \n\t>":
         return " "
-    if symbol == "!":
-        return ""
+    if symbol in "!%":
+        return symbol.replace("!", "")
     return "\\" + symbol
 
 

@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from r1ray.rewards.answers.algebra import alike, parsed
+from r1ray.rewards.answers.algebra import alike, is_below_one, parsed
 from r1ray.rewards.answers.latex import cleaned, squeezed
 from r1ray.rewards.answers.numbers import plain_of, same
 from r1ray.rewards.answers.outline import Group, Leaf
@@ -19,7 +19,7 @@ _TIME = re.compile(
 _RATIO = re.compile(r"[^:]+(?::[^:]+)+")
 _BASED = re.compile(r"\(?\s*(?:\\text\{)?\s*([0-9A-Fa-f]+(?:\.[0-9A-Fa-f]+)?)\s*\}?\s*\)?\s*_\s*(\{.*\}|\d)")
 _SPOKEN_BASE = re.compile(
-    r"([0-9A-Fa-f]+)\s*(?:\\text\{)?\s*(?:\(?\s*in\s+)?\(?base\s*[- ]?\s*(\w+)\s*\)?\s*\}?", re.IGNORECASE
+    r"([0-9A-Fa-f]+)\s*(?:\\text\{)?\s*(?:\(?\s*in\s+)?\(?base\s*[- }]?\s*(\w+)\s*\)?\s*\}?", re.IGNORECASE
 )
 _NUMBER_NAMES = """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
     sixteen"""
@@ -93,7 +93,9 @@ def _based(text: str) -> tuple[str, int] | None:
         return None
     name = _TEXT.sub(r"\1", found[2]).strip("{} ").lower()
     base = int(name) if name.isdigit() and len(name) < 3 else _BASES.index(name) if name in _BASES else 0
-    return (_digits(found[1]), base) if base >= 2 else None
+    digits = _digits(found[1])
+    fits = base >= 2 and re.search(r"[0-9]", digits) and all(int(d, 16) < base for d in digits if d != ".")
+    return (digits, base) if fits else None  # a_1 and F_4 are names
 
 
 def _digits(text: str) -> str:
@@ -155,7 +157,8 @@ def _values(truth: str, answer: str, is_real: bool) -> bool:
         return alike(left, right)
     if unit == "%":
         return not other_unit and (alike(left, right) or alike(left, 100 * right))
-    return not unit and (alike(left, right) or alike(100 * left, right))
+    # An answer of \\frac{\\sqrt{2}}{2}\\% for that root has taken the share for a percentage.
+    return not unit and (alike(100 * left, right) or (alike(left, right) and not is_below_one(right)))
 
 
 def _with_unit(text: str) -> tuple[str, str, int]:

@@ -15,6 +15,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from r1ray.rewards.answers.quantities import is_quantity
+
 MAX_DEPTH = 6
 MAX_ITEMS = 200
 """An answer of more parts stays one leaf."""
@@ -80,8 +82,8 @@ class Chain:
 
     @property
     def is_equation(self) -> bool:
-        """Whether all relations are equals signs."""
-        return all(operator == "=" for operator in self.operators)
+        """Whether all relations are equals signs, or congruences."""
+        return all(operator in ("=", r"\equiv") for operator in self.operators)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,12 @@ def _item(text: str, depth: int) -> Node:
         return read(builder, depth + 1)
     parts, marks = _split(text, _RELATION)
     if len(parts) > 1 and parts[0] and parts[-1]:
+        exact = 1 if is_quantity(parts[0]) else 0
+        if r"\approx" in marks[exact:]:  # what follows is rounded
+            kept = marks.index(r"\approx", exact)
+            parts, marks = parts[: kept + 1], marks[:kept]
+        if not marks:
+            return read(parts[0], depth + 1)
         operands = tuple(read(part, depth + 1) for part in parts)
         return Chain(operands, tuple(_OPERATORS.get(mark, mark) for mark in marks))
     parts, marks = _split(text, _SETS)

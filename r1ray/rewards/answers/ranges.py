@@ -20,13 +20,13 @@ _MEMBER = frozenset((r"\in", r"\notin"))
 
 
 def is_range(node: Node) -> bool:
-    """Whether a tree is, or has as an alternative, a set of numbers that is not only an ordered pair or a list."""
+    """Whether a tree can only be a set of numbers, unlike (1, 2), which may be a pair, and lists of values."""
     if isinstance(node, Chain):
         return not node.is_equation and any(operator in _ORDER | _MEMBER for operator in node.operators)
     if isinstance(node, SetTerm):
         return True
     if isinstance(node, Either):
-        return any(is_range(item) or _is_interval(item) for item in node.items)
+        return any(map(is_range, node.items))
     if isinstance(node, Group):
         return node.brackets == "" and any(map(is_range, node.items))
     return node.text.replace(" ", "") in (r"\mathbb{R}", r"\mathbbR", r"\emptyset")
@@ -79,7 +79,7 @@ def _set_of(node: Node, value: Value) -> Set | None:
 
 def _of_list(node: Either | Group, value: Value) -> Set | None:
     """Alternatives are a union. What commas separate holds together, unless nothing would be left."""
-    if len(_letters(node)) > 1:
+    if len(letters(node)) > 1:
         return None
     parts = [_set_of(item, value) for item in node.items]
     if any(part is None for part in parts):
@@ -90,14 +90,14 @@ def _of_list(node: Either | Group, value: Value) -> Set | None:
     return Union(*parts) if both == EmptySet and not node.spoken else both
 
 
-def _letters(node: Node) -> set[str]:
-    """The letters that the inequalities of a list are about."""
+def letters(node: Node) -> set[str]:
+    """The letters that inequalities are about."""
     if isinstance(node, Chain):
         return {operand.text for operand in node.operands if isinstance(operand, Leaf) and operand.text.strip("\\").isalpha()} - {
             r"\infty", r"\pi", "e",
         }  # fmt: skip
     if isinstance(node, Either | Group | SetTerm):
-        return set().union(*map(_letters, node.items))
+        return set().union(*map(letters, node.items))
     return set()
 
 

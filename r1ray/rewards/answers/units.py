@@ -74,6 +74,7 @@ _SHORT_SPELLINGS = """m g s h l L V W J N K A C km cm mm nm kg mg lb lbs oz ft i
     kph Hz kHz Pa kPa USD EUR GBP deg rad mol dm ha kJ kW"""
 _SHORT = frozenset(_SHORT_SPELLINGS.split())
 _KNOWN = frozenset(_ALIASES.values()) | _SHORT
+_ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TEXT = rf"\\text\{{[^{{}}]*\}}{_EXPONENT}?"
 _SHORT_UNIT = "|".join(sorted((unit for unit in _SHORT if len(unit) > 1), key=len, reverse=True))
 _TAIL = re.compile(
@@ -139,6 +140,8 @@ def split(text: str) -> tuple[str, str, int] | None:
     if not found or not value or value[-1] in "+-*/^_=(,\\{":
         return None
     tail = found["tail"].strip()
+    if tail == "°" and _ANGLE.search(value):
+        return None  # \\sin 30°
     tail = re.sub(r"\\text\{\s*([^{}]*?)\s*\}", r" \1", tail).strip()
     if not tail:
         return value, "", 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1ray.rewards.answers.numbers import plain, same
-from tests.unit.answer_pairs import pairs
+from tests.unit.answer_pairs import KINDS, TABLE, pairs
 from tests.unit.reward_support import gsm8k, judge, reward, scorer
 
 
@@ -18,9 +18,12 @@ def maths():
         yield made
 
 
-def test_the_table_of_pairs(maths):
-    table = pairs()
-    assert len(table) >= 150
+@pytest.mark.parametrize(
+    ("table", "least"), [(TABLE, 340), (KINDS.read_text(encoding="utf-8"), 380)], ids=["forms", "kinds"]
+)
+def test_the_table_of_pairs(maths, table, least):
+    table = pairs(table)
+    assert len(table) >= least
     pending = [(pair, maths.begin(sample(f"\\boxed{{{pair[1]}}}", pair[0]))) for pair in table]
     scores = [(pair, p.result().score) for pair, p in pending]
     disagreed = [(pair, score) for pair, score in scores if score.error or bool(score.reward) != pair[2]]
