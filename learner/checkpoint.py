@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Any
 from learner.files import ASIDE, remove_whole, write_aside
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.run.checkpoints import FORMAT, MANIFEST, TRAINER, all_in, defect, find_latest, fingerprints, step_of
+from r1ray.run.checkpoints import (
+    FORMAT,
+    MANIFEST,
+    TRAINER,
+    defect,
+    find_latest,
+    fingerprints,
+    list_checkpoints,
+    step_of,
+)
 
 if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
     from torch import Tensor
@@ -125,7 +134,7 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
     if newest is None:
         return []
     left, doomed = keep - 1, []
-    for step, path in reversed([(step, path) for step, path in all_in(folder) if step < step_of(newest)]):
+    for step, path in reversed([(step, path) for step, path in list_checkpoints(folder) if step < step_of(newest)]):
         if left > 0 and defect(path) is None:  # a torn one is nothing to go back to
             left -= 1
         elif not (keep_every and step % keep_every == 0):
@@ -140,7 +149,7 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
 
 def discard_newer(folder: Path, policy_version: int) -> list[str]:
     """Remove the checkpoints, whole or not, of policies newer than `policy_version`; returns their names."""
-    doomed = [path for step, path in all_in(folder) if step > policy_version]
+    doomed = [path for step, path in list_checkpoints(folder) if step > policy_version]
     for path in reversed(doomed):  # the newest first: what a crash here leaves behind is still in order
         remove_whole(path)
     return [path.name for path in doomed]

@@ -12,7 +12,7 @@ from rich.table import Table
 from r1ray.cli._output import JsonOption, RunArgument, console, print_json
 from r1ray.errors import ConfigError
 from r1ray.run.folder import RunFolder
-from r1ray.run.status import RunStatus, explain, look
+from r1ray.run.status import RunStatus, explain, read_run_status
 from r1ray.util.formatting import duration, number, share
 
 
@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
     """What a run is doing and, where it does nothing, why."""
-    found = look(run)
+    found = read_run_status(run)
     if as_json:
         print_json(found.to_json())
         return
@@ -34,7 +34,7 @@ def status(run: RunArgument, as_json: JsonOption = False) -> None:
 
 
 def _table(found: RunStatus) -> Table:
-    told, table = found.told, Table(box=None, show_header=False, pad_edge=False)
+    told, table = found.record, Table(box=None, show_header=False, pad_edge=False)
     age = f", told {duration(found.age_s)} ago" if found.age_s is not None else ""
     table.add_row("run", escape(str(found.path)))
     table.add_row("state", f"[bold]{found.state}[/]{age}")

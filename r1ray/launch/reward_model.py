@@ -28,7 +28,7 @@ from r1ray.launch.ray_session import look_at
 from r1ray.models.folder import read_shape
 from r1ray.recipe.status import digest
 from r1ray.rewards.learned.preference import REPORT
-from r1ray.run.checkpoints import all_in
+from r1ray.run.checkpoints import list_checkpoints
 from r1ray.util.files import read_json, write_atomic
 
 TRAINING = "training.json"
@@ -140,7 +140,7 @@ def _begin(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Path, str
             raise ConfigError(f"--resume: {', '.join(changed)} changed since {out} was begun: go on with the same")
     elif resume:
         raise ConfigError(f"--resume: nothing was begun there, {file} is missing")
-    elif all_in(checkpoints):
+    elif list_checkpoints(checkpoints):
         raise ConfigError(f"{checkpoints} holds an unfinished training: go on with --resume, or remove it")
     else:
         checkpoints.mkdir(parents=True, exist_ok=True)
@@ -150,5 +150,5 @@ def _begin(out: Path, identity: dict[str, Any], resume: bool) -> tuple[Path, str
 
 def _clear(checkpoints: Path) -> None:
     """Remove what only an unfinished training needs."""
-    for _, folder in all_in(checkpoints):
+    for _, folder in list_checkpoints(checkpoints):
         shutil.rmtree(folder)

@@ -1,8 +1,8 @@
-"""The run folder: where everything of a run is, who may write to it, and whether a resume is of the same run.
+"""The run folder: its paths, its lock, and the identity that a resume is checked against.
 
     create -> locked, run.json written last           (a new run)
     open   -> not locked, for status, verify, report   (any run)
-    open, lock, accept_resume                          (train --resume)
+    open, lock                                         (train --resume)
 
 The layout is described in docs/run-folder.md.
 """
@@ -30,21 +30,21 @@ from r1ray.util.files import read_json, refuse_unwritable, write_atomic
 FORMAT = 2
 """Version of the layout and of the names stored in it (configuration keys, events, metrics); others are refused."""
 
-LOCK_PATIENCE_S = 1.0
-"""How long taking the lock is tried: `holder` takes it for an instant to see whether it is free."""
+LOCK_TIMEOUT_S = 1.0
+"""Seconds that `lock` retries: `holder` takes the lock for an instant to see whether it is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What makes a run this run; run.json holds it. A resume with another one is refused."""
+    """Content of run.json. A resume with another vocabulary, model or configuration is refused."""
 
     vocab_hash: str  # of the model's tokenizer
     model_hash: str  # of the sizes and weights that training starts from
-    config_hash: str  # of the configuration without what may change on a resume, see `r1ray.config.identity`
+    config_hash: str  # of the configuration without the keys that a resume may change, see `r1ray.config.identity`
     run_id: str
     created: float  # seconds since the epoch
     r1ray: str  # version that started the run
-    use: str = "train"  # the command that it is a run of
+    use: str = "train"  # the command that started the run
 
     @classmethod
     def new(cls, *, vocab_hash: str, config_hash: str, model_hash: str, use: str = "train") -> Identity:
@@ -76,65 +76,75 @@ class Holder:
 
 
 class RunFolder:
-    """Paths and records of one run. Writers hold the lock; readers need none.
+    """Paths and records of one run. Writers hold the lock; readers do not need it.
 
-    Example: `RunFolder.create(Path("runs/a"), yaml, identity)` in one process; a second one with the same path gets
-    a ConfigError that names the first one's pid, and nothing in the folder has changed.
+    Example: one process calls `RunFolder.create(Path("runs/a"), yaml, identity)`. A second process that does so gets a
+    ConfigError with the pid of the first, and nothing in the folder changes.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: IO[str] | None = None
 
-    # --- where things are
+    # --- paths
 
     @property
     def run_json(self) -> Path:
+        """Identity and format of the run."""
         return self.path / "run.json"
 
     @property
     def config(self) -> Path:
+        """Configuration in force."""
         return self.path / "config.yaml"
 
     @property
     def data(self) -> Path:
+        """Rows and digests of the data files."""
         return self.path / "data.json"
 
     @property
     def ledger(self) -> Path:
+        """SQLite file of the queue."""
         return self.path / "ledger.sqlite"
 
     @property
     def status(self) -> Path:
+        """State of the driver, replaced about once a second."""
         return self.path / "status.json"
 
     @property
     def logs(self) -> Path:
+        """Folder with one log per process."""
         return self.path / "logs"
 
     @property
     def checkpoints(self) -> Path:
+        """Folder of checkpoints, one folder each."""
         return self.path / "checkpoints"
 
     @property
     def final(self) -> Path:
+        """Folder of the trained model, in the Hugging Face format."""
         return self.path / "final"
 
     @property
     def report(self) -> Path:
+        """HTML report."""
         return self.path / "report.html"
 
     @property
     def scale_request(self) -> Path:
+        """Requested numbers of workers by role."""
         return self.path / "control" / "scale.json"
 
-    # --- beginning
+    # --- creation
 
     @classmethod
     def create(cls, path: Path, config_yaml: str, identity: Identity) -> RunFolder:
-        """A new run folder, locked. run.json is written last: a folder without it is no run yet and can be used again.
+        """Create a run folder and lock it. run.json is written last: a folder without it is not a run yet and can be reused.
 
-        Raises ConfigError where the folder is in use, holds a run already, or holds other files.
+        Raises ConfigError if the folder is in use, contains a run, or contains other files.
         """
         folder = cls(path)
         folder.refuse_unusable()
@@ -153,21 +163,21 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """The folder of an existing run, not locked.
+        """Open the folder of an existing run, without the lock.
 
-        Raises ConfigError where there is none, IntegrityError for a format that this version does not read.
+        Raises ConfigError if it is not a run folder, IntegrityError if this version does not read its format.
         """
         folder = cls(path)
         if not folder.run_json.exists():
-            raise ConfigError(f"{path} is no run folder: it has no run.json")
+            raise ConfigError(f"{path} is not a run folder: it has no run.json")
         folder.identity()
         return folder
 
     @classmethod
     def set_aside(cls, path: Path) -> Path | None:
-        """Rename what is at `path` to the first free of `path`.1, `path`.2, ...; returns the new name, None if nothing is.
+        """Rename `path` to the first free of `path`.1, `path`.2, ... Returns the new path, or None if `path` does not exist.
 
-        Raises ConfigError where a driver holds its lock.
+        Raises ConfigError if a driver holds the lock.
         """
         if not path.exists():
             return None
@@ -176,7 +186,7 @@ class RunFolder:
         return path.rename(next(name for name in names if not name.exists()))
 
     def identity(self) -> Identity:
-        """What run.json says. Raises IntegrityError for another format of the run folder or an unreadable file."""
+        """Read run.json. Raises IntegrityError for another format of the run folder or an unreadable file."""
         raw = read_json(self.run_json)
         found = raw.pop("format", None)
         if found != FORMAT:
@@ -188,38 +198,38 @@ class RunFolder:
         try:
             return Identity(**raw)
         except TypeError as e:
-            raise IntegrityError(f"{self.run_json} lacks or has unknown fields: {e}") from e
+            raise IntegrityError(f"{self.run_json} has missing or unknown fields: {e}") from e
 
     def refuse_unusable(self) -> None:
         """Raise ConfigError, and write nothing, if no new run can begin here: see `create`."""
         if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"run.dir = {self.path} is a file; give a folder")
+            raise ConfigError(f"run.dir = {self.path} is a file: give a folder")
         self.refuse_foreign()
         self.refuse_in_use()
         self.refuse_begun()
         refuse_unwritable(self.path)
 
     def refuse_begun(self) -> None:
-        """Raise ConfigError if the folder holds a run."""
+        """Raise ConfigError if the folder contains a run."""
         if self.run_json.exists():
             resume = f"continue it with `r1ray {self.identity().use} --resume {self.path}`"
             raise ConfigError(
-                f"run.dir = {self.path} holds a run already; {resume}, keep it aside with --fresh, or change run.dir"
+                f"run.dir = {self.path} contains a run already: {resume}, rename it with --fresh, or change run.dir"
             )
 
     def refuse_in_use(self) -> None:
         """Raise ConfigError that names the driver that holds the lock, if one does."""
         if (holder := self.holder()) is not None:
-            raise ConfigError(f"{self.path} is in use by {holder}; stop it, or give another run.dir")
+            raise ConfigError(f"{self.path} is in use by {holder}: stop it, or give another run.dir")
 
     def refuse_foreign(self) -> None:
-        """Raise ConfigError where a new run would begin among files of something else."""
+        """Raise ConfigError if the folder contains files that do not belong to a run."""
         ours = {"lock", "config.yaml", "logs", "checkpoints", "control", "problems", "evaluation.json"}
         if self.path.is_dir() and not self.run_json.exists():
             foreign = sorted(p.name for p in self.path.iterdir() if p.name not in ours and not p.name.endswith(".tmp"))
             if foreign:
                 raise ConfigError(
-                    f"run.dir = {self.path} holds other files ({', '.join(foreign[:5])}); give an empty folder"
+                    f"run.dir = {self.path} contains other files ({', '.join(foreign[:5])}): give an empty folder"
                 )
 
     # --- the lock
@@ -227,15 +237,15 @@ class RunFolder:
     def lock(self) -> None:
         """Take the exclusive lock until `release` or the end of this process.
 
-        Raises ConfigError that names the process that holds it; nothing is changed then.
+        Raises ConfigError that names the process that holds it, and changes nothing then.
         """
         handle = (self.path / "lock").open("a+", encoding="utf-8")
-        deadline = time.monotonic() + LOCK_PATIENCE_S
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
         while not _try_flock(handle, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 holder = _read_holder(handle)
                 handle.close()
-                raise ConfigError(f"{self.path} is in use by {holder}; stop it, or give another run.dir")
+                raise ConfigError(f"{self.path} is in use by {holder}: stop it, or give another run.dir")
             time.sleep(0.02)
         handle.truncate(0)
         handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
@@ -243,13 +253,13 @@ class RunFolder:
         self._lock = handle
 
     def release(self) -> None:
-        """Give the lock back, if it is held here."""
+        """Release the lock, if this process holds it."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def holder(self) -> Holder | None:
-        """Who holds the lock; None where nobody does, that is: no driver is alive."""
+        """The driver that holds the lock; None if no driver is alive."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             with (self.path / "lock").open("r", encoding="utf-8") as handle:
                 if not _try_flock(handle, fcntl.LOCK_SH):
@@ -265,21 +275,21 @@ class RunFolder:
     # --- records
 
     def write_status(self, status: Mapping[str, Any]) -> None:
-        """Replace status.json, atomically but without waiting for the disk: the next one comes in a second."""
+        """Replace status.json atomically, without waiting for the disk, because the next one follows in a second."""
         write_atomic(self.status, json.dumps(jsonable(status)).encode(), durable=False)
 
     def request_scale(self, role: str, workers: int) -> None:
-        """Ask the driver for `workers` workers of `role`. The driver looks for the request; the last one counts."""
+        """Request `workers` workers of `role` from the driver, which polls the file. The last request counts."""
         self.scale_request.parent.mkdir(exist_ok=True)
         request = {**self.read_scale_request(), role: workers}
         write_atomic(self.scale_request, json.dumps(request).encode())
 
     def clear_requests(self) -> None:
-        """Forget what was asked of an earlier driver."""
+        """Delete requests to an earlier driver."""
         self.scale_request.unlink(missing_ok=True)
 
     def read_scale_request(self) -> dict[str, int]:
-        """Role -> workers asked for; empty where nobody asked."""
+        """Role -> requested number of workers; empty if there is no request."""
         return read_json(self.scale_request) if self.scale_request.exists() else {}
 
 
@@ -295,5 +305,5 @@ def _read_holder(handle: IO[str]) -> Holder:
     handle.seek(0)
     try:
         return Holder(**json.loads(handle.read()))
-    except (ValueError, TypeError):  # it has the lock, and is about to write who it is
+    except (ValueError, TypeError):  # it has taken the lock and not written its pid yet
         return Holder(pid=0, host="this or another machine", since=time.time())

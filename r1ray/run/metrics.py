@@ -1,12 +1,11 @@
-"""The records of a run that people and plots read: metrics, evaluations, transcripts, events. One JSON object a line.
+"""Records of a run: metrics, evaluations, transcripts, events. One JSON object per line.
 
-Writer: the driver, one at a time (it holds the lock of the run folder). Readers: report, status, inspect, tests.
+Writer: the driver, which holds the lock of the run folder. Readers: report, status, inspect, tests.
 
-A run may go back: a resume, a learner restart and a rollback each repeat steps from a checkpoint. `rewind(step)`
-appends the marker `{"rewind": step, "time": ...}`, and readers forget the earlier lines of the steps that are repeated,
-so nothing is counted twice and nothing that was written is ever deleted. Worked example: steps 0..6 are written, the
-newest checkpoint is policy 5, the run resumes with `rewind(5)`: the metrics of steps 5 and 6 are void, the evaluation
-of policy 5 stands.
+A resume, a learner restart and a rollback repeat steps from a checkpoint. `rewind(step)` then appends the marker
+`{"rewind": step, "time": ...}`, and readers ignore the earlier lines of the repeated steps. So nothing is counted twice,
+and no line is ever deleted. Worked example: steps 0..6 are written, the newest checkpoint is policy 5, and the run
+resumes with `rewind(5)`. The metrics of steps 5 and 6 are void; the evaluation of policy 5 remains valid.
 
 NaN and infinities, which JSON does not have, are written as the strings "NaN", "Infinity", "-Infinity" (as protobuf's
 JSON mapping does) and read back as floats.
@@ -42,7 +41,7 @@ _MARKER = "rewind"
 
 
 class MetricsWriter:
-    """Appends to the JSON lines files of one run folder; TensorBoard and Weights & Biases get the same numbers."""
+    """Appends to the JSON lines files of one run folder, and sends the same numbers to TensorBoard and Weights & Biases."""
 
     def __init__(
         self,
@@ -53,9 +52,9 @@ class MetricsWriter:
         on_event: Callable[[Row], object] = lambda event: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Opens the files for appending and cuts off a line that an earlier driver died in. `on_event` gets each event.
+        """Open the files for appending, and remove an unfinished last line. `on_event` is called with each event.
 
-        Raises ConfigError where `wandb_project` is set and the wandb package is missing.
+        Raises ConfigError if `wandb_project` is set and the wandb package is missing.
         """
         self._clock = clock
         self._on_event = on_event
@@ -82,13 +81,13 @@ class MetricsWriter:
         self._append(TRANSCRIPTS, row)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Record something that happened: `kind` names it, `fields` say to what."""
+        """Record an event of the given kind with its fields."""
         event = {"time": self._clock(), "kind": kind, **fields}
         self._append(EVENTS, event)
         self._on_event(event)
 
     def rewind(self, step: int) -> None:
-        """Training goes on from policy `step`: what was recorded of step `step` and later is void."""
+        """Record that training continues from policy `step`: records of step `step` and later are void."""
         for name in (METRICS, EVALUATIONS, TRANSCRIPTS):
             self._append(name, {_MARKER: step, "time": self._clock()})
         if self._board:
@@ -96,7 +95,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and close everything; a second call does nothing."""
-        with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
+        with contextlib.ExitStack() as stack:  # closes the others even if one fails
             for file in self._files.values():
                 stack.callback(file.close)
             if self._board:
@@ -124,10 +123,10 @@ class MetricsWriter:
 
 
 class _Lines:
-    """A file of whole lines, for appending. While its disk is full, lines wait in memory and are written with later ones."""
+    """A file of complete lines, for appending. While the disk is full, lines wait in memory for the next write."""
 
     def __init__(self, path: Path) -> None:
-        """Cuts off an unfinished last line."""
+        """Open the file and remove an unfinished last line."""
         self._file = path.open("ab", buffering=0)
         self._waiting = bytearray()
         whole = path.read_bytes().rfind(b"\n") + 1
@@ -149,9 +148,9 @@ class _Lines:
 
 
 class _TensorBoard:
-    """Event files by the tensorboard package itself: importing torch's wrapper would cost the driver seconds.
+    """Event files, written by the tensorboard package itself because importing torch's wrapper takes seconds.
 
-    Its writer is lost with the first write that fails. While the disk is full, events wait for the next one, in a new file."""
+    A writer cannot be used after a failed write. While the disk is full, events wait for a new writer with a new file."""
 
     def __init__(self, directory: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2
@@ -168,7 +167,7 @@ class _TensorBoard:
         self._write(self._event(step=step, wall_time=wall_time, summary=self._summary(value=points)))
 
     def restart(self, step: int, wall_time: float) -> None:
-        """TensorBoard drops the points of `step` and later that came before this record."""
+        """Make TensorBoard drop the earlier points of `step` and later steps."""
         start = self._session(status=self._session.START)
         self._write(self._event(step=step, wall_time=wall_time, session_log=start))
 
@@ -194,7 +193,7 @@ def check_wandb(project: str | None) -> None:
     """Raise ConfigError if `logging.wandb_project` is set and the wandb package is missing."""
     if project is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            f"logging.wandb_project={project!r} needs the wandb package: pip install wandb, or set it to null"
+            f"logging.wandb_project={project!r} needs the package wandb: run `pip install wandb`, or set the key to null"
         )
 
 
@@ -202,7 +201,7 @@ def _start_wandb(run_dir: Path, project: str) -> Any:
     check_wandb(project)
     wandb = importlib.import_module("wandb")
     run = wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=_run_id(run_dir), resume="allow")
-    run.define_metric("*", step_metric="step")  # its own step must only grow, ours may go back
+    run.define_metric("*", step_metric="step")  # its own step can only increase; ours may go back
     return run
 
 
@@ -215,7 +214,7 @@ def _is_number(value: Any) -> bool:
 
 
 def jsonable(value: Any) -> Any:
-    """`value` in types that JSON has: numpy scalars become numbers, non-finite floats their names."""
+    """`value` in JSON types: numpy scalars become numbers, non-finite floats their names."""
     if isinstance(value, Mapping):
         return {str(k): jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -234,7 +233,7 @@ def _decode_numbers(row: Row) -> Row:
 
 
 def transcript_row(step: int, i: int, group: ScoredGroup) -> Row:
-    """One completion of a group: the i-th, so that not always the first of each is shown."""
+    """The row of one completion of a group: the i-th, modulo the size of the group."""
     i %= len(group.scores)
     completion, score, prompt = group.rollout.completions[i], group.scores[i], group.rollout.prompt
     return {
@@ -250,31 +249,31 @@ def transcript_row(step: int, i: int, group: ScoredGroup) -> Row:
 
 
 def read_metrics(run_dir: Path) -> list[Row]:
-    """One row a training step, by step; the last line of a step counts."""
+    """One row per training step, ordered by step; the last line of a step counts."""
     by_step = {row["step"]: _decode_numbers(row) for row in _current(run_dir / METRICS, lambda step, to: step < to)}
     return [by_step[step] for step in sorted(by_step)]
 
 
 def read_evaluations(run_dir: Path) -> list[Row]:
-    """One row per evaluated policy and source, by step; `time` is when it ended."""
-    # The evaluation of policy n stands when training goes back to policy n.
+    """One row per evaluated policy and source, ordered by step; `time` is the end of the evaluation."""
+    # The evaluation of policy n remains valid when training goes back to policy n.
     rows = _current(run_dir / EVALUATIONS, lambda step, to: step <= to)
     last = {(row["step"], row["source"]): _decode_numbers(row) for row in rows}
     return sorted(last.values(), key=lambda row: row["step"])
 
 
 def read_transcripts(run_dir: Path) -> list[Row]:
-    """The kept completions in the order of their steps."""
+    """The recorded completions, ordered by step."""
     return sorted(_current(run_dir / TRANSCRIPTS, lambda step, to: step < to), key=lambda row: row["step"])
 
 
 def read_events(run_dir: Path) -> list[Row]:
-    """All that happened, in order; nothing of it is ever void."""
+    """All events in order; a rewind voids none of them."""
     return list(_lines(run_dir / EVENTS))
 
 
 def _current(path: Path, stands: Callable[[int, int], bool]) -> list[Row]:
-    """The rows of the run as it went in the end; `stands(step, to)`: does a row of `step` outlive a rewind to `to`?"""
+    """The rows that no rewind has voided; `stands(step, to)`: whether a row of `step` survives a rewind to `to`."""
     rows: list[Row] = []
     for row in _lines(path):
         if _MARKER in row:
@@ -285,7 +284,7 @@ def _current(path: Path, stands: Callable[[int, int], bool]) -> list[Row]:
 
 
 def _lines(path: Path) -> Iterator[Row]:
-    """The rows of a JSON lines file; none where there is no file yet. An unfinished last line is not yet a row."""
+    """The rows of a JSON lines file; none if the file does not exist yet. An unfinished last line is ignored."""
     if not path.exists():
         return
     for i, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
@@ -294,5 +293,5 @@ def _lines(path: Path) -> Iterator[Row]:
         except ValueError as e:
             raise IntegrityError(f"{path}, line {i} is not JSON ({e}): repair or remove that line") from e
         if not isinstance(row, dict):
-            raise IntegrityError(f"{path}, line {i} holds a {type(row).__name__}, not an object: remove that line")
+            raise IntegrityError(f"{path}, line {i}: expected an object, got a {type(row).__name__}: remove that line")
         yield row

@@ -1,8 +1,8 @@
-"""Which model a folder stands for: a model itself, a run's last one, or what a recipe came to.
+"""The model of a folder, which may be a model, a run or a recipe.
 
 model folder   config.json                  itself
 run folder     run.json                     final/
-recipe folder  recipe.json                  the finished policy that stands on the most stages
+recipe folder  recipe.json                  the finished policy that builds on the most stages
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ RECIPE = "recipe.json"
 POLICY_KINDS = ("rl", "sft")
 """Kinds of stages that train a policy."""
 EVALUATION = "eval_"
-"""Begins the name of the stage that evaluates another stage or an input."""
+"""Prefix of the name of a stage that evaluates another stage or an input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """A model and where it comes from. Producer: `find_policy`. Consumers: chat, serve, export."""
 
-    model: Path  # in the Hugging Face format; a run that is not finished has none yet
-    run: Path | None = None  # the run folder that it is the result of
+    model: Path  # in the Hugging Face format; an unfinished run has none yet
+    run: Path | None = None  # the run folder that produced it
     recipe: Path | None = None  # the recipe folder that the run belongs to
     stage: str | None = None  # its name there
 
     @property
     def template(self) -> str | None:
-        """`data.template` of the run's training; None for a model folder of unknown training."""
+        """`data.template` that the run trained with; None for a model folder without a run."""
         return self.setting("data", "template")
 
     @property
     def template_args(self) -> dict[str, Any]:
-        """`data.template_args` of the run's training; empty for a model folder of unknown training."""
+        """`data.template_args` that the run trained with; empty for a model folder without a run."""
         return dict(self._value("data", "template_args") or {})
 
     def setting(self, section: str, key: str) -> str | None:
-        """A value of the run's configuration; None where it has none or there is no run."""
+        """A value of the run's configuration; None if it is not set or there is no run."""
         value = self._value(section, key)
         return None if value is None else str(value)
 
@@ -54,21 +54,23 @@ class Policy:
             return None
         config = yaml.safe_load(RunFolder(self.run).config.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ConfigError(f"{self.run}/config.yaml holds no configuration: put back what the run was started with")
+            raise ConfigError(
+                f"{self.run}/config.yaml is not a configuration: restore the one that the run started with"
+            )
         return (config.get(section) or {}).get(key)
 
     def ready(self) -> Policy:
-        """Itself. Raises ConfigError where the run has not written its final model yet."""
+        """Return the policy itself. Raises ConfigError if the run has not written its final model yet."""
         if not (self.model / "config.json").exists():
             raise ConfigError(
-                f"{self.run} has no final model yet: let the run end, or make a model of its newest checkpoint with "
+                f"{self.run} has no final model yet: wait until the run ends, or export its newest checkpoint with "
                 f"`r1ray export {self.run} FOLDER`"
             )
         return self
 
 
 def find_policy(path: Path) -> Policy:
-    """The policy that `path` stands for. Raises ConfigError for a folder that is none of the three kinds."""
+    """The policy of a model, run or recipe folder. Raises ConfigError for any other folder."""
     if (path / RECIPE).exists():
         return _of_recipe(path)
     if (path / "run.json").exists():
@@ -78,7 +80,7 @@ def find_policy(path: Path) -> Policy:
     if (path / "config.json").exists():
         return Policy(model=path)
     raise ConfigError(
-        f"{path} is neither a model folder (config.json), a run folder (run.json) nor a recipe's ({RECIPE})"
+        f"{path}: expected a model folder (config.json), a run folder (run.json) or a recipe folder ({RECIPE})"
     )
 
 
@@ -88,16 +90,16 @@ def _of_recipe(path: Path) -> Policy:
     if not found:
         raise ConfigError(f"{path} has no finished stage that trained a policy: run its recipe first")
     if len(found) > 1:
-        raise ConfigError(f"{path} has no policy before others: give the folder of one, e.g. {path / found[0]}")
+        raise ConfigError(f"{path} has several final policies: give the folder of one, e.g. {path / found[0]}")
     return find_policy(path / found[0])
 
 
 def leading_policies(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The names of the finished policies that stand on the most stages; of those that share a stage the last one.
+    """The names of the finished policies that build on the most stages; of those that share a stage only the last one.
 
-    `stages` by name, as in recipe.json, in their order. One name is what the recipe came to: in `r1` the model after the last
-    reinforcement learning and not a distilled student, though students come last in the file. Several have nothing to do with
-    each other, as the students of `distill`. What a stage made out of nothing, a base or data, is no stage to stand on.
+    `stages` by name, in the order of recipe.json. A single name is the result of the recipe: in `r1` the model after the
+    last reinforcement learning, not a distilled student, although students come last in the file. Several names are
+    independent policies, as the students of `distill`. Stages without inputs, which make a base or data, do not count.
     """
     done = [n for n, s in stages.items() if s["kind"] in POLICY_KINDS and s["state"] == "done"]
     lines = {name: {a for a in ancestors(name, stages) if stages[a]["inputs"]} | {name} for name in done}
@@ -110,7 +112,7 @@ def leading_policies(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def ancestors(name: str, stages: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """The stages whose outputs went into `name`, however far back; inputs from outside are none."""
+    """The stages that `name` depends on, directly or not; inputs from outside the recipe are left out."""
     found: set[str] = set()
     waiting = list(stages[name]["inputs"])
     while waiting:

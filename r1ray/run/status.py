@@ -1,4 +1,4 @@
-"""What a run is doing and, where it does nothing, why: from its folder alone, whether its driver lives or not."""
+"""What a run is doing, and why if it is stuck: from its folder alone, whether its driver is alive or dead."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from r1ray.util.formatting import duration, one_line
 ENDED = ("finished", "failed", "interrupted")
 
 SILENT_S = 30.0
-"""A living driver writes status.json every second or so; after this long without one it is told as silent."""
+"""A driver writes status.json about once a second; without one for so many seconds it is reported as silent."""
 
-SCANT_BYTES = 1 << 20
-"""A disk with less room than that counts as full: its driver may not even be able to say so in status.json."""
+MIN_FREE_BYTES = 1 << 20
+"""A disk with less free space counts as full; the driver may be unable to write that to status.json."""
 
 TROUBLE = (
     "worker_lost",
@@ -34,29 +34,29 @@ TROUBLE = (
     "stalled",
     "groups_dropped",
 )
-"""Kinds of events that explain a run which does not move."""
+"""Kinds of events that explain why a run makes no progress."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:
-    """A look at one run. Producer: `look`. Consumer: `r1ray status`."""
+    """State of one run. Producer: `read_run_status`. Consumer: `r1ray status`."""
 
     path: Path
-    state: str  # of status.json; "killed" where the driver is gone and did not say how it ended
-    driver: Holder | None  # who holds the lock; None: no driver is alive
-    told: dict[str, Any]  # status.json; empty before the first one
+    state: str  # of status.json; "killed" if the driver is dead and recorded no end
+    driver: Holder | None  # holder of the lock; None: no driver is alive
+    record: dict[str, Any]  # status.json; empty before the first one
     age_s: float | None  # of status.json
     ledger: LedgerStatus | None  # None before the run has one
     trouble: tuple[Row, ...]  # the last events that explain a stop, newest last
-    free_bytes: int  # room on the disk of the run folder
+    free_bytes: int  # on the disk of the run folder
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries, lists, strings and numbers; `why` is what `explain` says."""
+        """Plain dictionaries, lists, strings and numbers; `why` is the result of `explain`."""
         return {
             "path": str(self.path),
             "state": self.state,
             "driver": None if self.driver is None else asdict(self.driver),
-            "status": self.told,
+            "status": self.record,
             "age_s": self.age_s,
             "ledger": None if self.ledger is None else asdict(self.ledger),
             "trouble": list(self.trouble),
@@ -65,12 +65,12 @@ class RunStatus:
         }
 
 
-def look(path: Path, *, clock: float | None = None) -> RunStatus:
-    """The status of the run in `path`. Raises ConfigError where there is none, IntegrityError where it is damaged."""
+def read_run_status(path: Path, *, clock: float | None = None) -> RunStatus:
+    """The status of the run in `path`. Raises ConfigError if there is no run, IntegrityError if it is damaged."""
     folder = RunFolder.open(path)
-    told = read_json(folder.status) if folder.status.exists() else {}
+    record = read_json(folder.status) if folder.status.exists() else {}
     driver = folder.holder()
-    state = str(told.get("state", "starting"))
+    state = str(record.get("state", "starting"))
     if driver is None and state not in ENDED:
         state = "killed"
     now = time.time() if clock is None else clock
@@ -79,8 +79,8 @@ def look(path: Path, *, clock: float | None = None) -> RunStatus:
         path=path,
         state=state,
         driver=driver,
-        told=told,
-        age_s=now - float(told["updated"]) if "updated" in told else None,
+        record=record,
+        age_s=now - float(record["updated"]) if "updated" in record else None,
         ledger=_ledger(folder),
         trouble=tuple(events[-5:]),
         free_bytes=shutil.disk_usage(path).free,
@@ -88,25 +88,25 @@ def look(path: Path, *, clock: float | None = None) -> RunStatus:
 
 
 def explain(status: RunStatus) -> list[str]:
-    """Why the run stands where it stands, the most telling first; empty for one that has ended well."""
+    """Why the run is where it is, most important reason first; empty for a run that finished."""
     if status.state == "finished":
         return []
-    told = status.told
+    record = status.record
     lines = [*_end(status)]
     if status.state not in ENDED:
         if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
-            lines.append(f"the driver lives ({status.driver}) but has said nothing for {duration(status.age_s)}")
-        if status.free_bytes < SCANT_BYTES:
-            room = f"{status.free_bytes / 1024:.0f} KiB of room are left on its disk"
-            lines.append(f"{room}: free space there, the run goes on by itself within recovery.outage_timeout_s")
-        if told.get("message"):
-            lines.append(f"paused: {told['message']}" if status.state == "paused" else str(told["message"]))
-        if told.get("waiting_for"):
-            lines.append(f"waiting for {told['waiting_for']}")
-        if told.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
+            lines.append(f"the driver is alive ({status.driver}) but has been silent for {duration(status.age_s)}")
+        if status.free_bytes < MIN_FREE_BYTES:
+            free = f"{status.free_bytes / 1024:.0f} KiB are free on its disk"
+            lines.append(f"{free}: free space; the run continues by itself within recovery.outage_timeout_s")
+        if record.get("message"):
+            lines.append(f"paused: {record['message']}" if status.state == "paused" else str(record["message"]))
+        if record.get("waiting_for"):
+            lines.append(f"waiting for {record['waiting_for']}")
+        if record.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
             lines += _in_flight(status.ledger)
-            lines += _workers(told.get("workers") or [])
-        if (sync := told.get("last_sync")) is not None:
+            lines += _workers(record.get("workers") or [])
+        if (sync := record.get("last_sync")) is not None:
             lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
     trouble = [event for event in status.trouble if event["kind"] != "failed"]
     if trouble:
@@ -115,20 +115,20 @@ def explain(status: RunStatus) -> list[str]:
 
 
 def _end(status: RunStatus) -> list[str]:
-    told, command = status.told, RunFolder.open(status.path).identity().use
+    record, command = status.record, RunFolder.open(status.path).identity().use
     resume = f"continue with `r1ray {command} --resume {status.path}`"
     if status.state == "killed":
-        who = f"process {told['pid']} on {told['host']}" if "pid" in told else "its process"
-        was = told.get("state", "starting")
-        return [f"the driver ({who}) is gone without a word while the run was {was}; {resume}"]
+        process = f"process {record['pid']} on {record['host']}" if "pid" in record else "its process"
+        was = record.get("state", "starting")
+        return [f"the driver ({process}) was killed while the run was {was}; {resume}"]
     if status.state == "failed":
-        return [f"failed: {told.get('message') or 'see events.jsonl'}; {resume}"]
+        return [f"failed: {record.get('message') or 'see events.jsonl'}; {resume}"]
     return [f"interrupted; {resume}"] if status.state == "interrupted" else []
 
 
 def _in_flight(ledger: LedgerStatus | None) -> list[str]:
     if ledger is None:
-        return ["the run has no ledger yet: it has not come that far"]
+        return ["the run has no ledger yet: it is still starting"]
     wanted = ledger.settings.groups_per_step
     lines = [
         f"step {ledger.bound_steps} needs {wanted} groups, {ledger.ready} are ready, {ledger.leased} in flight, "
@@ -136,8 +136,8 @@ def _in_flight(ledger: LedgerStatus | None) -> list[str]:
     ]
     if ledger.awaited:
         lines.append(
-            f"step {ledger.bound_steps} waits for {ledger.awaited} reserved groups in flight, whose prompts returned too "
-            "old before (queue.reserve_after_stale)"
+            f"step {ledger.bound_steps} waits for {ledger.awaited} reserved groups in flight, because earlier groups of "
+            "their prompts were too old (queue.reserve_after_stale)"
         )
     if ledger.oldest_lease_s is not None:
         limit = ledger.settings.lease_timeout_s
@@ -152,13 +152,13 @@ def _in_flight(ledger: LedgerStatus | None) -> list[str]:
 def _workers(workers: Sequence[dict[str, Any]]) -> list[str]:
     away = [f"{w['id']} {w['state']}" for w in workers if w["state"] != "healthy"]
     if not workers:
-        return ["no rollout worker is known"]
+        return ["there is no rollout worker yet"]
     return [f"{len(away)} of {len(workers)} workers do not serve: {', '.join(away)}"] if away else []
 
 
 def _event(event: Row) -> str:
-    told = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
-    return f"{event['kind']} at {time.strftime('%H:%M:%S', time.localtime(event['time']))} ({told})"
+    fields = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
+    return f"{event['kind']} at {time.strftime('%H:%M:%S', time.localtime(event['time']))} ({fields})"
 
 
 def _ledger(folder: RunFolder) -> LedgerStatus | None:

@@ -1,6 +1,6 @@
-"""`r1ray inspect`: groups out of a run's ledger as people read them, while the run goes on or after it.
+"""`r1ray inspect`: prompts and completions from a run's ledger, while the run is live or after it ended.
 
-Thinking is dim, the answer is plain, and each completion is headed by what it earned.
+Thinking is dim, the answer is bold, and a line with the reward precedes each completion.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ STYLES = {"thinking": "dim", "answer": "bold", "plain": ""}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """Which groups, and which of their completions, to show; None asks for nothing."""
+    """Conditions on the groups and completions to show; None: no condition."""
 
-    step: int | None = None  # the training step that they are bound to
+    step: int | None = None  # that the group is bound to
     state: GroupState | None = None
     min_reward: float | None = None  # of a completion, the sum that is trained on
     max_reward: float | None = None
-    text: str | None = None  # in the prompt or a completion, whatever the case
+    text: str | None = None  # in the prompt or a completion, ignoring case
 
     def shows(self, score: Score) -> bool:
-        """Whether a completion with this score is asked for."""
+        """Whether a completion with this score is shown."""
         low = self.min_reward is None or score.reward >= self.min_reward
         return low and (self.max_reward is None or score.reward <= self.max_reward)
 
 
 def found(run_dir: Path, wanted: Filter, *, limit: int) -> Iterator[tuple[GroupRecord, ScoredGroup | None]]:
-    """The first `limit` groups that fit, each with its completions where the ledger has them.
+    """The first `limit` groups that match, each with its completions if the ledger has them.
 
-    Raises ConfigError where `run_dir` is not a run folder or its run has no ledger yet.
+    Raises ConfigError if `run_dir` is not a run folder or its run has no ledger yet.
     """
     folder = RunFolder.open(run_dir)
     if not folder.ledger.exists():
-        raise ConfigError(f"{run_dir} has no ledger yet: the run ended before its first prompt was handed out")
+        raise ConfigError(f"{run_dir} has no ledger: the run has not leased its first prompt")
     with closing(LedgerReader.open(folder.ledger, run_id=folder.identity().run_id)) as ledger:
         records = ledger.groups(
             step=wanted.step,
@@ -65,7 +65,7 @@ def found(run_dir: Path, wanted: Filter, *, limit: int) -> Iterator[tuple[GroupR
 
 
 def render(record: GroupRecord, group: ScoredGroup | None, wanted: Filter, *, completions: int) -> RenderableType:
-    """One group: where it is, its prompt, and up to `completions` of the completions that fit."""
+    """One group: its state, its prompt, and up to `completions` of the completions that match."""
     parts: list[RenderableType] = [_headline(record)]
     if group is None:
         return Padding(Group(*parts, Text(_why_empty(record), style="yellow")), (0, 0, 1, 0))
@@ -73,17 +73,17 @@ def render(record: GroupRecord, group: ScoredGroup | None, wanted: Filter, *, co
     for message in prompt.messages:
         parts.append(Text(printable(f"{message['role']}: {message['content']}"), style="cyan"))
     parts.append(Text(f"truth: {prompt.answer}", style="dim"))
-    fitting = [(c, s) for c, s in zip(group.rollout.completions, group.scores, strict=True) if wanted.shows(s)]
-    for completion, score in fitting[:completions]:
+    matching = [(c, s) for c, s in zip(group.rollout.completions, group.scores, strict=True) if wanted.shows(s)]
+    for completion, score in matching[:completions]:
         parts.append(Padding(Group(_score_line(completion, score), styled(pieces(completion.text))), (1, 0, 0, 2)))
-    hidden = len(group.scores) - min(len(fitting), completions)
+    hidden = len(group.scores) - min(len(matching), completions)
     if hidden:
         parts.append(Text(f"  {hidden} of {len(group.scores)} completions not shown", style="dim"))
     return Padding(Group(*parts), (0, 0, 1, 0))
 
 
 def styled(parts: list[Piece]) -> Text:
-    """The pieces of a response, one below the other."""
+    """The pieces of a response, one per paragraph."""
     return Text("\n").join(Text(printable(text), style=STYLES[kind]) for kind, text in parts)
 
 
@@ -100,7 +100,7 @@ def _headline(record: GroupRecord) -> Text:
 
 def _why_empty(record: GroupRecord) -> str:
     if record.scored_at is not None:
-        return "its completions were removed (queue.keep_payload_steps)"
+        return "its completions were pruned (queue.keep_payload_steps)"
     return "not scored yet" if record.state == "leased" else "it was never scored"
 
 
@@ -109,5 +109,5 @@ def _score_line(completion: Completion, score: Score) -> Text:
     facts = [f"{name} {number(value)}" for name, value in score.parts.items()]
     facts += [f"{len(completion.token_ids)} tokens", completion.finish_reason]
     if score.error is not None:
-        facts.append(f"could not be judged: {score.error}")
+        facts.append(f"could not be scored: {score.error}")
     return line.append("  " + "  ".join(facts), style="dim")

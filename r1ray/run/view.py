@@ -1,8 +1,8 @@
-"""What a run shows in the terminal: one live screen, or plain lines where standard output is not a terminal.
+"""Progress display of a run: a live screen on a terminal, plain lines elsewhere.
 
 with make_view(total_steps=40) as view:
-    view.phase("rollout engine", 1, 3)     # while starting; total 0: no measure of progress
-    view.update(status)                    # the record of status.json, as often as it is written
+    view.phase("rollout engine", 1, 3)     # during start-up; total 0: progress is unknown
+    view.update(status)                    # the record that is written to status.json
     view.line("worker rollout-1 died: restarting")
 """
 
@@ -19,24 +19,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from r1ray.run.lines import Status, evaluation_line, step_line
 from r1ray.util.formatting import duration, number, printable, share, sparkline
-
-Status = Mapping[str, Any]
 
 
 class View(Protocol):
-    """Follows one run. `with` opens and closes it."""
+    """Display of one run; a context manager that opens and closes it."""
 
     def phase(self, name: str, done: int, total: int) -> None:
-        """Start-up work `name` has done `done` of `total` parts; all of them ends it; `total == 0`: unmeasured."""
+        """Show that start-up phase `name` has done `done` of `total` parts; `total == 0`: unknown. It ends with the last."""
         ...
 
     def update(self, status: Status) -> None:
-        """Show the record that also goes to status.json."""
+        """Show the record that is also written to status.json."""
         ...
 
     def line(self, text: str) -> None:
-        """Print one line that stays."""
+        """Print one permanent line."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -45,14 +44,14 @@ class View(Protocol):
 
 
 def make_view(console: Console | None = None, *, total_steps: int, clock: Callable[[], float] = time.monotonic) -> View:
-    """The view that suits the console: live on a terminal, else one line a phase and a step."""
+    """A live view if the console is a terminal, else one line per phase and step."""
     console = console or Console()
     kind = LiveView if console.is_terminal else PlainView
     return kind(console, total_steps, clock)
 
 
 class Phases:
-    """The start-up phases in their order, with the seconds each has taken so far."""
+    """Start-up phases in order, with the seconds that each has taken so far."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -61,7 +60,7 @@ class Phases:
         self.progress: dict[str, tuple[int, int]] = {}
 
     def set(self, name: str, done: int, total: int) -> bool:
-        """Returns whether the phase ended by this."""
+        """Record the progress of a phase. Returns whether the phase ended with this call."""
         self._began.setdefault(name, self._clock())
         self.progress[name] = (done, total)
         if 0 < total <= done and name not in self._ended:
@@ -70,14 +69,16 @@ class Phases:
         return False
 
     def ended(self, name: str) -> bool:
+        """Whether the phase has ended."""
         return name in self._ended
 
     def seconds(self, name: str) -> float:
+        """Seconds that the phase has taken."""
         return self._ended.get(name, self._clock()) - self._began[name]
 
 
 class PlainView:
-    """One line when a phase begins and ends, one a training step, one an evaluation: for logs and pipes."""
+    """One line at the begin and end of a phase, per training step and per evaluation: for logs and pipes."""
 
     def __init__(self, console: Console, total_steps: int, clock: Callable[[], float]) -> None:
         self._console = console
@@ -94,12 +95,14 @@ class PlainView:
         return None
 
     def phase(self, name: str, done: int, total: int) -> None:
+        """See `View.phase`."""
         if name not in self._phases.progress:
             self.line(f"{name} ...")
         if self._phases.set(name, done, total):
             self.line(f"{name}: done in {duration(self._phases.seconds(name))}")
 
     def update(self, status: Status) -> None:
+        """See `View.update`."""
         if status["state"] != self._state:
             self._state = status["state"]
             self.line(": ".join(filter(None, [status["state"], status.get("message")])))
@@ -113,11 +116,12 @@ class PlainView:
             self.line(evaluation_line(evaluation))
 
     def line(self, text: str) -> None:
+        """See `View.line`."""
         self._console.print(Text(printable(text)), soft_wrap=True)
 
 
 class LiveView:
-    """One screen, redrawn four times a second; it stays on the terminal when the run ends."""
+    """One screen, redrawn four times a second; the last one remains on the terminal."""
 
     def __init__(self, console: Console, total_steps: int, clock: Callable[[], float]) -> None:
         self._console = console
@@ -135,21 +139,24 @@ class LiveView:
         self._live.stop()
 
     def phase(self, name: str, done: int, total: int) -> None:
+        """See `View.phase`."""
         self._phases.set(name, done, total)
 
     def update(self, status: Status) -> None:
+        """See `View.update`."""
         self._status = status
         metrics = status.get("metrics")
         if metrics:
             step = metrics["step"]
-            # After a rewind the later steps are gone: build a new dict, the refresh thread may be reading the old one.
+            # A rewind removes later steps. This is a new dict because the refresh thread may be reading the old one.
             self._history = {s: m for s, m in self._history.items() if s < step} | {step: metrics}
 
     def line(self, text: str) -> None:
+        """See `View.line`."""
         self._console.print(Text(printable(text)))
 
     def render(self) -> RenderableType:
-        """The whole screen from the last status."""
+        """The screen for the last status."""
         status = self._status
         if not status.get("metrics"):
             return Padding(Group(self._headline(status), Text(), self._phase_table()), (1, 2))
@@ -231,7 +238,7 @@ _CURVES = (
 
 
 def _facts(status: Status) -> RenderableType:
-    """Rates, queue, staleness, last sync and last evaluation, a labelled line each."""
+    """Rates, queue, staleness, last sync and last evaluation, one labelled line each."""
     metrics = status.get("metrics") or {}
     rates, queue, sync = (status.get(k) or {} for k in ("rates", "queue", "last_sync"))
     table = Table.grid(padding=(0, 2))
@@ -272,27 +279,3 @@ def _worker_table(workers: list[Mapping[str, Any]]) -> RenderableType:
     if len(workers) > 8:
         table.add_row(Text(f"and {len(workers) - 8} more", style="dim"))
     return table
-
-
-def step_line(status: Status, total_steps: int) -> str:
-    """One training step in one line, for logs."""
-    m = status["metrics"]
-    parts = [f"step {m['step'] + 1}/{status.get('steps') or total_steps}", f"reward {number(m.get('reward/mean'))}"]
-    if "reward/part/accuracy" in m:
-        parts.append(f"accuracy {share(m['reward/part/accuracy'])}")
-    parts.append(f"length {number(m.get('length/mean'))}")
-    rates = status.get("rates") or {}
-    for side in ("rollout", "learner"):
-        parts.append(f"{side} {number(rates.get(f'{side}_tokens_per_s', m.get(f'{side}/tokens_per_s')))} tok/s")
-    parts.append(f"staleness {number(m.get('staleness/mean'))}")
-    if status.get("eta_s") is not None:
-        parts.append(f"{duration(status['eta_s'])} left")
-    return "  ".join(parts)
-
-
-def evaluation_line(row: Mapping[str, Any]) -> str:
-    """One evaluation in one line."""
-    text = f"{row['source']}: accuracy {share(row.get('accuracy'))} sampled"
-    if row.get("greedy_accuracy") is not None:
-        text += f", {share(row['greedy_accuracy'])} greedy"
-    return f"{text}, format {share(row.get('format'))}, length {number(row.get('length'))} (policy {row['step']})"

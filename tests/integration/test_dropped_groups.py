@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.chaos.campaign import verify
 from r1ray.errors import NoTrainableGroups
-from r1ray.run.status import explain, look
+from r1ray.run.status import explain, read_run_status
 from tests.integration.driver import start
 from tests.integration.models import random_model, write_model
 
@@ -39,7 +39,7 @@ def test_a_run_without_a_group_to_train_on_says_why_and_ends(
     assert "(100%) were dropped" in driver.said()
 
     driver.wait_for("status.json", lambda: reason in driver.seen.status().get("message", ""))
-    assert any(reason in line for line in explain(look(run)))
+    assert any(reason in line for line in explain(read_run_status(run)))
     (event,) = driver.seen.events("groups_dropped")
     assert event["share"] == 1.0
     assert reason in event["message"]

@@ -121,7 +121,7 @@ def test_a_torn_checkpoint_is_named_passed_over_and_written_again(undisturbed: P
         state.truncate(1000)
     finish(start("--resume", run))
     (warning,) = [e["message"] for e in read_events(run) if e["kind"] == "checkpoint_skipped"]
-    assert warning == "checkpoint step_000005 skipped: state-00001.safetensors is not what the manifest says"
+    assert warning == "checkpoint step_000005 skipped: state-00001.safetensors does not match the manifest"
     assert state_hash(run) == state_hash(undisturbed)
     assert verify(run) == {"exit_code": 0, "violations": []}
 

@@ -137,7 +137,7 @@ def test_a_checkpoint_in_which_a_byte_changes_is_passed_over(run: dict[str, Any]
         file.write(bytes([byte[0] ^ 1]))
     found = find_latest(tmp_path)
     assert found.path is None
-    assert "state-00001.safetensors is not what the manifest says" in found.warnings[0]
+    assert "state-00001.safetensors does not match the manifest" in found.warnings[0]
 
 
 # -- export ---------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ import pytest
 from benchmarks.chaos.campaign import verify
 from r1ray.ledger import LedgerReader
 from r1ray.run.metrics import read_metrics
-from r1ray.run.status import explain, look
+from r1ray.run.status import explain, read_run_status
 from tests.integration.test_run_in_trouble import CLEAN, Driver, model, start
 
 __all__ = ["model"]
@@ -147,7 +147,7 @@ def test_a_disk_without_any_room_pauses_a_run_that_cannot_even_write_so(model: P
 
     def told() -> bool:
         top_up(filler, left=0)  # what has been removed meanwhile made room
-        return any("0 KiB of room are left on its disk" in line for line in explain(look(run)))
+        return any("0 KiB are free on its disk" in line for line in explain(read_run_status(run)))
 
     driver.wait_for("a status that says so", told)
     began = time.monotonic()

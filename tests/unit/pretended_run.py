@@ -23,7 +23,7 @@ from r1ray.control.watchdog import Watchdog
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.run.audit import audit_run
-from r1ray.run.checkpoints import all_in, find_latest, step_of
+from r1ray.run.checkpoints import find_latest, list_checkpoints, step_of
 from r1ray.run.folder import Identity, RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
 from r1ray.transport.transfer import Applied, Sent
@@ -43,7 +43,7 @@ class Disk:
 
     @property
     def checkpoints(self) -> list[int]:
-        return [step for step, _ in all_in(self._folder.checkpoints)]
+        return [step for step, _ in list_checkpoints(self._folder.checkpoints)]
 
 
 class World:

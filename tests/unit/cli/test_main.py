@@ -205,7 +205,7 @@ def test_scale_of_a_run_without_a_driver_says_how_to_start_one(folder: RunFolder
 
 @pytest.mark.parametrize("command", [["status"], ["verify"], ["train", "--resume"]])
 def test_a_folder_that_is_no_run_is_refused(command: list[str], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no run folder"):
+    with pytest.raises(ConfigError, match="is not a run folder"):
         run(*command, str(tmp_path))
 
 

@@ -177,11 +177,11 @@ def tear_other_format(path):
 @pytest.mark.parametrize(
     ("tear", "why"),
     [
-        (tear_flip, "state-00001.safetensors is not what the manifest says"),
-        (tear_cut, "state-00001.safetensors is not what the manifest says"),
+        (tear_flip, "state-00001.safetensors does not match the manifest"),
+        (tear_cut, "state-00001.safetensors does not match the manifest"),
         (tear_missing, "trainer.json is missing"),
         (tear_no_manifest, "manifest.json cannot be read"),
-        (tear_other_format, "format 3"),
+        (tear_other_format, "expected format 2, got 3"),
     ],
 )
 def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, tear, why):
@@ -200,7 +200,7 @@ def test_a_checkpoint_of_another_run_is_refused_by_the_name_of_its_run(tmp_path)
     with pytest.raises(IntegrityError, match=r"step_000005 is of run run-1, not of run-2"):
         checkpoint.load(path, engine=FakeEngine(), reference=None, run_id="run-2")
     found = find_latest(tmp_path, run_id="run-2")
-    assert (found.path, found.warnings) == (None, ("checkpoint step_000005 skipped: it is of run run-1",))
+    assert (found.path, found.warnings) == (None, ("checkpoint step_000005 skipped: expected run run-2, got run-1",))
     assert find_latest(tmp_path, run_id="run-1").path == path
 
 

@@ -145,12 +145,12 @@ def test_a_checkpoint_accounts_for_nothing_by_its_name_alone(run_dir: Path) -> N
     (run_dir / "checkpoints" / "step_000003" / "trainer.json").write_text("{}")
     report = audit_run(run_dir)
     assert found(report) == {("unaccounted", ("0", "1", "2"))}
-    assert "step_000003 skipped: trainer.json is not what the manifest says" in report.violations[0].message
+    assert "step_000003 skipped: trainer.json does not match the manifest" in report.violations[0].message
 
 
 def test_a_checkpoint_under_the_name_of_another_is_none(run_dir: Path) -> None:
     (run_dir / "checkpoints" / "step_000003").rename(run_dir / "checkpoints" / "step_000004")
-    assert audit_run(run_dir).torn == ("checkpoint step_000004 skipped: it is of policy 3",)
+    assert audit_run(run_dir).torn == ("checkpoint step_000004 skipped: expected policy 4, got 3",)
     assert not audit_run(run_dir).ok
 
 
@@ -159,7 +159,7 @@ def test_a_checkpoint_of_another_run_accounts_for_nothing(run_dir: Path) -> None
     write_checkpoint(run_dir, 3, run_id="run-2")
     report = audit_run(run_dir)
     assert found(report) == {("unaccounted", ("0", "1", "2"))}
-    assert "step_000003 skipped: it is of run run-2" in report.violations[0].message
+    assert "step_000003 skipped: expected run run-1, got run-2" in report.violations[0].message
 
 
 def test_removed_payloads_are_no_violation(folder: Path) -> None:

@@ -130,7 +130,7 @@ def test_cells_and_errors():
     [
         (["run", "there"], "there already, and nothing is overwritten"),
         (["run", "new", "--dtype", "int8"], "--dtype int8 is unknown"),
-        (["nothing", "new"], "neither a model folder"),
+        (["nothing", "new"], "expected a model folder"),
         (["run", "new"], "no checkpoint to make one of"),
     ],
 )

@@ -76,7 +76,7 @@ def test_what_is_refused_leaves_nothing_behind(here: Path) -> None:
 
 def test_a_second_start_is_refused_unless_fresh(stopped: RunFolder) -> None:
     begun = stopped.identity()
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="contains a run already"):
         new().folder()
     with new().folder(fresh=True) as folder:
         assert RunFolder.open(Path("runs/tiny.1")).identity() == begun

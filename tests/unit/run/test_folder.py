@@ -97,7 +97,7 @@ def test_the_lock_of_a_killed_driver_is_free(folder: RunFolder, other_driver: su
 def test_a_run_is_not_overwritten_and_the_message_says_how_to_continue(folder: RunFolder) -> None:
     folder.release()
     before = files(folder.path)
-    with pytest.raises(ConfigError, match=r"holds a run already; continue it with `r1ray train --resume"):
+    with pytest.raises(ConfigError, match=r"contains a run already: continue it with `r1ray train --resume"):
         RunFolder.create(folder.path, "other", IDENTITY)
     assert files(folder.path)["config.yaml"] == before["config.yaml"]
     assert folder.holder() is None
@@ -106,7 +106,7 @@ def test_a_run_is_not_overwritten_and_the_message_says_how_to_continue(folder: R
 def test_what_a_start_that_died_left_is_used_again(folder: RunFolder) -> None:
     folder.release()
     folder.run_json.unlink()
-    with pytest.raises(ConfigError, match="no run folder"):
+    with pytest.raises(ConfigError, match="is not a run folder"):
         RunFolder.open(folder.path)
     with RunFolder.create(folder.path, "again", IDENTITY) as again:
         assert again.config.read_text() == "again"
@@ -114,7 +114,7 @@ def test_what_a_start_that_died_left_is_used_again(folder: RunFolder) -> None:
 
 def test_other_peoples_files_are_not_written_among(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match="holds other files"):
+    with pytest.raises(ConfigError, match="contains other files"):
         RunFolder.create(tmp_path, "", IDENTITY)
     assert list(files(tmp_path)) == ["thesis.tex"]
     with pytest.raises(ConfigError, match="is a file"):

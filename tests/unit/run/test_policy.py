@@ -51,7 +51,7 @@ def test_policies_that_have_nothing_to_do_with_each_other_stand_side_by_side(tmp
     }
     assert leading_policies(stages) == ["small", "large"]
     (tmp_path / "recipe.json").write_text(json.dumps({"stages": [{"name": n, **s} for n, s in stages.items()]}))
-    with pytest.raises(ConfigError, match=r"no policy before others: give the folder of one, e\.g\. .*small"):
+    with pytest.raises(ConfigError, match=r"has several final policies: give the folder of one, e\.g\. .*small"):
         find_policy(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_the_template_is_that_of_the_training(tmp_path):
 
 
 def test_what_gives_no_model_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="neither a model folder"):
+    with pytest.raises(ConfigError, match="expected a model folder"):
         find_policy(tmp_path)
     run = write_run(tmp_path / "run", steps=1)
     with pytest.raises(ConfigError, match=r"no final model yet.*r1ray export"):

@@ -12,7 +12,7 @@ import pytest
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.run.folder import Identity, RunFolder
 from r1ray.run.metrics import MetricsWriter
-from r1ray.run.status import RunStatus, explain, look
+from r1ray.run.status import RunStatus, explain, read_run_status
 
 NOW = 1_800_000_000.0
 TOLD = {
@@ -50,7 +50,7 @@ def why(folder: RunFolder, *, age_s: float = 1.0) -> str:
 
 
 def seen(folder: RunFolder, *, age_s: float = 1.0) -> RunStatus:
-    return look(folder.path, clock=NOW + age_s)
+    return read_run_status(folder.path, clock=NOW + age_s)
 
 
 def test_a_run_that_has_said_nothing_yet(folder: RunFolder) -> None:
@@ -69,7 +69,7 @@ def test_the_blocked_stage_the_sync_and_the_workers_that_do_not_serve(folder: Ru
 
 def test_a_living_driver_that_says_nothing(folder: RunFolder) -> None:
     told(folder)
-    assert "has said nothing for 1m 30s" in why(folder, age_s=90)
+    assert "has been silent for 1m 30s" in why(folder, age_s=90)
 
 
 def test_a_full_disk_is_seen_where_the_driver_cannot_write_that(
@@ -78,7 +78,7 @@ def test_a_full_disk_is_seen_where_the_driver_cannot_write_that(
     told(folder)
     assert "room" not in why(folder)
     monkeypatch.setattr("r1ray.run.status.shutil.disk_usage", lambda path: SimpleNamespace(free=4096))
-    assert "4 KiB of room are left on its disk: free space there, the run goes on by itself" in why(folder, age_s=90)
+    assert "4 KiB are free on its disk: free space; the run continues by itself" in why(folder, age_s=90)
 
 
 def test_a_pause_says_for_what(folder: RunFolder) -> None:
@@ -95,7 +95,7 @@ def test_a_driver_that_is_gone_without_a_word(folder: RunFolder) -> None:
     told(folder)
     folder.release()
     assert seen(folder).state == "killed"
-    assert "the driver (process 4242 on box) is gone without a word while the run was running" in why(folder)
+    assert "the driver (process 4242 on box) was killed while the run was running" in why(folder)
     assert f"r1ray train --resume {folder.path}" in why(folder)
 
 

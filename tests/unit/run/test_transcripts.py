@@ -109,7 +109,7 @@ def test_groups_without_completions_say_why(run_dir):
 
 def test_a_run_without_a_ledger_is_refused_by_name(tmp_path):
     write_run(tmp_path, steps=1, evaluate_every=0)
-    with pytest.raises(ConfigError, match="no ledger yet"):
+    with pytest.raises(ConfigError, match="has no ledger: the run has not leased"):
         list(found(tmp_path, Filter(), limit=1))
 
 
