@@ -24,14 +24,12 @@ from typing import IO, Any, Self
 
 from r1ray import __version__
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.run.lock import LOCK_TIMEOUT_S, Holder, read_holder, try_flock
 from r1ray.run.metrics import jsonable
 from r1ray.util.files import read_json, refuse_unwritable, write_atomic
 
 FORMAT = 2
 """Version of the layout and of the names stored in it (configuration keys, events, metrics); others are refused."""
-
-LOCK_TIMEOUT_S = 1.0
-"""Seconds that `lock` retries: `holder` takes the lock for an instant to see whether it is free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +56,6 @@ class Identity:
             created=time.time(),
             r1ray=__version__,
             use=use,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """The driver that holds the lock of a run folder."""
-
-    pid: int
-    host: str
-    since: float  # seconds since the epoch
-
-    def __str__(self) -> str:
-        return (
-            f"process {self.pid or '?'} on {self.host}, since {time.strftime('%H:%M:%S', time.localtime(self.since))}"
         )
 
 
@@ -241,9 +225,9 @@ class RunFolder:
         """
         handle = (self.path / "lock").open("a+", encoding="utf-8")
         deadline = time.monotonic() + LOCK_TIMEOUT_S
-        while not _try_flock(handle, fcntl.LOCK_EX):
+        while not try_flock(handle, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                holder = _read_holder(handle)
+                holder = read_holder(handle)
                 handle.close()
                 raise ConfigError(f"{self.path} is in use by {holder}: stop it, or give another run.dir")
             time.sleep(0.02)
@@ -262,8 +246,8 @@ class RunFolder:
         """The driver that holds the lock; None if no driver is alive."""
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             with (self.path / "lock").open("r", encoding="utf-8") as handle:
-                if not _try_flock(handle, fcntl.LOCK_SH):
-                    return _read_holder(handle)
+                if not try_flock(handle, fcntl.LOCK_SH):
+                    return read_holder(handle)
         return None
 
     def __enter__(self) -> Self:
@@ -291,19 +275,3 @@ class RunFolder:
     def read_scale_request(self) -> dict[str, int]:
         """Role -> requested number of workers; empty if there is no request."""
         return read_json(self.scale_request) if self.scale_request.exists() else {}
-
-
-def _try_flock(handle: IO[str], kind: int) -> bool:
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _read_holder(handle: IO[str]) -> Holder:
-    handle.seek(0)
-    try:
-        return Holder(**json.loads(handle.read()))
-    except (ValueError, TypeError):  # it has taken the lock and not written its pid yet
-        return Holder(pid=0, host="this or another machine", since=time.time())

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from r1ray.ledger import LedgerReader, LedgerStatus
-from r1ray.run.folder import Holder, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.lock import Holder
 from r1ray.run.metrics import Row, read_events
 from r1ray.util.files import read_json
 from r1ray.util.formatting import duration, one_line

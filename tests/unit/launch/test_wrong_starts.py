@@ -170,7 +170,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "engine argument with its own key": (train("rollout.engine.extra={max_model_len: 64}"), "set model.max_length"),
     "no cluster": (train("ray.address=127.0.0.1:1"), "no Ray cluster answers there"),
     "address of a Ray client": (train("ray.address=ray://head:10001"), "expected host:port"),
-    "no wandb": (train("logging.wandb_project=p"), "needs the wandb package"),
+    "no wandb": (train("logging.wandb_project=p"), "needs the package wandb"),
     "run folder is a file": (train("run.dir=file"), "run.dir = file is a file"),
     "run folder of something else": (train("run.dir=full"), "thesis.tex"),
     "run folder below a file": (train("run.dir=file/run"), "is a file; give another folder"),

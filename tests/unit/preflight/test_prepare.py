@@ -319,7 +319,7 @@ def _parent_is_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        (_a_run, "holds a run already"),
+        (_a_run, "contains a run already"),
         (_a_file, "is a file"),
         (_other_files, "thesis.tex"),
         (_parent_is_a_file, "runs is a file"),
