@@ -1,4 +1,4 @@
-"""One Ray cluster for all integration tests, and an end to what a test leaves running."""
+"""One Ray cluster for all integration tests; processes that a test leaves running are ended."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tests.integration.processes import all_ended
 
 @pytest.fixture(scope="module", autouse=True)
 def _commands_end_with_their_module() -> Iterator[None]:
-    """Those of a module's fixtures."""
+    """Commands of a module's fixtures."""
     with all_ended():
         yield
 
 
 @pytest.fixture(autouse=True)
 def _commands_end_with_their_test() -> Iterator[None]:
-    """Set up behind the module's fixtures, whose commands go on."""
+    """Set up after the module's fixtures, whose commands keep running."""
     with all_ended():
         yield
 
 
 @pytest.fixture(scope="package")
 def ray_cluster() -> Iterator[None]:
-    """Gone before the unit tests, some of which measure time."""
+    """A local Ray cluster, shut down after the last integration test."""
     import ray
 
     with warnings.catch_warnings():

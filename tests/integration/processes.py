@@ -1,4 +1,4 @@
-"""Commands that tests start and look at while they run, and how their processes end."""
+"""Start and end `r1ray` commands in tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _started: list[subprocess.Popen[Any]] = []
 
 
 def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[Any]:
-    """`r1ray ...`, what it prints in one pipe. It ends at the latest with the test or with the module whose fixture this is in.
+    """Start `r1ray ...` with its output in one pipe. It ends with the test, or with the module of its fixture.
 
     `options` are Popen's.
     """
@@ -29,7 +29,7 @@ def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[Any]:
 
 @contextmanager
 def all_ended() -> Iterator[None]:
-    """Behind the block no command goes on that was started in it: one of a test that failed would disturb the next."""
+    """End every command that was started in the block, so that a failed test does not disturb the next one."""
     before = len(_started)
     try:
         yield
@@ -44,9 +44,9 @@ def all_ended() -> Iterator[None]:
 
 
 def left_after(seconds: float, processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still live once all have ended, or so many seconds later.
+    """Return the processes that are still alive after at most `seconds`.
 
-    Dead is also what nobody has waited for: the first process of a container may not care for orphans.
+    A zombie counts as ended: the first process of a container may not reap orphans.
     """
     until = time.monotonic() + seconds
     while (left := [p for p in processes if _lives(p)]) and time.monotonic() < until:

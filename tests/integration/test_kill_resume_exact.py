@@ -1,4 +1,4 @@
-"""A deterministic run that is killed in the middle of a step and resumed ends with the very bits of one that never stopped."""
+"""A deterministic run, killed in the middle of a step and resumed, ends bit-identical to one that never stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe with real parts: its sampling is killed, the same command goes on inside, and a third one has nothing to do."""
+"""A recipe with real parts: its sampling is killed, the same command resumes inside the stage, a third one does nothing."""
 
 from __future__ import annotations
 

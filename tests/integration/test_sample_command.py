@@ -1,4 +1,4 @@
-"""`r1ray sample` with real parts: killed in the midst and resumed, every sample is there once, and the dataset is the same."""
+"""`r1ray sample` with real parts: after a kill and a resume every sample exists once, and the dataset is the same."""
 
 from __future__ import annotations
 

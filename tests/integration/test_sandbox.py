@@ -1,4 +1,4 @@
-"""Programs that are judged, and programs that want to be paid for nothing; all under the real bubblewrap."""
+"""Programs that are judged, and programs that try to get a reward without solving the task, under the real bubblewrap."""
 
 import json
 import shutil

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.pretended_run import World
+from tests.unit.fake_run import World
 
 Make = Callable[..., World]
 

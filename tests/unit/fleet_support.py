@@ -1,4 +1,4 @@
-"""A fleet of workers that are only pretended."""
+"""A fleet of fake workers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def by_meta(sample: Sample) -> float:
 
 
 def hangs(sample: Sample) -> float:
-    """As long as it is told to; `begun` names a file that says that it has begun."""
+    """Run for the given time; create the file `begun` at the start."""
     if "begun" in sample.meta:
         Path(sample.meta["begun"]).touch()
     while sample.response == "hang":

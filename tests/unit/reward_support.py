@@ -84,7 +84,7 @@ def gsm8k() -> list[str]:
 
 @contextmanager
 def alarm_given_back() -> Iterator[None]:
-    """A judge takes over the alarm of its process, which here is the test's own time-out (pytest-timeout): it goes on after."""
+    """A judge takes over the alarm of its process, here the test's own timeout (pytest-timeout); restore it afterwards."""
     handler = signal.getsignal(signal.SIGALRM)
     left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, 0)
     began = time.monotonic()
@@ -99,7 +99,7 @@ def alarm_given_back() -> Iterator[None]:
 def judged(code: str, test_s: float = 5.0, **tests: Any) -> list[tuple[int, str | None]]:
     """The reports on a program, both sides in threads of this process."""
     ours, theirs = socket.socketpair()
-    unsent = contextlib.suppress(BrokenPipeError)  # a reply that nobody waits for any more
+    unsent = contextlib.suppress(BrokenPipeError)  # no client waits for this reply any more
     with ours, theirs, unsent, ours.makefile("rw") as left, unsent, theirs.makefile("rw") as right:
         closed = threading.Event()
         candidate = Candidate(right)

@@ -42,7 +42,7 @@ def leased(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_lease_whose_answer_was_lost_comes_again_and_nothing_is_orphaned(make: Make, tmp_path: Path) -> None:
-    assert lease(make(), "w0", 4, []) == ["0-1", "1-1", "2-1", "3-1"]  # killed after COMMIT: nobody heard of it
+    assert lease(make(), "w0", 4, []) == ["0-1", "1-1", "2-1", "3-1"]  # killed after COMMIT: no caller received it
     queue = make()
     assert lease(queue, "w0", 4, []) == ["0-1", "1-1", "2-1", "3-1"]
     assert set(leased(tmp_path)) == {"0-1", "1-1", "2-1", "3-1"}
@@ -72,7 +72,7 @@ def test_a_call_that_comes_late_takes_nothing_from_the_worker(make: Make, tmp_pa
     assert lease(queue, "w0", 2, []) == ["0-1", "1-1"]
     assert lease(queue, "w0", 2, []) == ["0-1", "1-1"]  # the same call once more, after the answer to the repeated one
     asyncio.run(queue.put([payload("0-1"), payload("1-1")], False))
-    assert lease(queue, "w0", 1, []) == ["2-1"]  # and again: leases something new, of which nobody hears
+    assert lease(queue, "w0", 1, []) == ["2-1"]  # again: it leases a new group, and the answer is lost
     assert lease(queue, "w0", 1, []) == ["2-1"]
     assert set(leased(tmp_path)) == {"2-1"}
 

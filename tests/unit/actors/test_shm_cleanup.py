@@ -1,4 +1,4 @@
-"""Which shared memory is taken for left behind."""
+"""Which shared memory counts as left behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def make(folder: Path, name: str, age_s: float) -> Path:
     return path
 
 
-def test_what_is_old_and_mapped_by_nobody_goes(tmp_path: Path) -> None:
+def test_old_unmapped_segments_are_removed(tmp_path: Path) -> None:
     make(tmp_path, "psm_old", OLD_S + 1)
     make(tmp_path, "sem.mp-old", OLD_S + 1)
     make(tmp_path, "psm_young", 0)

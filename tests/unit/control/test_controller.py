@@ -1,4 +1,4 @@
-"""The control loop on pretended processes: deaths, NaN, full disks, stops, scaling. No Ray and no model."""
+"""The control loop on fake processes: deaths, NaN, full disks, stops, scaling. No Ray and no model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r1ray.config.schema import SourceConfig
 from r1ray.control.stop import Stop
 from r1ray.errors import ConfigError, DiskFull, IntegrityError, NoTrainableGroups, ProcessDied, RetryBudgetExhausted
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
-from tests.unit.pretended_run import World
+from tests.unit.fake_run import World
 
 Make = Callable[..., World]
 

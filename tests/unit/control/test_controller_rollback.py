@@ -10,7 +10,7 @@ import pytest
 from r1ray.control.stop import Stop
 from r1ray.errors import IntegrityError, RetryBudgetExhausted
 from r1ray.run.metrics import read_events, read_metrics
-from tests.unit.pretended_run import World
+from tests.unit.fake_run import World
 
 Make = Callable[..., World]
 
@@ -61,7 +61,7 @@ def test_a_checkpoint_that_falls_into_skipped_steps_is_made_up_for(make: Make) -
 
 
 def test_a_rollback_may_be_killed_at_any_point(make: Make) -> None:
-    """A driver that dies before or after any write of it leaves a clean run, which goes on from before the skipped steps."""
+    """A driver that dies before or after any of its writes leaves a clean run, which continues from before the skipped steps."""
     survived = moments = 0
     while not survived:
         world = make(recovery__max_nan_steps=2, checkpoint__every_steps=1, checkpoint__keep=2)

@@ -1,4 +1,4 @@
-"""The control loop of supervised fine-tuning on pretended ranks: what it calls when, and what it does when they fail."""
+"""The control loop of supervised fine-tuning on fake ranks: what it calls when, and what it does when they fail."""
 
 from __future__ import annotations
 

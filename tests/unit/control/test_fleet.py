@@ -1,4 +1,4 @@
-"""The fleet under an injected clock, with workers that are only pretended."""
+"""The fleet under an injected clock, with fake workers."""
 
 from __future__ import annotations
 

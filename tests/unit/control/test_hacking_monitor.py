@@ -1,4 +1,4 @@
-"""Reward hacking: what is measured of it, and when it is told."""
+"""Reward hacking: what is measured, and when it is reported."""
 
 from __future__ import annotations
 

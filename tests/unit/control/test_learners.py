@@ -1,4 +1,4 @@
-"""The learner's ranks as one, pretended: the ends of calls, and the pauses between restarts."""
+"""The learner with fake ranks: the ends of calls, and the pauses between restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Membership, epochs, failures and digests of a weight sync, with processes that are only pretended."""
+"""Membership, epochs, failures and digests of a weight sync, with fake processes."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def test_a_worker_that_fails_every_group_does_not_hold_up_the_others() -> None:
     assert group_of(a) == (("rendezvous", 3, 1), 1)
 
 
-def test_a_transfer_the_learner_did_not_finish_counts_for_nobody(sync: WeightSync) -> None:
+def test_a_transfer_that_the_learner_did_not_finish_counts_for_no_worker(sync: WeightSync) -> None:
     rank, a = learner(), worker("a")
 
     def fail(version: int) -> Sent:
@@ -255,6 +255,6 @@ def test_a_dead_learner_is_the_callers_business(sync: WeightSync) -> None:
         sync.publish([rank], {"a": worker("a")}, 1)
 
 
-def test_nobody_to_publish_to(sync: WeightSync) -> None:
+def test_publish_without_workers(sync: WeightSync) -> None:
     report = sync.publish([learner()], {}, 1)
     assert (report.synced, report.digest) == ((), "")

@@ -48,7 +48,7 @@ def test_a_filter_drops_what_it_is_for(reason: str, given: dict, dropped: dict, 
     assert first_reason(candidate(**dropped), chosen) == reason
     assert first_reason(candidate(**kept), chosen) is None
     if given:
-        assert first_reason(candidate(**dropped), CurationConfig()) is None  # only where it is asked for
+        assert first_reason(candidate(**dropped), CurationConfig()) is None  # off by default
 
 
 def test_the_first_reason_counts() -> None:

@@ -1,4 +1,4 @@
-"""Refinement: what is asked once is never asked again, and what is refined is right and readable or dropped."""
+"""Refinement: a request is never repeated after its reply, and a refined text is correct and readable, or dropped."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def test_a_prompt_is_whole_and_travels(tmp_path: Path) -> None:
     assert b"What is 3 + 3?" in pack_rollout(group)
 
 
-def test_an_index_means_the_same_whoever_asks_and_when(tmp_path: Path) -> None:
+def test_an_index_always_stands_for_the_same_prompt(tmp_path: Path) -> None:
     source = jsonl(write_jsonl(tmp_path / "a.jsonl", ROWS), weight=2.0)
     one, other = prompts(source, synthetic()), prompts(source, synthetic())
     forwards = [one.task_at(i) for i in range(60)]

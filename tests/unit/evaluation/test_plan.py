@@ -37,7 +37,7 @@ def plan(model: Path, *names: str, keys: tuple[str, ...] = (), out: str = "eval"
     return make_plan(model, model.parent / out, request, [], keys, MACHINE)
 
 
-def test_the_model_and_the_machine_say_what_nobody_says(model: Path) -> None:
+def test_unset_options_follow_from_model_and_machine(model: Path) -> None:
     config = plan(model, "bus").loaded.config
     assert (config.model.max_length, config.data.max_prompt_tokens, config.rollout.max_new_tokens) == (256, 128, 128)
     assert (config.data.template, config.rollout.num_gpus, config.rollout.engine.enforce_eager) == ("plain", 0.0, True)
@@ -174,7 +174,7 @@ def test_results_have_figures_and_published_ones_apart(model: Path, gsm8k: str, 
     text = (folder / "results.md").read_text()
     assert "| gsm8k | 2 | 3 | 50.0% ± 16.7% |" in text
     assert f"10-grams in common with {against}" in text
-    assert "Published" not in text  # nobody published a figure of it
+    assert "Published" not in text  # no figure of it was published
 
 
 def test_published_figures_are_marked(model: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the actors of a run are given, with a Ray that is pretended."""
+"""What the actors of a run are given, with a fake Ray."""
 
 from typing import Any
 

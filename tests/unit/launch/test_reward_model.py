@@ -1,4 +1,4 @@
-"""What is kept of a reward model's training while it goes on, what a resume refuses, and what is refused before it begins."""
+"""Training of reward models: what is stored meanwhile, what a resume refuses, and what a start refuses."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 
 from r1ray.control.stop import Interrupted, Stop
 from r1ray.launch.signals import stop_on_signals
-from tests.unit.pretended_run import NoView
+from tests.unit.fake_run import NoView
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
 

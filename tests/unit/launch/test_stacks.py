@@ -1,4 +1,4 @@
-"""Looks at the stacks of processes, on a Ray that is only pretended."""
+"""Looks at the stacks of processes, on a fake Ray."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_all_processes_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> No
         waits.append(timeout)
         return [look for look in looks if look != "look at 2"], ["look at 2"]
 
-    pretended = SimpleNamespace(remote=remote, wait=wait, get=lambda look, timeout: f"stack by a {look}")
-    monkeypatch.setattr(cluster, "ray", pretended)
+    fake = SimpleNamespace(remote=remote, wait=wait, get=lambda look, timeout: f"stack by a {look}")
+    monkeypatch.setattr(cluster, "ray", fake)
     made = Cluster(config=Config(), model_path="m", vocab_hash="v", run_dir="r", run_id="i")
     places: dict[str, Place] = {name: {"pid": pid, "node": NODE} for name, pid in (("a", 1), ("b", 2), ("c", 3))}
     assert made.stacks(places) == {

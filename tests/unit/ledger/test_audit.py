@@ -49,7 +49,7 @@ def run_dir(pristine: Path, folder: Path) -> Path:
 
 
 def tamper(run_dir: Path, *statements: str) -> AuditReport:
-    """The audit of a file that somebody changed without asking the tables' constraints."""
+    """The audit of a file that was changed without the tables' constraints."""
     with closing(sqlite3.connect(run_dir / "ledger.sqlite", isolation_level=None)) as db:
         db.execute("PRAGMA ignore_check_constraints = ON")
         db.execute("DROP INDEX one_state_per_prompt")

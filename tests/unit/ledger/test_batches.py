@@ -190,7 +190,7 @@ def test_rollback_gives_the_same_batches_again_and_new_ones_after(make: Make) ->
     undone = ledger.rollback(1)
     assert (undone.steps, undone.groups, undone.trained_groups) == ((1, 2, 3), 6, 2)
     assert ledger.status().trained_steps == 1
-    assert ledger.status().ready == 0  # bound groups are nobody else's
+    assert ledger.status().ready == 0  # bound groups stay with their step
     assert [ledger.take(step) for step in (2, 3)] == before
     train(ledger, 1)
     assert ledger.status().trained_steps == 5

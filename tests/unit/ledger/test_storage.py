@@ -107,7 +107,7 @@ def test_creating_never_overwrites(folder: Path) -> None:
 
 
 def test_an_orphaned_log_is_not_replayed_into_a_new_ledger(folder: Path) -> None:
-    (folder / "ledger.sqlite-wal").write_bytes(b"of a ledger that somebody deleted")
+    (folder / "ledger.sqlite-wal").write_bytes(b"of a deleted ledger")
     with pytest.raises(IntegrityError, match=r"ledger\.sqlite-wal exists already"):
         new_ledger(folder)
 

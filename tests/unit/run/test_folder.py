@@ -1,4 +1,4 @@
-"""The run folder: who may write, what a start leaves behind, and what another version or another run is told."""
+"""The run folder: its lock, what a failed start leaves behind, and how other versions and other runs are refused."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 
 from r1ray.run.metrics import MetricsWriter, read_events
 from r1ray.run.notices import NOTICES, REPEAT_S, notice, notices_to
-from tests.unit.pretended_run import NoView
+from tests.unit.fake_run import NoView
 
 TRACEBACK = "actor failed:\n  File 'x.py'\n\x1b[31mValueError: bad shape\x1b[0m"
 EVENTS: dict[str, dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""A sampling job without processes: every prompt once, whoever dies, and nothing more after a stop was asked for."""
+"""A sampling job without processes: every prompt once, whichever worker dies, and no more parts after a stop."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import signal
 import sys
 from pathlib import Path
 from r1ray.serving.server import Address, serve
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests may ignore it
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the caller of the tests may ignore it
 port, log, script = int(sys.argv[1]), Path(sys.argv[2]), "import os; print(os.getpid(), flush=True)\\n" + sys.argv[3]
 command = [sys.executable, "-c", script, str(port)]
 ready = lambda: print("ready", flush=True)

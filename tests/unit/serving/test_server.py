@@ -188,7 +188,7 @@ def test_a_signal_ends_the_server_and_returns(tmp_path, number):
     before = signal.getsignal(number)
     port = free_port()
     run(HEALTHY, tmp_path, port=port, ready=lambda: os.kill(os.getpid(), number))
-    Address(host="127.0.0.1", port=port).check()  # nobody listens there any more
+    Address(host="127.0.0.1", port=port).check()  # the port is free again
     assert signal.getsignal(number) is before
 
 

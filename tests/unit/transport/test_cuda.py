@@ -1,4 +1,4 @@
-"""The deadlines of the NCCL channel, on a group that is only pretended: no GPU is needed."""
+"""The deadlines of the NCCL channel, on a fake group: no GPU is needed."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_a_token_is_predicted_from_the_one_before_it_in_its_own_conversation(con
 # -- figures --------------------------------------------------------------------------------------------------------
 
 
-class PretendedModel:
+class FakeModel:
     """Gives the token with the id t the log-probability -t / 100, and hits the letter x."""
 
     def __init__(self) -> None:
@@ -117,20 +117,20 @@ class PretendedModel:
 
 def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(config: Config, data: SftData) -> None:
     config.learner.optimizer.schedule, config.learner.optimizer.min_lr_ratio = "cosine", 0.1
-    pretended = PretendedModel()
-    trainer = make_rank(config, step=pretended.step, forward_only=pretended.model)
+    fake = FakeModel()
+    trainer = make_rank(config, step=fake.step, forward_only=fake.model)
     trainer._version = 4
     metrics = trainer.train_step()
     tokens = np.concatenate([data.train[place].completion for place in trainer.places(4)])
     assert metrics["sft/loss"] == pytest.approx(tokens.mean() / 100)
-    assert float(sum(pretended.losses)) == pytest.approx(metrics["sft/loss"])  # what the gradient is of
+    assert float(sum(fake.losses)) == pytest.approx(metrics["sft/loss"])  # what the gradient is of
     assert metrics["sft/perplexity"] == pytest.approx(math.exp(metrics["sft/loss"]))
     assert metrics["sft/token_accuracy"] == pytest.approx((tokens == ord("x")).mean())
     assert metrics["batch/response_tokens"] == len(tokens)
     assert metrics["batch/conversations"] == 4
     assert metrics["sft/epoch"] == pytest.approx(5 / 3)
     assert metrics["train/grad_norm"] == 0.5
-    assert pretended.lr == metrics["train/lr"] == learning_rate(4, 9, config.learner.optimizer)
+    assert fake.lr == metrics["train/lr"] == learning_rate(4, 9, config.learner.optimizer)
 
 
 def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SftData) -> None:
@@ -146,9 +146,9 @@ def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SftDa
 
 def test_the_ranks_parts_of_the_loss_sum_to_that_of_one_rank(config: Config, data: SftData) -> None:
     def losses(rank: int, world_size: int) -> float:
-        pretended = PretendedModel()
-        make_rank(config, rank, world_size, step=pretended.step, forward_only=pretended.model).train_step()
-        return float(sum(pretended.losses))
+        fake = FakeModel()
+        make_rank(config, rank, world_size, step=fake.step, forward_only=fake.model).train_step()
+        return float(sum(fake.losses))
 
     assert losses(0, 3) + losses(1, 3) + losses(2, 3) == pytest.approx(losses(0, 1))
 
@@ -159,8 +159,8 @@ def test_held_out_figures_are_those_of_the_whole_source(config: Config, tmp_path
     ]  # more than are packed at once
     path = write_jsonl(tmp_path / "exam.jsonl", content)
     config.data.evaluation = [SourceConfig(name="exam", kind="jsonl", path=path)]
-    data, pretended = read_data(config, ByteTokenizer()), PretendedModel()
-    (row,) = make_rank(config, forward_only=pretended.model).evaluate()
+    data, fake = read_data(config, ByteTokenizer()), FakeModel()
+    (row,) = make_rank(config, forward_only=fake.model).evaluate()
     tokens = np.concatenate([data.held_out["exam"][i].completion for i in range(150)])
     assert (row["source"], row["conversations"], row["tokens"]) == ("exam", 150, len(tokens))
     assert row["loss"] == pytest.approx(tokens.mean() / 100)

@@ -165,7 +165,7 @@ def test_language_of_record_then_fence():
     assert language("```js\n1\n```", CASES) == "javascript"
     assert language("```js\n1\n```", {"tests": CASES, "language": "bash"}) == "bash"
     assert language("```js\n1\n```", CASES, language="cpp") == "cpp"
-    assert language("```cobol\n1\n```", CASES) == "cobol"  # and the program is told that this is not run
+    assert language("```cobol\n1\n```", CASES) == "cobol"  # refused later: this language is not run
     assert language("```\n1\n```", CASES) == language("1", CASES) == "python"
     assert language("```js\n1\n```", {"asserts": ["assert f() == 1"]}) == "python"
     assert CodeVerifier()(Sample(response="<think>hm", answer=CASES)) == 0.0

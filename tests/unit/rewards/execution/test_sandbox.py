@@ -14,7 +14,7 @@ NAME = f"python{sys.version_info.major}.{sys.version_info.minor}"
 
 @pytest.fixture
 def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A prefix with an interpreter, and with somebody's secrets; the system has no other one."""
+    """A prefix with an interpreter and with secrets; the system has no other one."""
     for name in ("bin", "lib", "secrets"):
         (tmp_path / name).mkdir()
     (tmp_path / "bin" / NAME).write_text("")

@@ -1,4 +1,4 @@
-"""The generative judge against an endpoint of our own, and batches of a reward model that is pretended."""
+"""The generative judge against a local endpoint, and batches of a fake reward model."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -168,7 +168,7 @@ def test_slow_prompts_are_to_blame_if_others_are_answered():
     assert not prompts.timed_out("longer", asked)
     asked = prompts.answers
     assert not prompts.timed_out("long", asked)
-    assert prompts.timed_out("longer", asked)  # nobody was answered since
+    assert prompts.timed_out("longer", asked)  # no request was answered since
     prompts.answered()
     assert not prompts.timed_out("long", prompts.answers)
 

@@ -1,4 +1,4 @@
-"""A run whose processes are only pretended, on a real ledger and in a real run folder: what the control loop is tested on."""
+"""A run with fake processes, a real ledger and a real run folder, to test the control loop."""
 
 from __future__ import annotations
 
