@@ -6,6 +6,7 @@ import inspect
 from typing import Any
 
 from r1ray.errors import ConfigError
+from r1ray.tasks import gym
 from r1ray.tasks.base import SyntheticTask
 from r1ray.util.hints import suggestion
 from r1ray.util.imports import load_object
@@ -30,13 +31,20 @@ def is_user_defined(name: str) -> bool:
     return ":" in name
 
 
+def is_foreign(name: str) -> bool:
+    """Whether the task's checker is not r1ray's own: it may hang or crash, and belongs in a worker process."""
+    return is_user_defined(name) or name.startswith(gym.PREFIX)
+
+
 def get_task(name: str, params: dict[str, Any]) -> SyntheticTask:
     """Make the task `name` with its parameters.
 
-    `name` is a key of TASKS, or `module:Class` for a user-defined class that implements
-    SyntheticTask. Raises ConfigError for an unknown name, an object that is not such a class, an
-    unknown parameter or a bad value.
+    `name` is a key of TASKS, `reasoning_gym/<task>`, or `module:Class` for a user-defined class that
+    implements SyntheticTask. Raises ConfigError for an unknown name, an object that is not such a
+    class, an unknown parameter or a bad value.
     """
+    if name.startswith(gym.PREFIX):
+        return gym.GymTask(name.removeprefix(gym.PREFIX), params)
     task_class = _task_class(name)
     signature = inspect.signature(task_class)
     accepted = list(signature.parameters)
@@ -58,7 +66,7 @@ def _task_class(name: str) -> type:
     if not is_user_defined(name) and name not in TASKS:
         raise ConfigError(
             f"there is no synthetic task {name!r}{suggestion(name, TASKS)}; "
-            f"choose one of {', '.join(sorted(TASKS))}, or module:Class"
+            f"choose one of {', '.join(sorted(TASKS))}, {gym.PREFIX}<task>, or module:Class"
         )
     found = load_object(TASKS.get(name, name), what="the task")
     # The name may come from a data file: only classes made to be tasks are called.

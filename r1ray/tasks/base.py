@@ -25,6 +25,9 @@ class SyntheticTask(Protocol):
         """The problem at `index`, a pure function of its arguments. No problem of one split occurs in the other."""
         ...
 
-    def check(self, answer: str, truth: Any) -> bool:
-        """Whether `answer` (the extracted answer text, untrusted) solves the problem whose `Problem.answer` is `truth`."""
+    def check(self, answer: str, truth: Any) -> bool | float:
+        """Whether `answer` (the extracted answer text, untrusted) solves the problem whose `Problem.answer` is `truth`.
+
+        A number from 0 to 1 is partial credit; 1 is right.
+        """
         ...

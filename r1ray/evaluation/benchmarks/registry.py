@@ -9,7 +9,7 @@ from r1ray.config.schema import SourceConfig
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks import rows
 from r1ray.evaluation.benchmarks.base import Benchmark
-from r1ray.tasks import TASKS
+from r1ray.tasks import TASKS, gym
 from r1ray.util.hints import nearest
 
 SYNTHETIC_LIMIT = 256
@@ -132,7 +132,7 @@ def find(spec: str) -> Benchmark:
         if rest:
             raise ConfigError(f"--benchmarks {spec}: only synthetic tasks have parameters")
         return BENCHMARKS[name]
-    if name in TASKS:
+    if name in TASKS or name.startswith(gym.PREFIX):
         source = SourceConfig(name=spec, kind="synthetic", path=name, split="heldout", params=_params(spec, rest))
         source.limit = SYNTHETIC_LIMIT
         return Benchmark(name=spec, source=source, verifier="code" if name == "transpose" else "task", k=4)

@@ -16,10 +16,12 @@ from r1ray.rewards.answers.numbers import close, plain, same, unwrapped
 from r1ray.rewards.base import Call, Reward, Sample
 from r1ray.rewards.execution.code import CodeVerifier
 from r1ray.rewards.text.instructions import InstructionsVerifier
-from r1ray.tasks import get_task, is_user_defined
+from r1ray.tasks import get_task, is_foreign
 from r1ray.tasks.base import SyntheticTask
 
 Truth = str | int | float
+_FOREIGN_S = 30.0
+"""Time limit of a checker that is not r1ray's own, the import of its package included."""
 _NO_NUMBERS = frozenset(("nan", "+nan", "-nan"))
 
 
@@ -89,7 +91,12 @@ class NumericVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskVerifier(Reward):
-    """The checker of the synthetic task that the prompt comes from. A user-defined one runs in a worker process."""
+    """The checker of the synthetic task that the prompt comes from: 1.0 or 0.0; with `partial` the credit that it gives.
+
+    Checkers of users and of reasoning-gym run in a worker process.
+    """
+
+    partial: bool = False
 
     def __call__(self, sample: Sample) -> float | Call:
         if "synthetic" not in sample.meta:
@@ -99,9 +106,10 @@ class TaskVerifier(Reward):
             "params": json.dumps(sample.meta.get("params", {}), sort_keys=True),
             "answers": _answers(sample),
             "truth": sample.answer,
+            "partial": self.partial,
         }
-        if is_user_defined(args["name"]):
-            return Call(function="r1ray.rewards.answers.accuracy:check_by_task", args=args)
+        if is_foreign(args["name"]):
+            return Call(function="r1ray.rewards.answers.accuracy:check_by_task", args=args, limit_s=_FOREIGN_S)
         return check_by_task(**args)
 
 
@@ -117,10 +125,14 @@ VERIFIERS: dict[str, type[Reward]] = {
 """The values of the parameter `verifier` of accuracy and cosine_length."""
 
 
-def check_by_task(name: str, params: str, answers: list[str], truth: Any) -> float:
-    """1.0 if the task's checker accepts every answer and there is one. `params`: the task's parameters as JSON."""
+def check_by_task(name: str, params: str, answers: list[str], truth: Any, partial: bool = False) -> float:
+    """The task's verdict on the worst of the answers; 0 if there is none. `params`: the task's parameters as JSON.
+
+    Less than full credit is 0 unless `partial` is set.
+    """
     task = _task(name, params)
-    return float(bool(answers) and all(task.check(answer, truth) for answer in answers))
+    credit = min((float(task.check(answer, truth)) for answer in answers), default=0.0)
+    return credit if partial or credit == 1.0 else 0.0
 
 
 @functools.lru_cache(maxsize=256)
