@@ -29,16 +29,18 @@ _MAX_BARE_CHARS = 200
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)[{}]")
 _CLOSING = re.compile(
     r"(?:\banswer(?:\s+(?:to|for|of)\b[^.\n:=]{0,60}?)?"
-    r"(?:[ \t]+(?:is|(?:would|must|should|will)[ \t]+be|equals)\b\s*:?|[*_]{0,3}\s*:|\s*=)"
+    r"(?:(?:,[ \t]*\w+,)?[ \t]+(?:is|(?:would|must|should|will)[ \t]+be|equals)\b\s*:?|[*_]{0,3}\s*:|\s*=)"
     r"|\b(?:option|choice)\s+is\b\s*:?|^[ \t]*####(?!#)"
     r"|^[ \t]*(?:#{1,6}[ \t]*|[*_]{1,3})(?:(?:the|final|correct|my)[ \t]+)*(?:answer|答案|最终答案|最終答案|정답|ответ)[ \t*_]*$"
-    r"|^[ \t]*(?:the[ \t]+)?final[ \t]+answer[ \t]*$"
+    r"|^[ \t]*(?:(?:the[ \t]+)?final[ \t]+)?answer[ \t]*$"
     r"|(?<!\w)(?:antwort|réponse|respuesta|risposta|resposta|antwoord|ответ|απάντηση|الإجابة|الجواب|תשובה|उत्तर)(?:\s[^\W\d_]+)?"
     r"(?:[*_]{0,3}\s*[:：=]|\s+(?:[—–-]|(?:ist|lautet|est|es|è|é|is|είναι|هي|هو|है|равен)(?!\w)\s*:?))"
     r"|(?:答案|答え|回答|답|คำตอบ)[*_]{0,3}\s*(?:[:：=]|(?:应该|應該)?(?:是|为|為|は|은|는|คือ)\s*[:：]?)"
     r"|选(?:择|項|项)?\s*[:：]?\s*(?=[（(【]?\s?[A-Za-z](?![A-Za-z]))|選(?:擇)?\s*[:：]?\s*(?=[（(【]?\s?[A-Za-z](?![A-Za-z])))(.*)$",
     re.IGNORECASE | re.MULTILINE,
 )
+_SENTENCE = re.compile(r"[A-Z](?:[^.\n]|\.(?=\d))*?\b(?:is|are|equals)\s*:?\s+(?=[$\\\\]*[({\[\\\\]?[-+]?[\d\\\\])")
+"""What goes before the value in `The largest of them is 12`."""
 _ADVERB = re.compile(
     r"(?:(?:therefore|thus|then|hence|simply|just|also|indeed|exactly|equal to|given by|probably)\b[,:]?\s*)+",
     re.IGNORECASE,
@@ -194,6 +196,8 @@ def _closing(text: str) -> list[str]:
     said = re.split(r"\banswer\s+is\b\s*:?", last[1], flags=re.IGNORECASE)[-1].strip(_MARKS)
     if not said:
         said = tail[last.end() :].lstrip(_MARKS).partition("\n")[0]
+    if sentence := _SENTENCE.match(said):
+        said = said[sentence.end() :]
     said = _ADVERB.sub("", said, count=1) if _ADVERB.match(said) else said
     said = _AFTERWARDS.split(said, maxsplit=1)[0].strip(_MARKS)
     said = _COPULA.sub("", _HEDGE.sub("", said, count=1) if _HEDGE.match(said) else said)

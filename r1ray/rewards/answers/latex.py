@@ -53,8 +53,14 @@ _ARGUMENT = re.compile(r"\s*(?:\{|(\\[A-Za-z]+|[A-Za-z0-9]))")
 _SPACES = re.compile(r"[\s~]+")
 _CIRCLE = re.compile(r"\s*\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))|\s*\^\s*\{?°\}?")
 _EMPTY_TEXT = re.compile(r"\\text\{\s*([\d\s.,:/%+-]*)\s*\}")
-_LOOSE_BRACES = re.compile(r"(?<![\\^_}\]\w])\{([\d.,\s]+)\}(?![\s]*\{)")
-_CASES = re.compile(r"\\begin\{(cases|aligned|align|array|gathered)\}(?:\{[lcr|]*\})?(.*?)\\end\{\1\}", re.DOTALL)
+_WHOLE = re.compile(r"(?:\\text\s*)?\{")
+_LOOSE_BRACES = re.compile(r"(?<![\\^_}\]\w])\{(\s*[\d.][\d.,\s]*)\}(?![\s]*\{)")
+_CASES = re.compile(r"(?:\\\{)?\s*\\begin\{(cases|aligned|align|gathered)\*?\}(.*?)\\end\{\1\*?\}", re.DOTALL)
+_ARRAY = re.compile(r"([(\[]|\\\{)\s*\\begin\{array\}\s*(?:\{[lcr|\s]*\})?(.*?)\\end\{array\}\s*[)\].]?", re.DOTALL)
+_DOUBLED = re.compile(
+    r"\\\\(?=(?:[dt]?frac|sqrt|pi|left|right|text|boxed|cdot|times|infty|cup|le|ge|ne|circ|mathrm)(?![a-z]))"
+)
+"""Backslashes that were escaped twice; in a matrix a command may follow the end of a row."""
 _LEADING = re.compile(r"(?:\\approx|\\sim|\\therefore|\\implies|\\Rightarrow|\\colon|=|:)\s*(?![A-Za-z=])")
 _MARKS = "*_`"
 _WRAPS = (("$$", "$$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("`", "`"))
@@ -68,16 +74,18 @@ def cleaned(text: str) -> str:
     text = text.translate(_SYMBOLS)
     text = _undelimited(text.strip())
     if "\\" in text or "{" in text:
-        text = _CASES.sub(lambda found: _lines(found[2]), text)
+        if "\\begin" not in text:
+            text = _DOUBLED.sub(r"\\", text)
         text = _EMPTY_TEXT.sub(r" \1", _rewritten(text))
+        text = _CASES.sub(lambda found: _lines(found[2]), _ARRAY.sub(_matrix, text))
         text = _CIRCLE.sub("°", text)
         text = _LOOSE_BRACES.sub(r"\1", text)
     elif "°" in text:
         text = _CIRCLE.sub("°", text)
     text = _SPACES.sub(" ", text.replace("...", r"\dots ")).strip()
     text = _undelimited(text)
-    while len(text) > 2 and text[0] == "{" and _closing(text) == len(text) - 1:
-        text = text[1:-1].strip()
+    while (opened := _WHOLE.match(text)) and _closing(text) == len(text) - 1:
+        text = text[opened.end() : -1].strip()
     if leading := _LEADING.match(text):
         text = text[leading.end() :]
     if text.endswith((".", ",", ";", "。")) and not text.endswith(".."):
@@ -117,6 +125,12 @@ def _closing(text: str) -> int:
     return -1
 
 
+def _matrix(found: re.Match[str]) -> str:
+    if found[1] == "\\{":
+        return _lines(found[2])
+    return rf"\begin{{pmatrix}}{found[2]}\end{{pmatrix}}"
+
+
 def _lines(body: str) -> str:
     return ", ".join(line.strip(" ,.;") for line in body.replace("&", " ").split("\\\\") if line.strip())
 
@@ -134,6 +148,8 @@ def _rewritten(text: str) -> str:
             at = _command(text, found, command, out, closers)
         elif symbol is not None:
             out.append(_escaped(symbol))
+            while symbol == "!" and text[at : at + 1] == " ":  # 32,\\! 450
+                at += 1
         elif brace == "{":
             out.append("{")
             closers.append("}")

@@ -22,7 +22,8 @@ DECIMAL_SHARE = Fraction(1, 10_000)
 _SIMPLE = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
 _CURRENCY = re.compile(r"^([+-]?)\s*(US\\?\$|USD|\\?\$|€|£|¥|₹|₽|₩|Rs\.?)\s*(?=[\d.+-])")
 _TEXT = re.compile(r"\s*\\text\s*\{([^{}]*)\}")
-_NUMBER = r"\d{1,3}(?:(?:,|\{,\})\d{3})+(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+"
+_NUMBER = r"\d{1,3}(?:(?:,|\s?\{\s?,\s?\}\s?)\d{3})+(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+"
+_SEPARATORS = re.compile(r"[\s{},]")
 _TIMES_TEN = r"(?:\s?(?:\\times|\\cdot|\*)\s?10\s?\^\s?(?:\{\s?(?P<power>[+-]?\d{1,3})\s?\}|(?P<power1>\d)(?!\d)))"
 _PLAIN = re.compile(
     rf"""(?P<sign>[+-]?)\s?(?:
@@ -80,7 +81,7 @@ def plain_of(text: str) -> Plain | None:
         return None
     factor, rest = number_and_unit(found["unit"])
     rest = rest.strip()
-    percent = rest.lower() in ("%", "\\%", "percent", "pct")
+    percent = rest.lower() in ("%", "\\%", "percent", "percentage", "pct")
     spaced = factor > 1 or text[: found.start("unit")].endswith(" ")
     unit = "" if percent else unit_of(rest, spaced=spaced)
     value = _value(found)
@@ -135,7 +136,7 @@ def _readings(truth: Plain, answer: Plain) -> list[tuple[Fraction, Fraction]]:
 def _value(found: re.Match[str]) -> Fraction | None:
     sign = -1 if found["sign"] == "-" else 1
     if found["number"]:
-        digits = found["number"].replace("{,}", "").replace(",", "").replace(" ", "")
+        digits = _SEPARATORS.sub("", found["number"])
         if len(digits) > MAX_DIGITS:
             return None
         power = int(found["exponent"] or found["power"] or found["power1"] or 0)

@@ -23,7 +23,7 @@ MAX_ITEMS = 200
 
 _OPEN_CLOSE = re.compile(r"\\(?:begin|end)\{\w+\*?\}|\\[{}]|\\[lr]angle(?![A-Za-z])|[()\[\]{}]")
 _THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
-_BRACED_COMMA = re.compile(r"(?<=\d)\s?\{,\}\s?(?=\d{3}(?!\d))")
+_BRACED_COMMA = re.compile(r"(?<=\d)\s?\{\s?,\s?\}\s?(?=\d{3}(?!\d))")
 _WORD = r"(?:\\text\{\s*,?\s*(?:%s)\s*:?\s*\}|,?\s*(?<![A-Za-z\\])(?:%s)(?![A-Za-z])|%s)"
 _OR = re.compile(
     r";|"
@@ -34,18 +34,10 @@ _AND = re.compile(
     r",|" + _WORD % ("and|und|et|和|且|及|と|와|и", "and|und", r"和|且|(?<=\s)и(?=\s)|\\wedge(?![A-Za-z])|\\&")
 )
 _SETS = re.compile(r"\\(cup|cap|setminus)(?![A-Za-z])")
-_RELATION = re.compile(r"<=|>=|:?==?|<|>|\\(?:le|ge|ne|in|notin|equiv|approx|ni|subset|subseteq|cong)(?![A-Za-z])")
+_RELATION = re.compile(r"<=|>=|!=|:?==?|<|>|\\(?:le|ge|ne|in|notin|equiv|approx|ni|subset|subseteq|cong)(?![A-Za-z])")
 _OPERATORS = {
-    "<=": "<=",
-    r"\le": "<=",
-    ">=": ">=",
-    r"\ge": ">=",
-    "==": "=",
-    ":=": "=",
-    ":==": "=",
-    "=": "=",
-    r"\approx": "=",
-}
+    "<=": "<=", r"\le": "<=", ">=": ">=", r"\ge": ">=", "!=": r"\ne", "==": "=", ":=": "=", ":==": "=", r"\approx": "=",
+}  # fmt: skip
 _COMMA = re.compile(",")
 
 
