@@ -1,6 +1,6 @@
-"""msgpack for the wire types: arrays as raw little-endian bytes, a version in front, never pickle.
+"""msgpack encoding of the wire types, with a version and without pickle.
 
-Layout of a scored group: a map with the keys of the dataclass; an array is {"d": dtype, "b": bytes}; shapes are one-dimensional.
+A record is a map with the keys of its dataclass. An array is {"d": dtype, "b": little-endian bytes} and one-dimensional.
 """
 
 from __future__ import annotations
@@ -120,18 +120,18 @@ def _load(kind: str, data: bytes) -> dict[str, Any]:
     try:
         raw = msgpack.unpackb(data, raw=False, strict_map_key=True)
     except (ValueError, msgpack.exceptions.UnpackException) as e:
-        raise WireError(f"{len(data)} bytes are not a msgpack {kind}: {e}") from e
+        raise WireError(f"{len(data)} bytes cannot be decoded as a msgpack {kind}: {e}") from e
     if not isinstance(raw, dict) or raw.get("k") != kind:
         raise WireError(f"expected a {kind}, got {raw.get('k') if isinstance(raw, dict) else type(raw).__name__}")
     if raw.get("v") != WIRE_VERSION:
         raise WireError(
-            f"{kind} has wire version {raw.get('v')}, this code reads {WIRE_VERSION}: use the matching r1ray"
+            f"{kind}: expected wire version {WIRE_VERSION}, got {raw.get('v')}: use the same r1ray in all processes"
         )
     return raw
 
 
 def pack_rollout(group: RolloutGroup) -> bytes:
-    """Encode a rollout group, as the rollout worker sends it to a reward worker."""
+    """Encode a rollout group for its way from the rollout worker to a reward worker."""
     return _dump("rollout", {"rollout": _pack_rollout(group)})
 
 
@@ -168,4 +168,4 @@ def _decode(kind: str, data: bytes, build: Callable[[dict[str, Any]], R]) -> R:
     try:
         return build(raw)
     except (KeyError, TypeError, AttributeError, ValueError) as e:
-        raise WireError(f"{kind} is missing or has a malformed field: {e!r}") from e
+        raise WireError(f"{kind} has a missing or malformed field: {e!r}") from e

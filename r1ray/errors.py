@@ -1,6 +1,6 @@
-"""Every failure that r1ray raises by name.
+"""Exceptions of r1ray.
 
-The tree follows what is to be done about a failure, because that is what callers decide on:
+The tree is ordered by how callers react to a failure:
 
     R1RayError
     |- ConfigError         the user must change something; refused at start, exit code 2
@@ -9,22 +9,22 @@ The tree follows what is to be done about a failure, because that is what caller
     |- WorkersCannotStart  every rollout worker fails to start with the same error; the user must change something
     |- NoTrainableGroups   no group can be trained on; the user must change rewards or data, exit code 4
     |- NumericError        NaN or Inf in the loss or gradients; skip, or roll back
-    `- IntegrityError      the run folder or a wire message is not what it must be; stop
+    `- IntegrityError      the run folder or a wire message breaks an invariant; stop
 
-Each message says what happened, to what, and what to do.
+A message says what happened, to what, what was expected against what was found, and how to fix it.
 """
 
 from __future__ import annotations
 
 
 class R1RayError(Exception):
-    """Base of all named failures. `exit_code` is what the command line returns for it."""
+    """Base of r1ray's exceptions. `exit_code` is the exit code of a command that fails with it."""
 
     exit_code = 1
 
 
 class ConfigError(R1RayError):
-    """Bad input known at start: the message names the key or file, its value and what would be right."""
+    """Wrong input, found at start: the message names the key or file, its value, and the expected values."""
 
     exit_code = 2
 
@@ -34,31 +34,31 @@ class InfrastructureError(R1RayError):
 
 
 class DeadlineExceeded(InfrastructureError):
-    """A wait ran past its deadline; the message names what was waited for and the key that sets the deadline."""
+    """A wait exceeded its deadline; the message names the awaited event and the key of the deadline."""
 
 
 class ProcessDied(InfrastructureError):
-    """A process of the run is gone; the message names it."""
+    """A process of the run died; the message names it."""
 
 
 class WeightSyncError(InfrastructureError):
-    """A worker did not take part in a whole weight sync, or answered with another digest."""
+    """A worker did not complete a weight sync, or received weights with another digest."""
 
 
 class ServedWeightsDiffer(InfrastructureError):
-    """A worker serves weights other than it received; it must not generate again."""
+    """A worker serves other weights than it received; it must not generate again."""
 
 
 class DiskFull(InfrastructureError):
-    """The volume that holds the ledger has no room left; the transaction was undone as a whole."""
+    """A volume has no free space; the transaction or file that was being written is rolled back or removed."""
 
 
 class RetryBudgetExhausted(R1RayError):
-    """Failures of one class used up their configured budget; the message says which and why."""
+    """Failures of one class used up their configured budget; the message names its key and the last failure."""
 
 
 class StageFailed(R1RayError):
-    """The process of a recipe's stage ended badly; `exit_code` is what it ended with."""
+    """The process of a recipe's stage failed; `exit_code` is that of the process."""
 
     def __init__(self, message: str, *, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -70,11 +70,11 @@ class DataError(R1RayError):
 
 
 class VerifierError(DataError):
-    """A verifier could not judge a sample (time-out, crash); never the same as reward zero."""
+    """A verifier could not score a sample (timeout, crash), which is not the same as reward zero."""
 
 
 class VerifierTimeout(VerifierError):
-    """No verdict within the wall-clock limit; the process that worked on it was killed."""
+    """A verifier exceeded its time limit; its process was killed."""
 
 
 class VerifierCrash(VerifierError):
@@ -82,11 +82,11 @@ class VerifierCrash(VerifierError):
 
 
 class RequestRefused(VerifierError):
-    """An endpoint refused a request as such (a status from 400 on that asking again does not mend)."""
+    """An endpoint refused a request with an HTTP status of 400 or above for which a retry is useless."""
 
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
-        self.status = status  # of HTTP; the default is for unpickling, which sets it afterwards
+        self.status = status  # HTTP status; the default is for unpickling, which sets the attribute afterwards
 
 
 class WorkersCannotStart(R1RayError):
@@ -94,7 +94,7 @@ class WorkersCannotStart(R1RayError):
 
 
 class NoTrainableGroups(R1RayError):
-    """Every group is dropped: rewards fail on every sample, or their values never differ. The message gives the reasons."""
+    """Every group is dropped: rewards fail on every sample, or their values never differ. The message has the reasons."""
 
     exit_code = 4
 

@@ -1,8 +1,8 @@
-"""The records that travel between the parts of r1ray.
+"""Records that the parts of r1ray exchange.
 
 Shapes: P prompt tokens, T completion tokens, G completions of one prompt (a group).
 Index t of a log-probability array holds the log-probability *of* token t given the tokens before it.
-Nothing here imports ray, torch, vllm or deepspeed: these are the contracts that every part shares.
+This module imports no ray, torch, vllm or deepspeed, because every part imports it.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class PromptTask:
 
     prompt_id: str  # stable name of the problem in its dataset
     index: int  # position in the (infinite) epoch order; what the ledger leases
-    epoch: int  # how often the dataset was gone through before this index
+    epoch: int  # number of completed passes over the dataset before this index
     token_ids: Int32Array  # [P] the rendered and tokenised prompt
     messages: tuple[Message, ...]  # the chat form: {"role": ..., "content": ...}
-    answer: Any  # what the verifiers need: str, number, dict of msgpack types
+    answer: Any  # ground truth for the verifiers: str, number, or dict of msgpack types
     task: str  # name of the data source; selects the rewards of a mixture
     meta: dict[str, Any] = field(default_factory=dict)  # msgpack types only
 
@@ -48,7 +48,7 @@ class VersionSpan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """One sampled answer."""
+    """One sampled completion."""
 
     token_ids: Int32Array  # [T]
     behavior_logprobs: Float32Array  # [T] under the policy that sampled each token, temperature applied
@@ -58,16 +58,18 @@ class Completion:
 
     @property
     def min_policy_version(self) -> int:
+        """Policy that sampled the first token."""
         return self.version_spans[0].version
 
     @property
     def max_policy_version(self) -> int:
+        """Policy that sampled the last token."""
         return self.version_spans[-1].version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How completions were, or are to be, sampled."""
+    """Sampling parameters of completions."""
 
     temperature: float
     top_p: float = 1.0
@@ -79,7 +81,7 @@ class Sampling:
 class RolloutGroup:
     """G completions of one prompt. Producer: RolloutWorker. Consumer: RewardWorker."""
 
-    group_id: str  # names one lease of one prompt index: "<index>-<attempt>"
+    group_id: str  # identifies one lease of one prompt index: "<index>-<attempt>"
     prompt: PromptTask
     completions: tuple[Completion, ...]  # [G]
     sampling: Sampling
@@ -88,33 +90,35 @@ class RolloutGroup:
 
     @property
     def min_policy_version(self) -> int:
+        """Oldest policy that sampled a token of the group."""
         return min(c.min_policy_version for c in self.completions)
 
     @property
     def max_policy_version(self) -> int:
+        """Newest policy that sampled a token of the group."""
         return max(c.max_policy_version for c in self.completions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The judgement of one completion."""
+    """The rewards of one completion."""
 
     reward: float  # the weighted sum that is trained on
-    parts: dict[str, float]  # each reward by name, unweighted
-    error: str | None = None  # what failed, by name; a group with an error is never trained on
-    error_kind: str | None = None  # `error` without what is the sample's own: equal for equal failures, to count them
+    parts: dict[str, float]  # unweighted rewards by name
+    error: str | None = None  # class and text of a failure; a group with an error is never trained on
+    error_kind: str | None = None  # `error` without details of the sample, so that equal failures count as one kind
 
     def of_kind(self, kind: str) -> float | None:
-        """The part of this kind of reward, whatever its label; None where it was not judged.
+        """The reward of this kind, whatever its label; None if there is none.
 
-        Worked example: parts {"accuracy/maths": 1.0} have 1.0 of the kind accuracy. Of several the lowest counts:
-        an answer is right where all say so.
+        Worked example: parts {"accuracy/maths": 1.0} have 1.0 of the kind accuracy. Of several rewards of a kind the
+        lowest counts: an answer is right if all of them accept it.
         """
         return part_of_kind(self.parts, kind)
 
 
 def part_of_kind(parts: Mapping[str, float], kind: str) -> float | None:
-    """See `Score.of_kind`; `parts` by the names of their rewards, `kind` or `kind/label`."""
+    """See `Score.of_kind`; the keys of `parts` are `kind` or `kind/label`."""
     return min((value for name, value in parts.items() if name.partition("/")[0] == kind), default=None)
 
 
@@ -129,7 +133,7 @@ class ScoredGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSummary:
-    """What planning a batch needs to know of a group without its payload. Producer: ledger. Consumer: learner."""
+    """The facts about a group that a batch is planned with, without its payload. Producer: ledger. Consumer: learner."""
 
     group_id: str
     index: int
@@ -142,7 +146,7 @@ class GroupSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchManifest:
-    """The groups of one training step, in a fixed order. Every learner rank gets the same manifest."""
+    """The groups of one training step in a fixed order. Every learner rank gets the same manifest."""
 
     step: int  # trains policy `step` into policy `step + 1`
     groups: tuple[GroupSummary, ...]

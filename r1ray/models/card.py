@@ -1,7 +1,7 @@
-"""README.md of an exported model: what it is, how to use it, what it can do, and how it came to be.
+"""README.md of an exported model: description, use, measured figures, and lineage.
 
-Everything stands in the run or recipe folder that it comes from; nothing is claimed that was not measured there. Paths of
-the machine are left out: of a folder its last name is told.
+All content is read from the run or recipe folder of the model, and only measured figures are claimed. Paths of the machine
+are left out: of a folder the card names the last part only.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from r1ray.run.policy import EVALUATION, POLICY_KINDS, Policy, ancestors
 from r1ray.run.folder import RunFolder
 
 OPENINGS = {
-    "r1_zero": "the frame of R1-Zero: `<think>` the reasoning `</think> <answer>` the answer `</answer>`",
-    "r1": "the model's chat format, with the response begun by `<think>` and a line break",
+    "r1_zero": "the format of R1-Zero: `<think>` the reasoning `</think> <answer>` the answer `</answer>`",
+    "r1": "the model's chat format, with `<think>` and a line break at the start of the response",
     "tokenizer": "the model's chat format",
     "plain": "`User: ...` and `Assistant:`",
     "none": "the bare text",
@@ -31,13 +31,13 @@ OPENINGS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """What is known of the exported model itself."""
+    """Facts about the exported model itself."""
 
     name: str  # of its folder
     shape: ModelShape
     dtype: str
-    weights: str  # which ones: final, or of which checkpoint
-    model_hash: str  # of the weights that were exported
+    weights: str  # `final`, or the name of the checkpoint
+    model_hash: str  # of the exported weights
 
 
 def model_card(policy: Policy, exported: Exported) -> str:
@@ -73,7 +73,9 @@ def _what(policy: Policy, exported: Exported, base: str | None) -> str:
 def _use(policy: Policy, exported: Exported) -> str:
     template = policy.template
     framed = (
-        f"The model was trained on {OPENINGS[template]}; `chat_template.jinja` frames a chat so." if template else ""
+        f"The model was trained on {OPENINGS[template]}; `chat_template.jinja` renders a chat in this format."
+        if template
+        else ""
     )
     return f"""## Use
 
@@ -84,8 +86,8 @@ r1ray serve {exported.name}     # OpenAI-compatible; thinking in `reasoning`, th
 
 {framed} It thinks between `<think>` and `</think>` and answers after it.
 
-Sampling: temperature 0.6, top-p 0.95 (`generation_config.json` says so), no system prompt; greedy decoding tends to repeat
-itself. A response that does not begin to think by itself should be made to begin with `<think>` and a line break."""
+Sampling: temperature 0.6 and top-p 0.95 (in `generation_config.json`), without a system prompt; greedy decoding tends to
+repeat itself. If responses do not begin with thinking, make them begin with `<think>` and a line break."""
 
 
 # --- figures
@@ -94,7 +96,7 @@ itself. A response that does not begin to think by itself should be made to begi
 def _figures(policy: Policy) -> str:
     rows = _benchmarks(policy) or _evaluations(policy)
     if not rows:
-        return "## Figures\n\nNothing was evaluated."
+        return "## Figures\n\nThe model was not evaluated."
     head = ("benchmark", "problems", "samples each", "accuracy (pass@1)", "majority vote", "format", "length, tokens")
     return (
         "## Figures\n\n" + markdown_table(head, rows) + "\n\nMeasured by r1ray; ± is the standard error over problems."
@@ -102,7 +104,7 @@ def _figures(policy: Policy) -> str:
 
 
 def _benchmarks(policy: Policy) -> list[list[str]]:
-    """The recipe's evaluation of this stage, where there is one of these weights: the stage may have run again since."""
+    """The recipe's evaluation of this stage, if it is of these weights: the stage may have run again since."""
     if policy.recipe is None or not (policy.model / "config.json").exists():
         return []
     path = policy.recipe / f"{EVALUATION}{policy.stage}" / "results.json"
@@ -142,21 +144,21 @@ def _evaluations(policy: Policy) -> list[list[str]]:
 
 
 def with_error(value: float | None, error: float | None) -> str:
-    """`86.5 ± 2.0 %`; a dash where there is no value."""
+    """`86.5 ± 2.0 %`; a dash if there is no value."""
     if value is None:
         return "–"
     return f"{100 * value:.1f} %" if error is None else f"{100 * value:.1f} ± {100 * error:.1f} %"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table; what would end a cell is escaped."""
+    """A Markdown table, with the characters escaped that would end a cell."""
     lines = [list(head), ["---"] * len(head), *rows]
     return "\n".join(
         "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in line) + " |" for line in lines
     )
 
 
-# --- how it came to be
+# --- lineage
 
 
 def _lineage(policy: Policy, exported: Exported) -> str:
@@ -167,7 +169,7 @@ def _lineage(policy: Policy, exported: Exported) -> str:
         identity = RunFolder.open(policy.run).identity()
         facts += [
             f"- run {identity.run_id} (`r1ray {identity.use}`), r1ray {identity.r1ray}",
-            f"- began from weights `{identity.model_hash}`, vocabulary `{identity.vocab_hash}`",
+            f"- initial weights `{identity.model_hash}`, vocabulary `{identity.vocab_hash}`",
             f"- configuration `{identity.config_hash}`, seed {policy.setting('run', 'seed')}",
         ]
     return "\n".join(["## How it was made", "", *facts])
@@ -193,7 +195,7 @@ def _stages(folder: Path, last: str) -> str:
 
 
 def versions(codes: Iterable[Mapping[str, str]]) -> str:
-    """What stages ran on: a version that all share once, others with all of their values; commits shortened."""
+    """Versions that the stages ran on: each name with all of its values, commits shortened."""
     values: dict[str, dict[str, None]] = {}
     for code in codes:
         for name, value in code.items():
@@ -203,12 +205,12 @@ def versions(codes: Iterable[Mapping[str, str]]) -> str:
 
 
 def short_digest(digest: str | None) -> str:
-    """The first 12 digits, without the name of the function; a dash where there is none."""
+    """The first 12 digits, without the name of the hash function; a dash if there is no digest."""
     return digest.rpartition(":")[2][:12] if digest else "–"
 
 
 def _base(policy: Policy) -> str | None:
-    """The model that training began from; of a recipe that of the first stage in its history that trains."""
+    """The model that training began from; of a recipe, the one of the first training stage in the history of the policy."""
     model = policy.setting("model", "path")
     if policy.recipe is None or policy.stage is None:
         return model
@@ -220,13 +222,14 @@ def _base(policy: Policy) -> str | None:
 
 
 def _last_name(path: str) -> str:
-    """A name on the hub as it is, of a path its last part that says anything."""
+    """A hub name unchanged, or the last distinctive part of a path."""
     parts = [p for p in PurePosixPath(path.removeprefix("@")).parts if p not in ("/", "final", "model")]
     return parts[-1] if parts else path
 
 
 LIMITS = """## Limits
 
-The figures above are of these benchmarks, sampled as they say; nothing is known of other tasks. Reinforcement learning by
-rules teaches what the rules measure. The thinking is not a faithful account of how an answer came about; it may mix languages,
-or be wrong where the answer is right. The model was not examined for safety beyond the rewards that its configuration names."""
+The figures above hold for these benchmarks and sampling settings; other tasks were not measured. Reinforcement learning
+with rules teaches what the rules measure. The thinking is not a faithful account of how the model found an answer. It may mix
+languages, and it may be wrong although the answer is right. Safety was not evaluated, except by the rewards that the
+configuration names."""

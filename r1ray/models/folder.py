@@ -1,4 +1,4 @@
-"""What a model folder in the Hugging Face format says without loading the model."""
+"""Facts about a model folder in the Hugging Face format, read without loading the model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from r1ray.errors import ConfigError
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 _NO_SIZES = ("transformers_version", "_name_or_path")
-"""Keys of config.json that say nothing about the model."""
+"""Keys of config.json that do not describe the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """Sizes of a decoder-only transformer. Producer: `read_shape`. Consumers: planner, surroundings."""
+    """Sizes of a decoder-only transformer. Producer: `read_shape`. Consumers: preflight, model card, serving."""
 
     parameters: int  # as stored: tied embeddings count once
     layers: int
@@ -29,23 +29,23 @@ class ModelShape:
     intermediate: int
     key_value: int  # key-value heads x head size
     vocabulary: int
-    context: int  # longest sequence the positions reach, in tokens
-    experts: int = 0  # values of one layer's experts as transformers keeps them, gate and up in one tensor; 0: none
-    quantized: str = ""  # method by which the weights are stored in fewer bits, such as fp8; empty: they are not
+    context: int  # longest sequence that the positions allow, in tokens
+    experts: int = 0  # values in the fused gate and up tensor of one layer's experts; 0: no experts
+    quantized: str = ""  # quantisation method of the stored weights, such as fp8; empty: not quantised
 
     @property
     def largest(self) -> int:
-        """Values of the largest weight: the embedding, a matrix of the feed-forward, or a layer's experts."""
+        """Number of values of the largest weight: embedding, feed-forward matrix, or one layer's experts."""
         return max(self.vocabulary * self.hidden, self.intermediate * self.hidden, self.experts)
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """The sizes of the model in `folder`: config.json, and the headers of the safetensors files for the parameters.
+    """The sizes of the model in `folder`, from config.json and from the headers of the safetensors files.
 
-    Raises ConfigError that names what is missing or unreadable.
+    Raises ConfigError that names the missing or unreadable part.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no folder; download a model with `hf download NAME --local-dir {folder}`")
+        raise ConfigError(f"{folder} is not a folder: download a model with `hf download NAME --local-dir {folder}`")
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         heads = int(raw["num_attention_heads"])
@@ -63,7 +63,7 @@ def read_shape(folder: Path) -> ModelShape:
             quantized=str((raw.get("quantization_config") or {}).get("quant_method", "")),
         )
     except FileNotFoundError as e:
-        raise ConfigError(f"{folder} is no model folder: it has no config.json") from e
+        raise ConfigError(f"{folder} is not a model folder: it has no config.json") from e
     except (KeyError, TypeError, ValueError, struct.error) as e:
         raise ConfigError(f"{folder} cannot be read as a decoder-only transformer: {e!r}") from e
     return shape
@@ -74,7 +74,9 @@ def _largest(figure: Any) -> int:
 
 
 def _experts(raw: dict[str, Any]) -> int:
-    """Parameters of a layer's experts that stand in one tensor; some configurations list a figure for each layer."""
+    """Number of values in the gate and up tensor of one layer's experts. Some configurations have a list with one number
+    per layer.
+    """
     keys = ("n_routed_experts", "num_experts", "num_local_experts")
     count = next((_largest(raw[key]) for key in keys if raw.get(key)), 0)
     width = _largest(raw.get("moe_intermediate_size") or raw["intermediate_size"])
@@ -90,10 +92,10 @@ def has_chat_template(folder: Path) -> bool:
 
 
 def model_hash(folder: Path) -> str:
-    """32 hexadecimal digits that differ where the sizes or the weights of two models do.
+    """32 hexadecimal digits that identify the sizes and weights of a model.
 
-    Of each file of weights it reads the size and 64 samples: training moves all weights, and reading a large model as a
-    whole takes minutes. Raises ConfigError where `read_shape` does.
+    The hash covers the size and 64 samples of each file of weights: training changes all weights, and reading a large
+    model completely takes minutes. Raises ConfigError in the same cases as `read_shape`.
     """
     read_shape(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -112,12 +114,12 @@ def model_hash(folder: Path) -> str:
 def _weights(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ConfigError(f"{folder} has no weights (*.safetensors); the download is not complete")
+        raise ConfigError(f"{folder} has no weights (*.safetensors): complete the download")
     return files
 
 
 def _parameters(file: Path) -> int:
-    """Number of values in a safetensors file: eight bytes of header length, then JSON with the shape of each tensor."""
+    """Number of values in a safetensors file, which begins with eight bytes of header length and a JSON header."""
     with file.open("rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(length))

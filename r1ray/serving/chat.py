@@ -1,4 +1,4 @@
-"""`r1ray chat`: talk to a model in the terminal. The thinking is dim as it comes, the answer plain.
+"""`r1ray chat`: chat with a model in the terminal. Thinking is printed dim, the answer plain.
 
 line -> messages -> template -> tokens -> engine.stream -> Splitter -> terminal
 """
@@ -25,14 +25,16 @@ from r1ray.util.responses import Piece, Splitter
 STYLES = {"thinking": "dim", "answer": "", "plain": ""}
 
 TURN_TITLE = "User:"
-"""Where a model without a chat format begins the user's next turn by itself, it is stopped."""
+"""Stop string for a model without a chat format, which may otherwise write the user's next turn itself."""
 
 
 class TextEngine(Protocol):
-    """What a chat needs of an engine; tests script one."""
+    """The engine interface that a chat uses."""
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """Tokenizer of the model."""
+        ...
 
     @property
     def max_length(self) -> int:
@@ -40,15 +42,15 @@ class TextEngine(Protocol):
         ...
 
     def stream(self, token_ids: Sequence[int], sampling: Sampling, stop: Sequence[str]) -> Generator[str, None, None]:
-        """The response in bits, as they are made. Closing the generator ends the generation."""
+        """Yield the response in pieces. Closing the generator ends the generation."""
         ...
 
 
 class Chat:
     """One conversation.
 
-    A model with a chat format hears the whole conversation, without the thinking, as R1's own template has it; when it
-    gets too long, the oldest turns are left out. Any other model hears each line alone: it was not trained on more.
+    A model with a chat format gets the whole conversation without the thinking, as in R1's own template; if it is too
+    long, the oldest turns are left out. Any other model gets each line alone, because it was not trained on conversations.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Chat:
         template: str | None = None,
         template_args: Mapping[str, Any] | None = None,
     ) -> None:
-        """`template` is a value of `data.template`; None: the tokenizer's own, or `plain` where it has none.
+        """`template` is a value of `data.template`; None: the tokenizer's own, or `plain` if it has none.
 
         Raises ConfigError for an unknown template.
         """
@@ -74,12 +76,14 @@ class Chat:
         self._prompt([{"role": "user", "content": "?"}])
 
     def turn(self, line: str, stopped: Callable[[], bool] = lambda: False) -> None:
-        """Answer one line; `stopped` is asked after every bit whether to leave it at that."""
+        """Answer one line; generation ends early if `stopped()`, called after each piece, returns True."""
         message = {"role": "user", "content": line}
         text, token_ids = self._fitting(message)
         room = self._engine.max_length - len(token_ids)
         if room < 1:
-            self._console.print(f"{len(token_ids)} tokens are more than the {self._engine.max_length} that fit.")
+            self._console.print(
+                f"The prompt has {len(token_ids)} tokens; expected fewer than {self._engine.max_length}."
+            )
             return
         sampling = replace(self._sampling, max_new_tokens=min(self._sampling.max_new_tokens, room))
         stop = () if self._template in CHAT_TEMPLATES else (TURN_TITLE,)
@@ -115,14 +119,14 @@ class Chat:
 
 
 def converse(chat: Chat, console: Console, read_line: Callable[[], str]) -> None:
-    """Turn after turn until the end of the input (Ctrl-D). Ctrl-C ends a response, not the program."""
+    """Read lines and answer them until the end of the input (Ctrl-D). Ctrl-C ends a response, not the program."""
     while True:
         try:
             line = read_line().strip()
         except EOFError:
             console.print()
             return
-        except KeyboardInterrupt:  # at the prompt: begin the line anew
+        except KeyboardInterrupt:  # at the prompt: start a new line
             console.print()
             continue
         if line:
@@ -132,9 +136,9 @@ def converse(chat: Chat, console: Console, read_line: Callable[[], str]) -> None
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C only makes the yielded function true: an engine must not be torn out of a step.
+    """Context in which the first Ctrl-C only makes the yielded function return True, so that no engine step is interrupted.
 
-    The second one raises KeyboardInterrupt as ever.
+    The second one raises KeyboardInterrupt as usual.
     """
     asked = Event()
 

@@ -14,25 +14,25 @@ from r1ray.util.machine import Machine
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 
 MEMORY_SHARE = 0.25
-"""Of the machine's memory, at most, for the key-value cache on a CPU."""
+"""Largest share of the machine's memory that the key-value cache may use on a CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
-    """What is served, and how. Producer: `r1ray serve`."""
+    """A model and the settings that it is served with. Producer: `r1ray serve`."""
 
     model: Path
-    name: str  # clients call the model so
+    name: str  # by which clients request the model
     address: Address
     chat_template: Path  # a Jinja file
     thinking_opened: bool  # the template ends inside the thinking
     max_length: int  # tokens, prompt and response together
     parallel: int  # sequences at once
-    extra: Sequence[str] = ()  # further options of vLLM's
+    extra: Sequence[str] = ()  # more options of vLLM
 
 
 def server_command(served: Served, machine: Machine) -> tuple[list[str], dict[str, str]]:
-    """The command line and what it adds to the environment. Raises ConfigError where the model cannot be read."""
+    """The command line and its additional environment variables. Raises ConfigError if the model cannot be read."""
     shape = read_shape(served.model)
     length = min(served.max_length, shape.context)
     dtype = stored_dtype(served.model, machine)
@@ -56,9 +56,9 @@ def server_command(served: Served, machine: Machine) -> tuple[list[str], dict[st
         most = max(sequence, int(MEMORY_SHARE * machine.memory_bytes))
         options["kv-cache-memory-bytes"] = str(min(served.parallel * sequence, most) + CACHE_SLACK)
         flags.append("--enforce-eager")
-        # Rollout workers have one core each; here nobody else computes.
+        # A rollout worker has one core; this server has the machine to itself.
         environment = {**CPU_ENVIRONMENT, "OMP_NUM_THREADS": str(machine.cores)}
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    # `vllm serve` asks for the version of a package called vllm, which a CPU installation lacks.
+    # `vllm serve` needs the version of a package named vllm, which a CPU installation lacks.
     command = [sys.executable, "-m", "vllm.entrypoints.launchers.api_server.entry", "--model", str(served.model)]
     return [*command, *words, *flags, *served.extra], environment

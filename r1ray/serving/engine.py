@@ -1,4 +1,4 @@
-"""vLLM for one conversation: one request at a time, its text as it is made. For `r1ray chat`."""
+"""vLLM engine for `r1ray chat`: one request at a time, with streamed text."""
 
 from __future__ import annotations
 
@@ -17,43 +17,45 @@ from r1ray.util.machine import Machine
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 
 CACHE_SLACK = 2**26
-"""Bytes of key-value cache beyond one longest sequence: vLLM hands it out in blocks."""
+"""Bytes of key-value cache beyond the longest sequence, because vLLM allocates it in blocks."""
 
 
 class StreamingEngine:
-    """A `r1ray.serving.chat.TextEngine` on vLLM, in this process."""
+    """A `r1ray.serving.chat.TextEngine` that runs vLLM in this process."""
 
     def __init__(self, model: Path, machine: Machine, *, max_length: int) -> None:
-        """Loads the model folder; `max_length` tokens are cut to what the model's positions reach.
+        """Load the model folder; `max_length` tokens are reduced to the longest sequence that the model allows.
 
-        Takes over the environment variables that vLLM reads on import: make it once in a process, before any other vLLM.
-        Raises ConfigError where `model` cannot be read.
+        Sets environment variables that vLLM reads on import, so create it once per process and before any other use of
+        vLLM. Raises ConfigError if `model` cannot be read.
         """
         shape = read_shape(model)
         self._max_length = min(max_length, shape.context)
         os.environ.update({**(GPU_ENVIRONMENT if machine.gpus else CPU_ENVIRONMENT), "VLLM_LOGGING_LEVEL": "ERROR"})
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of vLLM about torch: nothing that a chatter can do
+            warnings.simplefilter("ignore", FutureWarning)  # vLLM's, about torch; a user cannot act on them
             import torch
             from vllm import EngineArgs
             from vllm.v1.engine.llm_engine import LLMEngine
 
             if not machine.gpus:
-                torch.set_num_threads(machine.cores)  # rollout workers have one core each; here nobody else computes
+                torch.set_num_threads(machine.cores)  # a rollout worker has one core; a chat has the machine to itself
             self._engine = LLMEngine.from_engine_args(EngineArgs(**self._arguments(model, shape, machine)))
         self._names = count()
         self._allowed = _allowed_ids(self.tokenizer, shape.vocabulary)
 
     @property
     def tokenizer(self) -> Tokenizer:
+        """Tokenizer of the model."""
         return cast(Tokenizer, self._engine.get_tokenizer())
 
     @property
     def max_length(self) -> int:
+        """Longest sequence, prompt and response together, in tokens."""
         return self._max_length
 
     def stream(self, token_ids: Sequence[int], sampling: Sampling, stop: Sequence[str]) -> Generator[str, None, None]:
-        """The response in bits; special tokens are kept, a closing one apart. Closing the generator ends the generation."""
+        """Yield the response in pieces, with special tokens except a closing one. Closing the generator ends the generation."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -74,7 +76,7 @@ class StreamingEngine:
                 for output in self._engine.step():
                     yield output.outputs[0].text
         finally:
-            self._engine.abort_request([name])  # nothing to do where it is finished
+            self._engine.abort_request([name])  # does nothing if it is finished
 
     def _arguments(self, model: Path, shape: ModelShape, machine: Machine) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -96,13 +98,13 @@ class StreamingEngine:
 
 
 def _allowed_ids(tokenizer: Tokenizer, rows: int) -> list[int] | None:
-    """The ids that have a token; None if all have, so that vLLM need not mask any."""
+    """The ids that have a token; None if all have one and vLLM need not mask any."""
     unused = set(unused_ids(tokenizer, rows))
     return [i for i in range(rows) if i not in unused] if unused else None
 
 
 def stored_dtype(model: Path, machine: Machine) -> str:
-    """The type that the weights are stored in, where this machine computes in it. vLLM's own choice halves float32."""
+    """The dtype of the stored weights, or float32 if the machine cannot compute in it. vLLM's default halves float32."""
     config = read_json(model / "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return stored if machine.gpus or machine.cpu_bfloat16 else "float32"

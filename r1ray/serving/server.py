@@ -1,4 +1,4 @@
-"""`r1ray serve`: a server as a child process, from its start to its end.
+"""`r1ray serve`: runs a server as a child process.
 
 start --> /health answers (deadline) --> "ready" --> signal or death --> all of its processes gone
 """
@@ -24,11 +24,11 @@ from r1ray.util.formatting import printable
 from r1ray.util.parent_death import with_parent_death_signal
 
 POLL_S = 0.1
-HEALTH_S = 2.0
-"""Of one question for its health."""
+HEALTH_TIMEOUT_S = 2.0
+"""Timeout of one health check."""
 
-TOLD_LINES = 25
-"""Of a server that failed."""
+LOG_LINES_SHOWN = 25
+"""Last lines of the log in the error of a server that failed."""
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -48,10 +48,11 @@ class Address:
 
     @property
     def open_to_others(self) -> bool:
+        """Whether other machines can reach it."""
         return self.host not in LOOPBACK
 
     def check(self) -> None:
-        """Raises ConfigError where it cannot be listened at."""
+        """Raise ConfigError if this machine cannot listen there."""
         try:
             family = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)[0][0]
             with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
@@ -59,17 +60,18 @@ class Address:
                 probe.bind((self.host, self.port))
         except OSError as e:
             raise ConfigError(
-                f"cannot listen at {self.host}, port {self.port}: {e.strerror}; choose with --host and --port"
+                f"cannot listen at {self.host}, port {self.port}: {e.strerror}: choose others with --host and --port"
             ) from e
 
 
 class Server:
-    """A server's process and all that it starts. Use it as a context manager: at the end none of them is left."""
+    """A server process and its descendants. As a context manager it leaves none of them behind."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], address: Address, log: Path) -> None:
-        """Starts it, with `environment` added to this process's own. It says to `log` what it says.
+        """Start the server with `environment` added to this process's own; its output goes to `log`.
 
-        Signals of the terminal do not reach it. Where this process is killed, it gets SIGTERM; so the main thread is to start it.
+        Signals of the terminal do not reach it. It gets SIGTERM when this process is killed. For that the main thread must
+        start it.
         """
         self._address = address
         self._log = log
@@ -85,27 +87,28 @@ class Server:
 
     @property
     def pid(self) -> int:
+        """Process id, which is also the id of its process group."""
         return self._process.pid
 
     def wait_ready(self, deadline_s: float, stop: Event) -> None:
-        """Until /health answers, or `stop` is set. Raises ProcessDied, and DeadlineExceeded after `deadline_s`."""
+        """Wait until /health answers or `stop` is set. Raises ProcessDied, or DeadlineExceeded after `deadline_s`."""
         until = time.monotonic() + deadline_s
         while not self._healthy() and not stop.is_set():
             self._check_alive()
             if time.monotonic() > until:
                 raise DeadlineExceeded(
-                    f"the server did not answer {self._address.url}/health within {deadline_s:g} s: give it longer with "
-                    f"--start-s, or see what it says:\n{self._said()}"
+                    f"the server did not answer {self._address.url}/health within {deadline_s:g} s: raise --start-s, or "
+                    f"see the end of its log:\n{self._log_tail()}"
                 )
             stop.wait(POLL_S)
 
     def wait(self, stop: Event) -> None:
-        """Until `stop` is set. Raises ProcessDied where the server ends before."""
+        """Wait until `stop` is set. Raises ProcessDied if the server ends before."""
         while not stop.wait(POLL_S):
             self._check_alive()
 
     def end(self, grace_s: float, hurry: Event) -> None:
-        """Ask it to end; after `grace_s`, or as soon as `hurry` is set, what is left is killed."""
+        """Send SIGTERM, and kill the remaining processes after `grace_s` or as soon as `hurry` is set."""
         until = time.monotonic() + grace_s
         with suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGTERM)
@@ -114,7 +117,7 @@ class Server:
         self.kill()
 
     def kill(self) -> None:
-        """Kill what is left of its processes."""
+        """Kill its remaining processes."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
@@ -128,16 +131,16 @@ class Server:
     def _check_alive(self) -> None:
         code = self._process.poll()
         if code is not None:
-            raise ProcessDied(f"the server (process {self.pid}) ended by itself with exit code {code}:\n{self._said()}")
+            raise ProcessDied(f"the server (process {self.pid}) ended with exit code {code}:\n{self._log_tail()}")
 
-    def _said(self) -> str:
+    def _log_tail(self) -> str:
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return printable("\n".join(lines[-TOLD_LINES:]))
+        return printable("\n".join(lines[-LOG_LINES_SHOWN:]))
 
     def _healthy(self) -> bool:
         try:
             # The address is this machine's own, given on the command line.
-            with urllib.request.urlopen(f"{self._address.url}/health", timeout=HEALTH_S) as answer:  # noqa: S310
+            with urllib.request.urlopen(f"{self._address.url}/health", timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False
@@ -153,15 +156,15 @@ def serve(
     shutdown_s: float,
     on_ready: Callable[[], None],
 ) -> None:
-    """Run the server until SIGINT, SIGTERM or SIGHUP, unless that one is ignored (nohup); a second one ends it at once.
+    """Run the server until SIGINT, SIGTERM or SIGHUP (unless nohup ignores that); a second signal ends it at once.
 
-    `on_ready` is called when it answers. Raises ConfigError where the address is taken, ProcessDied, DeadlineExceeded.
+    `on_ready` is called when it answers. Raises ConfigError if the address is in use, ProcessDied, DeadlineExceeded.
     """
     address.check()
     stop, hurry = Event(), Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        # The kernel and the shell may each tell that the terminal was closed: two of these are no hurry.
+        # The kernel and the shell may each send SIGHUP when a terminal is closed, so a second one does not hurry the end.
         (hurry if stop.is_set() and signum != signal.SIGHUP else stop).set()
 
     numbers = [signal.SIGINT, signal.SIGTERM]

@@ -1,4 +1,4 @@
-"""Files that are whole or absent."""
+"""Atomic file writes, and JSON files."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def refuse_unwritable(path: Path) -> None:
 
 
 def is_disk_full(e: BaseException) -> bool:
-    """Whether a write failed for want of room, on the disk or in a quota.
+    """Whether a write failed because the disk or a quota is full.
 
-    Libraries in Rust (safetensors) have exceptions of their own, whose text ends in that of the operating system's error.
+    Libraries in Rust (safetensors) raise exceptions of their own, whose text ends with the operating system's error.
     """
     full = (errno.ENOSPC, errno.EDQUOT)
     return (isinstance(e, OSError) and e.errno in full) or any(f"(os error {code})" in str(e) for code in full)
@@ -61,11 +61,11 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The map in a JSON file. Raises IntegrityError for anything else, and for an absent file."""
+    """The object in a JSON file. Raises IntegrityError for other content, and if the file is missing."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise IntegrityError(f"{path} cannot be read: {e}") from e
     if not isinstance(value, dict):
-        raise IntegrityError(f"{path} holds a {type(value).__name__}, not a map")
+        raise IntegrityError(f"{path}: expected a JSON object, got a {type(value).__name__}")
     return value

@@ -1,4 +1,4 @@
-"""How numbers read to people, the same in the terminal and in the report."""
+"""Formatting of numbers and texts for people, the same in the terminal and in reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share of one as a percentage: `72%`, `0.4%`; never rounded to none or all of it; a dash where there is none."""
+    """A number from 0 to 1 as a percentage: `72%`, `0.4%`; never rounded to 0% or 100%; a dash for None."""
     if value is None or not math.isfinite(value):
         return "–"
     percent = 100 * value
@@ -41,7 +41,7 @@ def share(value: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """About three significant figures: `5,620`, `30.4`, `0.0031`, `3e-06`; a dash where there is none."""
+    """About three significant figures: `5,620`, `30.4`, `0.0031`, `3e-06`; a dash for None."""
     if value is None:
         return "–"
     if not math.isfinite(value):
@@ -63,7 +63,7 @@ def number(value: float | None) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: control characters, which could move its cursor or worse, as their visible pictures."""
+    """`text` for a terminal: control characters, which could move the cursor, become visible symbols."""
     return text.translate(_PICTURES)
 
 
@@ -79,7 +79,7 @@ def one_line(text: str) -> str:
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
-    """The course of the finite `values` in at most `width` block characters, each the mean of its share."""
+    """The finite `values` as at most `width` block characters, each the mean of an equal part."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite or width < 1:
         return ""

@@ -12,7 +12,7 @@ LANGUAGES = {
 
 
 def code_of(name: str) -> str | None:
-    """The code of a language by code, tag or English name: zh, zh-CN and Chinese are zh. None for an unknown one."""
+    """The code of a language given as code, tag or English name: zh, zh-CN and Chinese give zh. None if unknown."""
     code = name.lower().replace("_", "-").partition("-")[0]
     code = LANGUAGES.get(code, code)
     return code if code in LANGUAGES.values() else None

@@ -1,4 +1,4 @@
-"""What this machine has: cores, memory, shared memory, GPUs. No torch, so that it answers at once."""
+"""Resources of this machine: cores, memory, shared memory, GPUs. Imports no torch, which takes seconds."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The resources of one machine. Producer: `this_machine`. Consumers: planner, surroundings, doctor."""
+    """The resources of one machine. Producer: `this_machine`. Consumers: preflight, serving."""
 
     cores: int
-    memory_bytes: int  # in all, or the limit of the container
+    memory_bytes: int  # total, or the limit of the container
     shared_memory_bytes: int  # free in /dev/shm
     gpu_memory_bytes: tuple[int, ...]  # of each visible GPU
     cpu_bfloat16: bool  # the CPU multiplies bfloat16 in hardware
 
     @property
     def gpus(self) -> int:
+        """Number of visible GPUs."""
         return len(self.gpu_memory_bytes)
 
 
 def this_machine() -> Machine:
-    """Looks at the machine that this process runs on."""
+    """The resources of the machine that this process runs on."""
     import psutil
 
     return Machine(
@@ -41,7 +42,7 @@ def this_machine() -> Machine:
 
 
 def memory_in_use() -> float:
-    """The share of this machine's or container's memory that is in use and cannot be had back, 0 to 1."""
+    """The share of this machine's or container's memory that is in use and not reclaimable, 0 to 1."""
     import psutil
 
     host = psutil.virtual_memory()
@@ -52,7 +53,7 @@ def memory_in_use() -> float:
 
 
 def _container_use() -> int:
-    """Bytes in use by the control group, without the file cache that the kernel gives back."""
+    """Bytes in use by the control group, without the reclaimable file cache."""
     for folder, name in ((_CGROUP, "memory.current"), (_CGROUP / "memory", "memory.usage_in_bytes")):
         if (folder / name).exists():
             stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -82,13 +83,13 @@ _FLAG_LINES = ("flags", "featu")  # x86: flags, ARM: Features
 
 
 def _gpu_memory() -> tuple[int, ...]:
-    """Memory of the GPUs that CUDA_VISIBLE_DEVICES leaves, in bytes; none where there is no driver."""
+    """Memory in bytes of each GPU that CUDA_VISIBLE_DEVICES leaves visible; empty without a driver."""
     if shutil.which("nvidia-smi") is None:
         return ()
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits"]
     try:
         listed = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True).stdout
-    except subprocess.CalledProcessError:  # the tool is there, a driver is not
+    except subprocess.CalledProcessError:  # the tool is installed, but no driver
         return ()
     rows = [[cell.strip() for cell in row.split(",")] for row in listed.splitlines() if row.strip()]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")

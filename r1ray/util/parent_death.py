@@ -1,9 +1,9 @@
-"""Processes that end with the one that started them, however that one ends.
+"""Processes that end when the process that started them ends.
 
-`python -m r1ray.util.parent_death PARENT PROGRAM ARG ...`; PARENT is the starting process's id. The program takes this process's
-place, so that number and exit code are its own. When the starting process dies, by SIGKILL too, the kernel sends the program
-SIGTERM, on which it can end what it has started itself. The kernel goes by the *thread* that started it: it must live as long
-as its process does.
+`python -m r1ray.util.parent_death PARENT PROGRAM ARG ...`; PARENT is the id of the starting process. The program replaces
+this process (exec), so pid and exit code are the program's. When the starting process dies, even by SIGKILL, the kernel
+sends the program SIGTERM, and it can end its own children. The kernel watches the *thread* that started the program, so
+that thread must live as long as its process.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ _PR_SET_PDEATHSIG = 1
 
 
 def with_parent_death_signal(command: Sequence[str]) -> list[str]:
-    """The command line that runs `command` bound to this process; to be started by its main thread."""
+    """The command line that runs `command` and ends it with this process. The main thread must start it."""
     return [sys.executable, "-m", "r1ray.util.parent_death", str(os.getpid()), *command]
 
 
 def die_with(parent: int, number: signal.Signals) -> bool:
-    """Have the kernel send `number` to this process when `parent` dies; False where it died before that took effect."""
+    """Have the kernel send signal `number` to this process when `parent` dies. False if `parent` is dead already."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
     return os.getppid() == parent
 
 
 def main() -> None:
-    """Take the signal of the parent's death, then become the program; neither where the parent has died before."""
+    """Register for the signal of the parent's death, then become the program; exit if the parent is dead already."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
-    if not die_with(parent, signal.SIGTERM):  # which stays over exec
+    if not die_with(parent, signal.SIGTERM):  # which survives exec
         sys.exit(128 + signal.SIGTERM)
     os.execvp(command[0], command)  # noqa: S606 - the caller's own command, and no shell
 

@@ -1,4 +1,4 @@
-"""What a model wrote, taken apart for reading: thinking, answer, and the rest.
+"""Splits a model's response into thinking, answer, and other text.
 
 pieces("<think>7+5=12</think><answer>12</answer>") == [("thinking", "7+5=12"), ("answer", "12")]
 """
@@ -16,28 +16,28 @@ REFLECTIVE_WORDS = (
     *("wait", "let me check", "however", "hmm", "actually", "alternatively", "on second thought"),
     *("等等", "等一下", "不对", "让我检查", "再想想"),
 )
-"""Words that the R1 paper and its reproductions count as signs of self-correction, and their likes in Chinese."""
+"""Words that the R1 paper and its reproductions count as signs of self-correction, and Chinese equivalents."""
 
 _NEXT: dict[Kind, dict[str, Kind]] = {
     "plain": {"<think>": "thinking", "<answer>": "answer"},
-    "thinking": {"</think>": "plain"},  # an answer tag inside the thinking is a word of the thinking
+    "thinking": {"</think>": "plain"},  # an answer tag inside the thinking is part of the thinking
     "answer": {"</answer>": "plain"},
 }
 
 
 class Splitter:
-    """Splits a text that comes bit by bit. A tag may be cut anywhere.
+    """Splits a streamed text. A tag may be cut anywhere.
 
     Worked example: fed `"<thi"`, `"nk>a</think>b"` it gives `[]`, then `[("thinking", "a"), ("plain", "b")]`.
     """
 
     def __init__(self, *, thinking: bool = False) -> None:
-        """`thinking`: the prompt has opened the thinking already."""
+        """`thinking`: whether the prompt ends inside the thinking."""
         self._kind: Kind = "thinking" if thinking else "plain"
         self._held = ""
 
     def feed(self, text: str) -> list[Piece]:
-        """The pieces that are certain after `text`; what may be the beginning of a tag is held back."""
+        """The pieces that are complete after `text`; the possible beginning of a tag is held back."""
         self._held += text
         out: list[Piece] = []
         while found := self._first_tag():
@@ -51,7 +51,7 @@ class Splitter:
         return [piece for piece in out if piece[1]]
 
     def end(self) -> list[Piece]:
-        """What was held back: no tag after all."""
+        """The text that was held back, which is not a tag."""
         held, self._held = self._held, ""
         return [(self._kind, held)] if held else []
 
@@ -59,16 +59,16 @@ class Splitter:
         return min(((at, tag) for tag in _NEXT[self._kind] if (at := self._held.find(tag)) >= 0), default=None)
 
     def _tag_begun(self) -> int:
-        """How many characters at the end of what is held may begin a tag."""
+        """How many of the last held characters may begin a tag."""
         tags = _NEXT[self._kind]
         longest = min(len(self._held), max(map(len, tags)) - 1)
         return next((n for n in range(longest, 0, -1) if any(tag.startswith(self._held[-n:]) for tag in tags)), 0)
 
 
 def pieces(text: str) -> list[Piece]:
-    """The pieces of a complete response, without the white space around each.
+    """The pieces of a complete response, each without surrounding white space.
 
-    Thinking that is closed and never opened was opened by the prompt.
+    If the response closes the thinking without opening it, the prompt has opened it.
     """
     closed = text.find("</think>")
     splitter = Splitter(thinking=closed >= 0 and "<think>" not in text[:closed])
@@ -76,24 +76,24 @@ def pieces(text: str) -> list[Piece]:
     return [(kind, part) for kind, part in stripped if part]
 
 
-class Apart:
-    """Thinking and answer as two texts that grow, without the tags and without the white space around each.
+class ThinkingAndAnswer:
+    """Splits a streamed text into two growing texts, thinking and answer, without tags and surrounding white space.
 
     Worked example: fed `"<think>7+5</think>\\n<ans"`, `"wer>12</answer>"` it gives `("7+5", "")`, then `("", "12")`.
     """
 
     def __init__(self, *, thinking: bool = False) -> None:
-        """`thinking`: the prompt has opened the thinking already."""
+        """`thinking`: whether the prompt ends inside the thinking."""
         self._splitter = Splitter(thinking=thinking)
         self._begun = {"thinking": False, "answer": False}
         self._space = {"thinking": "", "answer": ""}  # held back: it may be the end
 
     def feed(self, text: str) -> tuple[str, str]:
-        """What `text` adds to the thinking and to the answer, as far as it is certain."""
+        """The complete text that `text` adds to the thinking and to the answer."""
         return self._add(self._splitter.feed(text))
 
     def end(self) -> tuple[str, str]:
-        """What was held back."""
+        """The text that was held back."""
         return self._add(self._splitter.end())
 
     def _add(self, parts: list[Piece]) -> tuple[str, str]:
@@ -113,7 +113,7 @@ class Apart:
 
 
 class ReflectiveWords:
-    """Counts whole words and phrases, whatever their case; in scripts without spaces, wherever they stand."""
+    """Counts whole words and phrases, ignoring case; in scripts without spaces every occurrence counts."""
 
     def __init__(self, words: Sequence[str] = REFLECTIVE_WORDS) -> None:
         self.words = tuple(words)
@@ -121,15 +121,16 @@ class ReflectiveWords:
         self._pattern = re.compile(body, re.IGNORECASE)
 
     def count(self, text: str) -> int:
+        """Number of occurrences."""
         return len(self.spans(text))
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where they stand: [start, end) of each."""
+        """[start, end) of each occurrence."""
         return [found.span() for found in self._pattern.finditer(text)] if self.words else []
 
 
 _LETTER = "[0-9A-Za-zÀ-ɏ_]"
-"""A word of the Latin script ends where a sign of another one follows: models that mix languages put no space between."""
+"""Letters of Latin words. A character of another script ends a word, since models that mix languages put no space between."""
 
 
 def _pattern(word: str) -> str:

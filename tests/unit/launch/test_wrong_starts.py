@@ -115,7 +115,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "unknown choice": (train("algorithm.advantage=grop"), "got 'grop'"),
     "out of range": (train("learner.micro_batch_tokens=0"), "learner.micro_batch_tokens: expected an integer >= 1"),
     "keys that exclude each other": (train("rollout.workers=9"), "rollout.max_workers"),
-    "no model": (train("model.path=models/none"), "models/none is no folder"),
+    "no model": (train("model.path=models/none"), "models/none is not a folder"),
     "no weights": (train("model.path=models/no_weights"), "has no weights"),
     "no tokenizer": (train("model.path=models/no_tokenizer"), "has no tokenizer"),
     "no chat template": (train("model.path=models/no_template", "data.template=tokenizer"), "needs a chat template"),

@@ -80,7 +80,7 @@ def test_the_card_of_a_recipe_has_its_figures_and_its_lineage(tmp_path):
     assert "| r1_zero | rl | base `aaaabbbbcccc` | 7 | `0123456789ab` | 1m 30s |" in body
     assert "| sft | sft | r1_zero `0123456789ab` | 7 | `fedcba987654` | 30.0 s |" in body
     assert "Versions: r1ray 0.1.0, torch 2.13.0." in body
-    assert "temperature 0.6, top-p 0.95" in body
+    assert "temperature 0.6 and top-p 0.95" in body
     assert "`beef`" in body
     assert "unrelated" not in body
     assert str(tmp_path) not in body
@@ -97,7 +97,7 @@ def test_figures_of_an_earlier_model_are_not_on_the_card_of_a_new_one(tmp_path):
     for measured in (recipe / "sft").glob("evaluation*.jsonl"):
         measured.unlink()
     _, body = card_of(recipe, tmp_path / "again")
-    assert "Nothing was evaluated." in body
+    assert "The model was not evaluated." in body
 
 
 def test_the_card_of_a_run_has_its_last_evaluations(tmp_path):
@@ -108,7 +108,7 @@ def test_the_card_of_a_run_has_its_last_evaluations(tmp_path):
     assert "base_model" not in front  # a folder is no name on the hub
     assert "made from tiny with r1ray" in body
     assert "bus (held out, step 10)" in body
-    assert "the frame of R1-Zero" in body
+    assert "the format of R1-Zero" in body
     assert "- run bus-1a2b3c" in body
     assert "vocabulary `9f2c4e1d77aa`" in body
 
@@ -116,7 +116,7 @@ def test_the_card_of_a_run_has_its_last_evaluations(tmp_path):
 def test_a_model_of_unknown_origin_says_no_more_than_is_known(tmp_path):
     model = write_model(tmp_path / "model")
     _, body = card_of(model, tmp_path / "out")
-    assert "Nothing was evaluated." in body
+    assert "The model was not evaluated." in body
     assert "made with r1ray" in body
 
 

@@ -96,7 +96,7 @@ def test_the_oldest_turns_are_left_out_where_the_conversation_gets_too_long():
         chat.turn(line)
     assert [asked[:2] for asked in engine.asked] == [(3, 5), (7, 1), (7, 1)]
     chat.turn(" ".join("abcdefgh"))
-    assert "10 tokens are more than the 8 that fit" in console.file.getvalue()
+    assert "The prompt has 10 tokens; expected fewer than 8" in console.file.getvalue()
     assert len(engine.asked) == 3
 
 

@@ -20,12 +20,12 @@ from r1ray.errors import ConfigError, DeadlineExceeded, ProcessDied
 from r1ray.serving.command import Served, server_command
 from r1ray.serving.server import Address, serve
 from r1ray.util.machine import Machine
-from r1ray.util.responses import Apart
+from r1ray.util.responses import ThinkingAndAnswer
 from tests.unit.model_folder import write_model
 
 
 def told(bits: list[str], *, thinking: bool = False) -> tuple[str, str]:
-    apart = Apart(thinking=thinking)
+    apart = ThinkingAndAnswer(thinking=thinking)
     parts = [apart.feed(bit) for bit in bits] + [apart.end()]
     return "".join(p[0] for p in parts), "".join(p[1] for p in parts)
 
