@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from r1ray.config.checks import check
+from r1ray.config.algorithm import LOSS_REQUIREMENTS
+from r1ray.config.checks import ENGINE_KEYS, check
 from r1ray.config.keys import Key, leaf_keys
 from r1ray.config.load import load_config
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
+
+KEYS = dict(leaf_keys())
 
 
 def refused(*overrides: str) -> str:
@@ -18,11 +21,16 @@ def refused(*overrides: str) -> str:
     return str(caught.value)
 
 
+def test_tables_name_keys_of_the_schema() -> None:
+    named = [*ENGINE_KEYS.values(), *(key for keys in LOSS_REQUIREMENTS.values() for key in keys)]
+    assert [key for key in named if key not in KEYS] == []
+    assert [loss for loss in LOSS_REQUIREMENTS if loss not in KEYS["algorithm.loss"].choices] == []
+    required = [(key, value) for keys in LOSS_REQUIREMENTS.values() for key, (value, _) in keys.items()]
+    assert [(key, value) for key, value in required if not KEYS[key].allows(value)] == []
+
+
 def test_the_defaults_lack_only_rewards_and_training_prompts() -> None:
     assert {p.key for p in check(Config())} == {"rewards", "data.train"}
-
-
-KEYS = dict(leaf_keys())
 
 
 @pytest.mark.parametrize("path", sorted(path for path, key in KEYS.items() if key.choices))
