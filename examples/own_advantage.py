@@ -2,7 +2,7 @@
 
 Use it by its import path (examples/own_algorithm.yaml):
 
-    algorithm: {advantage: "examples.own_advantage:median_mad"}
+    algorithm: {advantage: "own_advantage:median_mad"}
 """
 
 import numpy as np

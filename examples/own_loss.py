@@ -2,7 +2,7 @@
 
 Use it by its import path (examples/own_algorithm.yaml):
 
-    algorithm: {loss: "examples.own_loss:dual_clip"}
+    algorithm: {loss: "own_loss:dual_clip"}
 """
 
 from learner.losses import LossInput, TokenLoss

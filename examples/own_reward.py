@@ -3,7 +3,7 @@
 Use it by its import path, with its parameters (examples/own_reward.yaml):
 
     rewards:
-      - {name: "examples.own_reward:brevity", weight: 0.2, params: {free_words: 50}}
+      - {name: "own_reward:brevity", weight: 0.2, params: {free_words: 50}}
 """
 
 from r1ray.rewards.answers.answer import chain_of_thought

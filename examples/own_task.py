@@ -4,7 +4,7 @@ Use it by its import path as a source of prompts, and judge the responses by its
 (examples/own_task.yaml):
 
     data:
-      train: [{name: reversal, path: "examples.own_task:ReversalTask", params: {letters: 5}}]
+      train: [{name: reversal, path: "own_task:ReversalTask", params: {letters: 5}}]
     rewards: [{name: accuracy, params: {verifier: task}}]
 """
 

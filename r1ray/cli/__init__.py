@@ -10,12 +10,14 @@ import os
 import pkgutil
 import signal
 import sys
+from pathlib import Path
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from r1ray.errors import R1RayError
+from r1ray.util.imports import add_import_folders
 
 
 def build_app() -> typer.Typer:
@@ -40,6 +42,7 @@ def main() -> None:
     SIGTERM unwinds like Ctrl-C, so that nothing half-written is left, with exit code 130; a command may have handlers of its own.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    add_import_folders([Path.cwd()])
     try:
         build_app()()
     except R1RayError as error:

@@ -10,6 +10,7 @@ import typer
 from r1ray.cli import _start
 from r1ray.cli._output import console
 from r1ray.errors import ConfigError
+from r1ray.util.imports import add_import_folders
 
 if TYPE_CHECKING:
     from r1ray.evaluation.plan import EvaluationPlan
@@ -97,12 +98,13 @@ def _pairs(items: list[str]) -> dict[str, str]:
 def _run(plan: EvaluationPlan, folder: Path, *, dry_run: bool) -> None:
     from r1ray.evaluation.record import RECORD, SAMPLES, check_same, to_markdown, write_record, write_results
     from r1ray.launch.sampling import run_sampling
-    from r1ray.preflight.prepare import Preparation
+    from r1ray.preflight.prepare import Preparation, folders_of
     from r1ray.run.folder import RunFolder
     from r1ray.sampling.job import parts_of
     from r1ray.sampling.store import missing_parts
     from r1ray.util.machine import this_machine
 
+    add_import_folders(folders_of(plan.loaded))
     existing = RunFolder.open(folder) if (folder / "run.json").exists() else None
     if existing is not None:
         check_same(existing, plan.record, plan.loaded)

@@ -9,6 +9,7 @@ import typer
 
 from r1ray.cli._output import JsonOption, console, print_json, refuse_together
 from r1ray.errors import ConfigError
+from r1ray.util.imports import add_import_folders
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +44,7 @@ def recipe(
     refuse_together(resume=resume, fresh=fresh)
     if as_json and not plan:
         raise ConfigError("--json: only with --plan")
+    add_import_folders([path.parent])  # for the stages too, whose commands inherit it
     read = read_recipe(path, model_overlay or [])
     tasks = make_tasks(read)
     if plan:

@@ -1,4 +1,4 @@
-"""Evaluations on the rollout workers during training: problems are cut into parts, which go to the workers that serve."""
+"""Evaluations on the rollout workers, beside training: problems are cut into parts, parts go to whoever serves."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from r1ray.types import Sampling, ScoredGroup
 PART = 128
 """Problems of one call."""
 AT_ONCE = 8
-"""Concurrent calls of one evaluation per worker: they keep its engine full, and are lost if it dies."""
+"""Calls of one evaluation that are with a worker: they keep its engine full, and are what its death costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,17 +35,14 @@ class Part:
 
 @dataclass(slots=True)
 class Evaluation:
-    """A running evaluation of the policy of `step`."""
-
     step: int
-    parts: WorkDispatcher[Part] | None = None  # None until a worker has reported the number of problems
+    parts: WorkDispatcher[Part] | None = None  # None until a worker has said how many problems there are
     groups: dict[Part, list[ScoredGroup]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
 
 class Evaluator:
-    """`sizes()` returns the number of problems by source, empty until a worker is ready; `on_row` gets the figures of each
-    finished source."""
+    """`sizes()` gives the number of problems by source once a worker is up; `on_row` gets each finished source's figures."""
 
     def __init__(
         self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
@@ -61,26 +58,25 @@ class Evaluator:
 
     @property
     def busy(self) -> bool:
-        """Whether an evaluation is running."""
         return bool(self._running)
 
     def due(self, step: int) -> bool:
-        """Whether the policy of `step` is to be evaluated during training."""
+        """Whether the policy of `step` is to be evaluated beside training."""
         return self._config.every_steps > 0 and 0 < step < self._steps and step % self._config.every_steps == 0
 
     def start(self, step: int) -> None:
-        """Evaluate the policy that is served now as that of `step`, unless such an evaluation is running."""
+        """Evaluate the policy that is served now as that of `step`, unless that is under way."""
         if any(e.step == step for e in self._running):
             return
         if self._verifiers:
             self._running.append(Evaluation(step))
 
     def back_to(self, step: int) -> None:
-        """Training continues from `step`: cancel evaluations of later policies."""
+        """Training goes on from `step`: evaluations of later policies are given up."""
         self._running = [e for e in self._running if e.step <= step]
 
     def tick(self, serving: Mapping[str, Handle[RolloutApi]]) -> None:
-        """Collect finished parts and dispatch the others. Raises RetryBudgetExhausted if a part fails repeatedly."""
+        """Collect what is done, hand out what is not. Raises RetryBudgetExhausted where a part fails again and again."""
         for evaluation in list(self._running):
             if evaluation.parts is None:
                 if not self._sizes():

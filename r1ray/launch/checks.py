@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from learner.plugins import load_advantage, load_policy_loss
-from r1ray.config.checks import Use
-from r1ray.config.problems import Problem, refuse
+from r1ray.config.problems import refuse
 from r1ray.config.schema import Config
 from r1ray.curation.dataset import check_inputs
-from r1ray.data.source import Prompts, open_prompts
+from r1ray.data.source import open_prompts
 from r1ray.data.tokenizer import Tokenizer, load_tokenizer
 from r1ray.evaluation.benchmarks.prepare import Prepared
 from r1ray.launch.ray_session import look_at
@@ -43,33 +42,31 @@ def check_start(
     `benchmarks`: the problems of `r1ray eval`, whose files are not written yet. `planned` gets the plan as soon as it is
     made. Raises ConfigError, or IntegrityError for a model folder or run that is damaged.
     """
-    config, use = preparation.loaded.config, preparation.use
-    with _model(preparation) as model:
-        plan = preparation.check(model, planned)
-        preparation.check_folder(fresh=fresh)
+    use, origins = preparation.use, preparation.loaded.provenance
+    with _model(preparation) as model, _written(preparation, benchmarks) as readable:
+        config = readable.loaded.config
+        plan = readable.check(model, planned)
+        readable.check_folder(fresh=fresh)
         check_wandb(config.logging.wandb_project)
-        problems: list[Problem] = []
-        if use != "sft":
-            problems += engine_key_problems(config)
+        problems = [] if use == "sft" else [*engine_key_problems(config)]
         if (cluster := look_at(config.ray.address)) is not None:
             problems += capacity_problems(config, plan.roles, cluster)
-        refuse(problems, preparation.loaded.provenance)
+        refuse(problems, origins)
         if use == "train":
             load_policy_loss(config.algorithm.loss)
             load_advantage(config.algorithm.advantage)
         tokenizer = load_tokenizer(str(model))
-        refuse([*tokenizer_problems(config, tokenizer, read_shape(model))], preparation.loaded.provenance)
+        refuse([*tokenizer_problems(config, tokenizer, read_shape(model))], origins)
         if use == "sft":
             found = _conversations(config, tokenizer)
-            preparation.check_resumed(found)
+            readable.check_resumed(found)
             return found
         if use == "sample":
             check_inputs(config)
         _rewards(config)
-        with _written(config, benchmarks) as readable:
-            prompts = open_prompts(readable, tokenizer, use)
-            refuse([*_source_problems(readable, prompts, use)], preparation.loaded.provenance)
-        preparation.check_resumed()
+        prompts = open_prompts(config, tokenizer, use)
+        refuse([*batch_problems(config, prompts), *judging_problems(config, prompts, use)], origins)
+        readable.check_resumed()
     return {}
 
 
@@ -101,22 +98,19 @@ def _rewards(config: Config) -> None:
 
 
 @contextmanager
-def _written(config: Config, benchmarks: Sequence[Prepared]) -> Iterator[Config]:
-    """The configuration with the problems of its benchmarks in a folder of their own, where sources can read them."""
+def _written(preparation: Preparation, benchmarks: Sequence[Prepared]) -> Iterator[Preparation]:
+    """The preparation with the problems of its benchmarks in a folder of their own, where sources can read them."""
     if not benchmarks:
-        yield config
+        yield preparation
         return
+    loaded = preparation.loaded
     with tempfile.TemporaryDirectory(prefix="r1ray-eval-") as scratch:
         for benchmark in benchmarks:
             benchmark.write(Path(scratch))
-        rewards = {source.name: source.rewards for source in config.data.evaluation}
+        rewards = {source.name: source.rewards for source in loaded.config.data.evaluation}
         sources = [replace(b.source(Path(scratch)), rewards=rewards[b.name]) for b in benchmarks]
-        yield replace(config, data=replace(config.data, evaluation=sources))
-
-
-def _source_problems(config: Config, prompts: Prompts, use: Use) -> Iterator[Problem]:
-    yield from batch_problems(config, prompts)
-    yield from judging_problems(config, prompts, use)
+        config = replace(loaded.config, data=replace(loaded.config.data, evaluation=sources))
+        yield replace(preparation, loaded=replace(loaded, config=config))
 
 
 def _conversations(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from r1ray.launch import ray_session
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
+from r1ray.util.imports import IMPORT_PATH, import_folders
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 
 Params = ParamSpec("Params")
@@ -152,7 +153,8 @@ class Cluster:
         """
         # Ray hides only those GPUs that it has given to others.
         hidden = {} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
-        variables = {"OMP_NUM_THREADS": "1", **hidden, **(environment or {})}
+        imports = {IMPORT_PATH: os.pathsep.join(import_folders())}
+        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **(environment or {})}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
         actor = made.options(
             num_cpus=num_cpus,

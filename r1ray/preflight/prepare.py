@@ -16,6 +16,7 @@ from r1ray.config.checks import Use
 from r1ray.config.identity import changes, config_hash, refuse_another_run
 from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import refuse
+from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.ledger.storage import check_file
 from r1ray.models.folder import model_hash, read_shape
@@ -24,6 +25,7 @@ from r1ray.preflight.placement import Plan, make_plan
 from r1ray.run.folder import Identity, RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.util.files import read_json, refuse_unwritable, write_atomic
+from r1ray.util.imports import add_import_folders, import_folders
 from r1ray.util.machine import Machine, this_machine
 
 EMBEDDED = "tiny"
@@ -49,7 +51,9 @@ class Preparation:
     @classmethod
     def new(cls, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
         """A new run. Raises ConfigError with every problem of the configuration."""
-        return cls(loaded=_resolved(load_config(overlays, overrides, use)), machine=this_machine(), use=use)
+        loaded = _resolved(load_config(overlays, overrides, use))
+        add_import_folders(folders_of(loaded))
+        return cls(loaded=loaded, machine=this_machine(), use=use)
 
     @classmethod
     def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
@@ -65,6 +69,8 @@ class Preparation:
         here = f"run.dir={path}"
         loaded = _resolved(load_config([str(folder.config.resolve()), *overlays], [*overrides, here], use))
         refuse_another_run(stored.config, loaded.config, loaded.provenance, use)
+        begun_with = read_json(folder.imports)["folders"] if folder.imports.exists() else []
+        add_import_folders([*(f for f in folders_of(loaded) if f != path.absolute()), *map(Path, begun_with)])
         return cls(loaded=loaded, machine=this_machine(), use=use, existing=folder)
 
     def plan(self, model: Path | None = None) -> Plan:
@@ -141,6 +147,7 @@ class Preparation:
         if fresh:
             RunFolder.set_aside(Path(config.run.dir))
         made = RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
+        write_atomic(made.imports, json.dumps({"folders": import_folders()}, indent=1).encode())
         _keep(found, made)
         return made
 
@@ -160,6 +167,12 @@ class Preparation:
         """The locked folder of the run that is resumed, for work that needs neither its model nor its machine."""
         assert self.existing is not None, "only what was begun is opened again"
         return _take(self.existing, self.loaded, self.use)
+
+
+def folders_of(loaded: LoadedConfig) -> list[Path]:
+    """The folders of the configuration files, that of the last file first, without those of r1ray's own."""
+    folders = [Path(name).absolute().parent for name in reversed(loaded.sources)]
+    return list(dict.fromkeys(folder for folder in folders if not folder.is_relative_to(CONF_DIR)))
 
 
 def _resolved(loaded: LoadedConfig) -> LoadedConfig:

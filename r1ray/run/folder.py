@@ -88,6 +88,10 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def imports(self) -> Path:
+        return self.path / "imports.json"
+
+    @property
     def ledger(self) -> Path:
         """SQLite file of the queue."""
         return self.path / "ledger.sqlite"

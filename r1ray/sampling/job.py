@@ -50,7 +50,7 @@ class JobParts:
     """What the composition root builds for a job."""
 
     fleet: Fleet
-    managed: RayManagedActors
+    standing: RayManagedActors
     folder: RunFolder
     samples: Path  # where the shards go
     writer: MetricsWriter
@@ -120,7 +120,7 @@ class SamplingJob:
     def _keep(self, part: Part, groups: Sequence[ScoredGroup]) -> None:
         rows = [row for group in groups for row in rows_of(group)]
         self._outages.retry_until_recovered(f"writing {part.file_name}", lambda: self._write(part, rows), DiskFull)
-        self._parts.managed.succeeded()
+        self._parts.standing.succeeded()
         self._done += part.stop - part.start
         self._tokens += sum(row.tokens for row in rows)
         self._tell("running")
@@ -144,7 +144,7 @@ class SamplingJob:
         if (asked := self._parts.folder.read_scale_request().get("rollout")) is not None:
             self._parts.fleet.scale(asked)
         self._parts.fleet.tick()
-        self._parts.managed.tick()
+        self._parts.standing.tick()
 
     def _tell(self, state: str) -> None:
         seconds = max(1e-9, time.monotonic() - self._began)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from r1ray.util.imports import IMPORT_PATH
 from tests.unit.fake_run import World
 
 Make = Callable[..., World]
+
+
+@pytest.fixture(autouse=True)
+def _import_folders_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands that run in this process look for modules in their working directory; the next test must not."""
+    monkeypatch.setenv(IMPORT_PATH, "")
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
 
 
 @pytest.fixture

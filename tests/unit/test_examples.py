@@ -18,9 +18,16 @@ from r1ray.data.source import PromptSource
 from r1ray.rewards.base import Sample
 from r1ray.rewards.scorer import Scorer
 from r1ray.types import BatchManifest, GroupSummary
+from r1ray.util.imports import add_import_folders
 from tests.unit.data_helpers import ByteTokenizer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _beside_their_configuration() -> None:
+    """As `r1ray train tiny examples/own_reward.yaml` does."""
+    add_import_folders([EXAMPLES])
 
 
 def scores(config_file: str, samples: list[Sample]) -> list[dict[str, float]]:
@@ -42,7 +49,7 @@ def test_user_defined_reward() -> None:
         Sample(response=f"<think>{'hm ' * n}</think> <answer>7</answer>", answer="7", meta=meta) for n in (10, 100)
     )
     parts = scores("own_reward.yaml", [short, long])
-    assert [p["examples.own_reward:brevity"] for p in parts] == [1.0, 0.5]
+    assert [p["own_reward:brevity"] for p in parts] == [1.0, 0.5]
     assert [p["accuracy"] for p in parts] == [1.0, 1.0]
 
 

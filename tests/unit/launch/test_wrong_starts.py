@@ -58,7 +58,6 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with data files, on a laptop, where reaching Ray fails the test."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("r1ray.preflight.prepare.this_machine", lambda: LAPTOP)
     monkeypatch.setattr("r1ray.util.machine.this_machine", lambda: LAPTOP)
     monkeypatch.setattr("r1ray.launch.ray_session.connect", _reached)
@@ -74,6 +73,7 @@ def here(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     write_jsonl(tmp_path / "long.jsonl", long)
     write_jsonl(tmp_path / "mixed.jsonl", [*sums, *long])
     write_jsonl(tmp_path / "gsm.jsonl", [{"question": "1 + 1?", "answer": "2"}])
+    write_jsonl(tmp_path / "gsm_good.jsonl", [{"question": f"{i} + 1?", "answer": f"#### {i + 1}"} for i in range(9)])
     write_jsonl(tmp_path / "chats.jsonl", [{"prompt": f"{i}?", "response": f"{i}!"} for i in range(8)])
     write_jsonl(tmp_path / "half_chats.jsonl", [{"prompt": "1?"}])
     (tmp_path / "empty.jsonl").touch()
@@ -241,6 +241,7 @@ def test_the_table_is_long_enough() -> None:
         ["sft", *train(on_file("chats"), "data.evaluation=[]")[1:]],
         ["sample", *train(on_file("sums"), NUMERIC)[1:]],
         ["eval", "models/whole", "--benchmarks", "arithmetic:digits=1-1;operations=+"],
+        ["eval", "models/whole", "--benchmarks", "gsm8k,bus:n=2-3", "--data", "gsm8k=gsm_good.jsonl"],
         ["eval", "models/whole", "--benchmarks", "arithmetic:digits=1-2;operations=+-,bus:n=4-7"],
     ],
 )  # fmt: skip

@@ -23,6 +23,7 @@ from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
 from r1ray.run.folder import FORMAT, RunFolder
 from r1ray.run.metrics import read_events
 from r1ray.util.files import read_json
+from r1ray.util.imports import IMPORT_PATH, import_folders
 from r1ray.util.machine import GIB, Machine
 from tests.unit.data_helpers import write_jsonl
 from tests.unit.model_folder import write_model
@@ -341,3 +342,15 @@ def test_a_run_folder_in_use_is_refused_without_a_start() -> None:
         for preparation, fresh in ((new(), False), (new(), True), (resumed(), False)):
             with pytest.raises(ConfigError, match="in use by process"):
                 preparation.check_folder(fresh=fresh)
+
+
+def test_a_resume_looks_for_modules_where_the_start_did(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("mine").mkdir()
+    Path("mine/base.yaml").write_text("run: {steps: 9}\n")
+    Path("mine/own.yaml").write_text("extends: [tiny, base.yaml]\n")
+    Preparation.new(["mine/own.yaml"], [f"model.path={here / EMBEDDED_FOLDER}"]).folder().release()
+    assert import_folders() == [str(here / "mine")]
+    monkeypatch.setenv(IMPORT_PATH, "")
+    monkeypatch.chdir("mine")
+    Preparation.resumed(here / RUN, [], [])
+    assert import_folders() == [str(here / "mine")]
