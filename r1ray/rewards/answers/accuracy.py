@@ -20,8 +20,6 @@ from r1ray.tasks import get_task, is_foreign
 from r1ray.tasks.base import SyntheticTask
 
 Truth = str | int | float
-_FOREIGN_S = 30.0
-"""Time limit of a checker that is not r1ray's own, the import of its package included."""
 _NO_NUMBERS = frozenset(("nan", "+nan", "-nan"))
 
 
@@ -109,7 +107,7 @@ class TaskVerifier(Reward):
             "partial": self.partial,
         }
         if is_foreign(args["name"]):
-            return Call(function="r1ray.rewards.answers.accuracy:check_by_task", args=args, limit_s=_FOREIGN_S)
+            return Call(function="r1ray.rewards.answers.accuracy:check_by_task", args=args)
         return check_by_task(**args)
 
 

@@ -146,6 +146,13 @@ def test_answers_that_a_checker_would_evaluate_are_only_data(name: str, monkeypa
     assert task.check(truth["answer"], truth) == 0.5
 
 
+@pytest.mark.parametrize("name", ["countdown", "puzzle24"])
+def test_a_power_without_bound_is_wrong_at_once(name: str) -> None:
+    task = GymTask(name, {})
+    truth = task.problem(0, "train", 1).answer
+    assert [task.check(text, truth) for text in ("9**9**9**9", "9* *9* *9* *9", "9^9^9^9")] == [0.0] * 3
+
+
 def test_every_checker_that_evaluates_text_has_a_grammar() -> None:
     """A new version of the package may evaluate answers in more tasks."""
     from reasoning_gym.factory import DATASETS
