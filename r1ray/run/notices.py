@@ -10,6 +10,7 @@ from r1ray.util.formatting import one_line
 
 NOTICES = {
     "groups_dropped": "{message}",
+    "scores_failed": "{message}",
     "worker_lost": "{worker} was lost: {reason}",
     "worker_stale": "{worker} missed a weight sync and continues with its old policy: {reason}",
     "sync_retried": "weight sync of policy {version} was repeated because {process} failed: {reason}",

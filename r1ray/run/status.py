@@ -34,6 +34,7 @@ TROUBLE = (
     "failed",
     "stalled",
     "groups_dropped",
+    "scores_failed",
 )
 """Kinds of events that explain why a run makes no progress."""
 

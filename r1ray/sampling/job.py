@@ -29,6 +29,7 @@ from r1ray.rewards.answers.answer import opening
 from r1ray.rewards.answers.canonical import canonical_answer
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
+from r1ray.sampling.failed_scores import FailedScores
 from r1ray.sampling.store import Part, SampleRow, missing_parts, write_shard
 from r1ray.types import Sampling, ScoredGroup
 from r1ray.util.files import is_disk_full
@@ -38,7 +39,7 @@ TICK_S = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Samples that are wanted of one source."""
+    """The samples to take of one source."""
 
     source: str
     samples: int  # k, of each prompt
@@ -47,7 +48,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobParts:
-    """What the composition root builds for a job."""
+    """The parts of a job, built by the composition root."""
 
     fleet: Fleet
     standing: RayManagedActors
@@ -59,19 +60,20 @@ class JobParts:
 
 
 class SamplingJob:
-    """`run` returns when every prompt has its samples, or the job was asked to stop."""
+    """`run` returns when every prompt has its samples, or a requested stop is due."""
 
     def __init__(self, config: Config, wanted: Sequence[Wanted], parts: JobParts) -> None:
         self._config = config
         self._wanted = {w.source: w for w in wanted}
         self._parts = parts
         self._outages = OutageTracker(config.recovery.outage_timeout_s, tick=self._tick, on_pause=lambda reason: None)
+        self._failed_scores = FailedScores(parts.writer.event)
         self._running = 0
         self._prompts = self._done = self._tokens = 0
         self._began = time.monotonic()
 
     def run(self) -> bool:
-        """Sample what is missing. True where everything is there, False where a stop was asked for. Raises R1RayError."""
+        """Sample the missing parts. Returns True when all are stored, False after a requested stop. Raises R1RayError."""
         self._tell("starting")
         try:
             sizes = self._sizes()
@@ -104,21 +106,23 @@ class SamplingJob:
         self._began = time.monotonic()
 
     def _at_once(self) -> int:
-        """Parts that keep an engine full while one of them ends; one in a deterministic run, so that it has no company."""
+        """Parts that keep an engine full while one of them ends; one in a deterministic run, whose parts must not mix."""
         if self._config.run.deterministic:
             return 1
         return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.prompts_per_part)
 
-    def _sample(self, handout: WorkDispatcher[Part]) -> None:
-        while handout.unfinished:
+    def _sample(self, dispatcher: WorkDispatcher[Part]) -> None:
+        while dispatcher.unfinished:
             self._tick()
-            for part, groups in handout.tick(self._parts.fleet.alive(), hand_out=not self._parts.stop.requested):
+            for part, groups in dispatcher.tick(self._parts.fleet.alive(), hand_out=not self._parts.stop.requested):
                 self._keep(part, [unpack_scored(group) for group in groups])
-            self._running = handout.running
+            self._running = dispatcher.running
             pause(TICK_S, self._tick)
 
     def _keep(self, part: Part, groups: Sequence[ScoredGroup]) -> None:
         rows = [row for group in groups for row in rows_of(group)]
+        for group in groups:
+            self._failed_scores.add(group.scores)
         self._outages.retry_until_recovered(f"writing {part.file_name}", lambda: self._write(part, rows), DiskFull)
         self._parts.standing.succeeded()
         self._done += part.stop - part.start
@@ -141,8 +145,8 @@ class SamplingJob:
 
     def _tick(self) -> None:
         self._parts.stop.check(unsaved=self._running > 0)
-        if (asked := self._parts.folder.read_scale_request().get("rollout")) is not None:
-            self._parts.fleet.scale(asked)
+        if (requested := self._parts.folder.read_scale_request().get("rollout")) is not None:
+            self._parts.fleet.scale(requested)
         self._parts.fleet.tick()
         self._parts.standing.tick()
 

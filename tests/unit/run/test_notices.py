@@ -14,6 +14,7 @@ from tests.unit.fake_run import NoView
 TRACEBACK = "actor failed:\n  File 'x.py'\n\x1b[31mValueError: bad shape\x1b[0m"
 EVENTS: dict[str, dict[str, Any]] = {
     "groups_dropped": {"message": "9 of 9 groups were dropped", "step": 0, "share": 1.0, "reasons": {}},
+    "scores_failed": {"message": "9 of 9 samples could not be scored", "share": 1.0, "reasons": {}},
     "worker_lost": {"worker": "rollout-3", "reason": TRACEBACK, "state": "dead"},
     "worker_stale": {"worker": "rollout-1", "reason": "peer died"},
     "sync_retried": {"version": 3, "process": "rollout-1", "reason": "no room for a buffer"},
