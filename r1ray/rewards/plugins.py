@@ -40,6 +40,7 @@ class UserReward(Reward):
             ) from e
 
     def __call__(self, sample: Sample) -> Call:
+        """See Reward. The call of the function in a worker process."""
         args = {"target": self.target, "sample": sample.to_wire(), "params": dict(self.params)}
         return Call(function="r1ray.rewards.plugins:judge", args=args, memory_bytes=None)
 

@@ -1,4 +1,4 @@
-"""The accuracy reward: 1.0 where the response's answer is right. How that is judged is the verifier's business."""
+"""Verifiers of the accuracy reward: 1.0 if the answer of a response is right, else 0.0."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ _NO_NUMBERS = frozenset(("nan", "+nan", "-nan"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathVerifier(Reward):
-    """Equivalence in mathematics. The truth may be a whole solution that ends with `#### 18` or holds a `\\boxed{}`."""
+    """Equivalence in mathematics. The truth may be a complete solution with `#### 18` at its end, or with a `\\boxed{}`."""
 
     def __call__(self, sample: Sample) -> float | Call:
+        """See Reward. 1.0 or 0.0, or the call of a worker process if algebra has to decide."""
         truth = _final(_text(sample))
         given = _answers(sample)
         if not given:
@@ -50,11 +51,12 @@ class MathVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactVerifier(Reward):
-    """The same text, apart from white space, a full stop and, unless told otherwise, case. A list holds several right texts."""
+    """The same text, apart from white space, a final full stop and, with `ignore_case`, case. A list holds right texts."""
 
     ignore_case: bool = True
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. 1.0 if every answer is one of the right texts, else 0.0."""
         truths = sample.answer if isinstance(sample.answer, list | tuple) else [_text(sample)]
         right = {self._normal(str(t)) for t in truths}
         given = _answers(sample)
@@ -67,7 +69,10 @@ class ExactVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumericVerifier(Reward):
-    """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|, its percent and unit as in mathematics."""
+    """A number within a tolerance: |answer - truth| <= absolute + relative * |truth|.
+
+    Percent and units are read as in mathematics.
+    """
 
     relative: float = 1e-6
     absolute: float = 0.0
@@ -79,9 +84,10 @@ class NumericVerifier(Reward):
             )
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. 1.0 if every answer is within the tolerance, else 0.0."""
         truth = plain(_final(_text(sample)))
         if truth is None:
-            raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or exact")
+            raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or accuracy/exact")
         given = [plain(a) for a in _answers(sample)]
         near = functools.partial(close, truth, absolute=self.absolute, relative=self.relative)
         return float(bool(given) and all(n is not None and near(n) for n in given))
@@ -97,6 +103,7 @@ class TaskVerifier(Reward):
     partial: bool = False
 
     def __call__(self, sample: Sample) -> float | Call:
+        """See Reward. The verdict of the checker on the answers."""
         if "synthetic" not in sample.meta:
             raise DataError("accuracy/task judges prompts of synthetic tasks only; choose another verifier")
         args = {

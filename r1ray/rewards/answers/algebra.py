@@ -188,7 +188,7 @@ def _is_zero(value: Expr) -> bool:
     simple = sympy.simplify(value)
     if simple.is_Rational:
         return bool(simple == 0)
-    return len(verdicts) >= 3  # equal to hundreds of digits at every point where it has a value
+    return len(verdicts) >= 3  # equal to hundreds of digits at every point at which it has a value
 
 
 def _vanishes(value: Expr, point: Rational) -> bool | None:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_ANSWER_CHARS = 4_000
-"""No answer is longer; what is longer is none."""
+"""A longer text is no answer."""
 MAX_ANSWERS = 16
-"""A response that gives more answers than this gives none."""
+"""A response with more answers than this has none."""
 MAX_PART_CHARS = 1 << 16
-"""Of a longer answer part, the end counts."""
+"""Only the end of a longer answer part counts."""
 _MAX_BARE_CHARS = 200
 
 _BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|(?<!\\)[{}]")
@@ -62,21 +62,21 @@ _AFTERWARDS = re.compile(
 )
 """Where an explanation begins behind an answer on the same line."""
 _COPULA = re.compile(r"\s*(?:です|である|입니다|이다|है)[.。।]?$")
-"""Languages that put the verb last have it behind the answer."""
+"""The verb behind the answer, in languages that put it last."""
 _MARKS = " \t\r\n*_`"
 
 
 def opening(meta: Mapping[str, Any]) -> str:
-    """What the prompt has begun the response with, out of its meta data: `<think>` and white space, or nothing.
+    """The start of the response that the prompt contains, from its meta data: `<think>` and white space, or nothing.
 
-    Framing notes it where the template opens the thinking. A column of that name that says something else is not it.
+    Framing records it if the template opens the thinking. A column of that name with another value is ignored.
     """
     text = str(meta.get("opening", ""))
     return text if text.rstrip() == "<think>" else ""
 
 
 def answer_part(response: str, *, opened: bool = False) -> str:
-    """What follows the chain of thought. Empty where that does not end. `opened`: the prompt ends with `<think>`."""
+    """The text behind the chain of thought; empty if that does not end. `opened`: the prompt ends with `<think>`."""
     end = response.rfind("</think>")
     if end < 0:
         return "" if opened or "<think>" in response else response
@@ -86,7 +86,7 @@ def answer_part(response: str, *, opened: bool = False) -> str:
 
 
 def chain_of_thought(response: str, *, opened: bool = False) -> str:
-    """What stands before the last `</think>`, without tags; the whole response where it has no such tags."""
+    """The text before the last `</think>`, without tags; the whole response if it has no such tags."""
     end = response.rfind("</think>")
     start = response.find("<think>")
     if end < 0:
@@ -171,7 +171,7 @@ def _boxes(text: str) -> list[tuple[int, int, int]]:
 
 
 def _tagged(part: str) -> tuple[list[str], str]:
-    """What stands between whole <answer> tags, and what does not."""
+    """The texts inside complete <answer> tags, and the text outside them."""
     found: list[str] = []
     outside: list[str] = []
     past = 0
@@ -187,7 +187,7 @@ def _tagged(part: str) -> tuple[list[str], str]:
 
 
 def _closing(text: str) -> list[str]:
-    """What the last line of the kind "the answer is ..." says, or the line below it where it ends there."""
+    """The value on the last line such as "the answer is ...", or on the line below if that one ends there."""
     tail = text[-2 * MAX_ANSWER_CHARS :]
     last = next(iter(deque(_CLOSING.finditer(tail), maxlen=1)), None)
     if last is None:

@@ -1,4 +1,4 @@
-"""The final answer of a response in one canonical form, and which forms are the same answer: so that answers can be voted on.
+"""Canonical forms of answers, so that samples can vote for them.
 
 response --canonical_answer--> text of a shard --ballot--> by what the verifier compares --merged--> classes of mathematics
 """
@@ -19,21 +19,21 @@ from r1ray.rewards.registry import kind_of
 from r1ray.types import FinishReason
 
 MAX_CHARS = 400
-"""A longer answer has no canonical form: votes go to what people would call an answer."""
+"""A longer answer has no canonical form, and no vote."""
 VOTED = ("math", "numeric", "exact", "choice", "task")
-"""Verifiers whose answers can agree. Programs and texts that follow instructions are right or not, but never the same."""
+"""Verifiers whose answers can agree. Two programs, or two texts that follow instructions, are never the same answer."""
 MOST_COMPARISONS = 64
-"""Of expressions of one problem; what has not been compared by then stays apart."""
+"""Most comparisons of expressions in one problem; what is not compared by then counts as different."""
 
 _BETWEEN = "; "
 _LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
 def canonical_answer(response: str, finish_reason: FinishReason, *, opened: bool = False) -> str | None:
-    """What the response gives as its answer; None where it gives none. Several different answers make one, in their order.
+    """The answer of a response; None if it has none. Several different values are joined in their order.
 
-    Numbers that are equal have one form (`1,234.0` and `1234`, `1/2` and `0.5`); of other text white space and case are evened
-    out, case not in LaTeX.
+    Equal numbers have one form (`1,234.0` and `1234`, `1/2` and `0.5`, `y = 9` and `9`). In other text, white space is
+    evened out, and case outside LaTeX.
     """
     given = answers(response, opened=opened, complete=finish_reason == "stop")
     text = _BETWEEN.join(dict.fromkeys(map(_canonical, given)))
@@ -55,7 +55,7 @@ def _assigned(text: str) -> str:
 
 
 def verifier_of(rewards: Sequence[RewardConfig], source: SourceConfig) -> str | None:
-    """How the answers of a source are judged: the verifier of its accuracy reward, None where it has none."""
+    """The verifier of a source's accuracy reward; None if it has no such reward."""
     for reward in rewards:
         if kind_of(reward.name) == "accuracy" and (source.rewards is None or reward.name in source.rewards):
             return str(reward.params.get("verifier", "math"))
@@ -63,7 +63,7 @@ def verifier_of(rewards: Sequence[RewardConfig], source: SourceConfig) -> str | 
 
 
 def ballot(answer_text: str | None, verifier: str | None, choices: Sequence[str] = ()) -> str | None:
-    """What a sample votes for; None: it does not vote. Of multiple choice the letter, of everything else the canonical text."""
+    """What a sample votes for: the letter for multiple choice, else the canonical text. None if it does not vote."""
     if answer_text is None or verifier not in VOTED:
         return None
     if verifier != "choice":
@@ -77,10 +77,10 @@ def ballot(answer_text: str | None, verifier: str | None, choices: Sequence[str]
 def merged(
     ballots: Sequence[str | None], values: Sequence[float], same: Callable[[str, str], bool] | None = None
 ) -> list[str | None]:
-    """Ballots of one problem of mathematics, with one name for all that are the same answer. [k] each.
+    """The ballots of one problem of mathematics, with one name for all that are the same answer. Lists of length k.
 
-    Those that were judged right (value 1) equal the truth and so each other. Wrong ones are compared by `same`, where it is
-    given and where they could have the majority together; what `same` cannot decide in its time stays apart.
+    Those that were judged right (value 1) equal the truth and so each other. Wrong ones are compared by `same`, if it is
+    given and if together they could have the majority; what `same` cannot decide in its time counts as different.
     """
     right = [b for b, value in zip(ballots, values, strict=True) if b is not None and value == 1.0]
     names: dict[str, str] = dict.fromkeys(right, right[0]) if right else {}

@@ -27,13 +27,14 @@ _LETTER_IS_RIGHT = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoiceVerifier(Reward):
-    """The right option, by its letter, its text, or both, which then must agree. A list of options is no answer.
+    """The right option, named by its letter, its text, or both, which then must agree. A list of options is no answer.
 
-    The truth is a letter, the text of one of the options in `choices`, or, as a whole number, the place of one, from 0; the
-    options stand in the row, or beside the truth as {"answer": "B", "choices": ["red", "green", ...]}.
+    The truth is a letter, the text of an option in `choices`, or the index of one as an integer, from 0. The options are
+    in the row, or beside the truth as {"answer": "B", "choices": ["red", "green", ...]}.
     """
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. 1.0 if the answer names the right option and no other, else 0.0."""
         record = sample.answer if isinstance(sample.answer, dict) else {"answer": sample.answer}
         choices = options(sample.answer, sample.meta)
         truth = right_letter(record.get("answer"), choices)
@@ -47,7 +48,7 @@ class ChoiceVerifier(Reward):
 
 
 def right_letter(truth: Any, choices: Sequence[str]) -> str:
-    """The letter of the option that a truth on record stands for. Raises DataError where it stands for none."""
+    """The letter of the option that the ground truth names. Raises DataError if it names none."""
     if isinstance(truth, int) and not isinstance(truth, bool):
         if not 0 <= truth < (len(choices) or _LETTERS):
             raise DataError(
@@ -62,13 +63,13 @@ def right_letter(truth: Any, choices: Sequence[str]) -> str:
 
 
 def options(answer: Any, meta: Mapping[str, Any]) -> list[str]:
-    """The texts of the options of a row; empty where it has none on record."""
+    """The texts of the options of a row; empty if it has none."""
     record = answer if isinstance(answer, dict) else {}
     return [str(c) for c in record.get("choices") or meta.get("choices") or ()]
 
 
 def letter_of(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the option that the text names; None for no option, or for several."""
+    """The letter of the option that the text names; None if it names no option, or several."""
     text = unwrapped(text).strip("*_` ")
     choices = [_text(c) for c in choices]
     said = _text(text)
@@ -78,7 +79,7 @@ def letter_of(text: str, choices: Sequence[str]) -> str | None:
             return bare[1].upper()
     if said and choices.count(said) == 1:
         return chr(ord("A") + choices.index(said))
-    if named := _LETTER_AND_TEXT.fullmatch(text):  # `B, 12`: only the text tells that B is no word here
+    if named := _LETTER_AND_TEXT.fullmatch(text):  # `B, 12`: the text shows that B is a letter here, no word
         place = ord(named[1].upper()) - ord("A")
         if place < len(choices) and _text(named[2]) == choices[place]:
             return named[1].upper()
@@ -94,7 +95,7 @@ def letter_of(text: str, choices: Sequence[str]) -> str | None:
         return None
     if choices and rest:
         return letter if rest == choices[place] else None
-    # Without the options at hand, further letters in brackets mean a list of options.
+    # Without the texts of the options, further letters in brackets mean a list of options.
     return None if re.search(r"(?:^|[\s,(])[a-z][).:]|^[a-z]$|[,/]\s*[a-z]\b", rest) else letter
 
 

@@ -24,6 +24,7 @@ class Equality:
         self._limit_s = limit_s
 
     def __call__(self, one: str, other: str) -> bool:
+        """Whether the two are the same answer; False if that cannot be decided within the limit."""
         call = Call(function="r1ray.rewards.answers.symbolic:equivalent", args={"truth": one, "answers": [other]})
         try:
             return self._pool.call(call, self._limit_s).value == 1.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """The chance that at least one of k samples, drawn from `samples` without replacement, is right.
+    """The probability that at least one of k samples, drawn from `samples` without replacement, is right.
 
     1 - C(n - c, k) / C(n, k) for n samples of which c are right: unbiased for k <= n (Chen et al. 2021, arXiv 2107.03374,
     equation 1), as the product 1 - prod_{i = n-c+1}^{n} (1 - k / i), which cannot overflow. Worked example: n = 4, c = 1,
@@ -23,9 +23,9 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 def consensus(answers: Sequence[str | None], right: Sequence[float]) -> float:
     """cons@n: whether the answer that most samples give is right, in [0, 1].
 
-    `answers[i]` is the canonical answer of sample i, None where it gives none: such a sample has no vote. `right[i]` is its
-    verdict; an answer counts as right as its samples do on average. Between answers with equally many votes the mean is
-    taken, as a coin would. No votes at all: 0. Worked example: answers 5, 5, 7, 7, None with 7 right: 0.5.
+    `answers[i]` is the canonical answer of sample i; None, if it has none, is no vote. `right[i]` is its verdict; an
+    answer's value is the mean of its samples' verdicts. If several answers have most votes, the result is their mean, as
+    if a coin chose. Without votes it is 0. Worked example: answers 5, 5, 7, 7, None with 7 right: 0.5.
     """
     verdicts: dict[str, list[float]] = {}
     for answer, verdict in zip(answers, right, strict=True):
@@ -39,6 +39,6 @@ def consensus(answers: Sequence[str | None], right: Sequence[float]) -> float:
 
 
 def ks(samples: int) -> list[int]:
-    """The k that pass@k is told for: powers of two up to the number of samples, and that number."""
+    """The k for which pass@k is reported: powers of two up to the number of samples, and that number."""
     powers = [1 << e for e in range(samples.bit_length()) if 1 << e <= samples]
     return powers if powers[-1] == samples else [*powers, samples]

@@ -15,9 +15,9 @@ from r1ray.rewards.answers.units import agree, number_and_unit, unit_of
 
 MAX_DIGITS = 400
 DECIMAL_TOLERANCE = Fraction(1, 1_000_000)
-"""How far a decimal may be from a fraction that it stands for: 0.333333 is 1/3, 0.33 is not."""
+"""Largest distance of a decimal from a fraction that it may spell: 0.333333 is 1/3, 0.33 is not."""
 DECIMAL_SHARE = Fraction(1, 10_000)
-"""And how far as a share of that fraction, so that 0.0 stands for no other number than 0."""
+"""The same as a share of that fraction, so that 0.0 equals no number but 0."""
 
 _SIMPLE = re.compile(r"([+-]?)(\d{1,3}(?:,\d{3})+|\d+)(\.\d+)?")
 _CURRENCY = re.compile(r"^([+-]?)\s*(US\\?\$|USD|\\?\$|€|£|¥|₹|₽|₩|Rs\.?)\s*(?=[\d.+-])")
@@ -46,7 +46,7 @@ class Plain:
     value: Fraction
     percent: bool  # beside a number without it, 50% is both 50 and 0.5
     decimal: bool  # written with a decimal point, so maybe rounded
-    unit: str  # "" where it has none
+    unit: str  # "" for none
     letter: bool = False  # the unit is one letter right behind the number: 3m may be three metres, or 3 times m
 
 
@@ -97,7 +97,7 @@ def plain_of(text: str) -> Plain | None:
 
 
 def same(truth: Plain, answer: Plain) -> bool:
-    """Whether two numbers are equal: as fractions, within `rounding` of the truth where one of the two is a decimal."""
+    """Whether two numbers are equal: as fractions, or within `rounding` of the truth if only one of them is a decimal."""
     decimal = truth.decimal != answer.decimal
     return any(abs(a - b) <= (rounding(a) if decimal else 0) for a, b in _readings(truth, answer))
 
@@ -109,14 +109,14 @@ def close(truth: Plain, answer: Plain, *, absolute: float, relative: float) -> b
 
 
 def rounding(value: Fraction) -> Fraction:
-    """How far a decimal that stands for `value` may be from it."""
+    """Largest distance from `value` of a decimal that may spell it."""
     return min(DECIMAL_TOLERANCE, DECIMAL_SHARE * abs(value))
 
 
 def _readings(truth: Plain, answer: Plain) -> list[tuple[Fraction, Fraction]]:
-    """The pairs of values of which one must be equal; none where the units, or what may be a variable, differ.
+    """The pairs of values of which one must be equal; none if the units, or what may be a variable, differ.
 
-    A unit may be left out; only what looks like a variable in the truth may not.
+    A unit may be left out, but not what looks like a variable in the truth.
     """
     if truth.percent and answer.percent:
         return [(truth.value, answer.value)]
@@ -127,7 +127,7 @@ def _readings(truth: Plain, answer: Plain) -> list[tuple[Fraction, Fraction]]:
             return []
         if truth.percent:
             return [(truth.value, answer.value), (truth.value / 100, answer.value)]
-        # Who says 0.5% of what is a half has taken the share for a percentage.
+        # An answer of 0.5% for a half has taken the share for a percentage.
         values = (answer.value, answer.value / 100) if abs(answer.value) >= 1 else (answer.value / 100,)
         return [(truth.value, value) for value in values]
     return [(truth.value, answer.value)] if agree(truth.unit, answer.unit) else []

@@ -14,14 +14,14 @@ from r1ray.types import Score, ScoredGroup
 
 
 def accuracy_of(score: Score) -> float:
-    """1.0 where the answer is right. An answer that could not be judged is not right, and counted under `errors`."""
+    """1.0 if the answer is right. An answer that could not be judged is not right, and is counted under `errors`."""
     return score.of_kind("accuracy") or 0.0
 
 
 def mean_and_error(per_problem: Sequence[float]) -> tuple[float, float]:
     """Mean and its standard error over problems: sqrt(sum (x - mean)^2 / (n (n - 1))); the error of one problem is 0.
 
-    Samples of one problem are not independent, so the unit is the problem, each with the mean over its samples.
+    Samples of one problem are not independent, so the unit is the problem, with the mean over its samples.
     """
     n = len(per_problem)
     mean = math.fsum(per_problem) / n
@@ -35,7 +35,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of `evaluations.jsonl` that come from samples: pass@1 (mean over k), standard error, format, length.
 
-    Of several samples also `pass_at` (k' -> pass@k') and, where `verifier` judges answers that can agree, `consensus` (cons@k).
+    With several samples also `pass_at` (k' -> pass@k') and, if `verifier` judges answers that can agree, `consensus`
+    (cons@k).
     """
     scores = [s for g in sampled for s in g.scores]
     completions = [c for g in sampled for c in g.rollout.completions]
@@ -66,18 +67,18 @@ def summarise(
 
 def _of_several(sampled: Sequence[ScoredGroup], verifier: str | None) -> dict[str, Any]:
     values = [[accuracy_of(score) for score in group.scores] for group in sampled]
-    told: dict[str, Any] = {"pass_at": {}, "pass_at_se": {}}
+    figures: dict[str, Any] = {"pass_at": {}, "pass_at_se": {}}
     for k in ks(len(values[0])):
         mean, error = mean_and_error([pass_at_k(len(v), sum(x >= 1.0 for x in v), k) for v in values])
-        told["pass_at"][str(k)], told["pass_at_se"][str(k)] = mean, error
+        figures["pass_at"][str(k)], figures["pass_at_se"][str(k)] = mean, error
     if verifier in VOTED:
         voted = [consensus(_ballots(g, v, verifier), v) for g, v in zip(sampled, values, strict=True)]
-        told["consensus"], told["consensus_se"] = mean_and_error(voted)
-    return told
+        figures["consensus"], figures["consensus_se"] = mean_and_error(voted)
+    return figures
 
 
 def _ballots(group: ScoredGroup, values: Sequence[float], verifier: str | None) -> list[str | None]:
-    """Without comparing expressions: that takes processes and time, of which training has none to spare."""
+    """The votes of a group. Expressions are not compared: that takes processes and time, which training needs."""
     prompt = group.rollout.prompt
     opened, choices = bool(opening(prompt.meta)), options(prompt.answer, prompt.meta)
     texts = [canonical_answer(c.text, c.finish_reason, opened=opened) for c in group.rollout.completions]

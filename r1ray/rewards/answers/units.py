@@ -1,4 +1,4 @@
-"""Units: what stands behind a value and may be left out. `split` takes a value apart from its unit.
+"""Units: the words behind a value, which may be left out. `split` separates a value from its unit.
 
     unit  = word { separator word } [ exponent ]    5 km, 60 miles per hour, 9 m / s^{2}, 2\\sqrt{3}\\text{ cm}^2, 46本
     word  = \\text{...} | a known short unit | three or more letters behind a space | a word in another script
@@ -74,6 +74,7 @@ _SHORT_SPELLINGS = """m g s h l L V W J N K A C km cm mm nm kg mg lb lbs oz ft i
     kph Hz kHz Pa kPa USD EUR GBP deg rad mol dm ha kJ kW"""
 _SHORT = frozenset(_SHORT_SPELLINGS.split())
 _KNOWN = frozenset(_ALIASES.values()) | _SHORT
+_MAX_UNIT_CHARS = 80
 _ANGLE = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _TEXT = rf"\\text\{{[^{{}}]*\}}{_EXPONENT}?"
 _SHORT_UNIT = "|".join(sorted((unit for unit in _SHORT if len(unit) > 1), key=len, reverse=True))
@@ -135,7 +136,7 @@ def split(text: str) -> tuple[str, str, int] | None:
 
     The unit is "%" for percent and "°" for degrees; number words go into the factor.
     """
-    found = _TAIL.search(text)
+    found = _TAIL.search(text, max(0, len(text) - _MAX_UNIT_CHARS))
     value = text[: found.start()].rstrip() if found else ""
     if not found or not value or value[-1] in "+-*/^_=(,\\{":
         return None

@@ -50,6 +50,7 @@ class CodeVerifier(Reward):
             )
 
     def __call__(self, sample: Sample) -> float | Call:
+        """See Reward. 0.0 if there is no program, else the call that runs the tests in a sandbox."""
         # The tests first: an error of the record must not depend on the response. A row may have an
         # answer beside its tests.
         tests = code_tests(sample.meta.get("tests", sample.answer))

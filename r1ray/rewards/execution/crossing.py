@@ -44,7 +44,7 @@ class CandidateGone(BaseException):
     """
 
 
-class Unsendable(Exception):
+class UnsendableError(Exception):
     """A test passes the program an object that cannot travel, such as a function of its own."""
 
 
@@ -68,7 +68,7 @@ def encode(value: Any, objects: list[Any] | None) -> Any:
     """Encode a value as JSON: plain data by value, tagged by type; builtin types by name.
 
     The candidate keeps any other object in `objects` and sends its index there. The judge has no
-    such list: it sends classes and functions of the standard library by name, and raises Unsendable
+    such list: it sends classes and functions of the standard library by name, and raises UnsendableError
     for any other object.
     """
     if value is None or isinstance(value, bool | float | str):
@@ -94,7 +94,7 @@ def encode(value: Any, objects: list[Any] | None) -> Any:
     if objects is None:
         if path := _library_path(value):
             return {"library": path}
-        raise Unsendable(f"the tests pass a {type(value).__name__} to the program, which cannot be sent to it")
+        raise UnsendableError(f"the tests pass a {type(value).__name__} to the program, which cannot be sent to it")
     objects.append(value)
     return {"object": len(objects) - 1}
 
@@ -233,9 +233,10 @@ class Handle:
         self.__dict__["_tested"] = True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the object inside the candidate and return its result, or a handle of it."""
         try:
             return self._peer.request(Op.CALL, self._id, *args, **kwargs)
-        except Unsendable as e:
+        except UnsendableError as e:
             if self._tested:
                 raise
             raise TypeError(str(e)) from e
@@ -273,5 +274,5 @@ class Handle:
         """
         try:
             return self._peer.request(op, self._id, *args)
-        except Unsendable as e:
+        except UnsendableError as e:
             raise TypeError(str(e)) from e

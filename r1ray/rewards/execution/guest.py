@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import IO, Any
 
 from r1ray.rewards.execution.comparison import alike
-from r1ray.rewards.execution.crossing import Handle, Op, Peer, Unsendable, decode, encode
+from r1ray.rewards.execution.crossing import Handle, Op, Peer, UnsendableError, decode, encode
 from r1ray.rewards.execution.namespaces import BUILTINS, functions_under_test, split_setup, used_names
 
 _MAX_ITEMS = 100_000
@@ -219,7 +219,7 @@ class Judge:
 def _outcome(check: Callable[[], None]) -> tuple[str | None, str]:
     try:
         check()
-    except Unsendable as e:
+    except UnsendableError as e:
         return "unfit", str(e)
     except AssertionError as e:
         return "wrong", str(e)

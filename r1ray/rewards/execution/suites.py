@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from r1ray.errors import DataError
-from r1ray.rewards.execution.crossing import Unsendable, encode
+from r1ray.rewards.execution.crossing import UnsendableError, encode
 
 
 def code_tests(record: Any) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def as_json(tests: Mapping[str, Any]) -> str:
             for call in tests.get("calls", ())
         ]
         return json.dumps({**tests, "calls": calls})
-    except (TypeError, ValueError, RecursionError, Unsendable) as e:
+    except (TypeError, ValueError, RecursionError, UnsendableError) as e:
         raise DataError(f"the recorded tests hold a value that no program can be given ({e})") from e
 
 

@@ -119,6 +119,7 @@ class JudgeReward(Reward):
             )
 
     def __call__(self, sample: Sample) -> float | Ask:
+        """See Reward. The question to the endpoint; 0.0 at once if there is nothing to judge."""
         judged = judged_part(sample.response, self.judge, opened=sample.opened)
         if not judged and self.judge == "summary":
             return 0.0  # the thinking never ended, or nothing follows it

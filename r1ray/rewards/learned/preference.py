@@ -62,6 +62,7 @@ class ModelReward(Reward):
             raise ConfigError(f"model: floor = {self.floor} must be a number")
 
     def __call__(self, sample: Sample) -> float | Ask:
+        """See Reward. The question to the model; its lowest value at once if there is nothing to judge."""
         judged = judged_part(sample.response, self.judge, opened=sample.opened)
         if not judged and self.judge == "summary":
             return self.floor if self.kind == "pairwise" else 0.0

@@ -26,6 +26,7 @@ class Format(Reward):
             raise ConfigError(f"format: tags = {list(self.tags)} must be two different names, e.g. [think, answer]")
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. 1.0 if the response has the form, else 0.0."""
         thinking, rest = _first_block(sample.opening + sample.response, self.tags[0])
         if not thinking or _has_tag(rest, self.tags[0]) or _has_tag(thinking, self.tags[1]):
             return 0.0

@@ -39,6 +39,7 @@ class InstructionsVerifier(Reward):
     partial: bool = False
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. The share of instructions that the answer follows, or 1.0 for all and else 0.0."""
         record = sample.answer
         wanted = record.get("instructions") if isinstance(record, Mapping) else None
         if not isinstance(wanted, list | tuple) or not wanted:

@@ -78,6 +78,7 @@ class Language(Reward):
             )
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. The share of words of the chain of thought that are in the target language."""
         counts = count_words(chain_of_thought(sample.response, opened=sample.opened), target := self.target_of(sample))
         total = sum(counts.values())
         return counts.get(target, 0.0) / total if total else 0.0

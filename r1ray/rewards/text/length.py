@@ -26,6 +26,7 @@ class Length(Reward):
             )
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. A value in [-1, 0]. Raises DataError if the number of tokens is unknown."""
         tokens, limit = _lengths(sample, self.max_tokens)
         return max(-1.0, min(0.0, (limit - self.buffer_tokens - tokens) / self.buffer_tokens))
 
@@ -45,6 +46,7 @@ class CosineLength(Reward):
     max_tokens: int | None = None  # null: the limit that the response was sampled under
 
     def __call__(self, sample: Sample) -> float | Call | Ask:
+        """See Reward. The shaped verdict. Raises DataError if the number of tokens is unknown."""
         tokens, limit = _lengths(sample, self.max_tokens)
         if tokens >= limit:
             return self.exceeded

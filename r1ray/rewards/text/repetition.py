@@ -26,6 +26,7 @@ class Repetition(Reward):
             raise ConfigError(f"repetition: n = {self.n} must be from 1 to 64 (words of one n-gram)")
 
     def __call__(self, sample: Sample) -> float:
+        """See Reward. A value in [-1, 0]."""
         words = _WORD.findall(sample.response[-_MAX_CHARS:].casefold())
         grams = [tuple(words[i : i + self.n]) for i in range(len(words) - self.n + 1)]
         return len(set(grams)) / len(grams) - 1.0 if grams else 0.0

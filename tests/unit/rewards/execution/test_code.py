@@ -11,7 +11,7 @@ from r1ray.errors import ConfigError, DataError
 from r1ray.rewards.base import Call, Sample
 from r1ray.rewards.execution.code import CodeVerifier, program
 from r1ray.rewards.execution.comparison import alike, same_output
-from r1ray.rewards.execution.crossing import Handle, Unsendable, decode, encode
+from r1ray.rewards.execution.crossing import Handle, UnsendableError, decode, encode
 from r1ray.rewards.execution.guest import _decoded_call
 from r1ray.rewards.execution.suites import code_tests
 from r1ray.rewards.workers import frames
@@ -254,7 +254,7 @@ def test_plain_data_travels_by_value():
     back = decode(encode(Sly(5), None), no_link)
     assert type(back) is int
     assert back != 6
-    with pytest.raises(Unsendable, match="function"):
+    with pytest.raises(UnsendableError, match="function"):
         encode(lambda: 0, None)
 
 
