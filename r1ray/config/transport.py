@@ -31,7 +31,7 @@ def transport(config: Config) -> Iterator[Problem]:
     without = [key for key, number in gpus.items() if number == 0]
     alone = "learner.ranks=1 rollout.workers=1 rollout.max_workers=1"
     if chosen in ("nccl", "ipc") and without:
-        message = f"moves weights between GPUs, but {' and '.join(without)} is 0"
+        message = f"moves weights between GPUs, but {' and '.join(without)} {'is' if len(without) == 1 else 'are'} 0"
         yield problem(config, "sync.transport", message, "use gloo or auto")
     elif chosen == "ipc" and not _one_to_one(config):
         message = "shares the memory of one GPU between one learner rank and one rollout worker"

@@ -1,4 +1,4 @@
-"""Growing pauses between attempts at something that keeps failing, so that their budget is not spent within seconds."""
+"""Exponential backoff between attempts, so that a retry budget is not spent within seconds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ MOST_S = 60.0
 
 
 class Backoff:
-    """Knows no clock: `now` is in seconds of any that only grows.
+    """`now` is in seconds of any monotonic clock.
 
     Example: tried(0), tried(0), tried(1), tried(3): the second attempt is due at once, the next ones after 1, 2, 4, ...
-    and at last MOST_S seconds. `succeeded()` begins anew.
+    up to MOST_S seconds. `succeeded()` resets it.
     """
 
     def __init__(self) -> None:
@@ -18,6 +18,7 @@ class Backoff:
         self._next = float("-inf")
 
     def due(self, now: float) -> bool:
+        """Whether the next attempt may be made."""
         return now >= self._next
 
     def tried(self, now: float) -> None:
@@ -27,4 +28,5 @@ class Backoff:
         self._next = now + min(MOST_S, pause)
 
     def succeeded(self) -> None:
+        """Reset: the next failure is the first."""
         self._tries, self._next = 0, float("-inf")

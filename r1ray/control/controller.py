@@ -45,19 +45,19 @@ from r1ray.transport.channel import Rendezvous
 from r1ray.types import BatchManifest
 
 BATCH_POLL_S = 2.0
-"""How long the ledger holds a question for a batch before it answers "not yet"."""
+"""How long the ledger waits for a complete batch before it answers None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What the composition root builds for the controller."""
+    """The parts of a run, built by the composition root."""
 
     folder: RunFolder
     writer: MetricsWriter
     queue: Handle[QueueApi]
     learners: Callable[[Callable[[], None]], LearnerGroup[LearnerApi]]
     fleet: Fleet
-    standing: RayManagedActors
+    managed: RayManagedActors
     stalls: Stalls
     progress: Progress
     stop: Stop
@@ -66,28 +66,28 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """A step that was trained and published, to be written up."""
+    """A step that was trained and published, whose records are to be written."""
 
     manifest: BatchManifest
     metrics: dict[str, float]  # of the learner
     waited_s: float  # for the batch
-    wall_s: float  # from asking for the batch to the end of the sync
+    wall_s: float  # from the request for the batch to the end of the sync
     report: SyncReport
 
 
 def _nothing() -> None:
-    """No step is waiting to be written up."""
+    """No records of a step are to be written."""
 
 
 class Controller:
-    """`run` returns when the last step is trained or the run was asked to stop."""
+    """`run` returns when the last step is trained or a requested stop is due."""
 
     def __init__(self, config: Config, parts: Parts) -> None:
         self._config = config
         self._folder = parts.folder
         self._writer = parts.writer
         self._fleet = parts.fleet
-        self._standing = parts.standing
+        self._managed = parts.managed
         self._stalls = parts.stalls
         self._progress = parts.progress
         self._stop = parts.stop
@@ -127,7 +127,7 @@ class Controller:
         self._leasing = True
 
     def run(self) -> bool:
-        """Train to the last step. True where it was reached, False where a stop was asked for. Raises R1RayError."""
+        """Train to the last step. Returns True when it is trained, False after a requested stop. Raises R1RayError."""
         self._progress.state("starting")
         try:
             self._fleet.tick()
@@ -147,14 +147,14 @@ class Controller:
             return False
 
     def _advance(self) -> bool:
-        """The next thing to do. True after the last."""
+        """Perform the next action. Returns True after the last."""
         self.tick()
         if not self._training.up:
             self._begin()
         elif self._stop.requested:
             self._save()
         elif self._training.step < self._config.run.steps:
-            if self._training.step == 0:  # so that its figures are those of the policy that training starts from
+            if self._training.step == 0:  # the figures of the policy that training starts from
                 self._evaluate_now()
             self._train_one()
         else:
@@ -171,18 +171,16 @@ class Controller:
             self._leasing = False
             self._queue.handle.start(QueueApi.stop_leasing)
         self._stop.check(unsaved=self._training.unsaved)
-        if (asked := self._folder.read_scale_request().get("rollout")) is not None:
-            self._fleet.scale(asked)
+        if (requested := self._folder.read_scale_request().get("rollout")) is not None:
+            self._fleet.scale(requested)
         self._fleet.tick()
-        self._standing.tick()
-        self._outages.report_external("the workers' calls of the ledger", self._standing.problem)
+        self._managed.tick()
+        self._outages.report_external("the workers' calls of the ledger", self._managed.problem)
         self._evaluator.tick(self._fleet.serving())
-        self._progress.tick(self._fleet, self._standing, self._queue.handle)
+        self._progress.tick(self._fleet, self._managed, self._queue.handle)
         if (ledger := self._progress.ledger) is not None:
             self._progress.warning = self._drops.look(ledger)
-        self._stalls.tick(self._progress, self._fleet, self._standing, self._training.group)
-
-    # -- one step -----------------------------------------------------------------------------------------------
+        self._stalls.tick(self._progress, self._fleet, self._managed, self._training.group)
 
     def _begin(self) -> None:
         self._progress.waiting(Stage.DEADLINE, "learner and rollout workers to start")
@@ -190,7 +188,7 @@ class Controller:
         self._progress.began(self._training.step)
         self._evaluator.back_to(self._training.step)
         self._publishing.publish()
-        self._evaluate_beside()  # an evaluation that was under way ended with its driver
+        self._start_evaluation()  # one that was running ended with its driver
 
     def _train_one(self) -> None:
         began = time.monotonic()
@@ -199,9 +197,9 @@ class Controller:
             return
         waited = time.monotonic() - began
         self._progress.waiting(Stage.STEP, f"learner to train step {self._training.step}")
-        # The step before is written up while the learner is busy with this one.
+        # The records of the previous step are written while the learner trains this one.
         trained = self._training.train(manifest, meanwhile=lambda: self._write_up())
-        self._standing.succeeded()
+        self._managed.succeeded()
         report = self._publishing.publish()
         ended = _Ended(manifest, trained, waited, time.monotonic() - began, report)
         self._write_up = partial(self._write, ended)
@@ -211,22 +209,24 @@ class Controller:
         """The batch of this step; None if a stop was requested. Workers that return are synced during the wait."""
         step, deadline = self._training.step, self._config.deadlines.batch_s
         until = time.monotonic() + deadline
-        asked: Future[BatchManifest | None] | None = None
+        request: Future[BatchManifest | None] | None = None
         while time.monotonic() < until:
             self._progress.waiting(Stage.BATCH, f"rollouts for step {step}")
-            asked = asked or self._queue.handle.start(QueueApi.take, step, BATCH_POLL_S)
-            wait([asked], timeout=TICK_S)
+            request = request or self._queue.handle.start(QueueApi.take, step, BATCH_POLL_S)
+            wait([request], timeout=TICK_S)
             self.tick()
             if self._stop.requested:
                 return None
             self._publishing.catch_up()
-            if asked.done():
+            if request.done():
                 # An answer that was lost with its queue actor is requested again, until recovery.outage_timeout_s.
-                lost = isinstance(asked.exception(), InfrastructureError)
-                manifest: BatchManifest | None = self._queue.call(QueueApi.take, step, 0.0) if lost else asked.result()
+                lost = isinstance(request.exception(), InfrastructureError)
+                manifest: BatchManifest | None = (
+                    self._queue.call(QueueApi.take, step, 0.0) if lost else request.result()
+                )
                 if manifest is not None:
                     return manifest
-                asked = None
+                request = None
         raise DeadlineExceeded(
             f"no complete batch for step {step} within deadlines.batch_s={deadline:g}: "
             f"{self._progress.diagnosis(self._fleet)}"
@@ -235,9 +235,9 @@ class Controller:
     def _after_step(self) -> None:
         if self._training.due or self._training.step >= self._config.run.steps:
             self._save()
-        self._evaluate_beside()
+        self._start_evaluation()
 
-    def _evaluate_beside(self) -> None:
+    def _start_evaluation(self) -> None:
         if self._evaluator.due(self._training.step) and not self._progress.evaluated(self._training.step):
             self._evaluator.start(self._training.step)
 
@@ -246,10 +246,8 @@ class Controller:
         self._progress.waiting(Stage.DEADLINE, f"checkpoint of policy {self._training.step}")
         self._training.checkpoint()
 
-    # -- records ------------------------------------------------------------------------------------------------
-
     def _write(self, ended: _Ended) -> None:
-        """Metrics and transcripts of a step that ended."""
+        """Write metrics and transcripts of a step."""
         self._write_up = _nothing
         metrics = ended.metrics | self._progress.step_metrics(self._fleet, ended.report)
         metrics["batch/wait_s"] = ended.waited_s
@@ -266,10 +264,8 @@ class Controller:
         groups = [unpack_scored(payload) for payload in self._queue.call(QueueApi.payloads, ids)]
         return [transcript_row(manifest.step, i, group) for i, group in enumerate(groups)]
 
-    # -- evaluations and the end --------------------------------------------------------------------------------
-
     def _evaluate_now(self) -> None:
-        """Evaluate and wait, where that was not done: before the first and after the last step."""
+        """Evaluate the present policy, unless that is done, and wait: before the first and after the last step."""
         step, deadline = self._training.step, self._config.deadlines.evaluation_s
         if self._progress.evaluated(step):
             return
@@ -290,7 +286,7 @@ class Controller:
         self._progress.evaluation(row)
 
     def _finish(self) -> None:
-        """Whatever of the end is not done yet: a learner that is lost here comes back for the rest."""
+        """Save, evaluate and export, each unless it is done: a learner that is lost here is restarted for the rest."""
         self._progress.state("finishing")
         if self._training.saved != self._training.step:
             self._save()

@@ -1,4 +1,4 @@
-"""Evaluations on the rollout workers, beside training: problems are cut into parts, parts go to whoever serves."""
+"""Evaluations on the rollout workers during training: problems are cut into parts, which go to the workers that serve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from r1ray.types import Sampling, ScoredGroup
 PART = 128
 """Problems of one call."""
 AT_ONCE = 8
-"""Calls of one evaluation that are with a worker: they keep its engine full, and are what its death costs."""
+"""Concurrent calls of one evaluation per worker: they keep its engine full, and are lost if it dies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +35,17 @@ class Part:
 
 @dataclass(slots=True)
 class Evaluation:
+    """A running evaluation of the policy of `step`."""
+
     step: int
-    parts: WorkDispatcher[Part] | None = None  # None until a worker has said how many problems there are
+    parts: WorkDispatcher[Part] | None = None  # None until a worker has reported the number of problems
     groups: dict[Part, list[ScoredGroup]] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
 
 class Evaluator:
-    """`sizes()` gives the number of problems by source once a worker is up; `on_row` gets each finished source's figures."""
+    """`sizes()` returns the number of problems by source, empty until a worker is ready; `on_row` gets the figures of each
+    finished source."""
 
     def __init__(
         self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
@@ -58,25 +61,26 @@ class Evaluator:
 
     @property
     def busy(self) -> bool:
+        """Whether an evaluation is running."""
         return bool(self._running)
 
     def due(self, step: int) -> bool:
-        """Whether the policy of `step` is to be evaluated beside training."""
+        """Whether the policy of `step` is to be evaluated during training."""
         return self._config.every_steps > 0 and 0 < step < self._steps and step % self._config.every_steps == 0
 
     def start(self, step: int) -> None:
-        """Evaluate the policy that is served now as that of `step`, unless that is under way."""
+        """Evaluate the policy that is served now as that of `step`, unless such an evaluation is running."""
         if any(e.step == step for e in self._running):
             return
         if self._verifiers:
             self._running.append(Evaluation(step))
 
     def back_to(self, step: int) -> None:
-        """Training goes on from `step`: evaluations of later policies are given up."""
+        """Training continues from `step`: cancel evaluations of later policies."""
         self._running = [e for e in self._running if e.step <= step]
 
     def tick(self, serving: Mapping[str, Handle[RolloutApi]]) -> None:
-        """Collect what is done, hand out what is not. Raises RetryBudgetExhausted where a part fails again and again."""
+        """Collect finished parts and dispatch the others. Raises RetryBudgetExhausted if a part fails repeatedly."""
         for evaluation in list(self._running):
             if evaluation.parts is None:
                 if not self._sizes():

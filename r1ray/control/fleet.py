@@ -1,9 +1,8 @@
-"""The rollout workers of a run: who is starting, who serves which policy, who is gone and is to be replaced.
+"""The rollout workers of a run: which are starting, which serve which policy, which are lost and must be replaced.
 
-`r1ray.control.health` says what becomes of each; the fleet asks, starts, kills and drains. It never decides when to sync: it
-tells the controller who could take part (`alive`) and who waits for it (`unsynced`). Every process has a name of its
-own, so that leases of a dead one can be handed back while the next one leases. Where new ones keep dying, the pauses before the
-next grow.
+`r1ray.control.health` decides the state of each; the fleet checks, starts, kills and drains them. The controller decides when to
+sync; the fleet provides the workers that can take part (`alive`) and that wait for a sync (`unsynced`). Names are not reused, so
+the leases of a dead worker can return while its replacement leases. If workers keep dying, the pauses between starts grow.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ DRAINING = "draining"
 
 @dataclass(slots=True)
 class Member:
-    """One worker. `stats` is what it last said of itself (RolloutWorker.stats)."""
+    """One worker. `stats` is its last answer to a health check (RolloutWorker.stats)."""
 
     handle: Handle[RolloutApi]
     ready: Future[WorkerInfo]
@@ -37,8 +36,8 @@ class Member:
     place: Place | None = None
     stats: dict[str, float] = field(default_factory=dict)
     tokens_per_s: float = 0.0
-    heard: float = 0.0
-    drain: tuple[Future[None], float] | None = None  # where it is to leave: its last call, and since when
+    answered_at: float = 0.0
+    drain: tuple[Future[None], float] | None = None  # while it leaves: its last call, and the time of it
     misses: int = 0  # syncs in a row
     sync_again: Backoff = field(default_factory=Backoff)
 
@@ -50,18 +49,20 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSettings:
+    """The rules of a fleet."""
+
     workers: int  # desired at the start
     max_workers: int
-    restart_budget: int  # deaths in a row, for each worker that there should be
+    restart_budget: int  # deaths in a row, for each desired worker
     max_missed_syncs: int  # syncs in a row that a worker may miss
     limits: HealthLimits
     drain_s: float
 
 
 class Fleet:
-    """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event` hears of every change.
+    """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event` gets every change.
 
-    `release(name, drained)` hands back what a worker had leased that died, or left as it was asked to (`drained`).
+    `release(name, drained)` returns the leases of a worker that died, or left on request (`drained`).
     """
 
     def __init__(
@@ -81,15 +82,16 @@ class Fleet:
         self._members: dict[str, Member] = {}
         self._next = 0
         self._deaths = 0  # in a row, without a worker generating anything in between
-        self._starts = Backoff()  # of those who take the place of somebody
+        self._starts = Backoff()  # of replacements
         self._start_failures = StartFailures()
         self._sizes: dict[str, int] = {}
         self._desired = settings.workers
 
-    # -- what the controller asks -------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------
 
     @property
     def members(self) -> dict[str, Member]:
+        """All workers by name."""
         return dict(self._members)
 
     def alive(self) -> dict[str, Handle[RolloutApi]]:
@@ -97,28 +99,29 @@ class Fleet:
         return {n: m.handle for n, m in self._staying() if m.health.alive}
 
     def unsynced(self) -> list[str]:
-        """Workers that wait for a sync; one that missed its last ones not at once again."""
+        """Workers that wait for a sync; one that missed its last syncs only after a pause."""
         now = self._clock()
         return [n for n, m in self._staying() if m.health.state is State.STALE and m.sync_again.due(now)]
 
     def serving(self) -> dict[str, Handle[RolloutApi]]:
+        """Workers that serve the newest policy that was published."""
         return {n: m.handle for n, m in self._staying() if m.health.state is State.HEALTHY}
 
     def evaluation_sizes(self) -> dict[str, int]:
-        """Problems by evaluation source, as the last worker to get ready counted them."""
+        """Number of problems by evaluation source, as reported by the last worker that became ready."""
         return self._sizes
 
     def _staying(self) -> list[tuple[str, Member]]:
         return [(n, m) for n, m in self._members.items() if m.drain is None]
 
-    # -- what happens -------------------------------------------------------------------------------------------
+    # -- changes ------------------------------------------------------------------------------------------------
 
-    def scale(self, asked: int) -> None:
-        """From the next tick on there are `asked` workers, within 1 and `max_workers`."""
-        workers = max(1, min(asked, self._settings.max_workers))
+    def scale(self, requested: int) -> None:
+        """Set the desired number of workers to `requested`, within 1 and `max_workers`."""
+        workers = max(1, min(requested, self._settings.max_workers))
         if workers != self._desired:
             self._desired = workers
-            self._event("scaled", asked=asked, workers=workers, max_workers=self._settings.max_workers)
+            self._event("scaled", requested=requested, workers=workers, max_workers=self._settings.max_workers)
 
     def tick(self) -> None:
         """Supervise every worker once; never blocks.
@@ -139,7 +142,7 @@ class Fleet:
         self._match_desired(now)
 
     def synced(self, names: Iterable[str], version: int) -> None:
-        """`names` serve `version`; a sync went by everybody else."""
+        """`names` serve `version`; all other workers missed the sync."""
         for name, member in self._members.items():
             if name in names:
                 member.version = version
@@ -150,8 +153,8 @@ class Fleet:
                 member.health.missed_sync()
 
     def missed(self, name: str, reason: str) -> None:
-        """The worker missed a sync: alive, on its old policy, until it completes a whole one. Too many in a row, and it is
-        replaced. Raises RetryBudgetExhausted."""
+        """The worker missed a sync and continues with its old policy until it completes one. It is replaced after
+        `max_missed_syncs` in a row. Raises RetryBudgetExhausted."""
         member = self._members.get(name)
         if member is None:
             return
@@ -164,7 +167,7 @@ class Fleet:
             )
 
     def lost(self, name: str, reason: str) -> None:
-        """The worker died or must not go on. Its leases go back and `tick` replaces it. Raises RetryBudgetExhausted."""
+        """The worker died or must be replaced: return its leases; `tick` starts another. Raises RetryBudgetExhausted."""
         member = self._members.get(name)
         if member is None:
             return
@@ -191,7 +194,7 @@ class Fleet:
                 self._starts.tried(now)
             for _ in range(missing):
                 self._start(now)
-        # Those who serve stay longest, and of those the oldest.
+        # Workers that serve are drained last, and of these the oldest.
         by_use = sorted(staying, key=lambda item: item[1].health.state is not State.HEALTHY)
         for name, member in by_use[self._desired :]:
             self._event("worker_draining", worker=name)
@@ -224,7 +227,7 @@ class Fleet:
         self._start_failures.succeeded()
         info = member.ready.result()
         member.health.ready()
-        member.place, member.heard, self._sizes = info["place"], now, info["evaluation"]
+        member.place, member.answered_at, self._sizes = info["place"], now, info["evaluation"]
         left_out = {"left_out": info["left_out"]} if info.get("left_out") else {}  # training rows, by source and reason
         self._event("worker_ready", worker=name, pid=info["place"]["pid"], seconds=now - member.started, **left_out)
 
@@ -232,7 +235,7 @@ class Fleet:
         assert member.drain is not None
         last, began = member.drain
         if last.done() or now - began > self._settings.drain_s:
-            # One that runs out of time was still asked to leave, and its prompts are not to blame.
+            # A worker that exceeds its time left on request all the same: its prompts are not at fault.
             self._forget(name, drained=not (last.done() and isinstance(last.exception(), ProcessDied)))
             self._event("worker_left", worker=name, drained=last.done() and last.exception() is None)
 
@@ -241,10 +244,10 @@ class Fleet:
         if stats is None:
             return
         generated = stats["tokens"] - member.stats.get("tokens", 0.0)
-        member.tokens_per_s = generated / max(1e-9, now - member.heard)
+        member.tokens_per_s = generated / max(1e-9, now - member.answered_at)
         if stats["short_of_memory"] != member.stats.get("short_of_memory", 0.0):
             self._event("memory_pressure", worker=member.handle.name, leasing=not stats["short_of_memory"])
-        member.stats, member.heard = stats, now
+        member.stats, member.answered_at = stats, now
         if generated:
             self._deaths = 0
             self._starts.succeeded()

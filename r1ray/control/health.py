@@ -1,13 +1,13 @@
-"""How a process of the run is doing: a state machine of facts and times, which knows no process and no clock.
+"""Health of a process of the run: a state machine over facts and times, without a process or a clock of its own.
 
-    RESTARTING --ready--> STALE --whole sync--> HEALTHY
+    RESTARTING --ready--> STALE --weight sync--> HEALTHY
         ^                  |  ^------left out------|
         |                  |                       |
-        |            a question is open for suspect_s: SUSPECT, and at the answer back to what it was
+        |            no answer for suspect_s: SUSPECT; at the answer the state before
         |                  |                       |
         +--restart-- DEAD <+--- died, or a deadline passed
 
-SUSPECT keeps a worker out of the next weight sync, which would wait for it; nothing is taken from it yet.
+A SUSPECT worker is left out of the next weight sync, which would wait for it; it keeps its leases.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from enum import Enum
 class State(Enum):
     """The value is what `status` shows."""
 
-    RESTARTING = "starting"  # the first process or the one after a death: nothing is expected of it but to get ready
-    STALE = "stale"  # alive, with an old policy or none: waits for a whole sync
+    RESTARTING = "starting"  # the first process or the one after a death, until it is ready
+    STALE = "stale"  # alive, with an old policy or none: waits for a complete sync
     HEALTHY = "healthy"
-    SUSPECT = "suspect"  # has not answered for a while
+    SUSPECT = "suspect"  # a health check has not been answered for a while
     DEAD = "dead"
 
 
@@ -31,12 +31,12 @@ class HealthLimits:
     """Seconds. `dead_s` must exceed `suspect_s`."""
 
     start_s: float  # from the start to "ready"
-    suspect_s: float  # a question is open
-    dead_s: float  # the same question is still open
+    suspect_s: float  # without an answer to a health check
+    dead_s: float  # without an answer to the same health check
 
 
 class Health:
-    """One process under observation; `now` is any clock that only grows, in seconds.
+    """One observed process; `now` is in seconds of any monotonic clock.
 
     Example with suspect_s=5, dead_s=60: ready(0), synced(), request_sent(1), check(7) -> SUSPECT, answered() -> HEALTHY,
     request_sent(8), check(69) -> DEAD, restart(70) -> RESTARTING.
@@ -52,7 +52,7 @@ class Health:
         self.reason = ""  # why it is DEAD
         self._began = now
         self._requested: float | None = None
-        self._trusted = State.STALE  # what a SUSPECT is again once it answers
+        self._trusted = State.STALE  # the state of a SUSPECT process once it answers
 
     @property
     def alive(self) -> bool:
@@ -60,34 +60,36 @@ class Health:
         return self.state in (State.STALE, State.HEALTHY)
 
     def ready(self) -> None:
+        """The process has started and answers calls."""
         if self.state is State.RESTARTING:
             self._requested = None
             self.state = State.STALE
 
     def request_sent(self, now: float) -> None:
-        """A question is on its way; the first open one counts."""
+        """A health check was sent; the first unanswered one counts."""
         if self._requested is None:
             self._requested = now
 
     def answered(self) -> None:
-        """It answered."""
+        """A health check was answered."""
         self._requested = None
         if self.state is State.SUSPECT:
             self.state = self._trusted
 
     def synced(self) -> None:
-        """It took part in a whole weight sync, which is a sign of life too."""
+        """It completed a weight sync, which is a sign of life too."""
         if self.state in (State.STALE, State.HEALTHY, State.SUSPECT):
             self._requested = None
             self.state = State.HEALTHY
 
     def missed_sync(self) -> None:
-        """A weight sync went by without it, or failed for it."""
+        """A weight sync took place without it, or failed for it."""
         self._trusted = State.STALE
         if self.state is State.HEALTHY:
             self.state = State.STALE
 
     def died(self, reason: str) -> None:
+        """The process is gone or must be replaced."""
         self.state, self.reason = State.DEAD, reason
 
     def check(self, now: float) -> State:
@@ -99,7 +101,7 @@ class Health:
         elif self._requested is not None and self.state is not State.DEAD:
             open_s = now - self._requested
             if open_s > limits.dead_s:
-                self.died(f"did not answer a health question for {limits.dead_s:g} s (deadlines.rpc_s)")
+                self.died(f"did not answer a health check for {limits.dead_s:g} s (deadlines.rpc_s)")
             elif open_s > limits.suspect_s and self.alive:
                 self._trusted, self.state = self.state, State.SUSPECT
         return self.state

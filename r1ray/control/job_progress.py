@@ -1,4 +1,4 @@
-"""What a run without a policy in training says of itself: status.json, and a line in the terminal."""
+"""Status of a run that trains no policy: status.json and a line on the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LINE_EVERY_S = 30.0
 
 
 class JobStatusWriter:
-    """`kind` is the command, `phase` what it is doing, for people; `unit` is what is counted."""
+    """`kind` is the command, `phase` a description of its work, `unit` what it counts."""
 
     def __init__(self, folder: RunFolder, view: View, *, kind: str, phase: str, unit: str = "steps") -> None:
         self._folder = folder
@@ -30,7 +30,7 @@ class JobStatusWriter:
         self._unit = unit
         self._written = float("-inf")
         self._began = self._line = time.monotonic()
-        self._first: tuple[int, float] | None = None  # what was done when the counting began, and when
+        self._first: tuple[int, float] | None = None  # the first count and its time
         self.done = self.total = 0
         self.figures: Mapping[str, Any] = {}
 
@@ -47,12 +47,12 @@ class JobStatusWriter:
             self._write(state, "")
 
     def end(self, state: str, message: str) -> None:
-        """The last word."""
+        """Write the final status."""
         self._write(state, message)
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds that the rest takes at the pace so far; None before there is one."""
+        """Estimated seconds left at the present rate; None before there is one."""
         if self._first is None or self.done == self._first[0]:
             return None
         done, since = self._first

@@ -43,7 +43,7 @@ class _Actor:
 
 
 class RayManagedActors:
-    """Asks each actor for its process (`identity`): another process id than before means that the actor died in between.
+    """Requests the process id of each actor (`identity`): another id than before means that the actor died in between.
 
     "In a row" means without a training step in between (`succeeded`).
     """

@@ -44,7 +44,7 @@ class OutageTracker:
             except failures as e:
                 self._failed(what, e)
                 pause(RETRY_S, self._tick)
-            except BaseException:  # not an outage: for the caller
+            except BaseException:  # not an outage
                 self._recovered(what)
                 raise
             else:

@@ -1,4 +1,4 @@
-"""What the run says of itself: status.json, the view in the terminal, and the metrics that only the controller can know."""
+"""Status of a run: status.json, the view on the terminal, and the metrics that only the controller knows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STATUS_EVERY_S = 1.0
 
 
 class Progress:
-    """Gathers facts as they come and writes them once a second."""
+    """Collects facts and writes them once a second."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class Progress:
         evaluations: list[dict[str, Any]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`sources`: names of what is evaluated on; `evaluations`: the rows that a run has which is resumed."""
+        """`sources`: names of the evaluation sources; `evaluations`: rows of earlier drivers of the run."""
         self._folder = folder
         self._view = view
         self._writer = writer
@@ -47,7 +47,7 @@ class Progress:
         self._clock = clock
         self._began = clock()
         self._written = float("-inf")
-        self._asked: Future[LedgerStatus] | None = None
+        self._status_request: Future[LedgerStatus] | None = None
         self._ledger: LedgerStatus | None = None
         self._sync: tuple[SyncReport, float] | None = None
         self.stage = Stage.DEADLINE
@@ -56,28 +56,30 @@ class Progress:
         self.warning = ""
         """What is wrong at present although the run continues; "" if nothing is."""
         self._waiting_for = ""
-        self._paused: tuple[str, float] | None = None  # for what, and since when
-        self._standing: dict[str, tuple[str, int | None]] = {}
+        self._paused: tuple[str, float] | None = None  # the reason, and since when
+        self._managed: dict[str, tuple[str, int | None]] = {}
         self._sources = tuple(sources)
         self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
         self._last_row: dict[str, Any] = {}
         self.step = 0
-        """The step after the last that was written up."""
+        """The step after the last one whose records are written."""
         self._step_ends: list[float] = []
-        self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters when a step last looked, and their time
-        self._pace: dict[str, dict[str, float]] = {}  # worker -> how much they grew between the last two looks
+        self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters at the last step, and their time
+        self._pace: dict[str, dict[str, float]] = {}  # worker -> growth of its counters between the last two steps
 
-    # -- what happens -------------------------------------------------------------------------------------------
+    # -- facts --------------------------------------------------------------------------------------------------
 
     def state(self, state: str, message: str = "") -> None:
+        """Set the run's state and its message."""
         self._state, self._message = state, message
         self._written = float("-inf")
 
     def waiting(self, stage: Stage, for_what: str) -> None:
+        """The controller waits for something, in this stage."""
         self.stage, self._waiting_for = stage, for_what
 
     def paused(self, what: str | None) -> None:
-        """The run stands still for `what`, which passes by itself; None: it goes on."""
+        """The run pauses because of an outage that ends by itself; None: it continues."""
         if what is not None and self._paused is None:
             self._paused = (what, self._clock())
             self._writer.event("paused", reason=what)
@@ -88,10 +90,11 @@ class Progress:
 
     @property
     def pausing(self) -> bool:
-        """Whether the run stands still for something that passes by itself."""
+        """Whether the run pauses because of an outage."""
         return self._paused is not None
 
     def synced(self, report: SyncReport) -> None:
+        """A policy was published."""
         self._sync = (report, self._clock())
         if report.stale or report.out:
             self._writer.event("sync_incomplete", version=report.version, stale=report.stale, out=report.out)
@@ -100,25 +103,27 @@ class Progress:
                 self._writer.event("sync_retried", version=report.version, process=process, reason=reason)
 
     def evaluation(self, row: dict[str, Any]) -> None:
+        """A source was evaluated."""
         self._evaluations[row["step"], row["source"]] = row
         self._written = float("-inf")
 
     def _newest_evaluation(self) -> dict[str, Any] | None:
-        """The figures of the first source, which is the main one, at the newest step that was evaluated."""
+        """The figures of the first source, the main one, at the newest evaluated step."""
         newest = max((step for step, _ in self._evaluations), default=None)
         return next((row for (step, _), row in self._evaluations.items() if step == newest), None)
 
     def evaluated(self, step: int) -> bool:
-        """Whether all sources are, with the policy of `step`."""
+        """Whether all sources are evaluated with the policy of `step`."""
         return all((step, source) in self._evaluations for source in self._sources)
 
     def began(self, step: int) -> None:
-        """Training goes on from `step`: the first, or that of a checkpoint. What was measured of later policies is void."""
+        """Training continues from `step`: the first, or that of a checkpoint. Evaluations of later policies are void."""
         self.step = step
         self._evaluations = {key: row for key, row in self._evaluations.items() if key[0] <= step}
         self._written = float("-inf")
 
     def stepped(self, row: dict[str, Any]) -> None:
+        """The records of a step are written."""
         self._last_row = dict(row)
         self.step = int(row["step"]) + 1
         self._state = "running"
@@ -130,22 +135,23 @@ class Progress:
         """The newest counts of the ledger; None before the first."""
         return self._ledger
 
-    # -- what is known ------------------------------------------------------------------------------------------
+    # -- queries ------------------------------------------------------------------------------------------------
 
     def step_metrics(self, fleet: Fleet, report: SyncReport) -> dict[str, float]:
         """Metrics of the step that just ended: rates and idle shares of the rollout workers, queue, sync, time."""
         for name, member in fleet.members.items():
             before = self._seen.get(name)
-            if before is not None and before["heard"] == member.heard:
-                continue  # nothing new since the last step: its last rate stands
-            now = {key: member.stats.get(key, 0.0) for key in ("tokens", "busy_s", "idle_s")} | {"heard": member.heard}
+            if before is not None and before["time"] == member.answered_at:
+                continue  # no answer since the last step: keep its last rate
+            now = {key: member.stats.get(key, 0.0) for key in ("tokens", "busy_s", "idle_s")}
+            now["time"] = member.answered_at
             if before is not None:
                 self._pace[name] = {key: now[key] - before[key] for key in now}
             self._seen[name] = now
         pace = [self._pace[name] for name in fleet.members if name in self._pace]
         waited, worked = (sum(p[key] for p in pace) for key in ("idle_s", "busy_s"))
         metrics = {
-            "rollout/tokens_per_s": sum(p["tokens"] / p["heard"] for p in pace),
+            "rollout/tokens_per_s": sum(p["tokens"] / p["time"] for p in pace),
             "rollout/idle_share": waited / (waited + worked) if waited + worked else 0.0,
             "sync/seconds": report.seconds,
             "sync/apply_s": report.apply_s,
@@ -171,15 +177,18 @@ class Progress:
 
     def explain(self, fleet: Fleet) -> list[str]:
         """The lines of a diagnosis."""
-        lines = [f"Waiting for {self._waiting_for}; to be looked at: {self.stage.value}.", f"{self.diagnosis(fleet)}."]
-        lines += [f"{name}: {state}, process {pid}." for name, (state, pid) in self._standing.items()]
+        lines = [
+            f"Waiting for {self._waiting_for}; processes to examine: {self.stage.value}.",
+            f"{self.diagnosis(fleet)}.",
+        ]
+        lines += [f"{name}: {state}, process {pid}." for name, (state, pid) in self._managed.items()]
         if self._sync is not None:
             report, at = self._sync
             lines.append(f"The last weight sync was of policy {report.version}, {self._clock() - at:.0f} s ago.")
         return lines
 
     def diagnosis(self, fleet: Fleet) -> str:
-        """One sentence on what is stuck, for the error that ends a wait."""
+        """One sentence on the state of workers and queue, for the error that ends a wait."""
         workers = ", ".join(f"{n} {m.state} (policy {m.version})" for n, m in fleet.members.items()) or "no worker"
         ledger = self._ledger
         queue = "the ledger has not answered yet"
@@ -191,28 +200,29 @@ class Progress:
                 queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"
 
-    def tick(self, fleet: Fleet, standing: RayManagedActors, queue: Handle[QueueApi]) -> None:
-        """Once a second: ask the ledger, write status.json, refresh the view. Never blocks."""
+    def tick(self, fleet: Fleet, managed: RayManagedActors, queue: Handle[QueueApi]) -> None:
+        """Once a second: request the ledger's counts, write status.json, refresh the view. Never blocks."""
         now = self._clock()
-        self._standing = standing.states()
-        if self._asked is not None and self._asked.done():
-            # A restarting ledger is noticed by those who need its answer; a status may miss one.
-            if self._asked.exception() is None:
-                self._ledger = self._asked.result()
-            self._asked = None
+        self._managed = managed.states()
+        if self._status_request is not None and self._status_request.done():
+            # Callers that need the answer of a restarting ledger notice the failure; the status can do without one.
+            if self._status_request.exception() is None:
+                self._ledger = self._status_request.result()
+            self._status_request = None
         if now - self._written < STATUS_EVERY_S:
             return
         self._written = now
-        if self._asked is None:
-            self._asked = queue.start(QueueApi.status)
+        if self._status_request is None:
+            self._status_request = queue.start(QueueApi.status)
         self.write(fleet)
 
     def write(self, fleet: Fleet) -> None:
+        """Write status.json and refresh the view."""
         status = self._status(fleet)
         try:
             self._folder.write_status(status)
         except OSError as e:
-            if not is_disk_full(e):  # the next one comes in a second, and what has to be written waits for room
+            if not is_disk_full(e):  # the next status follows in a second
                 raise
         if status["state"] == "starting":
             for phase, done in self._phases(fleet):
@@ -250,7 +260,7 @@ class Progress:
                 }
                 for n, m in fleet.members.items()
             ],
-            "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._standing.items()],
+            "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._managed.items()],
             "rates": rates,
             "metrics": self._last_row or None,
             "evaluation": self._newest_evaluation(),
@@ -271,7 +281,7 @@ class Progress:
         return status
 
     def _eta(self, step: int) -> float | None:
-        """Seconds left by the pace of the last ten steps; None before two are done."""
+        """Estimated seconds left, from the last ten steps; None before two are done."""
         recent = self._step_ends[-11:]
         if len(recent) < 2:
             return None

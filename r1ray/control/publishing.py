@@ -1,4 +1,4 @@
-"""Who gets the policy: the learner's newest to every worker alive, and its outcome to the fleet, the ledger and the records."""
+"""Publish the learner's policy to all workers alive, and pass the outcome to the fleet, the ledger and the records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r1ray.errors import InfrastructureError
 
 
 class Publishing:
-    """`publish` after each step, `catch_up` whenever the learner has nothing else to do."""
+    """`publish` after each step, `catch_up` whenever the learner is idle."""
 
     def __init__(
         self, *, sync: WeightSync, training: Training, fleet: Fleet, queue: QueueClient, progress: Progress
@@ -24,10 +24,10 @@ class Publishing:
         self._fleet = fleet
         self._queue = queue
         self._progress = progress
-        self._incarnation = -1  # that the weight-sync group belongs to
+        self._incarnation = -1  # of the learner in the weight-sync group
 
     def publish(self) -> SyncReport:
-        """Publish the policy in the learner. A worker that fails is left out; LearnerLost where the learner does."""
+        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLost if the learner fails."""
         training, version = self._training, self._training.step
         self._progress.waiting(Stage.SYNC, f"weight sync of policy {version}")
         if self._incarnation != training.incarnation:
@@ -43,12 +43,12 @@ class Publishing:
             self._fleet.missed(name, reason)
         for name, reason in report.out.items():
             self._fleet.lost(name, reason)
-        if report.synced:  # whatever is known of their digest: the next learner's weights are others
+        if report.synced:  # even without a digest: the next learner's weights differ
             self._queue.call(QueueApi.publish, version, self._incarnation, report.digest)
         self._progress.synced(report)
         return report
 
     def catch_up(self) -> None:
-        """Bring workers that are new or were left out to the policy in the learner."""
+        """Publish the policy in the learner to workers that are new or were left out."""
         if self._fleet.unsynced():
             self.publish()

@@ -1,4 +1,4 @@
-"""What is done about a run in which nothing moves: a diagnosis in the run folder, then recovery.stall_policy."""
+"""Handle a stalled run: write a diagnosis into the run folder, then apply recovery.stall_policy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from r1ray.util.files import write_atomic
 
 
 class Stalls:
-    """`stacks(places)` gives the stack of each process by name; it may take seconds."""
+    """`stacks(places)` returns the stack of each process by name; it may take seconds."""
 
     def __init__(
         self,
@@ -36,9 +36,9 @@ class Stalls:
         self._writer = writer
 
     def tick(
-        self, progress: Progress, fleet: Fleet, standing: RayManagedActors, learners: LearnerGroup[LearnerApi]
+        self, progress: Progress, fleet: Fleet, managed: RayManagedActors, learners: LearnerGroup[LearnerApi]
     ) -> None:
-        """Look once. Raises RetryBudgetExhausted where a stall is to end the run."""
+        """Check once. Raises RetryBudgetExhausted if the run is stalled and recovery.stall_policy is "abort"."""
         workers = {n: m.place for n, m in fleet.members.items() if m.place is not None}
         stage = progress.stage
         starting = stage in (Stage.BATCH, Stage.EVALUATION) and not workers
@@ -51,10 +51,10 @@ class Stalls:
         if stage is Stage.SYNC:
             places |= learners.places
         elif stage in (Stage.BATCH, Stage.EVALUATION):
-            places |= standing.places
+            places |= managed.places
         lines = [f"Nothing has moved for {stalled_s:.0f} s: no token, no score, no step.", *progress.explain(fleet)]
         lines += [f"\nStack of {name}:\n{stack}" for name, stack in self._stacks(places).items()]
-        self._watchdog.told()
+        self._watchdog.reported()
         where = self._keep(f"stall-{progress.step:06d}.txt", "\n".join(lines))
         policy = self._config.stall_policy
         self._writer.event("stalled", seconds=stalled_s, stage=stage.value, policy=policy, **where)
@@ -65,15 +65,15 @@ class Stalls:
                 f"see {where.get('diagnosis') or where['unwritten']} in {self._folder.path}"
             )
         if policy == "restart" and stage in (Stage.STEP, Stage.SYNC):
-            learners.kill()  # whoever waits for it hears so
+            learners.kill()  # calls in progress fail
         elif policy == "restart":
             reason = f"nothing moved for {stalled_s:.0f} s (recovery.stall_policy=restart)"
             for name in workers:
                 fleet.lost(name, reason)
-            standing.restart(reason)
+            managed.restart(reason)
 
     def _keep(self, name: str, text: str) -> dict[str, str]:
-        """Write the diagnosis into the run folder. Where that fails, the event has it, and says why: the run is what counts."""
+        """Write the diagnosis into the run folder. If that fails, the event has its text and the error; the run continues."""
         try:
             write_atomic(self._folder.path / name, text.encode() + b"\n")
         except OSError as e:

@@ -1,13 +1,13 @@
-"""The learner through a run: its steps and checkpoints, and how it comes back from death and from NaN.
+"""The learner during a run: steps, checkpoints, and recovery from lost processes and NaN.
 
     begin() ---> train() ... checkpoint() ... export()
       ^             |            |
       |   LearnerLost: the processes died or hung
-      +-- Diverged:    nothing finite any more
+      +-- Diverged:    loss or gradients are not finite
 
-Either way begin() again from the newest whole checkpoint; the ledger gives the same batches for the repeated steps, and what is
-published carries a new incarnation. While steps are skipped no checkpoint is due, so that the newest is always from before them:
-nothing whole is ever thrown away for a rollback, and a crash in one changes nothing.
+In both cases begin() restarts from the newest complete checkpoint; the ledger returns the same batches for the repeated steps,
+and published policies carry a new incarnation. While steps are skipped no checkpoint is due, so the newest one is always from
+before them: a rollback never removes a complete checkpoint, and a crash during a rollback changes nothing.
 """
 
 from __future__ import annotations
@@ -57,35 +57,36 @@ class Training:
         self.step = 0
         self.saved: int | None = None
         self.incarnation = 0
-        self._working = False  # on a step that is neither counted nor saved yet
-        self._first_skipped: int | None = None  # of the row of skipped steps that goes on
+        self._working = False  # whether a step is being trained
+        self._first_skipped: int | None = None  # first of the skipped steps in a row, up to the present one
         self._rollbacks = 0  # without training past `_furthest` in between
         self._furthest = 0
 
     @property
     def up(self) -> bool:
-        """Whether there are learner processes."""
+        """Whether the learner processes run."""
         return bool(self._group.ranks)
 
     @property
     def group(self) -> LearnerGroup[LearnerApi]:
+        """The learner ranks."""
         return self._group
 
     @property
     def unsaved(self) -> bool:
-        """Whether an end of the run now would lose work that is worth waiting for."""
+        """Whether an end of the run now would lose trained steps or the step in progress."""
         return self.up and (self._working or self.step != (self.saved or 0))
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a checkpoint; one that falls into a row of skipped steps is due at its end."""
+        """Whether a checkpoint is due; during skipped steps none is due until the next finite step."""
         every = self._config.checkpoint.every_steps
         return self._first_skipped is None and self.step // every > (self.saved or 0) // every
 
     def begin(self) -> None:
-        """Start the learner and bring it, the ledger and the records to the newest whole checkpoint.
+        """Start the learner and set it, the ledger and the records to the newest complete checkpoint.
 
-        Raises LearnerLost, and IntegrityError where there is no checkpoint although steps were trained.
+        Raises LearnerLost, and IntegrityError if there is no checkpoint although steps were trained.
         """
         self._restarts.wait()
         self._group.start()
@@ -101,11 +102,11 @@ class Training:
             self._queue.call(QueueApi.commit, self.saved, newest["name"])
         elif trained := self._queue.call(QueueApi.status).trained_steps:
             raise IntegrityError(
-                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}, nothing was "
-                "changed: restore it from a copy, or begin a new run with --fresh"
+                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}; nothing was "
+                "changed: restore it from a copy, or start a new run with --fresh"
             )
         self._queue.call(QueueApi.rollback, self.step)
-        # Only now: at no moment does the ledger count steps that no checkpoint has. They are torn, and written again.
+        # Only after the rollback: the ledger must never count steps that no checkpoint has.
         self._call(
             lambda rank: rank.start(LearnerApi.discard_checkpoints, folder, self.step),
             what="remove incomplete checkpoints",
@@ -148,7 +149,7 @@ class Training:
             )
 
     def checkpoint(self) -> None:
-        """Save the policy as it is, and forget old checkpoints. Raises LearnerLost."""
+        """Save the policy and remove old checkpoints. Raises LearnerLost."""
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
         self._call(
             lambda rank: rank.start(LearnerApi.save_checkpoint, str(folder / name), self._run_id),
@@ -166,7 +167,7 @@ class Training:
         self._call(lambda rank: rank.start(LearnerApi.export, final), what="export the final model")
 
     def lost(self, error: LearnerLost) -> None:
-        """The learner is gone, `begin` is next. Raises RetryBudgetExhausted."""
+        """The learner is lost; call `begin` next. Raises RetryBudgetExhausted."""
         self._restarts.lost(error)
 
     def roll_back(self, error: Diverged) -> None:
@@ -186,7 +187,7 @@ class Training:
         self._group.kill()
 
     def _call(self, start: Callable[[Handle[LearnerApi]], Future[R]], *, what: str) -> list[R]:
-        """A call that has to do with files; a full disk is waited out."""
+        """A call that reads or writes files, retried while the disk is full."""
         deadline = self._config.deadlines.checkpoint_s
 
         def call() -> list[R]:

@@ -1,4 +1,4 @@
-"""Parts of a job on the rollout workers: handed to whoever serves, elsewhere again where a worker failed."""
+"""Dispatch the parts of a job to the rollout workers that serve, and again to another one if a worker fails."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from r1ray.errors import InfrastructureError, ProcessDied, RetryBudgetExhausted
 
 P = TypeVar("P")
 ATTEMPTS = 5
-"""Calls of one part; the last failure ends the run."""
+"""Maximum calls of one part; the last failure ends the run."""
 
 
 @dataclass(slots=True)
@@ -24,11 +24,12 @@ class _Call(Generic[P]):
 
 
 class WorkDispatcher(Generic[P]):
-    """`start(worker, part)` starts a part on a worker; its future gives the packed groups. `names(part)` is for messages.
+    """`start(worker, part)` starts a part on a worker; the result of its future is the packed groups. `names(part)` is for
+    messages.
 
-    A worker whose process died under a call gets no other: each has a name of its own, and the fleet may hear of it later.
-    At most `at_once` parts are with a worker at a time (None: all): what a worker that dies costs, and how soon one that
-    joins has work.
+    A worker whose process died during a call gets no other part: names are not reused, and the fleet may notice the death
+    later. A worker has at most `at_once` parts at a time (None: all), which bounds the cost of its death and leaves work for
+    workers that join.
     """
 
     def __init__(
@@ -48,18 +49,18 @@ class WorkDispatcher(Generic[P]):
 
     @property
     def unfinished(self) -> int:
-        """Parts that have not come back."""
+        """Number of parts without a result."""
         return len(self._open)
 
     @property
     def running(self) -> int:
-        """Parts that are with a worker."""
+        """Number of parts that are with a worker."""
         return sum(call.running is not None for call in self._open)
 
     def tick(self, serving: Mapping[str, Handle[RolloutApi]], *, hand_out: bool = True) -> list[tuple[P, list[bytes]]]:
-        """What has come since the last time; then, if `hand_out`, the free parts to the workers that have room.
+        """The parts that finished since the last call; then, if `hand_out`, start waiting parts on the workers that have room.
 
-        Raises RetryBudgetExhausted where a part fails again and again, and errors that are no failures of a process.
+        Raises RetryBudgetExhausted if a part fails repeatedly, and errors that are not failures of a process.
         """
         done = []
         for call in list(self._open):

@@ -55,7 +55,7 @@ def make_plan(
     if not request.benchmarks:
         raise ConfigError("--benchmarks: name at least one, e.g. gsm8k or bus")
     if not 0 < request.top_p <= 1:
-        raise ConfigError(f"--top-p {request.top_p:g} is out of range: above 0 and at most 1")
+        raise ConfigError(f"--top-p: expected a number > 0 and <= 1, got {request.top_p:g}")
     found = [find(spec) for spec in dict.fromkeys(request.benchmarks)]
     if strange := sorted(set(request.data) - {b.name for b in found}):
         raise ConfigError(f"--data {strange[0]}: it is not among --benchmarks")

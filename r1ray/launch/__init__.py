@@ -28,7 +28,7 @@ from r1ray.control.watchdog import Watchdog
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.signals import stop_on_signals
-from r1ray.launch.supervision import rollout_fleet, standing_actors
+from r1ray.launch.supervision import managed_actors, rollout_fleet
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.report import build_report
@@ -122,7 +122,7 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
             queue=queue,
             learners=lambda tick: LearnerGroup(config, spawn=cluster.learner, tick=tick),
             fleet=fleet,
-            standing=standing_actors(cluster, writer.event, queue=queue),
+            managed=managed_actors(cluster, writer.event, queue=queue),
             stalls=stalls,
             progress=progress,
             stop=stop,

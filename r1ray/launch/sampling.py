@@ -17,7 +17,7 @@ from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.signals import stop_on_signals
-from r1ray.launch.supervision import rollout_fleet, standing_actors
+from r1ray.launch.supervision import managed_actors, rollout_fleet
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.run.notices import notices_to
@@ -79,7 +79,7 @@ def run_sampling(
         parts = JobParts(
             # Nobody leases here, so nothing has to be handed back for a worker that dies.
             fleet=rollout_fleet(cluster, use, release=lambda name, drained: None, on_event=writer.event),
-            standing=standing_actors(cluster, writer.event),
+            managed=managed_actors(cluster, writer.event),
             folder=folder,
             samples=folder.path / samples,
             writer=writer,

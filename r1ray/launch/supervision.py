@@ -22,7 +22,7 @@ def health_limits(config: Config) -> HealthLimits:
     return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
 
 
-def standing_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueApi] | None = None) -> RayManagedActors:
+def managed_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueApi] | None = None) -> RayManagedActors:
     """The reward workers, and the queue where there is one."""
     recovery = cluster.config.recovery
     kinds: list[tuple[Budget, Sequence[Handle[ManagedApi]]]] = []

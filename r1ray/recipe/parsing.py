@@ -56,7 +56,7 @@ class ProblemCollector:
         self.problems: list[Problem] = []
         self.provenance = Provenance()
 
-    def add(self, key: str, value: Any, message: str, fix: str, source: Source | None = None) -> None:
+    def add(self, key: str, value: Any, message: str, fix: str | None, source: Source | None = None) -> None:
         """Add one problem. `source` is the file that sets the key."""
         if source is not None:
             self.provenance[key] = source.origin(key)
@@ -83,7 +83,7 @@ class ProblemCollector:
         names = {str: "a string", int: "an integer >= 0", bool: "true or false"}
         natural = isinstance(value, int) and not isinstance(value, bool) and value >= 0
         if not (natural if wanted is int else isinstance(value, wanted)):
-            self.add(key, value, f"expected {names[wanted]}", f"give {names[wanted]}", source)
+            self.add(key, value, f"expected {names[wanted]}", None, source)
         return value
 
     def check_name(self, source: Source, key: str, name: str) -> bool:

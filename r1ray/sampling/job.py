@@ -51,7 +51,7 @@ class JobParts:
     """The parts of a job, built by the composition root."""
 
     fleet: Fleet
-    standing: RayManagedActors
+    managed: RayManagedActors
     folder: RunFolder
     samples: Path  # where the shards go
     writer: MetricsWriter
@@ -124,7 +124,7 @@ class SamplingJob:
         for group in groups:
             self._failed_scores.add(group.scores)
         self._outages.retry_until_recovered(f"writing {part.file_name}", lambda: self._write(part, rows), DiskFull)
-        self._parts.standing.succeeded()
+        self._parts.managed.succeeded()
         self._done += part.stop - part.start
         self._tokens += sum(row.tokens for row in rows)
         self._tell("running")
@@ -148,7 +148,7 @@ class SamplingJob:
         if (requested := self._parts.folder.read_scale_request().get("rollout")) is not None:
             self._parts.fleet.scale(requested)
         self._parts.fleet.tick()
-        self._parts.standing.tick()
+        self._parts.managed.tick()
 
     def _tell(self, state: str) -> None:
         seconds = max(1e-9, time.monotonic() - self._began)

@@ -217,7 +217,7 @@ class World:
                 queue=self.queue,
                 learners=lambda tick: LearnerGroup(config, spawn=self._learner, tick=tick),
                 fleet=fleet,
-                standing=RayManagedActors(
+                managed=RayManagedActors(
                     [(Budget(restarts=2, key="recovery.max_queue_restarts"), [self.queue])],
                     limits=LIMITS,
                     on_event=writer.event,

@@ -302,13 +302,13 @@ def test_leases_of_an_earlier_driver_are_handed_back_first(make: Make) -> None:
     assert world.ledger.status().reissued == 2
 
 
-@pytest.mark.parametrize("asked", [3, 9])
-def test_workers_can_be_added_while_it_runs(make: Make, asked: int) -> None:
+@pytest.mark.parametrize("requested", [3, 9])
+def test_workers_can_be_added_while_it_runs(make: Make, requested: int) -> None:
     world = make()
-    world.on_train = lambda step: world.folder.request_scale("rollout", asked) if step == 1 else None
+    world.on_train = lambda step: world.folder.request_scale("rollout", requested) if step == 1 else None
     assert world.run()
     (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "scaled"]
-    assert (event["asked"], event["workers"]) == (asked, min(asked, 4))
+    assert (event["requested"], event["workers"]) == (requested, min(requested, 4))
     assert world.kinds().count("worker_started") == event["workers"]
 
 

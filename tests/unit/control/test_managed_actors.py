@@ -24,7 +24,7 @@ class World:
         self.killed = 0
         self.queue = FakeHandle("queue", identity=lambda: {"pid": self.pid, "node": "n", "problem": self.problem})
         self.queue.kill = self._kill  # type: ignore[method-assign]
-        self.standing = RayManagedActors(
+        self.managed = RayManagedActors(
             [(Budget(restarts=restarts, key="recovery.max_queue_restarts"), [self.queue])],
             limits=HealthLimits(start_s=50, suspect_s=5, dead_s=10),
             on_event=lambda kind, **fields: self.events.append((kind, fields)),
@@ -38,8 +38,8 @@ class World:
     def after(self, seconds: float) -> None:
         """Time for a question and for its answer."""
         self.now += seconds
-        self.standing.tick()
-        self.standing.tick()
+        self.managed.tick()
+        self.managed.tick()
 
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.events]
@@ -47,11 +47,11 @@ class World:
 
 def test_another_process_id_is_a_death_that_ray_has_repaired() -> None:
     world = World()
-    assert world.standing.states() == {"queue": ("healthy", 1)}
+    assert world.managed.states() == {"queue": ("healthy", 1)}
     world.pid = 2
     world.after(1.5)
     assert world.kinds() == ["actor_ready", "actor_lost", "actor_ready"]
-    assert world.standing.states() == {"queue": ("healthy", 2)}
+    assert world.managed.states() == {"queue": ("healthy", 2)}
 
 
 def test_one_that_hangs_is_ended_and_has_the_time_of_a_start_to_come_back() -> None:
@@ -59,10 +59,10 @@ def test_one_that_hangs_is_ended_and_has_the_time_of_a_start_to_come_back() -> N
     world.queue.hold.add("identity")
     world.after(1.5)
     world.after(6)
-    assert world.standing.states()["queue"][0] == "suspect"
+    assert world.managed.states()["queue"][0] == "suspect"
     world.after(6)
     assert world.killed == 1
-    assert world.standing.states()["queue"] == ("starting", None)
+    assert world.managed.states()["queue"] == ("starting", None)
     world.after(40)
     assert world.killed == 1
     world.queue.hold.clear()
@@ -70,7 +70,7 @@ def test_one_that_hangs_is_ended_and_has_the_time_of_a_start_to_come_back() -> N
     world.after(15)
     assert world.killed == 2
     world.after(2)
-    assert world.standing.states() == {"queue": ("healthy", 2)}
+    assert world.managed.states() == {"queue": ("healthy", 2)}
 
 
 def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
@@ -78,7 +78,7 @@ def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
     for pid in (2, 3):
         world.pid = pid
         world.after(1.5)
-    world.standing.succeeded()
+    world.managed.succeeded()
     for pid in (4, 5):
         world.pid = pid
         world.after(1.5)
@@ -89,28 +89,28 @@ def test_deaths_without_a_step_in_between_spend_the_budget() -> None:
 
 def test_where_each_is_and_what_keeps_it_from_its_work_are_known() -> None:
     world = World()
-    assert world.standing.places == {"queue": {"pid": 1, "node": "n"}}
-    assert world.standing.problem is None
+    assert world.managed.places == {"queue": {"pid": 1, "node": "n"}}
+    assert world.managed.problem is None
     world.problem = "no room left to write"
     world.after(1.5)
-    assert world.standing.problem == "queue: no room left to write"
+    assert world.managed.problem == "queue: no room left to write"
     world.pid, world.problem = 2, None
     world.after(1.5)
-    assert world.standing.problem is None
+    assert world.managed.problem is None
 
 
 def test_a_restart_ends_those_that_answer_and_is_counted() -> None:
     world = World(restarts=1)
-    world.standing.restart("nothing moved for 60 s")
+    world.managed.restart("nothing moved for 60 s")
     assert world.killed == 1
-    assert world.standing.states() == {"queue": ("starting", None)}
-    world.standing.restart("nothing moved for 60 s")  # it starts already
+    assert world.managed.states() == {"queue": ("starting", None)}
+    world.managed.restart("nothing moved for 60 s")  # it starts already
     assert world.killed == 1
     world.pid = 2
     world.after(0)
-    assert world.standing.states() == {"queue": ("healthy", 2)}
+    assert world.managed.states() == {"queue": ("healthy", 2)}
     with pytest.raises(RetryBudgetExhausted, match=r"recovery.max_queue_restarts=1 for each\).*queue: nothing moved"):
-        world.standing.restart("nothing moved for 60 s")
+        world.managed.restart("nothing moved for 60 s")
 
 
 def test_one_that_dies_again_and_again_is_started_ever_more_slowly() -> None:
@@ -133,7 +133,7 @@ def test_a_step_lets_the_next_death_be_repaired_at_once() -> None:
         world.after(0.25)
     world.queue.dead = False
     world.after(60.0)
-    world.standing.succeeded()
+    world.managed.succeeded()
     world.queue.dead = True
     world.after(1.5)
     assert world.killed == 6

@@ -45,7 +45,7 @@ def test_a_stall_is_told_again_only_after_as_long_again(clock: Clock) -> None:
     clock.now = 11
     assert watchdog.look((1,), Stage.STEP) == 11
     clock.now = 15  # the diagnosis took 4 s
-    watchdog.told()
+    watchdog.reported()
     clock.now = 24
     assert watchdog.look((1,), Stage.STEP) is None
     clock.now = 25
@@ -97,7 +97,7 @@ class World:
             members={"rollout-0": member, "rollout-1": member}, lost=lambda name, reason: self.lost.append(name)
         )
         self.restarted: list[str] = []
-        self.standing: Any = SimpleNamespace(
+        self.managed: Any = SimpleNamespace(
             places={"queue": {"pid": 3, "node": "n"}, "reward-0": {"pid": 4, "node": "n"}},
             restart=self.restarted.append,
         )
@@ -107,7 +107,7 @@ class World:
         self.clock = clock
 
     def look(self) -> None:
-        self.stalls.tick(self.progress, self.fleet, self.standing, self.learners)
+        self.stalls.tick(self.progress, self.fleet, self.managed, self.learners)
 
 
 def test_the_diagnosis_names_the_stage_and_shows_the_stacks(tmp_path: Any) -> None:

@@ -78,7 +78,7 @@ def test_samples_are_those_of_the_benchmark_unless_told(model: Path, gsm8k: str)
         (("gsm8k",), {"data": {"gsm8k": "nowhere.jsonl"}}, "no such file"),
         (("bus",), {"data": {"gsm8k": "x.jsonl"}}, "not among --benchmarks"),
         (("bus",), {"k": 2, "temperature": 0.0}, "-k 1"),
-        (("bus",), {"top_p": 0.0}, "--top-p 0 is out of range"),
+        (("bus",), {"top_p": 0.0}, "--top-p: expected a number > 0 and <= 1, got 0"),
         (("bus",), {"max_new_tokens": 200}, "does not fit"),
         (("bus",), {"against": ("nowhere.jsonl",)}, "nowhere.jsonl"),
         (("bus",), {"keys": ("run.dir=elsewhere",)}, "leave these keys out"),

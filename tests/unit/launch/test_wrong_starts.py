@@ -185,7 +185,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["sft", *train(on_file("chats"), "data.evaluation=[]", "learner.optimizer.warmup_steps=9")[1:]],
         "warmup_steps=9 is more than the run's 2 steps",
     ),
-    "sft: a synthetic source": (["sft", *train("data.evaluation=[]")[1:]], "holds no conversations"),
+    "sft: a synthetic source": (["sft", *train("data.evaluation=[]")[1:]], "data.train.0.kind = 'synthetic'"),
     "eval: unknown benchmark": (["eval", "models/whole", "--benchmarks", "gsm9k"], "did you mean gsm8k?"),
     "eval: wrong parameter of a task": (
         ["eval", "models/whole", "--benchmarks", "arithmetic:digits=1-1;operations=%"],

@@ -49,7 +49,7 @@ class FakeFleet:
         self.on_tick()
 
 
-class FakeStanding:
+class FakeManagedActors:
     def tick(self) -> None: ...
 
     def succeeded(self) -> None: ...
@@ -84,7 +84,7 @@ def make(
     wanted = [Wanted(source=name, samples=3, sampling=Sampling(temperature=1.0, seed=0)) for name in fleet.sizes]
     parts = JobParts(
         fleet=cast(Fleet, fleet),
-        standing=cast(RayManagedActors, FakeStanding()),
+        managed=cast(RayManagedActors, FakeManagedActors()),
         folder=RunFolder(tmp_path),
         samples=tmp_path / "samples",
         writer=stack.enter_context(MetricsWriter(tmp_path, tensorboard=False)),
