@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from r1ray.errors import InfrastructureError, WorkersCannotStart
+from r1ray.util.formatting import one_line
 
 MIN_FAILURES = 3
 ROUNDS = 2
@@ -40,6 +41,7 @@ class StartFailures:
         self._kind = kind
         if self._count >= max(MIN_FAILURES, ROUNDS * workers):
             raise WorkersCannotStart(
-                f"no rollout worker can start: {self._count} attempts in a row failed with {type(error).__name__}: {error}. "
+                f"no rollout worker can start: {self._count} attempts in a row failed with "
+                f"{type(error).__name__}: {one_line(str(error))}. "
                 f"logs/{name}.log in the run folder has the traceback; correct `rollout`, `rollout.engine` or `model`"
             ) from error

@@ -32,4 +32,6 @@ def evaluation_line(row: Mapping[str, Any]) -> str:
     text = f"{row['source']}: accuracy {share(row.get('accuracy'))} sampled"
     if row.get("greedy_accuracy") is not None:
         text += f", {share(row['greedy_accuracy'])} greedy"
+    if row.get("errors"):  # counted as wrong, which they may not be
+        text += f", {row['errors']:,} samples could not be scored"
     return f"{text}, format {share(row.get('format'))}, length {number(row.get('length'))} (policy {row['step']})"

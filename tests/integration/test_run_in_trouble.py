@@ -124,5 +124,5 @@ def test_an_engine_that_cannot_start_is_named_at_the_first_try_and_ends_the_run(
     driver.wait_for("a line on the terminal", lambda: "rollout-0 was lost: did not start: " in driver.said())
     text = driver.end(WorkersCannotStart.exit_code, within_s=600)
     assert "WorkersCannotStart" in text
-    assert "quantization" in text
+    assert text.count("gptq") >= 2  # in the line of the first failure and in the error
     assert len(driver.seen.events("worker_lost")) == 3

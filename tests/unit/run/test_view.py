@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from r1ray.run.lines import evaluation_line
 from r1ray.run.view import LiveView, PlainView, make_view
 from r1ray.util.formatting import duration, number, printable, share, sparkline
 
@@ -87,6 +88,12 @@ def test_plain_lines_are_one_a_phase_a_step_and_an_evaluation():
         "bus: accuracy 72% sampled, 100% greedy, format 96%, length 30 (policy 10)",
         "worker [bold]rollout-1[/bold] died",
     ]
+
+
+def test_an_evaluation_says_how_many_samples_could_not_be_scored():
+    row = {"source": "bus", "accuracy": 0.0, "greedy_accuracy": 0.0, "length": 30, "errors": 1280, "step": 10}
+    assert "accuracy 0% sampled, 0% greedy, 1,280 samples could not be scored, format" in evaluation_line(row)
+    assert "could not be scored" not in evaluation_line({**row, "errors": 0})
 
 
 def test_the_screen_shows_the_phases_until_the_first_step():
