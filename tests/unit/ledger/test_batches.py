@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,33 +11,9 @@ import pytest
 from r1ray.codec import unpack_scored
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.ledger import Ledger, LedgerReader, PutOutcome
-from tests.unit.ledger_support import Clock, fast_folder, ids, new_ledger, payload, rules, train
+from tests.unit.ledger_support import Clock, ids, payload, rules, train
 
 Make = Callable[..., Ledger]
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with fast_folder() as path:
-        yield path
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def make(folder: Path, clock: Clock) -> Iterator[Make]:
-    made: list[Ledger] = []
-
-    def build(**changes: object) -> Ledger:
-        made.append(new_ledger(folder, clock, **changes))
-        return made[-1]
-
-    yield build
-    for ledger in made:
-        ledger.close()
 
 
 def test_too_few_groups_bind_nothing(make: Make) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import ConfigError, IntegrityError, StageFailed
-from r1ray.recipe.folder import code_versions
 from r1ray.run.folder import RunFolder
 from tests.unit.recipe_support import (
     RECIPE,
@@ -24,13 +23,9 @@ from tests.unit.recipe_support import (
 
 ALL = list(STAGES)
 DEADLINE_S = 30.0
-VERSIONS = code_versions()
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it calls git, seven times a recipe
+pytestmark = pytest.mark.usefixtures("recipe_folder")
 
 
 # --- skipping and running again

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import ConfigError, StageFailed
-from r1ray.recipe.folder import code_versions
 from tests.unit.recipe_support import (
     RECIPE,
     STAGES,
@@ -29,13 +28,9 @@ from tests.unit.recipe_support import (
 
 ALL = list(STAGES)
 DEADLINE_S = 120.0
-VERSIONS = code_versions()
 
 
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)  # it calls git, seven times a recipe
+pytestmark = pytest.mark.usefixtures("recipe_folder")
 
 
 def test_a_killed_stage_resumes_or_starts_again_if_its_kind_cannot() -> None:
