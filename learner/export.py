@@ -1,10 +1,10 @@
-"""The policy as a folder in the Hugging Face format, which transformers and vLLM load as it is."""
+"""Export a model as a folder in the Hugging Face format, which transformers and vLLM load directly."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -15,25 +15,35 @@ from learner.shards import write_shards
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json", "*.pt", "*.pth")
 
 
-def export_model(weights: Iterator[tuple[str, Tensor]], *, source: Path, target: Path, writer: bool) -> None:
-    """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, in the place of an older export.
+def export_model(
+    weights: Iterator[tuple[str, Tensor]],
+    *,
+    source: Path,
+    target: Path,
+    writer: bool,
+    files: Mapping[str, str] | None = None,
+) -> None:
+    """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, replacing an older export.
 
     Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
-    A collective: ranks that are not the `writer` only take part in gathering. Raises DiskFull where there is no room.
+    `files` (name -> text) are written in place of those of `source`. A collective: ranks that are not the `writer` only
+    take part in gathering. Raises DiskFull if there is no room.
     """
     try:
         if writer:
-            _write(weights, source, target)
-    finally:  # the other ranks are in the same collectives, to the end
+            _write(weights, source, target, files or {})
+    finally:  # the other ranks are in the same collectives until the end
         for _ in weights:
             pass
 
 
-def _write(weights: Iterator[tuple[str, Tensor]], source: Path, target: Path) -> None:
+def _write(weights: Iterator[tuple[str, Tensor]], source: Path, target: Path, files: Mapping[str, str]) -> None:
     with write_aside(target) as folder:
         for path in source.iterdir():
             if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
                 shutil.copyfile(path, folder / path.name)
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
         dtypes: set[str] = set()
         index = write_shards(folder, "model", _watched(weights, dtypes))
         index_file = {"metadata": {}, "weight_map": index}

@@ -2,7 +2,9 @@
 
     TrainingRank     engine, checkpoints, export           this file
       PolicyRank     steps on scored groups, publishing    learner/policy.py
-      SftRank        steps on conversations                learner/sft/rank.py
+      SupervisedRank steps on fixed rows                   learner/supervised.py
+        SftRank          conversations                     learner/sft/rank.py
+        RewardModelRank  preferences                       learner/preference/rank.py
 
 Ranks are plain classes, one process each. `r1ray.launch.processes` makes Ray actors of them.
 """

@@ -1,4 +1,4 @@
-"""Reward models: from preferences in JSON lines to a Hugging Face sequence classifier with one label.
+"""Reward models: from preferences to a Hugging Face sequence classifier with one label.
 
-rows.py --Example--> model.py (packed scores) --loss--> learner.engine --> report.py, folder
+rows.py --Example--> model.py (packed scores, loss) --> rank.py --> report.py, the exported folder
 """

@@ -1,4 +1,4 @@
-"""A sequence classifier with one label, asked for the scores of packed sequences.
+"""Sequence classifier with one label that scores packed sequences.
 
 Shapes: N packed tokens of S sequences, H hidden size.
 """
@@ -21,25 +21,26 @@ from learner.preference.rows import Example
 from learner.supported import check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
+from r1ray.rewards.learned.preference import Kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedExamples:
-    """A micro-batch of whole examples. Producer: `pack_examples`. Consumer: RewardModel and the losses."""
+    """A micro-batch of complete examples. Producer: `pack_examples`. Consumers: `RewardModel`, `loss_and_hits`."""
 
     input_ids_N: Tensor  # int64
     position_ids_N: Tensor  # int64, from 0 in every sequence
     layout: PackedLayout
-    last_S: Tensor  # int64: the row of each sequence's last token, which is scored
-    labels: Tensor  # float32 [examples]: 1 where safe; without meaning for pairs
+    last_S: Tensor  # int64: index of each sequence's last token, which is scored
+    labels: Tensor  # float32 [examples]: 1 if safe; unused for pairs
 
 
 def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedExamples:
-    """Pack the sequences of the examples in order: the two of a pair stand side by side."""
+    """Pack the sequences of the examples in order; the two of a pair are adjacent."""
     sequences = [s for e in examples for s in e.sequences]
     lengths = [len(s) for s in sequences]
     return PackedExamples(
-        input_ids_N=torch.tensor([i for s in sequences for i in s], device=device),
+        input_ids_N=torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(device),
         position_ids_N=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])).to(device),
         layout=make_layout(lengths, device),
         last_S=torch.from_numpy(np.cumsum(lengths) - 1).to(device),
@@ -48,7 +49,7 @@ def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedEx
 
 
 class RewardModel(nn.Module):
-    """`hf`, a `...ForSequenceClassification` whose head is the linear layer `score`."""
+    """`hf`, a `...ForSequenceClassification` with the linear head `score`."""
 
     def __init__(self, hf: Any) -> None:
         super().__init__()
@@ -68,9 +69,9 @@ class RewardModel(nn.Module):
 
 
 def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> RewardModel:
-    """The language model (or reward model) of the folder with a head for one score, new where it has none.
+    """Load the language model (or reward model) of the folder onto the CPU, with a new head for one score if it has none.
 
-    Raises ConfigError for a folder that cannot be read so, and for layers that mix packed sequences.
+    Raises ConfigError for a folder that holds no such model, and for layers that mix packed sequences.
     """
     from transformers import AutoModelForSequenceClassification
     from transformers.utils.logging import disable_progress_bar
@@ -87,11 +88,11 @@ def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> Reward
             local_files_only=True,
         )
     except (OSError, ValueError) as e:
-        raise ConfigError(f"--model {model.path} cannot be loaded as a sequence classifier: {e}") from e
+        raise ConfigError(f"model.path = {model.path} cannot be loaded as a sequence classifier: {e}") from e
     check_packable(hf, model.max_length)
     if not isinstance(getattr(hf, "score", None), nn.Linear):
-        raise ConfigError(f"--model {model.path}: the head of {type(hf).__name__} is no linear layer `score`")
-    hf.config.pad_token_id = pad_token_id  # transformers finds the last token of a row by it
+        raise ConfigError(f"model.path = {model.path}: the head of {type(hf).__name__} is not a linear layer `score`")
+    hf.config.pad_token_id = pad_token_id  # transformers uses it to find the last token of a row
     silence_dropout(hf)
     if model.activation_checkpointing:
         hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -99,11 +100,14 @@ def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> Reward
     return RewardModel(hf)
 
 
-def pairwise_loss(score_S: Tensor) -> Tensor:
-    """Sum over pairs of -log sigmoid(chosen - rejected) (Bradley and Terry, 1952); S = (chosen, rejected), again and again."""
-    return -F.logsigmoid(score_S[0::2] - score_S[1::2]).sum()
+def loss_and_hits(kind: Kind, score_S: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum of the losses, sum of the hits) over the rows of a micro-batch.
 
-
-def pointwise_loss(score_S: Tensor, labels_S: Tensor) -> Tensor:
-    """Sum over responses of the cross-entropy of sigmoid(score) and the label, 1 for safe."""
-    return F.binary_cross_entropy_with_logits(score_S, labels_S, reduction="sum")
+    Pairs, S = (chosen, rejected, chosen, rejected, ...): -log sigmoid(chosen - rejected) (Bradley and Terry, 1952), and a
+    tie counts as half a hit. Single responses: the cross-entropy of sigmoid(score) and the label, which is 1 if safe.
+    """
+    if kind == "pairwise":
+        margin = score_S[0::2] - score_S[1::2]
+        return -F.logsigmoid(margin).sum(), 0.5 * (1.0 + margin.detach().sign()).sum()
+    hits = ((score_S.detach() > 0) == (labels > 0.5)).float().sum()
+    return F.binary_cross_entropy_with_logits(score_S, labels, reduction="sum"), hits

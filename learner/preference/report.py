@@ -1,4 +1,4 @@
-"""What a trained reward model is worth on held-out rows, and how much of it is length."""
+"""Accuracy of a reward model on held-out rows, and how much of its score is length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Array = npt.NDArray[np.float64]
 
 
 def measure(kind: Kind, examples: Sequence[Example], scores: Sequence[float]) -> dict[str, float | None]:
-    """Figures of held-out examples; `scores` are those of their sequences, in order. None: cannot be told.
+    """Metrics of held-out examples; `scores` are those of their sequences, in order. None: undefined.
 
     `length_correlation` is Pearson's of score and tokens, for pairs of the differences within a pair.
     """
@@ -35,12 +35,15 @@ def measure(kind: Kind, examples: Sequence[Example], scores: Sequence[float]) ->
 
 
 def _pairs(scores: Array, lengths: Array) -> dict[str, float | None]:
-    """Columns: chosen, rejected. Pairs of equal length have no longer one; a tie of scores counts as half."""
-    preferred = 0.5 * (1.0 + np.sign(scores[:, 0] - scores[:, 1]))  # how far the model prefers the chosen one
+    """`scores` and `lengths` are [pairs, 2]: chosen, rejected. A tie of scores counts as half.
+
+    `longer_preferred` and `longer_chosen` leave pairs of equal length out.
+    """
+    preferred = 0.5 * (1.0 + np.sign(scores[:, 0] - scores[:, 1]))  # 1.0: the model prefers the chosen one
     longer = lengths[:, 0] - lengths[:, 1]
     uneven = longer != 0
     by_model = np.where(longer > 0, preferred, 1.0 - preferred)[uneven]
-    # Each pair both ways round, so that what comes first is nothing that a correlation could see.
+    # Count each pair in both orders, so that the order cannot correlate with anything.
     both_scores, both_lengths = np.concatenate([scores, scores[:, ::-1]]), np.concatenate([lengths, lengths[:, ::-1]])
     return {
         "rows": float(len(scores)),

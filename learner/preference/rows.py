@@ -1,119 +1,130 @@
-"""Preferences from JSON lines, and their division into what is trained on and what is held out.
+"""Preferences as training examples of a reward model.
 
 pairwise   {"prompt": ..., "chosen": ..., "rejected": ...}
-pointwise  {"prompt": ..., "response": ..., "safe": true}      (either with `messages` for `prompt`)
+pointwise  {"prompt": ..., "response": ..., "safe": true}      (either with `messages` in place of `prompt`)
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from learner.examples import RowFormat, SupervisedData, read_sources
+from r1ray.config.schema import Config, RewardModelConfig
+from r1ray.data.rows import question_of, read_columns
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import ConfigError, DataError
-from r1ray.rewards.learned.conversation import Part, conversation_ids, judged_part
+from r1ray.rewards.learned.conversation import Part, conversation_ids, conversation_prompt, judged_part
 from r1ray.rewards.learned.preference import Kind
-from r1ray.types import Message
+from r1ray.types import Int32Array, Message
+
+FIELDS: dict[Kind, tuple[str, ...]] = {
+    "pairwise": ("prompt", "messages", "chosen", "rejected"),
+    "pointwise": ("prompt", "messages", "response", "safe"),
+}
+_UNLIMITED = 10**9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preference:
+    """One row. Producer: `PreferenceFormat.parse`."""
+
+    messages: tuple[Message, ...]
+    responses: tuple[str, ...]  # the judged parts; pairwise: (chosen, rejected), pointwise: (response,)
+    safe: bool | None = None  # pointwise only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """A row as token ids. Producer: `read_examples`. Consumers: training, report."""
+    """One tokenized row. Producer: `PreferenceFormat`. Consumers: `RewardModelRank`, `measure`."""
 
-    prompt: str  # tells which rows must be held out together
-    sequences: tuple[tuple[int, ...], ...]  # pairwise: (chosen, rejected); pointwise: (response,)
+    sequences: tuple[Int32Array, ...]  # pairwise: (chosen, rejected), pointwise: (response,); prompts included
     lengths: tuple[int, ...]  # tokens of the judged part of each
     safe: bool | None = None  # pointwise only
 
     @property
     def tokens(self) -> int:
-        """Of all its sequences."""
+        """Tokens of all its sequences."""
         return sum(map(len, self.sequences))
 
 
-def read_examples(
-    file: Path, tokenizer: Tokenizer, *, kind: Kind, judge: Part, max_length: int
-) -> tuple[list[Example], int]:
-    """The examples of a file, and how many rows were left out because a sequence has more than `max_length` tokens.
+def part_of(settings: RewardModelConfig) -> Part:
+    """The part of a response that the reward model judges; `auto`: as in R1, the summary of pairs and all of a response."""
+    summary = settings.judge == "summary" or (settings.judge == "auto" and settings.kind == "pairwise")
+    return "summary" if summary else "response"
 
-    Raises ConfigError for a file that cannot be read, and for the first row that is not of its kind, with its line.
+
+class PreferenceFormat(RowFormat[Preference, Example]):
+    """Preferences of one kind, framed as the reward `model` frames what it scores."""
+
+    noun = "preference"
+
+    def __init__(self, config: Config, tokenizer: Tokenizer) -> None:
+        settings = config.reward_model
+        self._kind, self._part = settings.kind, part_of(settings)
+        self._tokenizer = tokenizer
+        self._longest = config.model.max_length
+        self.fields = FIELDS[self._kind]
+
+    def parse(self, raw: Any, number: int, columns: Mapping[str, str]) -> Preference:
+        """See RowFormat."""
+        values = read_columns(raw, self.fields, columns)
+        messages = question_of(values, columns)
+        names = ("chosen", "rejected") if self._kind == "pairwise" else ("response",)
+        responses = tuple(judged_part(_text(values, name), self._part) for name in names)
+        if self._kind == "pairwise":
+            return Preference(messages=messages, responses=responses)
+        if not isinstance(safe := values["safe"], bool):
+            raise DataError(f"safe = {safe!r:.40}: expected true or false")
+        return Preference(messages=messages, responses=responses, safe=safe)
+
+    def fits(self, row: Preference) -> bool:
+        """See RowFormat. Tokenizes only a row that has more bytes than `model.max_length`."""
+        longest = max(len(response.encode()) for response in row.responses)
+        prompt = conversation_prompt(self._tokenizer, row.messages)
+        # Each token is at least one byte, apart from a few that a tokenizer adds around the text.
+        return len(prompt.encode()) + longest + 8 <= self._longest or (
+            max(map(len, self.example(row).sequences)) <= self._longest
+        )
+
+    def example(self, row: Preference) -> Example:
+        """See RowFormat."""
+        tokenizer = self._tokenizer
+        ids = [conversation_ids(tokenizer, row.messages, response, _UNLIMITED) for response in row.responses]
+        return Example(
+            sequences=tuple(np.asarray(each, dtype=np.int32) for each in ids),
+            lengths=tuple(len(tokenizer.encode(text, add_special_tokens=False)) for text in row.responses),
+            safe=row.safe,
+        )
+
+    def prompt(self, row: Preference) -> Sequence[Message]:
+        """See RowFormat."""
+        return row.messages
+
+    def content(self, row: Preference) -> list[Any]:
+        """See RowFormat."""
+        return [*row.responses, row.safe]
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    """A response; unlike a prompt it may be empty."""
+    if not isinstance(value := values[name], str):
+        raise DataError(f"{name} = {value!r:.40}: expected a string")
+    return value
+
+
+def read_data(config: Config, tokenizer: Tokenizer) -> SupervisedData[Example]:
+    """Read the preferences of a run.
+
+    Raises ConfigError as `read_sources` does, and if nothing is held out: a reward model of unknown accuracy is of no use.
     """
-    examples, too_long = [], 0
-    for number, line in enumerate(_lines(file), 1):
-        if not line.strip():
-            continue
-        try:
-            messages, responses, safe = _row(line, kind)
-            parts = [judged_part(response, judge) for response in responses]
-            sequences = tuple(tuple(conversation_ids(tokenizer, messages, part, 10**9)) for part in parts)
-        except DataError as e:
-            raise ConfigError(f"{file}, line {number}: {e}") from e
-        if max(map(len, sequences)) > max_length:
-            too_long += 1
-            continue
-        lengths = tuple(len(tokenizer.encode(part, add_special_tokens=False)) for part in parts)
-        prompt = json.dumps(messages, sort_keys=True)
-        examples.append(Example(prompt=prompt, sequences=sequences, lengths=lengths, safe=safe))
-    return examples, too_long
-
-
-def _lines(file: Path) -> Iterator[str]:
-    """Line by line, which only a newline ends: a text may hold U+2028 and the other marks that str.splitlines cuts at."""
-    try:
-        with file.open(encoding="utf-8", newline="\n") as lines:
-            yield from lines
-    except (OSError, UnicodeDecodeError) as e:
-        raise ConfigError(f"{file} cannot be read as UTF-8 text: {e}") from e
-
-
-def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """(trained on, held out): of the prompts, not the rows, a `share`, at least one, so that no prompt is in both.
-
-    Raises ConfigError where a side would be empty.
-    """
-    prompts = sorted({e.prompt for e in examples})
-    if len(prompts) < 2:
-        raise ConfigError(f"{len(prompts)} different prompts that fit into max_length: at least 2 are needed")
-    count = min(len(prompts) - 1, math.ceil(share * len(prompts)))
-    chosen = {prompts[i] for i in np.random.default_rng(seed).permutation(len(prompts))[:count]}
-    return [e for e in examples if e.prompt not in chosen], [e for e in examples if e.prompt in chosen]
-
-
-def _row(line: str, kind: Kind) -> tuple[tuple[Message, ...], list[str], bool | None]:
-    try:
-        row = json.loads(line)
-    except ValueError as e:
-        raise DataError(f"no JSON: {e}") from e
-    if not isinstance(row, dict):
-        raise DataError("no JSON object")
-    messages = _messages(row)
-    if kind == "pairwise":
-        return messages, [_text(row, "chosen"), _text(row, "rejected")], None
-    if not isinstance(row.get("safe"), bool):
-        raise DataError(f"`safe` = {row.get('safe')!r:.40} must be true or false")
-    return messages, [_text(row, "response")], row["safe"]
-
-
-def _messages(row: dict[str, Any]) -> tuple[Message, ...]:
-    if "messages" not in row:
-        return ({"role": "user", "content": _text(row, "prompt")},)
-    messages = row["messages"]
-    good = isinstance(messages, list) and all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
-    )
-    if not good or not messages:
-        raise DataError("`messages` must be a list of objects with the texts `role` and `content`")
-    return tuple({"role": m["role"], "content": m["content"]} for m in messages)
-
-
-def _text(row: dict[str, Any], key: str) -> str:
-    if not isinstance(row.get(key), str):
-        raise DataError(f"`{key}` = {row.get(key)!r:.40} must be a text")
-    text: str = row[key]
-    return text
+    data = read_sources(config, "reward-model", PreferenceFormat(config, tokenizer))
+    if not data.held_out:
+        raise ConfigError(
+            f"reward_model.held_out = {config.reward_model.held_out} holds out none of {len(data.train)} rows: raise it, or "
+            "name a source in data.evaluation"
+        )
+    return data

@@ -1,14 +1,18 @@
-"""What `train`, `sft`, `sample` and `eval` do before they start: check, print the plan, build the embedded model."""
+"""What the commands that make a run do before they start: check, print the plan, build the embedded model."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from r1ray.cli._output import refuse_together
+
 if TYPE_CHECKING:
+    from r1ray.config.rules import SupervisedUse
     from r1ray.evaluation.benchmarks.prepare import Prepared
     from r1ray.preflight.placement import Plan
     from r1ray.preflight.prepare import Preparation
@@ -63,6 +67,25 @@ def check(
     if not dry_run:
         _build_embedded_model(preparation)
     return found
+
+
+def supervised(use: SupervisedUse, items: list[str] | None, resume: Path | None, *, fresh: bool, dry_run: bool) -> None:
+    """Start, resume or show a run of `use`. Raises typer.Exit with the exit code, and R1RayError."""
+    from r1ray.preflight.prepare import Preparation
+
+    refuse_together(resume=resume, fresh=fresh)
+    overlays, overrides = split(items)
+    prepare = Preparation.new if resume is None else partial(Preparation.resumed, resume)
+    preparation = prepare(overlays, overrides, use)
+    data = check(preparation, dry_run=dry_run, fresh=fresh)
+    if dry_run:
+        return
+
+    from r1ray.launch.supervised import train_supervised
+
+    with preparation.folder(fresh=fresh, data=data) as folder:
+        code = train_supervised(preparation.loaded, folder, data, use, resume=resume is not None)
+    raise typer.Exit(code)
 
 
 def _build_embedded_model(preparation: Preparation) -> None:

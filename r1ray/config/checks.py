@@ -18,12 +18,13 @@ from r1ray.config.transport import transport
 
 Check = Callable[[Config], Iterator[Problem]]
 
-Use = Literal["train", "sft", "sample", "eval"]
+Use = Literal["train", "sft", "reward-model", "sample", "eval"]
 """The command that a configuration is for. Combinations of keys that it does not read are not checked."""
 
 PROCESSES: dict[Use, tuple[str, ...]] = {
     "train": ("learner", "rollout", "reward_worker"),
     "sft": ("learner",),
+    "reward-model": ("learner",),
     "sample": ("rollout", "reward_worker"),
     "eval": ("rollout", "reward_worker"),
 }
@@ -186,28 +187,36 @@ def _evaluation(config: Config) -> Iterator[Problem]:
 
 
 def _conversations(config: Config) -> Iterator[Problem]:
-    """Find sources that supervised fine-tuning cannot read. It reads each source completely and does not mix them."""
+    yield from _supervised_sources(config, "sft", "conversations")
+
+
+def _preferences(config: Config) -> Iterator[Problem]:
+    yield from _supervised_sources(config, "reward-model", "preferences")
+
+
+def _supervised_sources(config: Config, use: Use, rows: str) -> Iterator[Problem]:
+    """Find sources that supervised training cannot read. It reads each source of `rows` completely and does not mix them."""
     if not config.data.train:
-        fix = "add a source of conversations, e.g. [{name: chats, kind: jsonl, path: ...}]"
+        fix = f"add a source of {rows}, e.g. [{{name: {rows}, kind: jsonl, path: ...}}]"
         yield problem(config, "data.train", "is empty", fix)
     if config.data.decontaminate:
-        message = "applies to prompts of `r1ray train` and `r1ray sample`; `r1ray sft` trains on every conversation"
+        message = f"applies to prompts of `r1ray train` and `r1ray sample`; `r1ray {use}` trains on all {rows}"
         yield problem(config, "data.decontaminate", message, "set it to false here, and to true for the sampling")
     yield from unique_names(config, "evaluation", config.data.evaluation)  # metrics carry the name
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
             key = f"data.{section}.{i}"
             if source.kind not in ("jsonl", "parquet", "hf"):
-                yield problem(config, f"{key}.kind", "has no conversations", "use jsonl, parquet or hf")
+                yield problem(config, f"{key}.kind", f"has no {rows}", "use jsonl, parquet or hf")
             if source.path is None:
                 yield problem(config, f"{key}.path", "is not set", "give a file, a folder or a hub id")
             known = ("subset", "revision") if source.kind == "hf" else ()
             for name in sorted(set(source.params) - set(known)):
                 fix = f"use one of {', '.join(known)}" if known else "remove it"
-                message = f"is not a parameter of a {source.kind} source of conversations"
+                message = f"is not a parameter of a {source.kind} source of {rows}"
                 yield Problem(key=f"{key}.params.{name}", value=source.params[name], message=message, fix=fix)
             if source.weight != 1.0:
-                message = "has no effect in `r1ray sft`, which trains on every conversation once per epoch"
+                message = f"has no effect in `r1ray {use}`, which trains on every row once per epoch"
                 yield problem(
                     config, f"{key}.weight", message, "use 1.0; to change the share of a source, set its limit"
                 )
@@ -218,6 +227,15 @@ def _longest_conversation(config: Config) -> Iterator[Problem]:
     if config.learner.micro_batch_tokens < config.model.max_length:
         message = f"cannot hold the longest conversation (model.max_length = {config.model.max_length})"
         yield problem(config, "learner.micro_batch_tokens", message, f"use at least {config.model.max_length}")
+
+
+def _longest_preference(config: Config) -> Iterator[Problem]:
+    """Find a micro-batch that is shorter than the longest row; it holds both responses of a pair."""
+    responses = 2 if config.reward_model.kind == "pairwise" else 1
+    least = responses * config.model.max_length
+    if config.learner.micro_batch_tokens < least:
+        message = f"cannot hold the longest row ({responses} x model.max_length = {least})"
+        yield problem(config, "learner.micro_batch_tokens", message, f"use at least {least}")
 
 
 def _divisors(n: int) -> str:
@@ -244,6 +262,7 @@ _REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names,
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),
     "sft": ((_conversations,), (_longest_conversation, _learner)),
+    "reward-model": ((_preferences,), (_longest_preference, _learner)),
     "sample": (_REWARDED, (_engine, _reward_gpus, sampled_sources, curation)),
     "eval": ((), (_engine,)),
 }

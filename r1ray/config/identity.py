@@ -29,6 +29,7 @@ ALTERABLE = (
     "hacking_monitor.max_length_correlation",
     "hacking_monitor.consecutive_steps",
     "sft.evaluate_every_steps",
+    "reward_model.evaluate_every_steps",
     "curation",
     "sync",
     "checkpoint",
@@ -52,7 +53,7 @@ DIVISION = (
 """Keys that divide a training step among ranks and memory. They change only the order of its sums, so that a resume may
 change them unless `run.deterministic` promises equal bits."""
 
-DIVIDED: tuple[Use, ...] = ("train", "sft")
+DIVIDED: tuple[Use, ...] = ("train", "sft", "reward-model")
 """Commands that train."""
 
 

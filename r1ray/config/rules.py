@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from r1ray.config.schema import Config
+from typing import Literal
+
+from r1ray.config.schema import Config, RewardModelConfig, SftConfig
+
+SupervisedUse = Literal["sft", "reward-model"]
+"""The commands that train on fixed rows, without rollouts."""
 
 KL = "train/kl"
 LENGTH_CORRELATION = "reward/length_correlation"
@@ -27,3 +32,8 @@ def keeps_reference(config: Config) -> bool:
         or config.hacking_monitor.max_kl is not None
         or bool(learned_rewards(config))
     )
+
+
+def supervised_settings(config: Config, use: SupervisedUse) -> SftConfig | RewardModelConfig:
+    """The section with the epochs and the batch size of a supervised training: `r1ray sft` or `r1ray reward-model`."""
+    return config.reward_model if use == "reward-model" else config.sft

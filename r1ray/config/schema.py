@@ -24,6 +24,7 @@ from r1ray.config.sections.model import ModelConfig
 from r1ray.config.sections.queue import QueueConfig
 from r1ray.config.sections.ray import RayConfig
 from r1ray.config.sections.recovery import RecoveryConfig
+from r1ray.config.sections.reward_model import RewardModelConfig
 from r1ray.config.sections.rewards import RewardConfig, RewardWorkerConfig
 from r1ray.config.sections.rollout import EngineConfig, LengthConfig, RolloutConfig
 from r1ray.config.sections.run import RunConfig
@@ -52,6 +53,7 @@ __all__ = [
     "RecoveryConfig",
     "RefineConfig",
     "RewardConfig",
+    "RewardModelConfig",
     "RewardWorkerConfig",
     "RolloutConfig",
     "RunConfig",
@@ -83,6 +85,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     hacking_monitor: HackingMonitorConfig = field(default_factory=HackingMonitorConfig)
     sft: SftConfig = field(default_factory=SftConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     curation: CurationConfig = field(default_factory=CurationConfig)
     deadlines: DeadlineConfig = field(default_factory=DeadlineConfig)

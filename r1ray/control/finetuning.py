@@ -1,10 +1,10 @@
-"""The control loop of supervised fine-tuning: step after step on all learner ranks, checkpoints, evaluations, the end.
+"""Control loop of training on fixed rows (`r1ray sft`, `r1ray reward-model`): steps, checkpoints, evaluations, the export.
 
     begin() --> step ... step --> checkpoint, evaluation when due --> export
       ^           |
-      | LearnerLost: the ranks died or hung; begin() again from the newest whole checkpoint
+      | LearnerLost: the ranks died or hung; begin() again from the newest complete checkpoint
 
-The order of the conversations is a function of seed and step, so a repeated step is the same step; nothing else has to be kept.
+The order of the rows is a function of seed and step, so a repeated step is the same step, and no other state is kept.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from r1ray.config.rules import SupervisedUse, supervised_settings
 from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, SupervisedApi
 from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
@@ -26,7 +27,7 @@ from r1ray.run.metrics import MetricsWriter, read_evaluations
 R = TypeVar("R")
 
 Report = Callable[[str, int, int, dict[str, float]], None]
-"""(state, steps done, of how many, figures of the last step): for whoever shows or stores the status."""
+"""(state, completed steps, all steps, metrics of the last step): shows or stores the status."""
 
 
 class Finetuning:
@@ -36,6 +37,7 @@ class Finetuning:
         self,
         config: Config,
         *,
+        use: SupervisedUse,
         data: Mapping[str, Any],
         learners: Callable[[Callable[[], None]], LearnerGroup[SupervisedApi]],
         folder: RunFolder,
@@ -43,8 +45,9 @@ class Finetuning:
         stop: Stop,
         report: Report,
     ) -> None:
-        """`data`: what the driver found in the sources (`SftData.facts`); the ranks must find the same."""
+        """`data`: what the driver found in the sources (`SupervisedData.facts`); the ranks must find the same."""
         self._config = config
+        self._evaluate_every = supervised_settings(config, use).evaluate_every_steps
         self._data = dict(data)
         self._folder = folder
         self._run_id = folder.identity().run_id
@@ -100,7 +103,7 @@ class Finetuning:
         self.steps = infos[0]["steps"]
         if any(info["data"] != self._data for info in infos):
             raise IntegrityError(
-                f"a learner rank reads other conversations than the driver ({[info['data'] for info in infos]}, not "
+                f"a learner rank reads other rows than the driver ({[info['data'] for info in infos]}, not "
                 f"{self._data}): the files changed, or are not the same on every machine"
             )
         folder = str(self._folder.checkpoints)
@@ -144,7 +147,7 @@ class Finetuning:
             self._evaluate()
 
     def _is_evaluated_at(self, step: int) -> bool:
-        every = self._config.sft.evaluate_every_steps
+        every = self._evaluate_every
         return step in (0, self.steps) or (every > 0 and step % every == 0)
 
     def _judge(self, skipped: float) -> None:
@@ -156,8 +159,8 @@ class Finetuning:
         if self._skipped >= limit:
             raise NumericError(
                 f"loss or gradients of steps {self.step - limit} to {self.step - 1} were not finite "
-                f"(recovery.max_nan_steps={limit}): look at these conversations, or begin anew with --fresh and a lower "
-                f"learner.optimizer.lr; a resume goes on from step {self._saved or 0}"
+                f"(recovery.max_nan_steps={limit}): look at their rows, or start again with --fresh and a lower "
+                f"learner.optimizer.lr; a resume continues from step {self._saved or 0}"
             )
 
     def _evaluate(self) -> None:

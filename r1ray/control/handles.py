@@ -228,7 +228,7 @@ class LearnerApi(RankApi, Protocol):
 
 
 class SupervisedApi(RankApi, Protocol):
-    """A rank of supervised training (`learner.sft.rank.SftRank`); its `setup` also holds `steps: int` and `data`."""
+    """A rank that trains on fixed rows (`learner.supervised.SupervisedRank`); its `setup` also holds `steps: int` and `data`."""
 
     def train_step(self) -> dict[str, float]:
         """Train the next step; metrics by name."""

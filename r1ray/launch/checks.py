@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from learner.plugins import load_advantage, load_policy_loss
+from r1ray.config.checks import PROCESSES
 from r1ray.config.problems import refuse
+from r1ray.config.rules import SupervisedUse
 from r1ray.config.schema import Config
 from r1ray.curation.dataset import check_inputs
 from r1ray.data.source import open_prompts
@@ -37,7 +39,7 @@ def check_start(
     benchmarks: Sequence[Prepared] = (),
     planned: Callable[[Plan], None] | None = None,
 ) -> dict[str, Any]:
-    """Check everything that a run of `preparation` needs. Returns what was found in the sources of `r1ray sft`, else nothing.
+    """Check everything that a run of `preparation` needs. Returns the facts of the rows of supervised training.
 
     `benchmarks`: the problems of `r1ray eval`, whose files are not written yet. `planned` gets the plan as soon as it is
     made. Raises ConfigError, or IntegrityError for a model folder or run that is damaged.
@@ -48,7 +50,7 @@ def check_start(
         plan = readable.check(model, planned)
         readable.check_folder(fresh=fresh)
         check_wandb(config.logging.wandb_project)
-        problems = [] if use == "sft" else [*engine_key_problems(config)]
+        problems = [*engine_key_problems(config)] if "rollout" in PROCESSES[use] else []
         if (cluster := look_at(config.ray.address)) is not None:
             problems += capacity_problems(config, plan.roles, cluster)
         refuse(problems, origins)
@@ -57,8 +59,8 @@ def check_start(
             load_advantage(config.algorithm.advantage)
         tokenizer = load_tokenizer(str(model))
         refuse([*tokenizer_problems(config, tokenizer, read_shape(model))], origins)
-        if use == "sft":
-            found = _conversations(config, tokenizer)
+        if use == "sft" or use == "reward-model":
+            found = _supervised_rows(config, use, tokenizer)
             readable.check_resumed(found)
             return found
         if use == "sample":
@@ -113,10 +115,14 @@ def _written(preparation: Preparation, benchmarks: Sequence[Prepared]) -> Iterat
         yield replace(preparation, loaded=replace(loaded, config=config))
 
 
-def _conversations(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Read every conversation, and count the steps. Returns `SftData.facts`."""
-    from learner.sft.data import read_data, total_steps
+def _supervised_rows(config: Config, use: SupervisedUse, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Read every row, and count the steps. Returns `SupervisedData.facts`."""
+    from learner.examples import SupervisedData, total_steps
+    from learner.preference import rows as preferences
+    from learner.sft import data as conversations
 
-    data = read_data(config, tokenizer)
-    total_steps(config, len(data.train))
+    data: SupervisedData[Any] = (
+        conversations.read_data(config, tokenizer) if use == "sft" else preferences.read_data(config, tokenizer)
+    )
+    total_steps(config, use, len(data.train))
     return data.facts()

@@ -15,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from actors.handle import QUEUE, RayHandle, reward_names
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE
-from learner.preference.train import Settings
 from r1ray.config.checks import PROCESSES, Use
+from r1ray.config.rules import SupervisedUse
 from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
 from r1ray.launch import ray_session
@@ -122,13 +122,10 @@ class Cluster:
         """Start a rank of policy optimization."""
         return self._rank(LearnerProcess)(f"learner-{rank}", self.config, rank)
 
-    def sft(self, rank: int) -> Handle[SupervisedApi]:
-        """Start a rank of supervised fine-tuning."""
-        return self._rank(SftProcess)(f"learner-{rank}", self.config, rank, self.vocab_hash)
-
-    def reward_model(self, rank: int, data: Path, base: Path, settings: Settings) -> Handle[RewardModelProcess]:
-        """Start a rank of reward-model training."""
-        return self._rank(RewardModelProcess)(f"learner-{rank}", data, base, settings, rank)
+    def supervised(self, use: SupervisedUse, rank: int) -> Handle[SupervisedApi]:
+        """Start a rank of supervised fine-tuning or of reward-model training."""
+        spawn = self._rank(SftProcess) if use == "sft" else self._rank(RewardModelProcess)
+        return spawn(f"learner-{rank}", self.config, rank, self.vocab_hash)
 
     def _rank(self, cls: Callable[Concatenate[Path, Params], T]) -> Callable[Concatenate[str, Params], Handle[T]]:
         c = self.config.learner

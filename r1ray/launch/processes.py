@@ -18,8 +18,7 @@ from actors.handle import RetryingClient, queue_handle
 from actors.processes import Logged
 from actors.remote import place
 from learner.policy import PolicyRank
-from learner.preference.actor import RewardModelActor
-from learner.preference.train import Settings
+from learner.preference.rank import RewardModelRank
 from learner.sft.rank import SftRank
 from r1ray.config.schema import Config
 from r1ray.control.handles import QueueApi
@@ -53,6 +52,14 @@ class SftProcess(_RankProcess, SftRank):
         super().__init__(log, config=config, rank=rank, vocab_hash=vocab_hash, host=host)
 
 
+class RewardModelProcess(_RankProcess, RewardModelRank):
+    """A rank of reward-model training."""
+
+    def __init__(self, log: Path, config: Config, rank: int, vocab_hash: str) -> None:
+        host = ray.util.get_node_ip_address()
+        super().__init__(log, config=config, rank=rank, vocab_hash=vocab_hash, host=host)
+
+
 def _fetch_from_queue(config: Config) -> Callable[[list[str]], list[bytes]]:
     client = RetryingClient(config)
     queue = queue_handle()
@@ -63,14 +70,6 @@ def _fetch_from_queue(config: Config) -> Callable[[list[str]], list[bytes]]:
         return [payload for answer in answers for payload in answer]
 
     return fetch
-
-
-class RewardModelProcess(_RankProcess, RewardModelActor):
-    """A rank of reward-model training."""
-
-    def __init__(self, log: Path, data: Path, base: Path, settings: Settings, rank: int) -> None:
-        address = ray.util.get_node_ip_address()
-        super().__init__(log, data=data, base=base, settings=settings, rank=rank, address=address)
 
 
 def dump_stack(pid: int) -> str:

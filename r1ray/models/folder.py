@@ -30,6 +30,7 @@ class ModelShape:
     key_value: int  # key-value heads x head size
     vocabulary: int
     context: int  # longest sequence that the positions allow, in tokens
+    output: int = 0  # values of an output layer (`lm_head`) with weights of its own; 0: tied to the embedding
     experts: int = 0  # values in the fused gate and up tensor of one layer's experts; 0: no experts
     quantized: str = ""  # quantisation method of the stored weights, such as fp8; empty: not quantised
 
@@ -49,9 +50,11 @@ def read_shape(folder: Path) -> ModelShape:
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         heads = int(raw["num_attention_heads"])
+        sizes = {name: size for file in _weights(folder) for name, size in _sizes(file).items()}
         head_size = int(raw.get("head_dim") or raw["hidden_size"] // heads)
         shape = ModelShape(
-            parameters=sum(_parameters(file) for file in _weights(folder)),
+            parameters=sum(sizes.values()),
+            output=sizes.get("lm_head.weight", 0),
             layers=int(raw["num_hidden_layers"]),
             hidden=int(raw["hidden_size"]),
             heads=heads,
@@ -118,9 +121,9 @@ def _weights(folder: Path) -> list[Path]:
     return files
 
 
-def _parameters(file: Path) -> int:
-    """Number of values in a safetensors file, which begins with eight bytes of header length and a JSON header."""
+def _sizes(file: Path) -> dict[str, int]:
+    """Name -> number of values of each tensor: a safetensors file begins with eight bytes of header length, then JSON."""
     with file.open("rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(length))
-    return sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}

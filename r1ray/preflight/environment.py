@@ -38,7 +38,8 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
         return
     yield from _context(config, shape)
     yield from _heads(config, shape, use)
-    if config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
+    framed = use != "reward-model"  # a reward model sees the model's own chat template, or plain text without one
+    if framed and config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
         message = f"needs a chat template, and {folder} has none"
         yield problem(
             config, "data.template", message, "r1_zero or plain, or put a chat_template.jinja into the folder"

@@ -8,6 +8,9 @@ for a pre-norm transformer with a gated feed-forward and no stored attention sco
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from r1ray.config.checks import Use
 from r1ray.config.rules import keeps_reference
 from r1ray.config.schema import Config
 from r1ray.models.folder import ModelShape
@@ -29,8 +32,13 @@ Items = dict[str, float]
 """What it is -> bytes."""
 
 
-def learner_bytes(config: Config, shape: ModelShape) -> tuple[Items, Items]:
-    """Memory of one learner rank: (on its device, in its host whatever the device). The process itself is not counted."""
+def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tuple[Items, Items]:
+    """Memory of one learner rank: (on its device, in its host whatever the device). The process itself is not counted.
+
+    A reward model has a vector in place of the output layer, and neither logits nor a reference.
+    """
+    if use == "reward-model":
+        shape = replace(shape, parameters=shape.parameters - shape.output + shape.hidden)
     learner, d, p = config.learner, BYTES[config.model.dtype], float(shape.parameters)
     stage, ranks = learner.zero_stage, learner.ranks
     weights = d * p / (ranks if stage == 3 else 1)
@@ -38,12 +46,10 @@ def learner_bytes(config: Config, shape: ModelShape) -> tuple[Items, Items]:
     optimizer = (8 * p + master) / (ranks if stage >= 1 else 1)
     gradients, offloaded = _gradient_bytes(config, shape)
     tokens, output = learner.micro_batch_tokens, shape.vocabulary * shape.hidden
-    device: Items = {
-        "gradients": gradients,
-        "activations": _activation_bytes(config, shape),
-        "logits": float(min(tokens * shape.vocabulary, LOGITS_AT_ONCE) * _LOGIT_BYTES),
-        "output gradient": float(output * (4 + d)),  # its float32 sum over the blocks, and the product of one
-    }
+    device: Items = {"gradients": gradients, "activations": _activation_bytes(config, shape)}
+    if use != "reward-model":
+        device["logits"] = float(min(tokens * shape.vocabulary, LOGITS_AT_ONCE) * _LOGIT_BYTES)
+        device["output gradient"] = float(output * (4 + d))  # its float32 sum over the blocks, and the product of one
     host: Items = {}
     if learner.num_gpus:
         host["model while it is loaded"] = d * p  # whole at every stage: ZeRO 3 cuts it up on the CPU
@@ -51,7 +57,7 @@ def learner_bytes(config: Config, shape: ModelShape) -> tuple[Items, Items]:
         host["offloaded gradients"] = offloaded
     (host if learner.offload_parameters else device)["weights"] = weights
     (host if learner.offload_optimizer else device)["optimizer"] = optimizer
-    if keeps_reference(config):
+    if use == "train" and keeps_reference(config):
         device["reference"] = weights
     if stage == 3:
         device["gathered weights"] = _gathered_bytes(config, shape)

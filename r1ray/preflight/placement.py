@@ -85,7 +85,11 @@ class Plan:
 
 def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "train") -> Plan:
     """The plan of a run of `config` with a model of `shape`, on `machine` unless it joins a cluster."""
-    made = {"learner": _learner(config, shape), "rollout": _rollout(config, shape), "reward_worker": _reward(config)}
+    made = {
+        "learner": _learner(config, shape, use),
+        "rollout": _rollout(config, shape),
+        "reward_worker": _reward(config),
+    }
     roles = tuple(made[name] for name in PROCESSES[use])
     if use == "train":
         roles = (*roles, _queue(config))
@@ -105,9 +109,9 @@ def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "t
     return replace(plan, problems=plan.problems + here)
 
 
-def _learner(config: Config, shape: ModelShape) -> Role:
+def _learner(config: Config, shape: ModelShape, use: Use) -> Role:
     learner = config.learner
-    device, host = learner_bytes(config, shape)
+    device, host = learner_bytes(config, shape, use)
     host = {"process": LEARNER_BASE_GIB * GIB, **host}
     resources = config.ray.learner_resources
     return _role("learner rank", learner.ranks, learner.num_cpus, learner.num_gpus, resources, device, host)

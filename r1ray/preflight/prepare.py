@@ -121,7 +121,7 @@ class Preparation:
         """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
 
         `fresh` sets an earlier run in the same place aside, under another name. `data` is what was found in the sources
-        (`SftData.facts`); None: they are read here, if this command has no record of its own.
+        (`SupervisedData.facts`); None: they are read here, if this command has no record of its own.
         Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
         IntegrityError if tokenizer, model or data are not those of the run's start.
         """
@@ -208,7 +208,7 @@ def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> 
     """
     if not data or not folder.data.exists() or (begun := read_json(folder.data)) == data:
         return
-    rows = "conversations" if use == "sft" else "prompts"
+    rows = {"sft": "conversations", "reward-model": "preferences"}.get(use, "prompts")
     raise IntegrityError(
         f"the {rows} are not those that the run in {folder.path} was begun with: {'; '.join(_differences(begun, data))}. "
         "Give the same files, or begin a new run"

@@ -229,9 +229,14 @@ def _trained(task: Task) -> int | None:
         return _generated(task)
     if task.kind.name == "sft" and config is not None and expect.rows is not None:
         return int(config.sft.epochs * expect.rows * (expect.tokens or config.model.max_length * MEAN_SHARE))
-    if task.kind.name == "reward_model" and expect.rows is not None and expect.tokens is not None:
-        responses = 2 if task.options["kind"] == "pairwise" else 1
-        return int(task.options.get("epochs", 1) * expect.rows * expect.tokens * responses)
+    if (
+        task.kind.name == "reward_model"
+        and config is not None
+        and expect.rows is not None
+        and expect.tokens is not None
+    ):
+        responses = 2 if config.reward_model.kind == "pairwise" else 1
+        return int(config.reward_model.epochs * expect.rows * expect.tokens * responses)
     return None
 
 

@@ -123,7 +123,7 @@ class Runner:
     def _run_stage(self, task: Task, status: StageStatus, position: str, signals: SignalForwarder) -> None:
         """Run one stage and write its lineage. Raises StageFailed."""
         assert status.inputs is not None, "a stage runs only when all its inputs exist"
-        resume = status.state == "interrupted" and (task.folder / task.kind.resume_marker).exists()
+        resume = status.state == "interrupted" and (task.folder / "run.json").exists()
         (task.folder / LINEAGE).unlink(missing_ok=True)
         attempt = status.attempt if status.state == "interrupted" else None
         attempt = attempt or StageAttempt(fingerprint=task.fingerprint, inputs=status.inputs)

@@ -89,13 +89,11 @@ class Kind:
     use: Use | None = None  # purpose of its configuration; None: the kind takes no configuration
     sections: tuple[str, ...] = ()  # configuration sections that determine the output
     options: Mapping[str, ValueType]  # of the command, with the type of each
-    resource_options: tuple[str, ...] = ()  # options that affect only speed and placement, not the output
     required_options: tuple[str, ...] = ()
     output: str  # path inside the stage's folder
     produces: Literal["model", "data", "results"]
     trains_policy: bool = False  # whether its model is a policy to evaluate
     resumable: bool = False  # whether an interrupted stage continues from its own checkpoint
-    resume_marker: str = "run.json"  # path inside the stage's folder that exists once there is something to resume
 
 
 _RL = ("run", "model", "data", "rewards", "rollout", "reward_worker", "queue", "algorithm", "learner", "evaluation")
@@ -111,27 +109,6 @@ _EVAL_OPTIONS: dict[str, ValueType] = {
     "limit": "integer",
     "data": "map of strings",
     "against": "list of strings",
-}
-_REWARD_MODEL_OPTIONS: dict[str, ValueType] = {
-    "data": "string",
-    "model": "string",
-    "kind": "string",
-    "judge": "string",
-    "epochs": "integer",
-    "batch_size": "integer",
-    "lr": "number",
-    "max_length": "integer",
-    "micro_batch_tokens": "integer",
-    "held_out": "number",
-    "dtype": "string",
-}
-_REWARD_MODEL_RESOURCES: dict[str, ValueType] = {
-    "ranks": "integer",
-    "zero_stage": "integer",
-    "num_gpus": "number",
-    "ray_address": "string",
-    "deadline_s": "number",
-    "checkpoint_steps": "integer",
 }
 
 KINDS: dict[str, Kind] = {
@@ -186,14 +163,13 @@ KINDS: dict[str, Kind] = {
         ),
         Kind(
             name="reward_model",
-            command=("reward-model", "train"),
-            options=_REWARD_MODEL_OPTIONS | _REWARD_MODEL_RESOURCES,
-            resource_options=tuple(_REWARD_MODEL_RESOURCES),
-            required_options=("data", "model", "kind"),
-            output="model",
+            command=("reward-model",),
+            use="reward-model",
+            sections=("run", "model", "data", "learner", "reward_model"),
+            options={},
+            output="final",
             produces="model",
             resumable=True,
-            resume_marker="model.checkpoints/training.json",
         ),
         Kind(
             name="eval",

@@ -60,10 +60,6 @@ class Task:
         words = [*self.kind.command]
         if self.kind.name in ("tiny", "tiny_data"):
             return [*words, str(self.output), *flags(self.options), "--seed", str(self.seed)]
-        if self.kind.name == "reward_model":
-            rest = [*flags(self.options, "data"), "--out", str(self.output), "--seed", str(self.seed)]
-            rest += ["--resume"] if resume else []
-            return [*words, self.options["data"], *rest]
         if resume:
             return [*words, "--resume", str(self.folder), str(self.config_file)]
         if self.kind.name == "eval":
@@ -123,7 +119,7 @@ def _task(recipe: Recipe, stage: Stage, references: References, config: Config |
         inputs=inputs,
         fingerprint={
             "command": " ".join(kind.command),
-            "options": {key: value for key, value in stage.options.items() if key not in kind.resource_options},
+            "options": dict(stage.options),
             "config": _output_config(config, kind) if config else {"seed": recipe.seed},
         },
     )

@@ -185,13 +185,32 @@ FINETUNING = Section(
     ),
 )
 
-_SFT_OPTIMISATION = Section(
+REWARD_MODEL = Section(
+    title="Reward model",
+    lead="How well the scores agree with the preferences.",
+    panels=(
+        Panel(title="Loss", note="mean over rows", keys=(("reward_model/loss", "training"),)),
+        Panel(
+            title="Accuracy",
+            note="share of rows on which the score is right",
+            keys=(("reward_model/accuracy", "training"),),
+            show=share,
+            top=1.0,
+        ),
+    ),
+)
+
+_SUPERVISED_OPTIMISATION = Section(
     title=OPTIMISATION.title,
     lead="Training health.",
     panels=tuple(p for p in OPTIMISATION.panels if p.title in ("Gradient norm", "Learning rate", "Skipped steps")),
 )
 
-SECTIONS = {"train": (ANSWERS, OPTIMISATION, OFF_POLICY, TIME), "sft": (FINETUNING, _SFT_OPTIMISATION)}
+SECTIONS = {
+    "train": (ANSWERS, OPTIMISATION, OFF_POLICY, TIME),
+    "sft": (FINETUNING, _SUPERVISED_OPTIMISATION),
+    "reward-model": (REWARD_MODEL, _SUPERVISED_OPTIMISATION),
+}
 """Sections by the command of the run (`Identity.use`)."""
 
 

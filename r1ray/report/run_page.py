@@ -10,6 +10,7 @@ from r1ray.report.html import Markup, join, node, page
 from r1ray.report.panels import (
     ANSWERS,
     FINETUNING,
+    REWARD_MODEL,
     SECTIONS,
     Section,
     accuracy_chart,
@@ -30,6 +31,7 @@ HELD_OUT_CHARTS: dict[str, tuple[tuple[str, str, str, Callable[[float], str]], .
         ("loss", "Held-out loss", "nats per token", number),
         ("token_accuracy", "Held-out token accuracy", "share of tokens that the model ranks first", share),
     ),
+    REWARD_MODEL.title: (("accuracy", "Held-out accuracy", "share of rows on which the score is right", share),),
 }
 """Columns of the evaluations with a chart in a section: (column, title, note, format)."""
 
@@ -111,6 +113,8 @@ def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
     steps = f"{run.steps:,} training step{'s' if run.steps != 1 else ''}"
     if run.identity.use == "sft":
         return _finetuned(run, steps)
+    if run.identity.use == "reward-model":
+        return _reward_model(run, steps)
     out = []
     start, end = value["heldout_accuracy_start"], value["heldout_accuracy"]
     if isinstance(start, float | int) and isinstance(end, float | int) and value["heldout_step"]:
@@ -142,6 +146,14 @@ def _finetuned(run: RunRecord, steps: str) -> list[str]:
         f"Held-out loss on {run.sources[0]} went from {number(first['loss'])} to {number(last['loss'])} nats per token "
         f"in {steps} of supervised fine-tuning, and token accuracy from {hits}."
     ]
+
+
+def _reward_model(run: RunRecord, steps: str) -> list[str]:
+    rows = run.evaluated(run.sources[0]) if run.sources else []
+    if len(rows) < 2:
+        return [f"{steps} of reward-model training so far."]
+    first, last = share(rows[0]["accuracy"]), share(rows[-1]["accuracy"])
+    return [f"Held-out accuracy on {run.sources[0]} went from {first} to {last} in {steps} of reward-model training."]
 
 
 _TILES = (

@@ -108,6 +108,9 @@ def facts(run: RunRecord) -> Markup:
 def _algorithm(run: RunRecord) -> str | None:
     if run.identity.use == "sft":
         return f"supervised fine-tuning, {run.setting('sft.batch_size')} conversations per step"
+    if run.identity.use == "reward-model":
+        kind = run.setting("reward_model.kind")
+        return f"{kind} reward model, {run.setting('reward_model.batch_size')} rows per step"
     loss = run.setting("algorithm.loss")
     groups, size = run.setting("learner.groups_per_step"), run.setting("rollout.group_size")
     shape = f"{groups} prompts of {size} responses per step" if groups and size else None

@@ -1,23 +1,29 @@
-"""A reward model is trained by the command, loaded by transformers, and serves as a reward."""
+"""`r1ray reward-model` with real parts: what it trains serves as a reward, and it survives SIGKILL to the bit."""
+
+from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.learner_support import run_ranks
 from tests.integration.processes import start_r1ray
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+CONFIG = Path(__file__).parent / "reward_model.yaml"
 
 
-def write_rows(file, kind: str) -> None:
-    """What is good, and what is safe, ends in `yes`; its length says nothing."""
+def write_rows(file: Path, kind: str) -> None:
+    """The good and the safe responses end in `yes`; their length carries no information."""
     rows = []
     for n in range(24):
         filler = "ab " * (n % 5)
@@ -29,7 +35,8 @@ def write_rows(file, kind: str) -> None:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path):
+def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path: Path) -> None:
+    import numpy as np
     import torch
 
     from learner.preference.model import load_base, pack_examples
@@ -42,7 +49,10 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path)
     trained = load_base(ModelConfig(path=str(tmp_path / "base"), dtype="float32"), pad_token_id=0, seed=0)
     trained.hf.save_pretrained(tmp_path / "base")
     rows = [[7, 8, 9], list(range(1, 60)), [5], list(range(90, 120))]
-    pairs = [Example(prompt="", sequences=(tuple(a), tuple(b)), lengths=(1, 1)) for a, b in (rows[:2], rows[2:])]
+    pairs = [
+        Example(sequences=(np.array(a, dtype=np.int32), np.array(b, dtype=np.int32)), lengths=(1, 1))
+        for a, b in (rows[:2], rows[2:])
+    ]
     with torch.no_grad():
         packed = trained(pack_examples(pairs, torch.device("cpu"))).tolist()
     _, served = load_reward_model(tmp_path / "base", "cpu", "float32")
@@ -50,122 +60,167 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path)
     assert max(packed) - min(packed) > 0.01
 
 
-def three_steps(rank: int, world_size: int, port: int, folder: str, kind: str, stage: int) -> object:
-    import os
+def items(folder: Path, kind: str, run: Path, *more: str) -> list[str]:
+    """The arguments of `r1ray reward-model` behind CONFIG, after writing the base model and the rows."""
+    from tests.integration.models import random_model, write_model
 
-    from learner.preference.train import RewardModelRank, Settings
+    if not (folder / "base").exists():
+        write_model(random_model(0), folder / "base")
+        write_rows(folder / "data.jsonl", kind)
+    data = f"data.train=[{{name: rows, kind: jsonl, path: {folder / 'data.jsonl'}}}]"
+    return [f"model.path={folder / 'base'}", data, f"reward_model.kind={kind}", f"run.dir={run}", *more]
+
+
+def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == code, output.decode()
+    return output.decode()
+
+
+def report_of(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "final" / "reward_report.json").read_text())
+    return found
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model-00001.safetensors")
+
+
+def three_steps(rank: int, world_size: int, port: int, arguments: list[str], stage: int, out: str) -> Any:
+    from learner.preference.rank import RewardModelRank
+    from r1ray.config.load import load_config
 
     os.environ["OMP_NUM_THREADS"] = "1"
-    settings = Settings(
-        kind=kind,
-        judge="response",
-        batch_size=6,
-        lr=1e-3,
-        max_length=64,
-        micro_batch_tokens=160,
-        held_out=0.25,
-        ranks=world_size,
-        zero_stage=stage,
-    )
-    made = RewardModelRank(data=Path(folder) / "data.jsonl", base=Path(folder) / "base", settings=settings, rank=rank)
+    changes = [
+        *arguments,
+        f"learner.ranks={world_size}",
+        f"learner.zero_stage={stage}",
+        "learner.micro_batch_tokens=256",
+    ]
+    made = RewardModelRank(config=load_config([str(CONFIG)], changes, "reward-model").config, rank=rank)
     assert made.setup("127.0.0.1", port)["steps"] >= 3
-    losses = [made.train_step() for _ in range(3)]
-    report = made.report()
-    made.write(Path(folder) / f"out-{world_size}-{stage}", report)
+    rows = [made.train_step() for _ in range(3)]
+    held_out = made.evaluate()
+    made.export(out)
     made.close()
-    return {"losses": losses, "report": report}
+    timed = ("learner/step_s", "learner/tokens_per_s")
+    return {"rows": [{k: v for k, v in row.items() if k not in timed} for row in rows], "held_out": held_out}
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
-def test_any_number_of_ranks_and_any_stage_train_the_same_model(tmp_path, kind):
-    from safetensors.torch import load_file
-
-    from tests.integration.models import random_model, write_model
-
-    write_model(random_model(0), tmp_path / "base")
-    write_rows(tmp_path / "data.jsonl", kind)
-    (one,) = run_ranks(three_steps, 1, str(tmp_path), kind, 0)
-    expected = load_file(tmp_path / "out-1-0" / "model.safetensors")
+def test_any_number_of_ranks_and_any_stage_train_the_same_model(tmp_path: Path, kind: str) -> None:
+    arguments = items(tmp_path, kind, tmp_path / "unused", "reward_model.batch_size=6", "learner.optimizer.lr=1e-3")
+    (one,) = run_ranks(three_steps, 1, arguments, 0, str(tmp_path / "out-1-0"))
+    expected = weights(tmp_path / "out-1-0")
     for stage in (0, 3):
-        answers = run_ranks(three_steps, 2, str(tmp_path), kind, stage)
+        out = tmp_path / f"out-2-{stage}"
+        answers = run_ranks(three_steps, 2, arguments, stage, str(out))
         assert answers[0] == answers[1]
-        assert answers[0]["losses"] == pytest.approx(one["losses"], abs=1e-5)
-        found = load_file(tmp_path / f"out-2-{stage}" / "model.safetensors")
+        for found, wanted in zip(answers[0]["rows"], one["rows"], strict=True):
+            assert found["reward_model/loss"] == pytest.approx(wanted["reward_model/loss"], abs=1e-5)
+            assert found["train/grad_norm"] == pytest.approx(wanted["train/grad_norm"], rel=1e-3)
+        found = weights(out)
         assert found.keys() == expected.keys()
         # Adam's first steps are as large for a gradient of rounding errors as for any other: the mean is what must agree.
         assert all(float((found[name] - expected[name]).abs().mean()) < 1e-4 for name in expected)
-        measured = answers[0]["report"]["held_out"]
-        assert measured["accuracy"] == pytest.approx(one["report"]["held_out"]["accuracy"])
+        assert answers[0]["held_out"][0]["accuracy"] == pytest.approx(one["held_out"][0]["accuracy"])
 
 
 @pytest.mark.parametrize("kind", ["pairwise", "pointwise"])
-def test_a_trained_model_tells_good_from_bad_and_serves(tmp_path, kind):
-    from tests.integration.models import random_model, write_model
+def test_a_trained_model_distinguishes_good_from_bad_and_serves(tmp_path: Path, kind: str) -> None:
     from tests.unit.reward_support import judge, reward, scorer
 
-    base, out, data = tmp_path / "base", tmp_path / "out", tmp_path / "data.jsonl"
-    write_model(random_model(0), base)
-    write_rows(data, kind)
-    options = {"model": base, "out": out, "kind": kind, "epochs": 8, "batch-size": 8, "lr": 3e-3, "max-length": 128}
-    options |= {"micro-batch-tokens": 512, "held-out": 0.25}
-    command = [sys.executable, "-m", "r1ray", "reward-model", "train", str(data)]
-    command += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((out / "reward_report.json").read_text())
-    assert json.loads(done.stdout) == report
-    assert report["held_out"]["accuracy"] >= 0.9
-    assert abs(report["held_out"]["length_correlation"]) < 0.9
+    run = tmp_path / "run"
+    told = finish(start_r1ray("reward-model", CONFIG, *items(tmp_path, kind, run)))
+    assert "finished: step" in told
+    report = report_of(run)
+    (figures,) = report["held_out"].values()
+    assert figures["accuracy"] >= 0.9
+    assert abs(figures["length_correlation"]) < 0.9
+    assert report["steps"] == len(read_metrics(run))
+    last = read_evaluations(run)[-1]
+    assert (last["step"], last["accuracy"]) == (report["steps"], figures["accuracy"])
+    losses = [row["reward_model/loss"] for row in read_metrics(run)]
+    assert sum(losses[-3:]) < sum(losses[:3])
 
     from transformers import AutoModelForSequenceClassification
 
-    loaded = AutoModelForSequenceClassification.from_pretrained(out)
+    loaded = AutoModelForSequenceClassification.from_pretrained(run / "final")
     assert loaded.config.num_labels == 1
 
     asked = ({"role": "user", "content": "question 99"},)
-    with scorer(reward("model", path=str(out), kind=kind, judge=report["judge"], batch_size=2)) as s:
+    model = reward("model", path=str(run / "final"), kind=kind, judge=report["judge"], batch_size=2)
+    with scorer(model) as s:
         s.check()
         good, bad = (judge(s, text, messages=asked) for text in ("yes", "no"))
     assert good.error is None
     assert good.reward > bad.reward
 
 
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bits(tmp_path):
-    from safetensors.torch import load_file
-
-    from tests.integration.models import random_model, write_model
-
-    write_model(random_model(0), tmp_path / "base")
-    write_rows(tmp_path / "data.jsonl", "pairwise")
-    options = {"model": tmp_path / "base", "kind": "pairwise", "epochs": 40, "batch-size": 8, "lr": 1e-3}
-    options |= {"max-length": 128, "micro-batch-tokens": 512, "held-out": 0.25, "checkpoint-steps": 2}
-    words = ["reward-model", "train", str(tmp_path / "data.jsonl")]
-    words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    command, quiet, out = [sys.executable, "-m", "r1ray", *words], tmp_path / "quiet", tmp_path / "out"
-    subprocess.run([*command, "--out", str(quiet)], capture_output=True, timeout=400, check=True)
-    # A group of its own, so that the kill meets Ray and the rank as well.
+def test_a_killed_training_continues_from_its_checkpoint_to_the_same_bits(tmp_path: Path) -> None:
+    more = ("reward_model.epochs=40", "checkpoint.every_steps=2", "learner.optimizer.lr=1e-3")
+    quiet, run = tmp_path / "quiet", tmp_path / "run"
+    finish(start_r1ray("reward-model", CONFIG, *items(tmp_path, "pairwise", quiet, *more)))
+    # A process group of its own, so that the kill reaches Ray and the rank as well.
     killed = start_r1ray(
-        *words, "--out", out, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        "reward-model",
+        CONFIG,
+        *items(tmp_path, "pairwise", run, *more),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     until = time.monotonic() + 200
-    checkpoints = tmp_path / "out.checkpoints"
-    while all(m.parent.name < "step_000004" for m in checkpoints.glob("step_*/manifest.json")):
+    while all(m.parent.name < "step_000004" for m in run.glob("checkpoints/step_*/manifest.json")):
         assert killed.poll() is None
         assert time.monotonic() < until
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait(60)
-    assert not out.exists()
-    again = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=120, check=False)
-    assert again.returncode == 2
-    assert "go on with --resume" in again.stderr
-    resumed = subprocess.run(
-        [*command, "--out", str(out), "--resume"], capture_output=True, text=True, timeout=400, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    expected, found = (load_file(folder / "model.safetensors") for folder in (quiet, out))
+    assert not (run / "final").exists()
+    again = finish(start_r1ray("reward-model", CONFIG, *items(tmp_path, "pairwise", run, *more)), code=2)
+    assert f"r1ray reward-model --resume {run}" in again.replace("\n", "")
+    shutil.copytree(run, tmp_path / "other")
+
+    finish(start_r1ray("reward-model", "--resume", run))
+    expected, found = weights(quiet / "final"), weights(run / "final")
     assert all(found[name].equal(expected[name]) for name in expected)
-    assert json.loads((out / "reward_report.json").read_text()) == json.loads(
-        (quiet / "reward_report.json").read_text()
+    assert report_of(run) == report_of(quiet)
+    assert "learner_started" in [event["kind"] for event in read_events(run)]
+
+    rows = (tmp_path / "data.jsonl").read_text()
+    (tmp_path / "data.jsonl").write_text(rows.replace("question 1", "question one"))
+    told = finish(start_r1ray("reward-model", "--resume", tmp_path / "other"), code=3)
+    assert "the preferences are not those that the run" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("reward_model.kind=pointwise", "response = None: expected a string"),
+        ("reward_model.held_out=1e-9", "holds out none of 24 rows"),
+        ("model.max_length=8", "leaves no preference to train on: 24 too_long"),
+        ("learner.optimizer.warmup_steps=1000", "is more than the run's"),
+    ],
+)
+def test_bad_input_is_refused_and_nothing_is_written(tmp_path: Path, change: str, told: str) -> None:
+    run = tmp_path / "refused"
+    output = finish(start_r1ray("reward-model", CONFIG, *items(tmp_path, "pairwise", run), change), code=2)
+    assert told in " ".join(output.split())
+    assert not run.exists()
+
+
+def test_a_dry_run_shows_the_memory_without_logits(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "r1ray", "reward-model", str(CONFIG), "--dry-run"]
+    done = subprocess.run(
+        [*command, *items(tmp_path, "pairwise", tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
-    assert [p.name for p in (tmp_path / "out.checkpoints").iterdir()] == ["training.json"]
+    assert "learner rank" in done.stdout
+    assert "activations" in done.stdout
+    assert "logits" not in done.stdout

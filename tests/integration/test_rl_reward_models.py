@@ -12,6 +12,7 @@ import pytest
 
 from r1ray.run.metrics import read_events, read_metrics, read_transcripts
 from tests.integration.models import random_model, write_model
+from tests.integration.test_reward_model import CONFIG as REWARD_MODEL
 from tests.integration.test_reward_model import write_rows
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -29,7 +30,7 @@ def configuration(folder: Path) -> Path:
     rows = [{"prompt": f"question {n}", "answer": "", "begun": "<think>"} for n in range(40)]
     (folder / "general.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     models = [
-        {"name": f"model/{name}", "params": {"path": f"{folder}/{name}", "kind": kind, "judge": judge}}
+        {"name": f"model/{name}", "params": {"path": f"{folder}/{name}/final", "kind": kind, "judge": judge}}
         for name, (kind, judge) in KINDS.items()
     ]
     sums = {"kind": "synthetic", "path": "arithmetic", "rewards": ["accuracy", "format"]}
@@ -63,10 +64,10 @@ def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Pa
     write_model(random_model(1), tmp_path / "base")
     for name, (kind, judge) in KINDS.items():
         write_rows(tmp_path / f"{name}.jsonl", kind)
-        options = {"model": tmp_path / "base", "out": tmp_path / name, "kind": kind, "judge": judge, "epochs": 1}
-        options |= {"batch-size": 8, "lr": 3e-3, "max-length": 128, "micro-batch-tokens": 512, "held-out": 0.25}
-        flags = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        r1ray("reward-model", "train", tmp_path / f"{name}.jsonl", *flags)
+        rows = f"data.train=[{{name: rows, kind: jsonl, path: {tmp_path}/{name}.jsonl}}]"
+        settings = [f"reward_model.kind={kind}", f"reward_model.judge={judge}", "reward_model.epochs=1"]
+        folders = [f"model.path={tmp_path}/base", f"run.dir={tmp_path}/{name}"]
+        r1ray("reward-model", REWARD_MODEL, *folders, rows, *settings)
     r1ray("train", configuration(tmp_path))
 
     rows = read_metrics(tmp_path / "run")
@@ -81,7 +82,7 @@ def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Pa
     judged = [t for t in read_transcripts(tmp_path / "run") if "model/safe" in t["parts"]]
     assert judged
     assert all(t["parts"].keys() == {"model/helpful", "model/safe", "format"} for t in judged)
-    tokenizer, safe = load_reward_model(tmp_path / "safe", "cpu", "float32")
+    tokenizer, safe = load_reward_model(tmp_path / "safe" / "final", "cpu", "float32")
     for t in judged:
         asked = ({"role": "user", "content": t["prompt"]},)
         assert "</think>" not in t["text"]

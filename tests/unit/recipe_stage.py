@@ -14,7 +14,13 @@ import time
 from pathlib import Path
 
 STEPS = 3
-OUTPUTS = {"train": "final/w", "sft": "final/w", "sample": "dataset/part-0.parquet", "eval": "results.json"}
+OUTPUTS = {
+    "train": "final/w",
+    "sft": "final/w",
+    "reward-model": "final/w",
+    "sample": "dataset/part-0.parquet",
+    "eval": "results.json",
+}
 
 
 def value(text: str, key: str) -> str:
@@ -70,22 +76,12 @@ def work(stage: str, folder: Path, output: Path, made: str, *, begin: int) -> No
 def main(words: list[str]) -> None:
     """Run one command, given as the words after `r1ray`."""
     command = words[0]
-    if command == "tiny" or words[:2] == ["reward-model", "train"]:
-        output = Path(words[1] if command == "tiny" else words[words.index("--out") + 1])
-        mark = output.parent / "model.checkpoints" / "training.json"
-        resume = "--resume" in words
-        if resume != mark.exists() or (output.exists() and not resume):
-            sys.exit("ConfigError: output exists already, or there is nothing to resume")
+    if command == "tiny":
+        output = Path(words[1])
         if output.exists():
-            return
-        if command == "reward-model":
-            mark.parent.mkdir(exist_ok=True)
-            mark.write_text("{}")
-        steps = output.parent / "steps"
-        begin = int(steps.read_text()) if resume and steps.exists() else 0
-        reads = [Path(words[2]), Path(words[words.index("--model") + 1])] if command == "reward-model" else []
-        made = f"{output.parent.name} {words[words.index('--seed') + 1]} <{''.join(content(p) for p in reads)}>"
-        work(output.parent.name, output.parent, output / "w", made, begin=begin)
+            sys.exit("ConfigError: output exists already")
+        made = f"{output.parent.name} {words[words.index('--seed') + 1]} <>"
+        work(output.parent.name, output.parent, output / "w", made, begin=0)
         return
     config = Path(next(w for w in words[1:] if w.endswith(".yaml"))).read_text()
     folder = Path(words[words.index("--out") + 1] if "--out" in words else value(config, "dir"))

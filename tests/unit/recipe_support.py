@@ -50,7 +50,12 @@ stages:
         evaluation: []
   helpful:
     kind: reward_model
-    options: {data: "@pairs", model: "@base", kind: pairwise}
+    config:
+      model: {path: "@base"}
+      data:
+        train: [{name: pairs, kind: jsonl, path: "@pairs"}]
+        evaluation: []
+      reward_model: {kind: pairwise}
 """
 
 

@@ -40,6 +40,17 @@ def question(messages: Sequence[Message]) -> str:
     return "\n\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
 
+def conversation_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> str:
+    """The conversation before the response as text, by the chat template if there is one. Raises
+    DataError for a conversation without messages.
+    """
+    if not messages:
+        raise DataError("the conversation is unknown: give `messages` or `prompt` with the response")
+    if tokenizer.chat_template is None:
+        return "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages) + "Assistant: "
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
 def conversation_ids(tokenizer: Tokenizer, messages: Sequence[Message], response: str, max_length: int) -> list[int]:
     """Token ids of the conversation followed by the response.
 
@@ -48,12 +59,7 @@ def conversation_ids(tokenizer: Tokenizer, messages: Sequence[Message], response
     end its turn and begin another. Raises DataError for a conversation without messages or of more
     than `max_length` tokens.
     """
-    if not messages:
-        raise DataError("the conversation is unknown: give `messages` or `prompt` with the response")
-    if tokenizer.chat_template is None:
-        prompt = "".join(f"{m['role'].capitalize()}: {m['content']}\n" for m in messages) + "Assistant: "
-    else:
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    prompt = conversation_prompt(tokenizer, messages)
     with _ENCODING:
         ids = list(tokenizer.encode(prompt, add_special_tokens=tokenizer.chat_template is None))
         ids += tokenizer.encode(response, add_special_tokens=False, split_special_tokens=True)

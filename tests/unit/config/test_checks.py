@@ -260,6 +260,31 @@ def test_impossible_fine_tuning_is_refused(overrides: list[str], key: str, reaso
     assert str(caught.value).startswith((f"{key} = ", f"{key}: "))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "key", "reason"),
+    [
+        (["data.train=[]"], "data.train", "is empty; add a source of preferences"),
+        (["data.train=[{name: a, kind: synthetic, path: bus}]"], "data.train.0.kind", "has no preferences"),
+        (["reward_model.kind=listwise"], "reward_model.kind", "one of pairwise, pointwise"),
+        (["reward_model.judge=thinking"], "reward_model.judge", "one of auto, summary, response"),
+        (["reward_model.held_out=0.0"], "reward_model.held_out", "a number > 0"),
+        (["learner.zero_stage=0"], "learner.zero_stage", "no float32 weights"),
+        (["learner.micro_batch_tokens=8191"], "learner.micro_batch_tokens", "at least 8192"),
+    ],
+)
+def test_impossible_reward_model_training_is_refused(overrides: list[str], key: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        load_config([], ["model.path=m", f"data.train=[{CHAT}]", *overrides], use="reward-model")
+    assert str(caught.value).startswith(key)
+
+
+def test_a_single_response_needs_half_the_micro_batch_of_a_pair() -> None:
+    half = ["model.path=m", f"data.train=[{CHAT}]", "learner.micro_batch_tokens=4096"]
+    load_config([], [*half, "reward_model.kind=pointwise"], use="reward-model")
+    with pytest.raises(ConfigError, match=r"2 x model\.max_length = 8192"):
+        load_config([], half, use="reward-model")
+
+
 def test_problems_of_all_sections_are_reported_together_with_their_origin() -> None:
     found = refused("algorithm.loss=dr_grpo", "learner.minibatches=5", "rollout.top_p=0.9")
     assert "4 problems in the configuration" in found

@@ -37,7 +37,13 @@ def test_cluster_overlays_load_on_top_of_a_model(overlay: str) -> None:
     assert load_config(["models/qwen2.5-1.5b", overlay]).config.ray.address is not None
 
 
-@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if not o.startswith(("base", "clusters/"))])
+def test_the_overlay_of_reward_models_loads_with_a_model_and_rows() -> None:
+    rows = "data.train=[{name: pairs, kind: jsonl, path: pairs.jsonl}]"
+    config = load_config(["reward_model"], ["model.path=m", rows], "reward-model").config
+    assert (config.reward_model.batch_size, config.model.max_length, config.learner.optimizer.lr) == (256, 8192, 6e-6)
+
+
+@pytest.mark.parametrize("overlay", [o for o in OVERLAYS if not o.startswith(("base", "clusters/", "reward_model"))])
 def test_overlays_load_alone_and_survive_a_round_trip(overlay: str, tmp_path: Path) -> None:
     loaded = load_config([overlay])
     again = load_config([write(tmp_path / "config.yaml", loaded.to_yaml())])

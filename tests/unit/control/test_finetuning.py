@@ -1,4 +1,4 @@
-"""The control loop of supervised fine-tuning on fake ranks: what it calls when, and what it does when they fail."""
+"""The control loop of supervised training on fake ranks: what it calls when, and what it does when they fail."""
 
 from __future__ import annotations
 
@@ -107,6 +107,7 @@ def train(ranks: Ranks, folder: RunFolder, stop: Stop | None = None) -> bool:
     with MetricsWriter(folder.path, tensorboard=False) as writer:
         return Finetuning(
             ranks.config,
+            use="sft",
             data=DATA,
             learners=lambda tick: LearnerGroup(ranks.config, spawn=ranks.spawn, tick=tick),
             folder=folder,
@@ -198,8 +199,8 @@ def test_a_finished_run_that_is_resumed_only_exports(ranks: Ranks, folder: RunFo
     assert ranks.disk == [2, 4, 6]
 
 
-def test_ranks_that_read_other_conversations_end_the_run(ranks: Ranks, folder: RunFolder) -> None:
+def test_ranks_that_read_other_rows_end_the_run(ranks: Ranks, folder: RunFolder) -> None:
     ranks.data = {**DATA, "digest": "other"}
-    with pytest.raises(IntegrityError, match="other conversations than the driver"):
+    with pytest.raises(IntegrityError, match="other rows than the driver"):
         train(ranks, folder)
     assert not ranks.of("train_step")

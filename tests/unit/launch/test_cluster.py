@@ -46,7 +46,7 @@ def test_a_learner_has_the_threads_and_gpus_that_it_reserves(
     config = load_config(["tiny"], overrides).config
     made = Cluster(config=config, model_path="m", vocab_hash="v", run_dir="r", run_id="i")
     made.learner(0)
-    made.sft(0)
+    made.supervised("sft", 0)
     made.rewards()
     environments = [options["runtime_env"]["env_vars"] for options in ray.options_of]
     assert [e["OMP_NUM_THREADS"] for e in environments] == [threads, threads, "1"]

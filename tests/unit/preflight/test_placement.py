@@ -256,3 +256,21 @@ def test_this_machine_says_something_believable() -> None:
     assert machine.cores >= 1
     assert machine.memory_bytes > 100 << 20
     assert len(machine.gpu_memory_bytes) == machine.gpus
+
+
+def test_a_reward_model_has_neither_logits_nor_an_output_layer_nor_a_reference() -> None:
+    untied = replace(SEVEN_B, output=VOCABULARY * HIDDEN)
+    config = seven_b("algorithm.kl_coefficient=0.1")
+    policy = make_plan(config, untied, NODE).role("learner rank").device
+    scored = make_plan(config, untied, NODE, "reward-model").role("learner rank").device
+    assert policy.keys() - scored.keys() == {"logits", "output gradient", "reference"}
+    assert policy["weights"] - scored["weights"] == 2 * (VOCABULARY - 1) * HIDDEN
+    tied = make_plan(config, SEVEN_B, NODE, "reward-model").role("learner rank").device
+    assert tied["weights"] == policy["weights"] + 2 * HIDDEN
+    assert "reference" not in make_plan(config, untied, NODE, "sft").role("learner rank").device
+
+
+def test_an_output_layer_of_its_own_is_read_from_the_weights(tmp_path: Path) -> None:
+    untied = write_model(tmp_path / "untied", shapes={"a": [7], "lm_head.weight": [361, 128]})
+    assert read_shape(untied).output == 361 * 128
+    assert read_shape(write_model(tmp_path / "tied", shapes={"a": [7]})).output == 0

@@ -63,7 +63,7 @@ def test_a_later_file_wins_and_within_a_file_the_stage_wins_over_common() -> Non
     assert config(found["cold"]).rollout.max_new_tokens == 50
     assert config(found["eval_zero"]).rollout.max_new_tokens == 50
     assert config(found["zero"]).run.seed == 5
-    assert found["helpful"].options["data"] == "other.jsonl"
+    assert [item.path for item in found["helpful"].inputs] == [Path("out/base/model"), Path("other.jsonl")]
     assert found["cold"].stage.doc == "Samples."
 
 
@@ -80,15 +80,15 @@ def test_an_overlay_can_remove_stages_that_nothing_reads() -> None:
         ("stages: {zero: {kind: sft}}", "cannot change the kind rl"),
         ("inputs: {bases: x}", "no such input; did you mean base?"),
         ("nmae: x", "no such key; did you mean name?"),
-        ("stages: {helpful: {options: {epoch: 1}}}", "did you mean epochs?"),
-        ("stages: {helpful: {options: {epochs: many}}}", "expected a value of type integer"),
+        ("evaluation: {options: {limits: 1}}", "did you mean limit?"),
+        ("evaluation: {options: {k: many}}", "expected a value of type integer"),
         (
             "stages: {zero: {config: {rollout: {group_sze: 3}}}}",
             "overlay.yaml:1): no such key; did you mean rollout.group_size?",
         ),
         ("stages: {zero: {config: {run: {dir: x}}}}", "the recipe sets this key itself"),
         ("stages: {cold: {evaluate: true}}", "trains no policy"),
-        ("stages: {helpful: {config: {}}}", "a reward_model stage takes no configuration"),
+        ("inputs: {base: {kind: tiny, config: {}}}", "a tiny stage takes no configuration"),
         ("seed: -1", "expected an integer >= 0"),
         ("evaluation: {inputs: [cold]}", "no such input"),
         ("extends: [x]", "a recipe file has no `extends`"),
@@ -126,7 +126,7 @@ def test_an_invalid_overlay_is_refused(text: str, told: str) -> None:
             "        evaluation: []\n      learner: {offload_optimizer: true}",
             "stage tuned: learner.offload_optimizer = true",
         ),
-        ("options: {data", "options: {dtype: float32, dota", "did you mean data?"),
+        ("options: {benchmarks", "options: {benchmark", "did you mean benchmarks?"),
     ],
 )
 def test_an_invalid_recipe_is_refused(old: str, new: str, told: str) -> None:

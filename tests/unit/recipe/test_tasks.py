@@ -25,21 +25,27 @@ def test_commands_are_those_a_user_would_type() -> None:
     assert found["base"].command(resume=False) == ["tiny", "out/base/model", "--seed", "3"]
     assert found["zero"].command(resume=False) == ["train", "out/stages/zero.yaml"]
     assert found["zero"].command(resume=True) == ["train", "--resume", "out/zero", "out/stages/zero.yaml"]
-    helpful = ["reward-model", "train", "pairs.jsonl", "--model", "out/base/model", "--kind", "pairwise"]
-    assert found["helpful"].command(resume=False) == [*helpful, "--out", "out/helpful/model", "--seed", "3"]
-    assert found["helpful"].command(resume=True) == [*found["helpful"].command(resume=False), "--resume"]
+    assert found["helpful"].command(resume=False) == ["reward-model", "out/stages/helpful.yaml"]
+    assert found["helpful"].command(resume=True) == [
+        "reward-model",
+        "--resume",
+        "out/helpful",
+        "out/stages/helpful.yaml",
+    ]
     evaluation = found["eval_zero"].command(resume=False)
     assert evaluation[:2] == ["eval", "out/zero/final"]
     assert evaluation[evaluation.index("--benchmarks") + 1] == "bus"
 
 
-def test_resource_options_do_not_change_the_fingerprint() -> None:
-    there = "{ranks: 8, zero_stage: 3, num_gpus: 1.0, ray_address: auto, deadline_s: 7200}"
-    placed, plain = tasks(RECIPE, overlay(f"stages: {{helpful: {{options: {there}}}}}"))["helpful"], tasks()["helpful"]
-    words = placed.command(resume=False)
-    for option, value in (("ranks", "8"), ("zero-stage", "3"), ("num-gpus", "1.0"), ("ray-address", "auto")):
-        assert words[words.index(f"--{option}") + 1] == value
-    assert placed.fingerprint == plain.fingerprint
+def test_placement_does_not_change_the_fingerprint_of_a_reward_model_and_its_rows_do() -> None:
+    plain = tasks()["helpful"].fingerprint
+    placement = "learner: {ranks: 8, zero_stage: 3, num_gpus: 1.0}, ray: {address: auto}, deadlines: {step_s: 7200.0}"
+    placed = tasks(RECIPE, overlay(f"stages: {{helpful: {{config: {{{placement}}}}}}}"))["helpful"]
+    assert placed.config is not None
+    assert placed.config.learner.ranks == 8
+    assert placed.fingerprint == plain
+    longer = tasks(RECIPE, overlay("stages: {helpful: {config: {reward_model: {epochs: 2}}}}"))["helpful"]
+    assert longer.fingerprint != plain
 
 
 def evaluations(path: Path, *overlays: str) -> dict[str, Task]:

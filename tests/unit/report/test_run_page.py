@@ -215,6 +215,20 @@ def test_a_supervised_run_has_its_own_charts(tmp_path):
     assert not {"Held-out accuracy", "Reward", "Staleness", "Reflective words"} & set(charts)
 
 
+def test_a_reward_model_has_its_own_charts(tmp_path):
+    write_run(tmp_path, steps=0, evaluate_every=0)
+    of_command(tmp_path, "reward-model")
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step in range(3):
+            if step in (0, 2):
+                w.evaluation({"step": step, "source": "held_out", "accuracy": 0.5 + step / 5})
+            w.step(step, {"reward_model/loss": 0.7 - step / 10, "reward_model/accuracy": 0.5, "train/lr": 1e-4 * step})
+    page = page_of(tmp_path)
+    assert "Held-out accuracy on held_out went from 50% to 90% in 3 training steps" in " ".join(page.texts["p"])
+    assert {"Loss", "Held-out accuracy", "Learning rate"} <= set(page.texts["h3"])
+    assert not {"Reward", "Staleness", "Reflective words"} & set(page.texts["h3"])
+
+
 @pytest.mark.parametrize(("use", "own_report"), [("eval", r"results\.md"), ("sample", r"report\.md")])
 def test_a_command_with_its_own_report_is_refused_and_names_it(tmp_path, use, own_report):
     write_run(tmp_path, steps=1)

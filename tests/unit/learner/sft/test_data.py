@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from learner.sft.data import HELD_OUT, Framing, SftData, read_data, total_steps
+from learner.examples import HELD_OUT, SupervisedData, total_steps
+from learner.sft.data import Example, Framing, read_data
 from r1ray.config.schema import Config, SourceConfig
 from r1ray.data.conversations import Conversation
 from r1ray.errors import ConfigError, DataError
@@ -37,7 +38,7 @@ def text(tokens: Any) -> str:
     return ByteTokenizer().decode(tokens.tolist())
 
 
-def prompts(data: SftData, part: str = "train") -> set[str]:
+def prompts(data: SupervisedData[Example], part: str = "train") -> set[str]:
     examples = data.train if part == "train" else data.held_out[part]
     return {text(examples[i].prompt) for i in range(len(examples))}
 
@@ -212,9 +213,9 @@ def test_steps_are_counted_and_a_warm_up_must_fit_into_them() -> None:
     config = configured()
     config.sft = dataclasses.replace(config.sft, epochs=3, batch_size=4)
     config.learner.optimizer.warmup_steps = 9
-    assert [total_steps(config, n) for n in (9, 12)] == [9, 9]
+    assert [total_steps(config, "sft", n) for n in (9, 12)] == [9, 9]
     with pytest.raises(ConfigError, match="warmup_steps=9 is more than the run's 6 steps"):
-        total_steps(config, 8)
+        total_steps(config, "sft", 8)
 
 
 # -- other files ----------------------------------------------------------------------------------------------------

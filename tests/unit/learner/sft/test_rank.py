@@ -14,8 +14,9 @@ import torch
 
 from learner.batch import PackedTokens
 from learner.engine import StepReport
+from learner.examples import SupervisedData
 from learner.schedules import learning_rate
-from learner.sft.data import SftData, read_data
+from learner.sft.data import Example, read_data
 from learner.sft.rank import SftRank
 from r1ray.config.schema import Config, SourceConfig
 from tests.unit.data_helpers import ByteTokenizer, write_jsonl
@@ -25,7 +26,7 @@ N = 10
 
 @pytest.fixture(autouse=True)
 def byte_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.sft.rank.load_tokenizer", lambda path, vocab_hash: ByteTokenizer())
+    monkeypatch.setattr("learner.supervised.load_tokenizer", lambda path, vocab_hash: ByteTokenizer())
 
 
 def make_rank(config: Config, rank: int = 0, world_size: int = 1, **engine: Any) -> SftRank:
@@ -49,14 +50,16 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def data(config: Config) -> SftData:
+def data(config: Config) -> SupervisedData[Example]:
     return read_data(config, ByteTokenizer())
 
 
 # -- order ----------------------------------------------------------------------------------------------------------
 
 
-def test_every_epoch_takes_every_conversation_once_in_an_order_of_its_own(config: Config, data: SftData) -> None:
+def test_every_epoch_takes_every_conversation_once_in_an_order_of_its_own(
+    config: Config, data: SupervisedData[Example]
+) -> None:
     trainer = make_rank(config)
     assert (trainer.steps, trainer.steps_per_epoch) == (9, 3)
     steps = [trainer.places(step) for step in range(9)]
@@ -66,7 +69,7 @@ def test_every_epoch_takes_every_conversation_once_in_an_order_of_its_own(config
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_the_order_is_a_function_of_the_seed_and_the_step_alone(config: Config, data: SftData) -> None:
+def test_the_order_is_a_function_of_the_seed_and_the_step_alone(config: Config, data: SupervisedData[Example]) -> None:
     first = [make_rank(config).places(step) for step in range(9)]
     assert [make_rank(config, rank=1, world_size=2).places(step) for step in reversed(range(9))] == first[::-1]
     config.run.seed += 1
@@ -78,19 +81,21 @@ def test_the_order_is_a_function_of_the_seed_and_the_step_alone(config: Config, 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_a_batch_is_packed_without_padding_and_every_token_is_on_one_rank(
-    config: Config, data: SftData, world_size: int
+    config: Config, data: SupervisedData[Example], world_size: int
 ) -> None:
     batch = [data.train[i] for i in range(N)]
     parts = [make_rank(config, rank, world_size)._micro_batches(batch) for rank in range(world_size)]
     assert len({len(micro_batches) for micro_batches in parts}) == 1  # ranks meet in each
-    real = [packed for micro_batches in parts for packed, counts in micro_batches if counts]
+    real = [packed for micro_batches in parts for packed, indices in micro_batches if indices]
     assert all(len(packed.input_ids_N) <= 40 for packed in real)
     assert sum(len(packed.input_ids_N) for packed in real) == sum(example.tokens for example in batch)
     found = sorted(target for packed in real for target in packed.target_T.tolist())
     assert found == sorted(np.concatenate([example.completion for example in batch]).tolist())
 
 
-def test_a_token_is_predicted_from_the_one_before_it_in_its_own_conversation(config: Config, data: SftData) -> None:
+def test_a_token_is_predicted_from_the_one_before_it_in_its_own_conversation(
+    config: Config, data: SupervisedData[Example]
+) -> None:
     for packed, _ in make_rank(config)._micro_batches([data.train[i] for i in range(4)]):
         assert torch.equal(packed.input_ids_N[packed.source_T + 1], packed.target_T)
         assert torch.equal(packed.position_ids_N[packed.source_T + 1] - 1, packed.position_ids_N[packed.source_T])
@@ -115,7 +120,9 @@ class FakeModel:
         return -packed.target_T / 100.0, (packed.target_T == ord("x")).float()
 
 
-def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(config: Config, data: SftData) -> None:
+def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(
+    config: Config, data: SupervisedData[Example]
+) -> None:
     config.learner.optimizer.schedule, config.learner.optimizer.min_lr_ratio = "cosine", 0.1
     fake = FakeModel()
     trainer = make_rank(config, step=fake.step, forward_only=fake.model)
@@ -133,7 +140,7 @@ def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(config: Confi
     assert fake.lr == metrics["train/lr"] == learning_rate(4, 9, config.learner.optimizer)
 
 
-def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SftData) -> None:
+def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SupervisedData[Example]) -> None:
     config.learner.optimizer.schedule, config.learner.optimizer.min_lr_ratio = "cosine", 0.1
     config.learner.optimizer.warmup_steps = 2
     trainer = make_rank(config)
@@ -144,7 +151,7 @@ def test_the_rate_falls_to_its_floor_over_all_epochs(config: Config, data: SftDa
     assert rates[-1] == pytest.approx(peak / 10)
 
 
-def test_the_ranks_parts_of_the_loss_sum_to_that_of_one_rank(config: Config, data: SftData) -> None:
+def test_the_ranks_parts_of_the_loss_sum_to_that_of_one_rank(config: Config, data: SupervisedData[Example]) -> None:
     def losses(rank: int, world_size: int) -> float:
         fake = FakeModel()
         make_rank(config, rank, world_size, step=fake.step, forward_only=fake.model).train_step()

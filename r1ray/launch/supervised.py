@@ -1,16 +1,18 @@
-"""Composition root of `r1ray sft`: learner ranks on Ray, and nothing else."""
+"""Composition root of `r1ray sft` and `r1ray reward-model`: learner ranks on Ray, and nothing else."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 
 from r1ray.config.load import LoadedConfig
+from r1ray.config.rules import SupervisedUse
 from r1ray.control.finetuning import Finetuning
 from r1ray.control.job_progress import JobStatusWriter
 from r1ray.control.learners import LearnerGroup
@@ -25,10 +27,13 @@ from r1ray.run.view import View, make_view
 from r1ray.util.machine import this_machine
 from r1ray.util.versions import installed_versions
 
-PHASE = "supervised fine-tuning"
+PHASES: dict[SupervisedUse, str] = {"sft": "supervised fine-tuning", "reward-model": "reward-model training"}
+ACCURACY: dict[SupervisedUse, str] = {"sft": "token accuracy", "reward-model": "accuracy"}
 
 
-def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *, resume: bool) -> int:
+def train_supervised(
+    loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], use: SupervisedUse, *, resume: bool
+) -> int:
     """Train in `folder`, whose lock the caller holds, on what `check_start` found. Returns the exit code; raises R1RayError."""
     config = loaded.config
     cluster = Cluster(
@@ -53,23 +58,30 @@ def finetune(loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], *
         stop = Stop(config.deadlines.shutdown_s)
         stop_on_signals(stop, view)
         view.phase("Ray", 0, 1)
-        cluster.connect("sft")
+        cluster.connect(use)
         view.phase("Ray", 1, 1)
         stop_on_signals(stop, view)  # again: Ray's C++ part has put handlers of its own around them
-        _run(cluster, folder, data, writer, view, stop)
+        _run(cluster, folder, data, use, writer, view, stop)
     return 0
 
 
 def _run(
-    cluster: Cluster, folder: RunFolder, data: Mapping[str, Any], writer: MetricsWriter, view: View, stop: Stop
+    cluster: Cluster,
+    folder: RunFolder,
+    data: Mapping[str, Any],
+    use: SupervisedUse,
+    writer: MetricsWriter,
+    view: View,
+    stop: Stop,
 ) -> None:
-    config, told = cluster.config, JobStatusWriter(folder, view, kind="sft", phase=PHASE)
+    config, told = cluster.config, JobStatusWriter(folder, view, kind=use, phase=PHASES[use])
     state, message = "failed", ""
     try:
         training = Finetuning(
             config,
+            use=use,
             data=data,
-            learners=lambda tick: LearnerGroup(config, spawn=cluster.sft, tick=tick),
+            learners=lambda tick: LearnerGroup(config, spawn=partial(cluster.supervised, use), tick=tick),
             folder=folder,
             writer=writer,
             stop=stop,
@@ -87,10 +99,15 @@ def _run(
     finally:
         told.end(state, message)
         ray.shutdown()
-        last = ""
-        if "sft/loss" in told.figures:
-            loss, accuracy = told.figures["sft/loss"], told.figures["sft/token_accuracy"]
-            last = f", loss {loss:.3f}, token accuracy {accuracy:.3f}"
-        view.line(f"{state}: step {told.done} of {told.total}{last}")
+        view.line(f"{state}: step {told.done} of {told.total}{_last(told.figures, use)}")
     if state == "finished":
         writer.event(state)
+
+
+def _last(metrics: Mapping[str, Any], use: SupervisedUse) -> str:
+    """Loss and accuracy of the last step, if there was one."""
+    section, name = use.replace("-", "_"), ACCURACY[use]
+    if f"{section}/loss" not in metrics:
+        return ""
+    loss, accuracy = metrics[f"{section}/loss"], metrics[f"{section}/{name.replace(' ', '_')}"]
+    return f", loss {loss:.3f}, {name} {accuracy:.3f}"
