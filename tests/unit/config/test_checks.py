@@ -233,7 +233,7 @@ def test_combinations_next_to_refused_ones_are_allowed() -> None:
 def test_fine_tuning_refuses_to_decontaminate_conversations() -> None:
     chats = "data.train=[{name: chats, kind: jsonl, path: a.jsonl}]"
     load_config([], ["model.path=m", "data.evaluation=[]", chats], use="sft")
-    with pytest.raises(ConfigError, match="trains on every conversation"):
+    with pytest.raises(ConfigError, match="`r1ray sft` trains on all conversations"):
         load_config([], ["model.path=m", "data.decontaminate=true", chats], use="sft")
 
 
@@ -268,7 +268,7 @@ def test_impossible_fine_tuning_is_refused(overrides: list[str], key: str, reaso
         (["reward_model.kind=listwise"], "reward_model.kind", "one of pairwise, pointwise"),
         (["reward_model.judge=thinking"], "reward_model.judge", "one of auto, summary, response"),
         (["reward_model.held_out=0.0"], "reward_model.held_out", "a number > 0"),
-        (["learner.zero_stage=0"], "learner.zero_stage", "no float32 weights"),
+        (["learner.zero_stage=0"], "learner.zero_stage", "float32"),
         (["learner.micro_batch_tokens=8191"], "learner.micro_batch_tokens", "at least 8192"),
     ],
 )
