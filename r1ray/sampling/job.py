@@ -27,6 +27,7 @@ from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.errors import ConfigError, DiskFull
 from r1ray.rewards.answers.answer import opening
 from r1ray.rewards.answers.canonical import canonical_answer
+from r1ray.rewards.answers.choice import options
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.sampling.failed_scores import FailedScores
@@ -185,7 +186,12 @@ def rows_of(group: ScoredGroup) -> list[SampleRow]:
                 reward=None if score.error else score.reward,
                 parts=score.parts,
                 error=score.error,
-                answer_text=canonical_answer(completion.text, completion.finish_reason, opened=opened),
+                answer_text=canonical_answer(
+                    completion.text,
+                    completion.finish_reason,
+                    opened=opened,
+                    choices=options(prompt.answer, prompt.meta),
+                ),
             )
         )
     return rows

@@ -13,6 +13,7 @@ from r1ray.rewards.answers.answer import answers, last_boxes
 from r1ray.rewards.answers.choice import ChoiceVerifier
 from r1ray.rewards.answers.latex import cleaned, squeezed
 from r1ray.rewards.answers.numbers import close, plain, same, unwrapped
+from r1ray.rewards.answers.quantities import assigned
 from r1ray.rewards.base import Call, Reward, Sample
 from r1ray.rewards.execution.code import CodeVerifier
 from r1ray.rewards.text.instructions import InstructionsVerifier
@@ -85,10 +86,10 @@ class NumericVerifier(Reward):
 
     def __call__(self, sample: Sample) -> float:
         """See Reward. 1.0 if every answer is within the tolerance, else 0.0."""
-        truth = plain(_final(_text(sample)))
+        truth = plain(assigned(_final(_text(sample))))
         if truth is None:
             raise DataError(f"the answer {sample.answer!r:.80} is no number: use accuracy/math or accuracy/exact")
-        given = [plain(a) for a in _answers(sample)]
+        given = [plain(assigned(a)) for a in _answers(sample)]
         near = functools.partial(close, truth, absolute=self.absolute, relative=self.relative)
         return float(bool(given) and all(n is not None and near(n) for n in given))
 

@@ -11,10 +11,9 @@ from itertools import islice
 
 from r1ray.config.schema import RewardConfig, SourceConfig
 from r1ray.rewards.answers.answer import answers
-from r1ray.rewards.answers.choice import letter_of
-from r1ray.rewards.answers.latex import cleaned
+from r1ray.rewards.answers.choice import letter_of, naming_an_option
 from r1ray.rewards.answers.numbers import plain, unwrapped
-from r1ray.rewards.answers.quantities import is_quantity
+from r1ray.rewards.answers.quantities import assigned
 from r1ray.rewards.registry import kind_of
 from r1ray.types import FinishReason
 
@@ -26,32 +25,30 @@ MOST_COMPARISONS = 64
 """Most comparisons of expressions in one problem; what is not compared by then counts as different."""
 
 _BETWEEN = "; "
+_WORD = re.compile(r"[^\W\d_]{3}")
 _LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]")
 
 
-def canonical_answer(response: str, finish_reason: FinishReason, *, opened: bool = False) -> str | None:
+def canonical_answer(
+    response: str, finish_reason: FinishReason, *, opened: bool = False, choices: Sequence[str] = ()
+) -> str | None:
     """The answer of a response; None if it has none. Several different values are joined in their order.
 
     Equal numbers have one form (`1,234.0` and `1234`, `1/2` and `0.5`, `y = 9` and `9`). In other text, white space is
-    evened out, and case outside LaTeX.
+    evened out, and the case of words outside LaTeX. `choices`: the options of the problem; with them, the last box that
+    names one counts.
     """
-    given = answers(response, opened=opened, complete=finish_reason == "stop")
+    given = answers(response, opened=opened, complete=finish_reason == "stop", accept=naming_an_option(choices))
     text = _BETWEEN.join(dict.fromkeys(map(_canonical, given)))
     return text if 0 < len(text) <= MAX_CHARS else None
 
 
 def _canonical(text: str) -> str:
-    number = plain(_assigned(text))
+    number = plain(assigned(text))
     if number is not None:
         return f"{number.value}%" if number.percent else str(number.value)
     even = " ".join(unwrapped(text).split())
-    return even if "\\" in even else even.casefold()
-
-
-def _assigned(text: str) -> str:
-    """`9` of `y = 9`."""
-    left, equals, right = text.rpartition("=")
-    return right if equals and is_quantity(cleaned(left)) else text
+    return even.casefold() if "\\" not in even and _WORD.search(even) else even
 
 
 def verifier_of(rewards: Sequence[RewardConfig], source: SourceConfig) -> str | None:
@@ -66,8 +63,10 @@ def ballot(answer_text: str | None, verifier: str | None, choices: Sequence[str]
     """What a sample votes for: the letter for multiple choice, else the canonical text. None if it does not vote."""
     if answer_text is None or verifier not in VOTED:
         return None
-    if verifier != "choice":
+    if verifier == "math":
         return answer_text
+    if verifier != "choice":
+        return answer_text if "\\" in answer_text else answer_text.casefold()
     if (letter := letter_of(answer_text, choices)) is not None:
         return letter
     letters = {letter_of(part, choices) for part in answer_text.split(_BETWEEN)}

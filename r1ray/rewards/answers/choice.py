@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,11 @@ def options(answer: Any, meta: Mapping[str, Any]) -> list[str]:
     """The texts of the options of a row; empty if it has none."""
     record = answer if isinstance(answer, dict) else {}
     return [str(c) for c in record.get("choices") or meta.get("choices") or ()]
+
+
+def naming_an_option(choices: Sequence[str]) -> Callable[[str], bool] | None:
+    """Whether a box names an option, as a function for `answers`; None without options."""
+    return (lambda box: letter_of(box, choices) is not None) if choices else None
 
 
 def letter_of(text: str, choices: Sequence[str]) -> str | None:

@@ -6,6 +6,8 @@ import re
 from fractions import Fraction
 from typing import Any
 
+from sympy import Expr
+
 from r1ray.rewards.answers.algebra import alike, is_below_one, parsed
 from r1ray.rewards.answers.latex import cleaned, squeezed
 from r1ray.rewards.answers.numbers import plain_of, same
@@ -134,11 +136,7 @@ def _as_ratios(truth: str, answer: str, is_real: bool) -> bool | None:
 
 def _terms(text: str, is_real: bool) -> list[Any] | None:
     terms = [parsed(part.strip(), is_real=is_real) for part in text.split(":")]
-    return (
-        None
-        if any(term is None or not hasattr(term, "free_symbols") or not term.is_commutative for term in terms)
-        else terms
-    )
+    return terms if all(isinstance(term, Expr) for term in terms) else None
 
 
 def _values(truth: str, answer: str, is_real: bool) -> bool:

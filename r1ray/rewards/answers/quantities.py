@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from r1ray.rewards.answers.latex import squeezed
+from r1ray.rewards.answers.latex import cleaned, squeezed
 
 _SUBSCRIPT = r"(?:_(?:\w|\\[A-Za-z]+|\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}))?"
 _LETTERS = (
@@ -49,6 +49,12 @@ def same_quantity(one: str, other: str) -> bool:
     if "y" in names and any(re.fullmatch(r"[fgh]\(x\)", name) for name in names):
         return True
     return _is_words(one) != _is_words(other)
+
+
+def assigned(text: str) -> str:
+    """`9` of `y = 9`, and of `|AB| = 9`; every other text as it is."""
+    left, equals, right = text.rpartition("=")
+    return right if equals and is_quantity(cleaned(left)) else text
 
 
 def base_of(text: str) -> str:

@@ -158,7 +158,8 @@ def _of_brackets(group: Group, value: Value) -> Set | None:
         return FiniteSet(*ends)
     if not _is_interval(group):
         return None
-    return Interval(*ends, left_open=group.brackets[0] == "(", right_open=group.brackets[1] == ")")
+    found = Interval(*ends, left_open=group.brackets[0] == "(", right_open=group.brackets[1] == ")")
+    return None if found == EmptySet else found  # (2, -5) is a pair
 
 
 def _pieces(found: Set) -> list[Set]:

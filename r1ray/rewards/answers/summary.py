@@ -81,6 +81,8 @@ def _ballots(group: ScoredGroup, values: Sequence[float], verifier: str | None) 
     """The votes of a group. Expressions are not compared: that takes processes and time, which training needs."""
     prompt = group.rollout.prompt
     opened, choices = bool(opening(prompt.meta)), options(prompt.answer, prompt.meta)
-    texts = [canonical_answer(c.text, c.finish_reason, opened=opened) for c in group.rollout.completions]
+    texts = [
+        canonical_answer(c.text, c.finish_reason, opened=opened, choices=choices) for c in group.rollout.completions
+    ]
     found = [ballot(text, verifier, choices) for text in texts]
     return merged(found, values) if verifier == "math" else found

@@ -43,7 +43,7 @@ _NUMBER_WORD = re.compile(
       | halves|(?:{_PART})s|(?:squared|cubed|half|{_PART})(?=\ of\b|$)
       | (?:{_CARDINAL})(?!-(?!(?:{_CARDINAL}|(?:first|second|{_PART})s?)(?![a-z]))[a-z]))(?![a-z])
       | 分之|分の|の|的|의|之|乘|加|减|減|除|和|或|と|以上|以下|以内|未満|倍数|半
-      | 이상|이하|미만|또는|и\ |или|больше|меньше|раз\ """,
+      | 이상|이하|미만|또는|и\ |или|больше|меньше|раз\ |[成折割할]$""",
     re.IGNORECASE | re.VERBOSE,
 )
 """What makes another number of the one before it. Not what is counted as well: dozens, pairs, quarters, half gallons,

@@ -32,6 +32,12 @@ def test_two_boxes_vote_only_where_they_agree() -> None:
     assert ballot(torn, "choice") is None
 
 
+def test_a_vote_is_the_last_box_that_is_an_option() -> None:
+    text = r"So \boxed{C}. It weighs \boxed{14} kg."
+    assert canonical_answer(text, "stop", choices=["10 kg", "12 kg", "13 kg"]) == "C"
+    assert canonical_answer(text, "stop") == "14"
+
+
 @pytest.mark.parametrize("verifier", ["code", "instructions", None])
 def test_what_cannot_agree_does_not_vote(verifier: str | None) -> None:
     assert ballot("print(1)", verifier) is None
@@ -41,6 +47,12 @@ def test_what_cannot_agree_does_not_vote(verifier: str | None) -> None:
 def test_the_case_of_latex_stays() -> None:
     assert canonical_answer(r"\boxed{2\Pi}", "stop") == r"2\Pi"
     assert canonical_answer(r"\boxed{Red}", "stop") == "red"
+
+
+def test_letters_of_mathematics_keep_their_case_in_votes() -> None:
+    large, small = (canonical_answer(f"\\boxed{{{text}}}", "stop") for text in ("R", "r"))
+    assert ballot(large, "math") != ballot(small, "math")
+    assert ballot(large, "exact") == ballot(small, "exact")
 
 
 def test_right_answers_of_mathematics_are_one_answer_however_they_are_spelt() -> None:
