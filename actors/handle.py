@@ -20,7 +20,7 @@ QUEUE = "queue"
 """Name of the queue actor."""
 RETRY_S = 0.5
 LONGEST_RETRY_S = 2.0
-"""The pause between two attempts doubles up to this while an actor is alive but cannot serve: no judge, or no disk space.
+"""The pause between two attempts doubles up to this while an actor is alive but cannot serve (no judge, no space).
 
 Well below `actors.queue.PROBLEM_S`; otherwise a paused run would seem to recover in between.
 """
@@ -85,7 +85,7 @@ class RetryingClient:
     def call(self, start: Callable[[], Future[R]], what: str, *, timeout_s: float = 0.0) -> R:
         """The result of the call that `start` starts. Each attempt may take `timeout_s` beside `deadlines.rpc_s`.
 
-        Raises InfrastructureError once the attempts have failed for `recovery.outage_timeout_s`, and errors of the method itself.
+        Raises InfrastructureError after failures for `recovery.outage_timeout_s`, and the method's own errors.
         """
         until: float | None = None
         pause_s = RETRY_S

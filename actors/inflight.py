@@ -1,4 +1,4 @@
-"""Weight transfers during generation, one at a time: a thread of the engine receives, and weights are applied between steps."""
+"""Weight transfers during generation, one at a time: received in a thread, applied between two engine steps."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Replay queue actor: the owner of the ledger. It only adds waiting: for capacity, and for a complete batch.
 
-Every method may be repeated safely, so Ray may restart this actor and callers may retry; the ledger on disk is all its state.
+Every method may be repeated safely, so Ray may restart this actor and callers may retry. Its only state is on disk.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class QueueOwner:
     async def lease(self, worker_id: str, version: int, groups: int, held: list[str], wait_s: float) -> list[Lease]:
         """At most `groups` leases; waits up to `wait_s` for the first. The worker may report a newer version meanwhile.
 
-        `held`: the groups that the worker has been leased and has not delivered. The answer with its other leases was lost,
-        with this process or because the worker gave up the call: these are returned first, and no new ones with them.
+        `held`: the groups that the worker has been leased and has not delivered. The answer with its other leases was
+        lost, with this process or because the worker gave up the call: these are returned first, without new ones.
         """
         if worker_id not in self._left:
             self._serving[worker_id] = version
@@ -105,7 +105,7 @@ class QueueOwner:
         await self._notify()
 
     async def release_worker(self, worker_id: str, drained: bool) -> list[str]:
-        """Return the leases of a worker that died, or left on request (`drained`), to the queue; returns their groups."""
+        """Queue the leases of a worker that died, or left on request (`drained`), again; returns their groups."""
         self._left.add(worker_id)
         self._serving.pop(worker_id, None)
         released = self._ledger.release_worker(worker_id, drained=drained)

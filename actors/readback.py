@@ -1,7 +1,8 @@
 """Read back the weights that vLLM serves and compare them with what was received.
 
-vLLM fuses projections (q, k and v into one) and, on CPU, packs every linear layer into an opaque oneDNN kernel and frees the
-original. A packed layer is read by multiplying unit vectors: W e_j is column j exactly, since every other product is zero.
+vLLM fuses projections (q, k and v into one) and, on CPU, packs every linear layer into an opaque oneDNN kernel and
+frees the original. A packed layer is read by multiplying unit vectors: W e_j is column j exactly, since every other
+product is zero.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ PROBED_COLUMNS = 64
 
 
 def differing_weights(model: nn.Module, received: dict[str, torch.Tensor]) -> list[str]:
-    """Names of `received` (checkpoint names) tensors whose served form is not bit-equal. For tensor parallelism of 1."""
+    """Names of `received` (checkpoint names) tensors whose served form is not bit-equal. Without tensor parallelism."""
     packed: dict[str, list[str]] = getattr(model, "packed_modules_mapping", {})
     unseen = set(received)
     differing: set[str] = set()

@@ -171,7 +171,7 @@ def _mask_logits(ids: list[int], layer: Any, inputs: Any, logits: torch.Tensor |
 
 
 class ReceiverExtension:
-    """Methods that `collective_rpc` finds on vLLM's worker. vLLM imports this module because the class is in its arguments."""
+    """Methods that `collective_rpc` finds on vLLM's worker; its name in the engine arguments imports this module."""
 
     weight_transfer_engine: StagedReceiver
     _weight_update_active: bool

@@ -31,11 +31,11 @@ R = TypeVar("R")
 
 LEASE_WAIT_S = 5.0
 PULSE = "pulse"
-"""Concurrency group of calls that must not wait for an actor's work: health checks; of rollout workers, weights and drains."""
+"""Concurrency group of calls that must not wait for an actor's work: health checks, weight syncs, drains."""
 
 
 def in_own_threads(**options: Any) -> Callable[[F], F]:
-    """Decorate a method to run in the concurrency group PULSE; `options` are those of `ray.method`, which is untyped."""
+    """Decorate a method to run in the concurrency group PULSE; `options` are those of the untyped `ray.method`."""
     return cast(Callable[[F], F], ray.method(concurrency_group=PULSE, **options))
 
 
@@ -112,7 +112,7 @@ class RolloutActor:
         self._vocab_hash = vocab_hash
 
     def start(self) -> WorkerInfo:
-        """Load the model and begin to lease; returns the number of problems of each source, and the training rows left out.
+        """Load the model and begin to lease; returns the problems of each source and the training rows left out.
 
         A worker of a sampling job serves the weights that it loaded and leases nothing: the job sends it work.
 
@@ -168,7 +168,7 @@ class RolloutActor:
     def evaluate(
         self, source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float
     ) -> list[bytes]:
-        """Sample problems [start, stop) of a source `n` times each and score them; packed scored groups in their order."""
+        """Sample problems [start, stop) of a source `n` times each and score them; packed groups in order."""
         prompts = self._problems[source][start:stop]
         groups = self._worker.generate(prompts, sampling, n, deadline_s)
         return self._services.score([pack_rollout(g) for g in groups], n)

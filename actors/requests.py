@@ -38,8 +38,8 @@ class Services(Protocol):
     def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
         """Prompts to answer; waits a short while for some, so repeat the call after an empty list.
 
-        `held`: ids of all groups that were leased to this worker and whose `deliver` or `fail` has not returned. Its other
-        leases count as not received and are returned again.
+        `held`: ids of all groups that were leased to this worker and whose `deliver` or `fail` has not returned. Its
+        other leases count as not received and are returned again.
         """
         ...
 
@@ -82,7 +82,7 @@ class Work:
 
 
 def training_work(config: Config, lease: Lease, prompt: PromptTask) -> Work:
-    """The group of a lease. In a deterministic run its seed is a function of the run's seed and the index of the prompt."""
+    """The group of a lease. In a deterministic run its seed depends on the run's seed and the index alone."""
     r, run = config.rollout, config.run
     seed = (run.seed * 1_000_003 + lease.index * r.group_size) % 2**31 if run.deterministic else None
     longest = completion_limit(config, lease.index)
@@ -93,7 +93,7 @@ def training_work(config: Config, lease: Lease, prompt: PromptTask) -> Work:
 def evaluation_works(
     prompts: Sequence[PromptTask], sampling: Sampling, n: int
 ) -> list[tuple[Work, Future[RolloutGroup]]]:
-    """`n` completions of each prompt, with futures of the groups; from a seed in `sampling` each prompt gets its own."""
+    """`n` completions of each prompt, with futures of the groups; a seed of `sampling` is varied by prompt."""
     now = time.monotonic()
     works = []
     for i, prompt in enumerate(prompts):

@@ -46,7 +46,7 @@ class RewardWorker:
         return [outcome for outcomes in stored for outcome in outcomes]
 
     def _each(self, work: Callable[[bytes], R], groups: list[bytes]) -> list[R]:
-        """`work` on every group. All end before the first failure is raised: a repeated call must not meet a running one."""
+        """`work` on every group. All end before the first failure is raised, so a repeated call meets none."""
         running = [self._pool.submit(work, group) for group in groups]
         wait(running)  # each verification has its own limit
         return [done.result() for done in running]

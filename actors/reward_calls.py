@@ -11,11 +11,11 @@ from r1ray.rewards.scorer import ASK_LANE
 from r1ray.types import RolloutGroup
 
 COMPLETIONS_A_CALL = ASK_LANE
-"""At most, but always one group: a repeated call should repeat little, and one call should keep all lanes of a worker busy."""
+"""At most, but always one group: a repeated call should repeat little, but a call should keep all lanes busy."""
 
 
 def senders(config: Config) -> int:
-    """Concurrent calls of reward workers of one rollout worker, so that one slow verification does not delay the others."""
+    """Concurrent calls of reward workers of one rollout worker, so that a slow verification delays no other."""
     return 1 if config.run.deterministic else 4
 
 
@@ -32,9 +32,9 @@ def for_one_call(outbox: deque[RolloutGroup], *, take_all: bool) -> list[Rollout
 def scoring_timeout_s(config: Config, completions: int) -> float:
     """Timeout in seconds of a call with so many completions.
 
-    The worst case of a reward worker with one processor: each completion is a program that runs out of time, one after the
-    other, behind earlier calls of other senders; and each needs a model, in rounds of ASK_LANE requests. It may be long: a
-    reward worker that died is noticed without it, and one that hangs by its health check.
+    The worst case of a reward worker with one processor: each completion is a program that runs out of time, one after
+    the other, behind earlier calls of other senders; and each needs a model, in rounds of ASK_LANE requests. It may be
+    long: a reward worker that died is noticed without it, and one that hangs by its health check.
     """
     calls = math.ceil(senders(config) * config.rollout.workers / config.reward_worker.workers)
     waiting = calls * completions

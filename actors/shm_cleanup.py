@@ -1,7 +1,7 @@
 """Remove shared memory of killed processes: vLLM's workers of one engine share some, and SIGKILL allows no clean-up.
 
-Python names such files psm_* and sem.mp-*. A file is removed if it belongs to this user, is ten minutes old, and no process
-that we can see has it mapped. Unlinking does not affect a process that has it mapped, visible or not.
+Python names such files psm_* and sem.mp-*. A file is removed if it belongs to this user, is ten minutes old, and no
+process that we can see has it mapped. Unlinking does not affect a process that has it mapped, visible or not.
 """
 
 from __future__ import annotations

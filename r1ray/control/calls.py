@@ -33,7 +33,7 @@ def gather(
     fail_fast: bool = False,
     on_failure: Callable[[K, BaseException], None] | None = None,
 ) -> Gathered[K, R]:
-    """Wait for all futures, or with `fail_fast` until one fails; those that miss the deadline fail with DeadlineExceeded.
+    """Wait for all futures, or with `fail_fast` until one fails; at the deadline: DeadlineExceeded.
 
     `what` names the wait and the configuration key of its deadline. `tick` runs at least every TICK_S seconds.
     `on_failure(key, error)` is called for a call that failed while others are still pending.

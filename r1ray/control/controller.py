@@ -1,4 +1,4 @@
-"""The control loop of a run: one thread that waits for batches, has the learner train them, publishes policies and supervises.
+"""The control loop of a run: one thread that waits for batches, trains, publishes policies and supervises.
 
       +--> batch(step) ----> train(step) ----> publish(step + 1) ----> checkpoint, evaluate, log --+
       |    waits for the     all learner       learner -> workers      if due                      |
@@ -6,9 +6,9 @@
       |    returned workers                                                                        |
       +--------------------------------------------------------------------------------------------+
 
-Rollout and reward workers run on their own, fed and bounded by the ledger alone; no prompt or group passes through this loop.
-While it waits for anything, `tick` supervises the processes, the evaluations, the status, dropped groups and stalls.
-docs/walkthrough.md follows one step through the modules of this package.
+Rollout and reward workers run on their own, fed and bounded by the ledger alone; no prompt or group passes through this
+loop. While it waits for anything, `tick` supervises the processes, the evaluations, the status, dropped groups and
+stalls. docs/walkthrough.md follows one step through the modules of this package.
 """
 
 from __future__ import annotations

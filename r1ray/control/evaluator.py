@@ -1,4 +1,4 @@
-"""Evaluations on the rollout workers during training: problems are cut into parts, which go to the workers that serve."""
+"""Evaluations on the rollout workers during training, in parts that go to the workers that serve."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Evaluation:
 
 
 class Evaluator:
-    """`sizes()` returns the number of problems by source, empty until a worker is ready; `on_row` gets the figures of each
-    finished source."""
+    """`sizes()` returns the number of problems by source, empty until a worker is ready; `on_row` gets the figures of
+    each finished source."""
 
     def __init__(
         self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]

@@ -1,8 +1,9 @@
 """The rollout workers of a run: which are starting, which serve which policy, which are lost and must be replaced.
 
-`r1ray.control.health` decides the state of each; the fleet checks, starts, kills and drains them. The controller decides when to
-sync; the fleet provides the workers that can take part (`alive`) and that wait for a sync (`unsynced`). Names are not reused, so
-the leases of a dead worker can return while its replacement leases. If workers keep dying, the pauses between starts grow.
+`r1ray.control.health` decides the state of each; the fleet checks, starts, kills and drains them. The controller
+decides when to sync; the fleet provides the workers that can take part (`alive`) and that wait for a sync (`unsynced`).
+Names are not reused, so the leases of a dead worker can return while its replacement leases. If workers keep dying, the
+pauses between starts grow.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Fleet:
             )
 
     def lost(self, name: str, reason: str) -> None:
-        """The worker died or must be replaced: return its leases; `tick` starts another. Raises RetryBudgetExhausted."""
+        """The worker died or must be replaced: return its leases, replace it. Raises RetryBudgetExhausted."""
         member = self._members.get(name)
         if member is None:
             return
@@ -177,8 +178,9 @@ class Fleet:
         self._deaths += 1
         if self._deaths > self._settings.restart_budget * self._desired:  # a host takes all of its workers at once
             raise RetryBudgetExhausted(
-                f"{self._deaths} rollout workers in a row died without one generating anything (recovery.max_worker_restarts="
-                f"{self._settings.restart_budget} for each of {self._desired}); the last one, {name}: {reason}"
+                f"{self._deaths} rollout workers in a row died without one generating anything "
+                f"(recovery.max_worker_restarts={self._settings.restart_budget} for each of {self._desired}); "
+                f"the last one, {name}: {reason}"
             )
 
     def _forget(self, name: str, *, drained: bool) -> None:

@@ -9,8 +9,8 @@ from r1ray.config.schema import Config
 
 
 class HackingWatch:
-    """One warning when a metric has been above its bound for `hacking_monitor.consecutive_steps` steps; the next one only
-    after it was below the bound again.
+    """One warning when a metric has been above its bound for `hacking_monitor.consecutive_steps` steps; the next one
+    only after it was below the bound again.
 
     Example, steps = 2 and max_kl = 0.1: a KL of 0.2, 0.3, 0.3, 0.05, 0.2, 0.2 warns at the second and at the last step.
     """
@@ -28,7 +28,7 @@ class HackingWatch:
         self._last = -1
 
     def step(self, metrics: Mapping[str, float], on_event: Callable[..., None]) -> None:
-        """Check the metrics of a step. A metric that the step lacks, such as that of a source without samples, is ignored."""
+        """Check the metrics of a step. A metric that the step lacks (no sample of a source) is ignored."""
         if metrics["step"] <= self._last:  # after a rollback or resume: the steps are trained again
             self._over = dict.fromkeys(self._bounds, 0)
         self._last = int(metrics["step"])

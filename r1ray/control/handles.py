@@ -1,12 +1,12 @@
 """Typed handles of the processes of a run: what the control loop may call on each of them.
 
-Each kind of process has a protocol, which its plain class in `actors/` or `learner/` implements. A `Handle` of that protocol
-starts a method in the process and returns a future:
+Each kind of process has a protocol, which its plain class in `actors/` or `learner/` implements. A `Handle` of that
+protocol starts a method in the process and returns a future:
 
     manifest = queue.start(QueueApi.take, step, 2.0)      # Future[BatchManifest | None]
 
-The method is passed, not its name, so mypy checks that it exists, its arguments and its result. The composition root builds each
-handle from the plain class, so mypy also checks that the class implements the protocol.
+The method is passed, not its name, so mypy checks that it exists, its arguments and its result. The composition root
+builds each handle from the plain class, so mypy also checks that the class implements the protocol.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Place(TypedDict):
 
 
 class Identity(Place):
-    """The answer of an actor to a health check. `problem`: why its calls fail at present; None or absent if they succeed."""
+    """The answer of an actor to a health check. `problem`: why its calls fail at present, if they do."""
 
     problem: NotRequired[str | None]
 
@@ -171,8 +171,8 @@ class RolloutApi(Protocol):
 
 
 class GroupApi(Protocol):
-    """One of several processes that form a group. After `address`, every method is a collective: all ranks call it in the same
-    order."""
+    """One of several processes that form a group. After `address`, every method is a collective: all ranks call it in
+    the same order."""
 
     def address(self) -> tuple[str, int]:
         """Host and a free port for the ranks' rendezvous."""

@@ -38,8 +38,8 @@ class HealthLimits:
 class Health:
     """One observed process; `now` is in seconds of any monotonic clock.
 
-    Example with suspect_s=5, dead_s=60: ready(0), synced(), request_sent(1), check(7) -> SUSPECT, answered() -> HEALTHY,
-    request_sent(8), check(69) -> DEAD, restart(70) -> RESTARTING.
+    Example with suspect_s=5, dead_s=60: ready(0), synced(), request_sent(1), check(7) -> SUSPECT, answered() ->
+    HEALTHY, request_sent(8), check(69) -> DEAD, restart(70) -> RESTARTING.
     """
 
     def __init__(self, limits: HealthLimits, now: float) -> None:

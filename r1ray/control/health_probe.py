@@ -23,7 +23,7 @@ class HealthProbe(Generic[R]):
         self._next = float("-inf")
 
     def poll(self, now: float) -> R | None:
-        """Send a request if one is due, and return the answer if one has arrived. A request that fails marks the process dead."""
+        """Send a request if due, and return the answer if it has arrived. A failed request marks the process dead."""
         if self._pending is None:
             if now >= self._next:
                 self._pending = self._request()

@@ -25,7 +25,7 @@ class LearnerLost(InfrastructureError):
 
 
 class Restarts:
-    """Counts deaths of the learner without a checkpoint in between; the pause before each restart but the first grows."""
+    """Counts deaths of the learner without a checkpoint in between; pauses before restarts grow."""
 
     def __init__(self, budget: int, *, tick: Callable[[], None], on_event: Callable[..., None]) -> None:
         self._budget = budget
@@ -94,8 +94,8 @@ class LearnerGroup(Generic[Rank]):
     ) -> list[R]:
         """`start` a call on every rank; results in the order of ranks. `meanwhile` runs once while they work.
 
-        Raises DiskFull if a rank could not write: the group is as before. Otherwise the group is killed and the error is
-        LearnerLost, or as a rank raised it if a new group would raise it too (configuration, a bad checkpoint, a bug).
+        Raises DiskFull if a rank could not write: the group is as before. Otherwise the group is killed and the error
+        is LearnerLost, or as a rank raised it if a new group would raise it too (configuration, a bug).
         """
         ranks = self.ranks
         calls = {rank.name: start(rank) for rank in ranks}

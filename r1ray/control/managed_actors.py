@@ -1,8 +1,7 @@
-"""Actors that Ray restarts by itself (the queue and the reward workers): health checks, counting of deaths, and kills of those
-that hang.
+"""Actors that Ray restarts by itself (queue, reward workers): health checks, count of deaths, kills if they hang.
 
-An actor that dies repeatedly is restarted after growing pauses, so that its budget lasts. These actors keep no state in memory
-that is not on disk or sent again, so nothing has to be returned for a dead one.
+An actor that dies repeatedly is restarted after growing pauses, so that its budget lasts. These actors keep no state in
+memory that is not on disk or sent again, so nothing has to be returned for a dead one.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class RayManagedActors:
             actor.starts.succeeded()
 
     def restart(self, reason: str) -> None:
-        """Kill all actors, even those that answer: their work may hang. Ray restarts them. Raises RetryBudgetExhausted."""
+        """Kill all actors, even those that answer: their work may hang. Raises RetryBudgetExhausted."""
         for actor in self._actors:
             if actor.health.state is not State.RESTARTING:
                 self._restart(actor, reason, self._clock())

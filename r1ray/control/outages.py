@@ -17,7 +17,7 @@ RETRY_S = 1.0
 
 
 class OutageTracker:
-    """`on_pause(reason)` is called when the run pauses because of an outage, `on_pause(None)` when the last one is over."""
+    """`on_pause(reason)` is called when an outage pauses the run, `on_pause(None)` when the last one is over."""
 
     def __init__(
         self,

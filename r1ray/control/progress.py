@@ -117,7 +117,7 @@ class Progress:
         return all((step, source) in self._evaluations for source in self._sources)
 
     def began(self, step: int) -> None:
-        """Training continues from `step`: the first, or that of a checkpoint. Evaluations of later policies are void."""
+        """Training continues from `step`: the first, or that of a checkpoint. Later evaluations are void."""
         self.step = step
         self._evaluations = {key: row for key, row in self._evaluations.items() if key[0] <= step}
         self._written = float("-inf")
@@ -193,11 +193,13 @@ class Progress:
         ledger = self._ledger
         queue = "the ledger has not answered yet"
         if ledger is not None:
-            queue = f"{ledger.ready} groups ready, {ledger.leased} leased, {ledger.dropped} dropped {ledger.dropped_by_reason}"
+            queue = f"{ledger.ready} groups ready, {ledger.leased} leased, {ledger.dropped} dropped "
+            queue += f"{ledger.dropped_by_reason}"
             if ledger.awaited:
                 queue += f", {ledger.awaited} of the leased ones reserved for this step (queue.reserve_after_stale)"
             if ledger.oldest_lease_s is not None:
-                queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker} for {ledger.oldest_lease_s:.0f} s"
+                queue += f", lease {ledger.oldest_lease_group} at {ledger.oldest_lease_worker}"
+                queue += f" for {ledger.oldest_lease_s:.0f} s"
         return f"{workers}; {queue}"
 
     def tick(self, fleet: Fleet, managed: RayManagedActors, queue: Handle[QueueApi]) -> None:

@@ -27,7 +27,7 @@ class Publishing:
         self._incarnation = -1  # of the learner in the weight-sync group
 
     def publish(self) -> SyncReport:
-        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLost if the learner fails."""
+        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLost."""
         training, version = self._training, self._training.step
         self._progress.waiting(Stage.SYNC, f"weight sync of policy {version}")
         if self._incarnation != training.incarnation:

@@ -73,7 +73,7 @@ class Stalls:
             managed.restart(reason)
 
     def _keep(self, name: str, text: str) -> dict[str, str]:
-        """Write the diagnosis into the run folder. If that fails, the event has its text and the error; the run continues."""
+        """Write the diagnosis into the run folder. If that fails, the event has its text and the error."""
         try:
             write_atomic(self._folder.path / name, text.encode() + b"\n")
         except OSError as e:

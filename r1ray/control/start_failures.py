@@ -9,15 +9,15 @@ from r1ray.util.formatting import one_line
 
 MIN_FAILURES = 3
 ROUNDS = 2
-"""Failures of each worker, on average: one failure of each may have a passing cause, such as a GPU that is not yet free."""
+"""Failures of each worker, on average: one failure of each may have a passing cause, such as a busy GPU."""
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
 
 
 class StartFailures:
     """Counts equal failures in a row until the first worker of this driver is ready.
 
-    Failures are equal if type and text are, numbers aside. Dead processes and missed deadlines (InfrastructureError) are
-    not counted: their cause is outside the worker, and `recovery.max_worker_restarts` bounds them.
+    Failures are equal if type and text are, numbers aside. Dead processes and missed deadlines (InfrastructureError)
+    are not counted: their cause is outside the worker, and `recovery.max_worker_restarts` bounds them.
     """
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class Stop:
         self._at_once = True
 
     def check(self, *, unsaved: bool) -> None:
-        """Raises Interrupted if nothing is left to wait for or the grace period is over, KeyboardInterrupt after `at_once`."""
+        """Raises Interrupted when nothing is unsaved or the grace period is over, KeyboardInterrupt after `at_once`."""
         if self._at_once:
             raise KeyboardInterrupt
         if self._until is None:

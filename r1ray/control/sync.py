@@ -1,14 +1,15 @@
 """Publish a policy to all rollout workers that are alive.
 
-    reconcile   the group of the next transfer consists of the workers alive *now*; if membership changed or the last transfer
-                failed, it is a new group under a new epoch
+    reconcile   the group of the next transfer consists of the workers alive *now*; if membership changed or the last
+                transfer failed, it is a new group under a new epoch
     transfer    the learner sends, every worker receives while it generates and applies between two engine steps
-    check       each worker answers with the digest of what it received (and read back); a worker with another digest than
-                the learner's is taken out
+    check       each worker answers with the digest of what it received (and read back); a worker with another digest
+                than the learner's is taken out
 
-As soon as one member fails, the group is aborted for all others, which would wait for it until their deadlines. The transfer is
-then repeated without workers that died, did not answer, or failed for another reason than the transfer itself. A worker that is
-left out serves its old policy, which the ledger's admission control knows, until it has completed a sync.
+As soon as one member fails, the group is aborted for all others, which would wait for it until their deadlines. The
+transfer is then repeated without workers that died, did not answer, or failed for another reason than the transfer
+itself. A worker that is left out serves its old policy, which the ledger's admission control knows, until it has
+completed a sync.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class WeightSync:
         abort: Callable[[Rendezvous, str], object],
         tick: Callable[[], None],
     ) -> None:
-        """`processes`: of each worker, all of which receive. `abort(rendezvous, reason)` ends a group for all its members."""
+        """`processes`: receiving processes of each worker. `abort(rendezvous, reason)` ends a group for all members."""
         self._config = config
         self._processes = processes
         self._abort = abort
@@ -127,7 +128,7 @@ class WeightSync:
     def _transfer(
         self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
     ) -> tuple[str, Gathered[str, Applied], tuple[str, str] | None]:
-        """The digest of what was sent, the outcome of each worker, and the process that failed first, with its error."""
+        """The digest of what was sent, each worker's outcome, and the process that failed first with its error."""
         members = tuple(sorted(workers))
         rendezvous: Rendezvous | None = None
         if members != self._members:

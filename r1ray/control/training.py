@@ -5,9 +5,9 @@
       |   LearnerLost: the processes died or hung
       +-- Diverged:    loss or gradients are not finite
 
-In both cases begin() restarts from the newest complete checkpoint; the ledger returns the same batches for the repeated steps,
-and published policies carry a new incarnation. While steps are skipped no checkpoint is due, so the newest one is always from
-before them: a rollback never removes a complete checkpoint, and a crash during a rollback changes nothing.
+In both cases begin() restarts from the newest complete checkpoint; the ledger returns the same batches for the repeated
+steps, and published policies carry a new incarnation. While steps are skipped no checkpoint is due, so the newest one
+is always from before them: a rollback removes no complete checkpoint, and a crash in one changes nothing.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Diverged(NumericError):
 
 
 class Training:
-    """`step` is the next step to train and the version of the policy in the learner; `saved` that of the newest checkpoint."""
+    """`step` is the next step to train and the version of the policy in the learner; `saved` that of the newest
+    checkpoint."""
 
     def __init__(
         self,
@@ -102,8 +103,8 @@ class Training:
             self._queue.call(QueueApi.commit, self.saved, newest["name"])
         elif trained := self._queue.call(QueueApi.status).trained_steps:
             raise IntegrityError(
-                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}; nothing was "
-                "changed: restore it from a copy, or start a new run with --fresh"
+                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}; "
+                "nothing was changed: restore it from a copy, or start a new run with --fresh"
             )
         self._queue.call(QueueApi.rollback, self.step)
         # Only after the rollback: the ledger must never count steps that no checkpoint has.
@@ -145,7 +146,8 @@ class Training:
         self._writer.event("step_skipped", step=step, updates=skipped)
         if step - self._first_skipped + 1 >= limit:
             raise Diverged(
-                f"loss or gradients of steps {self._first_skipped} to {step} were not finite (recovery.max_nan_steps={limit})"
+                f"loss or gradients of steps {self._first_skipped} to {step} were not finite "
+                f"(recovery.max_nan_steps={limit})"
             )
 
     def checkpoint(self) -> None:
@@ -182,7 +184,8 @@ class Training:
         if self._rollbacks > budget:
             raise RetryBudgetExhausted(
                 f"{error}, and again after {budget} rollbacks (recovery.max_nan_rollbacks): "
-                "lower learner.optimizer.lr or learner.optimizer.gradient_clip in a new run from the last good checkpoint"
+                "lower learner.optimizer.lr or learner.optimizer.gradient_clip in a new run from the last good "
+                "checkpoint"
             ) from error
         self._group.kill()
 

@@ -20,8 +20,8 @@ class Stage(Enum):
 class Watchdog:
     """`look` returns for how long nothing has moved, once that is `stall_timeout_s` or more.
 
-    Example with stall_timeout_s=10: look((5, 2, 1)) at 0 s -> None, the same at 11 s -> 11.0; reported(); the same at 15 s ->
-    None, at 22 s -> 22.0; look((6, 2, 1)) -> None.
+    Example with stall_timeout_s=10: look((5, 2, 1)) at 0 s -> None, the same at 11 s -> 11.0; reported(); the same at
+    15 s -> None, at 22 s -> 22.0; look((6, 2, 1)) -> None.
     """
 
     def __init__(self, stall_timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:

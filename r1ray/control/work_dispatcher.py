@@ -24,12 +24,12 @@ class _Call(Generic[P]):
 
 
 class WorkDispatcher(Generic[P]):
-    """`start(worker, part)` starts a part on a worker; the result of its future is the packed groups. `names(part)` is for
-    messages.
+    """`start(worker, part)` starts a part on a worker; the result of its future is the packed groups. `names(part)` is
+    for messages.
 
-    A worker whose process died during a call gets no other part: names are not reused, and the fleet may notice the death
-    later. A worker has at most `at_once` parts at a time (None: all), which bounds the cost of its death and leaves work for
-    workers that join.
+    A worker whose process died during a call gets no other part: names are not reused, and the fleet may notice the
+    death later. A worker has at most `at_once` parts at a time (None: all), which bounds the cost of its death and
+    leaves work for workers that join.
     """
 
     def __init__(
@@ -58,7 +58,8 @@ class WorkDispatcher(Generic[P]):
         return sum(call.running is not None for call in self._open)
 
     def tick(self, serving: Mapping[str, Handle[RolloutApi]], *, hand_out: bool = True) -> list[tuple[P, list[bytes]]]:
-        """The parts that finished since the last call; then, if `hand_out`, start waiting parts on the workers that have room.
+        """The parts that finished since the last call; then, if `hand_out`, start waiting parts on the workers that
+        have room.
 
         Raises RetryBudgetExhausted if a part fails repeatedly, and errors that are not failures of a process.
         """

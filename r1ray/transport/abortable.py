@@ -1,7 +1,7 @@
 """Operations of a weight-sync group that end early if the controller aborts the group.
 
-A collective whose peer died ends only at its deadline. The controller learns of a death or a failed receiver at once and
-writes the reason into the group's store; every member looks there while it waits.
+A collective whose peer died ends only at its deadline. The controller learns of a death or a failed receiver at once
+and writes the reason into the group's store; every member looks there while it waits.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _POLL_S = 0.001
 
 
 class AbortSignal:
-    """Whether a group was aborted. Looks into the store through a connection of its own, in a thread: the store may hang
-    with the learner's host."""
+    """Whether a group was aborted. Looks into the store through a connection of its own, in a thread: the store may
+    hang with the learner's host."""
 
     def __init__(self, store: Store) -> None:
         self._store = store.clone()

@@ -33,7 +33,7 @@ class Channel(Protocol):
         ...
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """Host memory with the content of `buffer`, to keep until all buckets are received. gloo's buffers are host memory."""
+        """Host memory with the content of `buffer`, to keep until all buckets are received."""
         ...
 
     def close(self) -> None:

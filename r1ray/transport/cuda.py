@@ -1,7 +1,7 @@
 """Weight transfer between GPUs: NCCL if sender and receivers have a GPU each, CUDA IPC if they share one.
 
-NCCL does not allow two ranks on one device. With IPC the sender publishes the handle of its bucket in the store (plain bytes
-and numbers, nothing pickled); the receivers copy the bucket and acknowledge it.
+NCCL does not allow two ranks on one device. With IPC the sender publishes the handle of its bucket in the store (plain
+bytes and numbers, nothing pickled); the receivers copy the bucket and acknowledge it.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class CudaChannel:
         return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """A copy in pinned host memory: weights that wait to be applied must not take device memory from the KV cache."""
+        """A copy in pinned host memory: staged weights must not take device memory from the KV cache."""
         return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
-        """As in `Channel`. Raises WeightSyncError at the bucket's deadline, or once the controller has aborted the group.
+        """As in `Channel`. Raises WeightSyncError at the bucket's deadline, or once the group is aborted.
 
         An NCCL group is then aborted here too, without waiting for its operations.
         """

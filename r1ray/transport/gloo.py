@@ -64,8 +64,8 @@ class GlooChannel:
         except RuntimeError as e:
             _PARKED.append(self._group)
             raise WeightSyncError(
-                f"broadcast of {buffer.numel()} bytes in weight-sync group {self._name()} failed, the group was aborted, a "
-                f"peer died, or it took longer than sync.bucket_deadline_s={limit_s:g}: {e}"
+                f"broadcast of {buffer.numel()} bytes in weight-sync group {self._name()} failed, the group was "
+                f"aborted, a peer died, or it took longer than sync.bucket_deadline_s={limit_s:g}: {e}"
             ) from e
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:

@@ -88,9 +88,9 @@ def pack_into(buffer: torch.Tensor, tensors: Iterable[torch.Tensor]) -> None:
 class Digest:
     """A digest of the bytes of all buckets in order.
 
-    Per bucket two sums modulo 2**64 over its 8-byte words x_i: of x_i, and of i * x_i (the idea of Fletcher's checksum). They
-    run at memory speed on any device; the sums of all buckets are hashed together. This guards against corruption and
-    mix-ups, not against an adversary.
+    Per bucket two sums modulo 2**64 over its 8-byte words x_i: of x_i, and of i * x_i (the idea of Fletcher's
+    checksum). They run at memory speed on any device; the sums of all buckets are hashed together. This guards against
+    corruption and mix-ups, not against an adversary.
     """
 
     _ROW = 4096

@@ -1,12 +1,12 @@
-"""Rendezvous of the group of one epoch: all members report to the learner's store and enter the group once all are there.
+"""Rendezvous of a group: all members report to the learner's store and enter the group once all are there.
 
     learner       listen(...)  opens the store; accept() waits for every receiver's report, then writes the verdict
     receiver      join(...)    reports, waits for the verdict, enters the group
-    controller    abort(...)   if it knows that a member has failed: the rendezvous or the formed group ends for all at once
+    controller    abort(...)   if it knows that a member has failed: the rendezvous or the formed group ends for all
 
-The verdict is written once, by the first writer. Forming a group of gloo or NCCL waits for a dead member until its timeout; a
-rendezvous ends as soon as the controller knows. After the verdict an abort is a key of its own (abortable.py), which ends the
-transfer in progress; the group is never used again.
+The verdict is written once, by the first writer. Forming a group of gloo or NCCL waits for a dead member until its
+timeout; a rendezvous ends as soon as the controller knows. After the verdict an abort is a key of its own
+(abortable.py), which ends the transfer in progress; the group is never used again.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def join(rendezvous: Rendezvous, *, rank: int, interface: str | None = None, hos
         verdict = store.get(_VERDICT).decode()
     except RuntimeError as e:
         raise WeightSyncError(
-            f"rank {rank} waited for the weight-sync group of epoch {rendezvous.epoch} to be complete; the learner is gone "
-            f"or sync.bucket_deadline_s={rendezvous.timeout_s:g} passed: {e}"
+            f"rank {rank} waited for the weight-sync group of epoch {rendezvous.epoch} to be complete; the learner is "
+            f"gone or sync.bucket_deadline_s={rendezvous.timeout_s:g} passed: {e}"
         ) from e
     _raise_unless_on(verdict, rendezvous)
     return _enter(store, rendezvous, rank, interface, host)
