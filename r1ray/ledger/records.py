@@ -134,5 +134,5 @@ class GroupRecord:
     version: int  # served by the worker when it leased
     leased_at: float  # seconds since the epoch
     scored_at: float | None
-    summary: GroupSummary | None  # None until scored, and where a score has an error
+    summary: GroupSummary | None  # None until scored, and if a score has an error
     has_payload: bool

@@ -32,7 +32,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Raise ConfigError if this process may not write in the folder `path`, or make it where it does not exist."""
+    """Raise ConfigError if this process may not write in the folder `path`, or create it if it does not exist."""
     there = path.absolute()
     while not there.exists():
         there = there.parent

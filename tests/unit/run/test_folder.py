@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from r1ray.cli import build_app
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.run.folder import FORMAT, Identity, RunFolder
 from r1ray.util.files import read_json, write_atomic
@@ -177,3 +179,16 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, m
     with pytest.raises(OSError, match="No space"):
         write_atomic(target, b"new")
     assert files(tmp_path) == {"a": b"old"}
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["verify"], ["inspect"], ["report"], ["export"], ["train", "--resume"]]
+)
+def test_every_command_refuses_an_older_run_by_its_format(folder: RunFolder, command: list[str]) -> None:
+    folder.run_json.write_text(json.dumps({**read_json(folder.run_json), "format": 1, "r1ray": "0.0.9"}))
+    folder.release()
+    more = [str(folder.path.with_name("out"))] if command == ["export"] else []
+    result = CliRunner().invoke(build_app(), [*command, str(folder.path), *more])
+    assert isinstance(result.exception, IntegrityError), result.output
+    assert f"expected run-folder format {FORMAT}, got 1 (written by r1ray 0.0.9" in str(result.exception)
+    assert result.exception.exit_code == 3
