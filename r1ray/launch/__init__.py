@@ -9,11 +9,7 @@ driver (this process): Controller, Fleet, WeightSync, Evaluator
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
-from pathlib import Path
-
-import ray
+from collections.abc import Callable
 
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
@@ -23,22 +19,16 @@ from r1ray.control.handles import Handle, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
 from r1ray.control.stalls import Stalls
-from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
-from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
-from r1ray.launch.signals import stop_on_signals
+from r1ray.launch.session import Session, open_session
 from r1ray.launch.supervision import managed_actors, rollout_fleet
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.report import build_report
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations
-from r1ray.run.notices import notices_to
-from r1ray.run.view import View, make_view
 from r1ray.transport.rendezvous import abort
-from r1ray.util.machine import this_machine
-from r1ray.util.versions import installed_versions
 
 
 def ledger_settings(config: Config) -> LedgerSettings:
@@ -60,47 +50,26 @@ def ledger_settings(config: Config) -> LedgerSettings:
 def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
     """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError."""
     config = loaded.config
-    settings = ledger_settings(config)
-    run_id = folder.identity().run_id
-    if not folder.ledger.exists():
-        Ledger.create(folder.ledger, settings, run_id=run_id).close()
-    cluster = Cluster(
-        config=config,
-        model_path=config.model.path,
-        vocab_hash=vocab_hash(Path(config.model.path)),
-        run_dir=str(folder.path),
-        run_id=run_id,
-    )
-    logging = config.logging
-    with (
-        make_view(total_steps=config.run.steps) as view,
-        MetricsWriter(
-            folder.path,
-            tensorboard=logging.tensorboard,
-            wandb_project=logging.wandb_project,
-            on_event=notices_to(view),
-        ) as writer,
-    ):
-        machine, versions = asdict(this_machine()), installed_versions()
-        writer.event("started", resume=resume, pid=os.getpid(), machine=machine, versions=versions)
-        stop = Stop(config.deadlines.shutdown_s)
-        stop_on_signals(stop, view)
-        folder.clear_requests()  # of an earlier driver
-        view.phase("Ray", 0, 1)
-        cluster.connect()
-        view.phase("Ray", 1, 1)
-        stop_on_signals(stop, view)  # again: Ray's C++ part has put handlers of its own around them
-        _run(cluster, folder, writer, view, stop)
-    view.line(f"Report: {build_report(folder.path)}")
+
+    def prepare() -> None:
+        if not folder.ledger.exists():
+            Ledger.create(folder.ledger, ledger_settings(config), run_id=folder.identity().run_id).close()
+
+    with open_session(loaded, folder, "train", total_steps=config.run.steps, prepare=prepare, resume=resume) as session:
+        controller, ended = _controller(session)
+        session.run(controller.run, ended)
+    session.view.line(f"Report: {build_report(folder.path)}")
     return 0
 
 
-def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View, stop: Stop) -> None:
+def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None]]:
+    """The controller of a run, and what records its end."""
+    cluster, folder, writer = session.cluster, session.folder, session.writer
     config = cluster.config
     queue = cluster.queue(ledger_settings(config))
     progress = Progress(
         folder=folder,
-        view=view,
+        view=session.view,
         writer=writer,
         steps=config.run.steps,
         sources=[source.name for source in config.data.evaluation],
@@ -125,26 +94,16 @@ def _run(cluster: Cluster, folder: RunFolder, writer: MetricsWriter, view: View,
             managed=managed_actors(cluster, writer.event, queue=queue),
             stalls=stalls,
             progress=progress,
-            stop=stop,
+            stop=session.stop,
             abort=abort,
         ),
     )
-    try:
-        state, message = ("finished" if controller.run() else "interrupted"), ""
-    except KeyboardInterrupt:
-        writer.event("interrupted", reason="at once, by a second signal")
-        state, message = "interrupted", "at once"
-        raise
-    except BaseException as e:
-        writer.event("failed", error=type(e).__name__, message=str(e))
-        state, message = "failed", f"{type(e).__name__}: {e}"
-        raise
-    finally:
+
+    def ended(state: str, message: str) -> None:
         progress.state(state, message)
         progress.write(fleet)
-        ray.shutdown()  # while the handles above still live: actors without one would end one by one, and complain
-    if state == "finished":
-        writer.event(state)
+
+    return controller, ended
 
 
 def _fleet(cluster: Cluster, queue: Handle[QueueApi], writer: MetricsWriter) -> Fleet:

@@ -11,6 +11,7 @@ The only file that uses private parts of Ray (2.60), each for want of a public c
 from __future__ import annotations
 
 import logging
+import signal
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -107,12 +108,16 @@ def connect(address: str | None, log: Path, **local: Any) -> None:
     ray_utils.set_sigterm_handler = _keep_handler
     # "local": without it Ray joins what RAY_ADDRESS or an earlier `ray start` on this machine names.
     options = {"address": "local", **local} if address is None else {"address": address}
+    # Ray's processes inherit the blocked signal: they outlive a closed terminal, and the driver can end the run itself.
+    masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except AuthenticationError as e:
         raise ConfigError(f"Ray cannot start: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
     except ConnectionError as e:
         raise InfrastructureError(f"the Ray cluster at {address or 'this machine'} cannot be joined: {e}") from e
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
 
 def _keep_handler(handler: Callable[[int, Any], None]) -> None:

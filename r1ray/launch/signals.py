@@ -1,8 +1,10 @@
-"""Signal handlers of a driver: the first SIGINT or SIGTERM ends the run gracefully, the second at once."""
+"""Signal handlers of a driver: the first SIGINT, SIGTERM or SIGHUP ends the run gracefully, the second at once."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Sequence
 from types import FrameType
 
 from r1ray.control.stop import Stop
@@ -23,5 +25,22 @@ def stop_on_signals(stop: Stop, view: View, after: str = "this step, with a chec
             stop.at_once()
             raise KeyboardInterrupt
 
-    for either in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(either, on_signal)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, on_signal)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup: the run outlives its terminal
+        return
+    terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]  # a closed one no longer counts as one
+
+    def on_hangup(signum: int, frame: FrameType | None) -> None:
+        silence(terminals)
+        on_signal(signum, frame)
+
+    signal.signal(signal.SIGHUP, on_hangup)
+
+
+def silence(descriptors: Sequence[int]) -> None:
+    """Send what is written to `descriptors` nowhere: a write to a closed terminal raises an error."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

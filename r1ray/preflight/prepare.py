@@ -132,7 +132,7 @@ class Preparation:
         self.check_resumed(found)
         taken = _take(self.existing, self.loaded, self.use)
         if found and not taken.data.exists():
-            _keep(found, taken)
+            write_atomic(taken.data, json.dumps(found, indent=1).encode())
             _tell_unrecorded(taken)
         return taken
 
@@ -146,10 +146,10 @@ class Preparation:
         )
         if fresh:
             RunFolder.set_aside(Path(config.run.dir))
-        made = RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity)
-        write_atomic(made.imports, json.dumps({"folders": import_folders()}, indent=1).encode())
-        _keep(found, made)
-        return made
+        records: dict[str, Mapping[str, Any]] = {"imports.json": {"folders": import_folders()}}
+        if found:
+            records["data.json"] = found
+        return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity, records)
 
     def _vocabulary(self) -> str:
         from r1ray.data.vocab import vocab_hash
@@ -221,11 +221,6 @@ def _differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from _differences(begun.get(key), now.get(key), f"{name} {key}".strip())
     elif begun != now:
         yield f"{name} {begun}, now {now}"
-
-
-def _keep(data: Mapping[str, Any], folder: RunFolder) -> None:
-    if data:
-        write_atomic(folder.data, json.dumps(data, indent=1).encode())
 
 
 def _tell_unrecorded(folder: RunFolder) -> None:

@@ -14,6 +14,7 @@ import fcntl
 import itertools
 import json
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -57,6 +58,22 @@ class Identity:
             r1ray=__version__,
             use=use,
         )
+
+
+BEFORE_RUN_JSON = frozenset(
+    (
+        "lock",
+        "config.yaml",
+        "data.json",
+        "imports.json",
+        "logs",
+        "checkpoints",
+        "control",
+        "problems",
+        "evaluation.json",
+    )
+)
+"""Entries of a folder whose creation was interrupted before run.json was written."""
 
 
 class RunFolder:
@@ -129,8 +146,12 @@ class RunFolder:
     # --- creation
 
     @classmethod
-    def create(cls, path: Path, config_yaml: str, identity: Identity) -> RunFolder:
+    def create(
+        cls, path: Path, config_yaml: str, identity: Identity, records: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> RunFolder:
         """Create a run folder and lock it. run.json is written last: a folder without it is not a run yet and can be reused.
+
+        `records`: names of further JSON files of a run -> their content.
 
         Raises ConfigError if the folder is in use, contains a run, or contains other files.
         """
@@ -143,11 +164,22 @@ class RunFolder:
             for sub in (folder.logs, folder.checkpoints, folder.scale_request.parent):
                 sub.mkdir(exist_ok=True)
             write_atomic(folder.config, config_yaml.encode())
+            for name, content in (records or {}).items():
+                write_atomic(path / name, json.dumps(content, indent=1).encode())
             write_atomic(folder.run_json, json.dumps({"format": FORMAT, **asdict(identity)}, indent=1).encode())
         except BaseException:
             folder.release()
             raise
         return folder
+
+    def abandon(self) -> None:
+        """Remove all but the lock of a run whose start failed before its first event, so that it can be started again."""
+        self.run_json.unlink(missing_ok=True)  # first: from here on it is not a run
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != "lock":
+                entry.unlink()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -212,9 +244,10 @@ class RunFolder:
 
     def refuse_foreign(self) -> None:
         """Raise ConfigError if the folder contains files that do not belong to a run."""
-        ours = {"lock", "config.yaml", "logs", "checkpoints", "control", "problems", "evaluation.json"}
         if self.path.is_dir() and not self.run_json.exists():
-            foreign = sorted(p.name for p in self.path.iterdir() if p.name not in ours and not p.name.endswith(".tmp"))
+            foreign = sorted(
+                p.name for p in self.path.iterdir() if p.name not in BEFORE_RUN_JSON and not p.name.endswith(".tmp")
+            )
             if foreign:
                 raise ConfigError(
                     f"run.dir = {self.path} contains other files ({', '.join(foreign[:5])}): give an empty folder"

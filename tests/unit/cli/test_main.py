@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from r1ray.cli import build_app, main
+from r1ray.cli import INTERRUPTED, build_app, main
 from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, R1RayError
 from r1ray.run.folder import Identity, RunFolder
 
@@ -96,17 +98,62 @@ def test_the_traceback_comes_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
         main()
 
 
-def test_sigterm_unwinds_like_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1ray.cli.build_app", lambda: lambda: signal.raise_signal(signal.SIGTERM))
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_by_name(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("r1ray.cli.build_app", lambda: lambda: signal.raise_signal(number))
+    with pytest.raises(SystemExit) as ended:
         main()
+    assert ended.value.code == INTERRUPTED
+    assert capsys.readouterr().err.startswith("Interrupted: repeat the command; ")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_libraries_are_loaded_ends_by_name(number: signal.Signals, tmp_path: Path) -> None:
+    """Ctrl-C in the first half second: typer sends the signal as it is imported."""
+    (tmp_path / "typer.py").write_text(f"import signal; signal.raise_signal({int(number)})\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "r1ray", "status", "x"], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (INTERRUPTED, "")
+    assert done.stderr.startswith("Interrupted: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_command_under_nohup_ignores_the_end_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr("r1ray.cli.build_app", lambda: lambda: signal.raise_signal(signal.SIGHUP))
+    main()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/a/b"), 1, "DiskFull: /a/b: no space left .* free space, then repeat"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "DiskFull: no space left"),
+        (OSError(errno.EROFS, "Read-only file system", "/a/b"), 2, "ConfigError: /a/b: Read-only file system: give a folder"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a"), 2, "ConfigError: /a: Permission denied: give a folder"),
+        (OSError(errno.EIO, "Input/output error", "/a"), 1, "InfrastructureError: /a: Input/output error: mend that"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_operating_system_has_a_name_and_a_remedy(
+    error: OSError, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("r1ray.cli.build_app", lambda: _raising(error))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == code
+    assert re.match(message, capsys.readouterr().err)
 
 
 @pytest.fixture(autouse=True)
-def _sigterm_as_before() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
+def _handlers_as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _raising(error: Exception) -> Callable[[], None]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 
@@ -13,6 +16,7 @@ from r1ray.launch.signals import stop_on_signals
 from tests.unit.fake_run import NoView
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (*BOTH, signal.SIGHUP)
 
 
 class Lines(NoView):
@@ -29,13 +33,15 @@ class Lines(NoView):
 
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in BOTH}
+    before = {number: signal.getsignal(number) for number in ALL}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("first", "second"), [BOTH, BOTH[::-1], (signal.SIGTERM, signal.SIGTERM)])
+@pytest.mark.parametrize(
+    ("first", "second"), [BOTH, BOTH[::-1], (signal.SIGTERM, signal.SIGTERM), (signal.SIGHUP, signal.SIGINT)]
+)
 def test_the_second_signal_ends_at_once_whichever_it_is(first: signal.Signals, second: signal.Signals) -> None:
     stop, view = Stop(60.0), Lines()
     stop_on_signals(stop, view)
@@ -96,3 +102,41 @@ def test_a_second_signal_whose_exception_python_drops_ends_the_run_at_the_next_c
     assert callback() is None
     with pytest.raises(KeyboardInterrupt):
         stop.check(unsaved=True)
+
+
+def test_the_end_of_the_terminal_stops_a_run_unless_it_is_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop_on_signals(Stop(60.0), Lines())
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_a_run_whose_terminal_is_gone_can_still_print() -> None:
+    """A terminal that nobody holds any more raises an error at the next line, which would end the run."""
+    main, terminal = os.openpty()
+    program = (
+        "import os, signal, sys\n"
+        "from r1ray.control.stop import Stop\n"
+        "from r1ray.launch.signals import stop_on_signals\n"
+        "from r1ray.run.view import make_view\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "stop = Stop(60.0)\n"
+        "with make_view(total_steps=1) as view:\n"
+        "    stop_on_signals(stop, view)\n"
+        "    print('ready', flush=True)\n"
+        "    signal.sigwait({signal.SIGUSR1})\n"
+        "    signal.raise_signal(signal.SIGHUP)\n"
+        "    view.line('saved')\n"
+        "sys.exit(7 if stop.reason == 'SIGHUP' else 1)\n"
+    )
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # the process inherits it
+    try:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=terminal, stderr=terminal)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    os.close(terminal)
+    seen = b""
+    while b"ready" not in seen:
+        seen += os.read(main, 4096)
+    os.close(main)
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(60.0) == 7

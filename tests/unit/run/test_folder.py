@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -192,3 +193,35 @@ def test_every_command_refuses_an_older_run_by_its_format(folder: RunFolder, com
     assert isinstance(result.exception, IntegrityError), result.output
     assert f"expected run-folder format {FORMAT}, got 1 (written by r1ray 0.0.9" in str(result.exception)
     assert result.exception.exit_code == 3
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_creation_that_found_no_room_can_be_repeated(
+    writes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """config.yaml, data.json, imports.json, run.json: the disk is full at each of them."""
+    left = [writes]
+
+    def small_disk(path: Path, data: bytes) -> None:
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        left[0] -= 1
+        write_atomic(path, data)
+
+    records = {"data.json": {"a": 1}, "imports.json": {"folders": []}}
+    with monkeypatch.context() as disk:
+        disk.setattr("r1ray.run.folder.write_atomic", small_disk)
+        with pytest.raises(OSError, match="No space left"):
+            RunFolder.create(tmp_path / "run", "run: {}\n", IDENTITY, records)
+    with RunFolder.create(tmp_path / "run", "run: {}\n", IDENTITY, records) as made:
+        assert read_json(made.data) == {"a": 1}
+
+
+def test_an_abandoned_run_can_be_started_again(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", "run: {}\n", IDENTITY) as made:
+        made.ledger.write_bytes(b"half")
+        (made.logs / "ray.log").touch()
+        made.abandon()
+        assert [entry.name for entry in made.path.iterdir()] == ["lock"]
+        assert made.holder() is not None
+    RunFolder.create(tmp_path / "run", "run: {}\n", IDENTITY).release()

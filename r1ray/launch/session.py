@@ -1,0 +1,117 @@
+"""The frame of every kind of run: view, records, signals and Ray at the start, the outcome and Ray's end after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from r1ray.config.checks import PROCESSES, Use
+from r1ray.config.load import LoadedConfig
+from r1ray.control.stop import Stop
+from r1ray.data.vocab import vocab_hash
+from r1ray.launch.cluster import Cluster
+from r1ray.launch.signals import stop_on_signals
+from r1ray.run.folder import RunFolder
+from r1ray.run.metrics import EVENTS, MetricsWriter
+from r1ray.run.notices import notices_to
+from r1ray.run.view import View, make_view
+from r1ray.util.machine import this_machine
+from r1ray.util.versions import installed_versions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What a started run works with. Producer: `open_session`."""
+
+    cluster: Cluster  # connected
+    folder: RunFolder
+    view: View
+    writer: MetricsWriter
+    stop: Stop  # requested by the first signal
+
+    def run(self, job: Callable[[], bool], ended: Callable[[str, str], None]) -> bool:
+        """Run `job`, record its outcome and end Ray. Returns what `job` returns: whether the run is finished.
+
+        `ended` gets the state (finished, interrupted, failed) and a message while the handles of the actors still exist.
+        Whatever `job` raises is recorded and raised again.
+        """
+        state, message = "failed", ""
+        try:
+            finished = job()
+            state = "finished" if finished else "interrupted"
+        except KeyboardInterrupt:
+            self.writer.event("interrupted", reason="at once, by a second signal")
+            state, message = "interrupted", "at once"
+            raise
+        except BaseException as e:
+            self.writer.event("failed", error=type(e).__name__, message=str(e))
+            message = f"{type(e).__name__}: {e}"
+            raise
+        finally:
+            ended(state, message)
+            ray.shutdown()  # actors whose handles are gone would end one by one, and complain
+        if finished:
+            self.writer.event("finished")
+        return finished
+
+
+@contextmanager
+def open_session(
+    loaded: LoadedConfig,
+    folder: RunFolder,
+    use: Use,
+    *,
+    total_steps: int = 0,
+    after: str = "this step, with a checkpoint",
+    prepare: Callable[[], None] = lambda: None,
+    **details: Any,
+) -> Iterator[Session]:
+    """Start the run in `folder`, whose lock the caller holds, up to a connected Ray.
+
+    `after`: what the first signal waits for. `prepare` writes what the run needs in its folder. `details` go into the event
+    `started`. A start that fails before that event leaves the folder as if it had not been tried, so it can be repeated.
+    """
+    config, logging = loaded.config, loaded.config.logging
+    begun = (folder.path / EVENTS).exists()
+    trains = "learner" in PROCESSES[use]
+    with make_view(total_steps=total_steps) as view:
+        try:
+            prepare()
+            cluster = Cluster(
+                config=config,
+                model_path=config.model.path,
+                vocab_hash=vocab_hash(Path(config.model.path)),
+                run_dir=str(folder.path),
+                run_id=folder.identity().run_id,
+            )
+            writer = MetricsWriter(
+                folder.path,
+                tensorboard=trains and logging.tensorboard,
+                wandb_project=logging.wandb_project if trains else None,
+                on_event=notices_to(view),
+            )
+        except BaseException:
+            if not begun:
+                folder.abandon()
+            raise
+        with writer:
+            machine, versions = asdict(this_machine()), installed_versions()
+            writer.event("started", pid=os.getpid(), machine=machine, versions=versions, **details)
+            stop = Stop(config.deadlines.shutdown_s)
+            stop_on_signals(stop, view, after)
+            folder.clear_requests()  # of an earlier driver
+            view.phase("Ray", 0, 1)
+            try:
+                cluster.connect(use)
+            except BaseException as e:
+                writer.event("failed", error=type(e).__name__, message=str(e))
+                raise
+            view.phase("Ray", 1, 1)
+            stop_on_signals(stop, view, after)  # again: Ray's C++ part has put handlers of its own around them
+            yield Session(cluster=cluster, folder=folder, view=view, writer=writer, stop=stop)
