@@ -106,6 +106,7 @@ class RunFolder:
 
     @property
     def imports(self) -> Path:
+        """Folders in which user-defined modules are searched."""
         return self.path / "imports.json"
 
     @property
