@@ -138,8 +138,8 @@ def _in_flight(ledger: LedgerStatus | None) -> list[str]:
     ]
     if ledger.awaited:
         lines.append(
-            f"step {ledger.bound_steps} waits for {ledger.awaited} reserved groups in flight, because earlier groups of "
-            "their prompts were too old (queue.reserve_after_stale)"
+            f"step {ledger.bound_steps} waits for {ledger.awaited} reserved groups in flight, which would be too old "
+            "for later steps (queue.reserve_after_stale)"
         )
     if ledger.oldest_lease_s is not None:
         limit = ledger.settings.lease_timeout_s

@@ -122,6 +122,18 @@ def test_the_oldest_group_in_flight_and_what_the_step_lacks(folder: RunFolder) -
     assert "the oldest group in flight is 0-1 at rollout-0, for " in why(folder)
 
 
+def test_a_step_that_waits_for_reserved_groups_says_so(folder: RunFolder) -> None:
+    told(folder)
+    settings = LedgerSettings(
+        groups_per_step=4, max_staleness=0, lease_timeout_s=60.0, max_attempts=3, reserve_after_stale=0
+    )
+    ledger = Ledger.create(folder.ledger, settings, run_id="r", clock=lambda: NOW)
+    assert "reserved" not in why(folder)
+    ledger.lease("rollout-0", 0, 3)
+    ledger.close()
+    assert "step 0 waits for 3 reserved groups in flight, which would be too old for later steps" in why(folder)
+
+
 def test_the_last_trouble_is_told_and_what_is_none_is_not(folder: RunFolder) -> None:
     told(folder)
     with MetricsWriter(folder.path, tensorboard=False) as writer:
