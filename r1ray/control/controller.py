@@ -23,20 +23,22 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import TICK_S, pause
+from r1ray.control.checkpointed_learner import CheckpointedLearner, Diverged
 from r1ray.control.drop_monitor import DropMonitor
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
 from r1ray.control.hacking_monitor import HackingWatch
 from r1ray.control.handles import Handle, LearnerApi, QueueApi
-from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
+from r1ray.control.learners import LearnerGroup
 from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.outages import OutageTracker, QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.publishing import Publishing
 from r1ray.control.stalls import Stalls
-from r1ray.control.stop import Interrupted, Stop
+from r1ray.control.stop import Stop
 from r1ray.control.sync import SyncReport, WeightSync
-from r1ray.control.training import Diverged, Training
+from r1ray.control.training import Training
+from r1ray.control.training_loop import TrainingLoop
 from r1ray.control.watchdog import Stage
 from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.run.folder import RunFolder
@@ -79,18 +81,17 @@ def _nothing() -> None:
     """No records of a step are to be written."""
 
 
-class Controller:
-    """`run` returns when the last step is trained or a requested stop is due."""
+class Controller(TrainingLoop):
+    """The control loop of policy optimization."""
 
     def __init__(self, config: Config, parts: Parts) -> None:
+        super().__init__(parts.writer, parts.stop)
         self._config = config
         self._folder = parts.folder
-        self._writer = parts.writer
         self._fleet = parts.fleet
         self._managed = parts.managed
         self._stalls = parts.stalls
         self._progress = parts.progress
-        self._stop = parts.stop
         self._outages = outages = OutageTracker(
             config.recovery.outage_timeout_s, tick=self.tick, on_pause=parts.progress.paused
         )
@@ -100,9 +101,9 @@ class Controller:
             group=parts.learners(self.tick),
             queue=self._queue,
             outages=outages,
-            restarts=Restarts(config.recovery.max_learner_restarts, tick=self.tick, on_event=parts.writer.event),
             folder=parts.folder,
             writer=parts.writer,
+            tick=self.tick,
         )
         self._publishing = Publishing(
             sync=WeightSync(
@@ -126,41 +127,24 @@ class Controller:
         self._write_up: Callable[[], None] = _nothing
         self._leasing = True
 
-    def run(self) -> bool:
-        """Train to the last step. Returns True when it is trained, False after a requested stop. Raises R1RayError."""
-        self._progress.state("starting")
-        try:
-            self._fleet.tick()
-            self._queue.call(QueueApi.release_all)
-            while True:
-                try:
-                    if self._advance():
-                        return True
-                except LearnerLost as e:
-                    self._write_up()
-                    self._training.lost(e)
-                except Diverged as e:
-                    self._write_up()
-                    self._training.roll_back(e)
-        except Interrupted as e:
-            self._writer.event("interrupted", reason=str(e), saved=self._training.saved)
-            return False
+    @property
+    def _learner(self) -> CheckpointedLearner[LearnerApi]:
+        return self._training
 
-    def _advance(self) -> bool:
-        """Perform the next action. Returns True after the last."""
-        self.tick()
-        if not self._training.up:
-            self._begin()
-        elif self._stop.requested:
-            self._save()
-        elif self._training.step < self._config.run.steps:
-            if self._training.step == 0:  # the figures of the policy that training starts from
-                self._evaluate_now()
-            self._train_one()
-        else:
-            self._finish()
-            return True
-        return False
+    @property
+    def _last_step(self) -> int:
+        return self._config.run.steps
+
+    def _prepare(self) -> None:
+        self._progress.state("starting")
+        self._fleet.tick()
+        self._queue.call(QueueApi.release_all)
+
+    def _diverged(self, error: Diverged) -> None:
+        self._training.roll_back(error)
+
+    def _write_pending(self) -> None:
+        self._write_up()
 
     def tick(self) -> None:
         """Supervise everything once; called at least every TICK_S seconds during any wait. Never blocks for long.
@@ -170,7 +154,7 @@ class Controller:
         if self._stop.requested and self._leasing:
             self._leasing = False
             self._queue.handle.start(QueueApi.stop_leasing)
-        self._stop.check(unsaved=self._training.unsaved)
+        super().tick()
         if (requested := self._folder.read_scale_request().get("rollout")) is not None:
             self._fleet.scale(requested)
         self._fleet.tick()
@@ -191,6 +175,8 @@ class Controller:
         self._start_evaluation()  # one that was running ended with its driver
 
     def _train_one(self) -> None:
+        if self._training.step == 0:  # the figures of the policy that training starts from
+            self._evaluate_now()
         began = time.monotonic()
         manifest = self._batch()
         if manifest is None:
@@ -286,10 +272,8 @@ class Controller:
         self._progress.evaluation(row)
 
     def _finish(self) -> None:
-        """Save, evaluate and export, each unless it is done: a learner that is lost here is restarted for the rest."""
         self._progress.state("finishing")
-        if self._training.saved != self._training.step:
-            self._save()
+        self._save()
         self._evaluate_now()
         if self._config.checkpoint.export_final:
             self._progress.waiting(Stage.DEADLINE, "the final model to be exported")

@@ -228,7 +228,10 @@ class LearnerApi(RankApi, Protocol):
 
 
 class SupervisedApi(RankApi, Protocol):
-    """A rank that trains on fixed rows (`learner.supervised.SupervisedRank`); its `setup` also holds `steps: int` and `data`."""
+    """A rank that trains on fixed rows (`learner.supervised.SupervisedRank`).
+
+    Its `setup` also returns `steps: int` and `data`, the facts of its rows.
+    """
 
     def train_step(self) -> dict[str, float]:
         """Train the next step; metrics by name."""
