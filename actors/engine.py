@@ -17,7 +17,7 @@ import numpy as np
 
 from r1ray.config.schema import Config
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
-from r1ray.errors import ServedWeightsDiffer, WeightSyncError
+from r1ray.errors import EngineRefused, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Completion, Sampling, VersionSpan
@@ -107,17 +107,26 @@ def without_end_token(token_ids: Sequence[int], end_ids: Collection[int | None])
     return token_ids[:-1] if len(token_ids) and token_ids[-1] in end_ids else token_ids
 
 
+def engine_refused(error: Exception) -> EngineRefused:
+    """vLLM's error as text: some of its exceptions cannot travel to the driver (pydantic's hold its arguments)."""
+    lines = [line for line in str(error).splitlines() if "For further information visit" not in line]
+    return EngineRefused("\n".join([f"{type(error).__name__}: {lines[0] if lines else ''}", *lines[1:]]))
+
+
 class VllmEngine:
     """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
 
     def __init__(self, config: Config, model_path: str) -> None:
-        """Load the model. Raises what vLLM raises for arguments or models that it does not support."""
+        """Load the model. Raises EngineRefused if vLLM fails."""
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         import actors.receiver  # noqa: F401  registers the transfer engine in this process
 
-        self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
+        try:
+            self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
+        except Exception as e:
+            raise engine_refused(e) from e
         self._tokenizer = self._engine.get_tokenizer()
         if unused := unused_ids(load_tokenizer(model_path), self._engine.model_config.get_vocab_size()):
             self._engine.collective_rpc("mask_unused_ids", args=(unused,))

@@ -6,6 +6,7 @@ The tree is ordered by how callers react to a failure:
     |- ConfigError         the user must change something; refused at start, exit code 2
     |- InfrastructureError a process, a machine or a network failed; retry elsewhere
     |- DataError           one prompt or sample is at fault; drop it with its reason
+    |- EngineRefused       vLLM does not start with these settings; the worker is replaced a few times
     |- WorkersCannotStart  every rollout worker fails to start with the same error; the user must change something
     |- NoTrainableGroups   no group can be trained on; the user must change rewards or data, exit code 4
     |- NumericError        NaN or Inf in the loss or gradients; skip, or roll back
@@ -87,6 +88,10 @@ class RequestRefused(VerifierError):
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
         self.status = status  # HTTP status; the default is for unpickling, which sets the attribute afterwards
+
+
+class EngineRefused(R1RayError):
+    """vLLM did not accept its arguments or could not load the model; the message is vLLM's own error."""
 
 
 class WorkersCannotStart(R1RayError):

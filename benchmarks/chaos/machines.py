@@ -62,8 +62,18 @@ class Machines:
         raise TimeoutError(f"no Ray head at {self.address} within {START_S:g} s; see {self._logs}/head.log")
 
     def start_node(self) -> None:
-        """Start the worker node, which joins the head within a few seconds."""
+        """Start the worker node and wait until it has joined. Raises TimeoutError after START_S.
+
+        `r1ray train` refuses to start on a cluster that has less than the run asks for.
+        """
         self._node = self._ray("node", f"--address={self.address}", "--resources", json.dumps({"rollout": 1}))
+        until = time.monotonic() + START_S
+        status = [RAY, "status", f"--address={self.address}"]
+        while time.monotonic() < until:
+            said = subprocess.run(status, env=self._environment, capture_output=True, text=True, timeout=START_S)
+            if "/2.0 rollout" in said.stdout:  # of both nodes
+                return
+        raise TimeoutError(f"no worker node joined {self.address} within {START_S:g} s; see {self._logs}/node.log")
 
     def _ray(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         common = ["--num-cpus=8", "--object-store-memory=100000000", "--disable-usage-stats"]

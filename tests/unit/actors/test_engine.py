@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from actors.engine import stop_token_ids, without_end_token
+from actors.engine import engine_refused, stop_token_ids, without_end_token
+from r1ray.errors import EngineRefused
+from r1ray.util.formatting import one_line
 
 
 @pytest.mark.parametrize(
@@ -36,3 +40,27 @@ def test_stop_tokens_of_a_model_folder(tmp_path, content, expected):
 
 def test_a_folder_without_a_generation_config_names_no_stop_token(tmp_path):
     assert stop_token_ids(str(tmp_path)) == []
+
+
+class HoldsItsArguments(ValueError):
+    """As pydantic's ValidationError: it cannot be pickled, and ends with a link."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "1 validation error for VllmConfig\n  Value error, Cannot find the config file for gptq [type=value_error]\n"
+            "    For further information visit https://errors.example/v/value_error"
+        )
+        self.held = lambda: None
+
+    def __reduce__(self):
+        raise TypeError("cannot pickle the arguments")
+
+
+def test_an_error_of_vllm_travels_to_the_driver_as_text():
+    refused = pickle.loads(pickle.dumps(engine_refused(HoldsItsArguments())))
+    assert isinstance(refused, EngineRefused)
+    assert one_line(str(refused)) == (
+        "HoldsItsArguments: 1 validation error for VllmConfig Value error, Cannot find the config file for gptq "
+        "[type=value_error]"
+    )
+    assert str(engine_refused(KeyError())) == "KeyError: "
