@@ -1,6 +1,6 @@
-"""The templates of `data.template` as Jinja, for tools that know chats only: vLLM's server, transformers.
+"""Templates of `data.template` as Jinja, for tools that accept only chats: vLLM's server, transformers.
 
-A model answers as in training only where its prompt has the form of the training.
+A model answers as in training only if its prompt has the same form as in training.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _R1_ZERO = (
 
 
 def chat_template(template: str, tokenizer: Tokenizer, args: Mapping[str, Any] | None = None) -> str:
-    """The Jinja text that frames chats as `data.template` = `template` does, ending where the answer begins.
+    """Return the Jinja template that frames chats as `data.template` = `template` does, up to the start of the answer.
 
-    What the tokenizer puts before every text, such as a token for its beginning, stands in it where `template` leaves it to
-    the tokenizer. `args`, the
-    training's `data.template_args`, become defaults that a request may override.
+    It contains what the tokenizer puts before every text, such as a token for the beginning, if
+    `template` leaves that to the tokenizer. `args`, the training's `data.template_args`, become
+    defaults that a request may override.
 
-    Raises ConfigError for a template that has no chat form, and for one that the tokenizer lacks.
+    Raises ConfigError for a template without a chat form, and for one that the tokenizer lacks.
     """
     if template == "plain":
         return _opening(tokenizer) + _PLAIN
@@ -44,7 +44,7 @@ def chat_template(template: str, tokenizer: Tokenizer, args: Mapping[str, Any] |
         return _opening(tokenizer) + _R1_ZERO.replace("FRAME", json.dumps(R1_ZERO_FRAME))
     if template not in ("tokenizer", "r1"):
         raise ConfigError(f"data.template = {template} has no chat form: choose tokenizer, r1, r1_zero or plain")
-    probe = render("tokenizer", "?", tokenizer, args=args)  # raises ConfigError where there is none
+    probe = render("tokenizer", "?", tokenizer, args=args)  # raises ConfigError if there is none
     own = tokenizer.chat_template
     text = _defaults(args or {}) + str(own["default"] if isinstance(own, dict) else own)
     if template == "tokenizer" or probe.endswith(THINK_OPENING):

@@ -1,7 +1,8 @@
-"""What the files of a configuration hold: a run keeps it when it begins, so that a resume can tell whether they are the same.
+"""Row counts and digests of the data files. A run records them at its start; a resume compares them.
 
-The order of prompts, and the parts of a sampling job, are functions of how many rows there are: with other files, a resume
-would give some prompts twice and others never. Synthetic tasks have no files; the configuration says all of them.
+The order of prompts and the parts of a sampling job depend on the number of rows. With other files,
+a resume would use some prompts twice and others never. Synthetic tasks have no files; the
+configuration determines them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from r1ray.errors import ConfigError
 
 
 def contents(data: DataConfig, *, evaluates: bool) -> dict[str, Any]:
-    """Key of `data` -> source -> its `rows` and their `digest`, of the sources that are files and are read.
+    """Key of `data` -> source -> number of `rows` and their `digest`, for every file source that the command reads.
 
-    `evaluates`: the command reads `data.evaluation` for its own sake. Reads the files once, at the speed of a hash (JSONL,
-    Parquet) or of the `datasets` library. Raises ConfigError for a source that is not there.
+    `evaluates`: whether the command evaluates on `data.evaluation`. Reads the files once, at the
+    speed of a hash (JSONL, Parquet) or of the `datasets` library. Raises ConfigError for a missing
+    source.
     """
     read = {"train": data.train}
     if evaluates or data.decontaminate:
@@ -35,7 +37,7 @@ def contents(data: DataConfig, *, evaluates: bool) -> dict[str, Any]:
 
 
 def _named(sources: Sequence[SourceConfig]) -> Iterator[tuple[str, SourceConfig]]:
-    """Each with its name, and a number behind it where others before had the same, as `decontaminate_against` allows."""
+    """Each source with its name, numbered if it occurs again, as `decontaminate_against` allows."""
     seen: Counter[str] = Counter()
     for source in sources:
         seen[source.name] += 1
@@ -50,7 +52,7 @@ def _of(source: SourceConfig) -> dict[str, Any]:
 
 
 def _of_parquet(source: SourceConfig) -> dict[str, Any]:
-    """Of the bytes of the whole files, whatever `limit` says: decoding gigabytes to hash a part would take minutes."""
+    """Digest the complete files, whatever `limit` is: decoding gigabytes to hash a part would take minutes."""
     import pyarrow
     from pyarrow import parquet
 

@@ -11,7 +11,7 @@ from r1ray.errors import DataError
 from r1ray.types import Message
 
 CONVERSATION_FIELDS = ("prompt", "response", "messages", "id", "domain", "trivial")
-"""What r1ray looks for in a row, under these names unless `columns` gives others."""
+"""Fields that r1ray reads from a row, under these names unless `columns` maps them to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Conversation:
 def parse_conversation(raw: Any, number: int, columns: Mapping[str, str]) -> Conversation:
     """The conversation of a row: `messages` that end with the assistant's, or `prompt` (or `messages`) and `response`.
 
-    `number` names the row where it has no id. Raises DataError for what is wrong with it.
+    `number` names a row without an id. Raises DataError for a malformed row.
     """
     values = read_columns(raw, CONVERSATION_FIELDS, columns)
     chat = question_of(values, columns)
@@ -41,7 +41,7 @@ def parse_conversation(raw: Any, number: int, columns: Mapping[str, str]) -> Con
     if not chat or chat[-1]["role"] != "user":
         raise DataError("the message before the response must be the user's")
     if values["trivial"] not in (None, True, False):
-        raise DataError(f"trivial must be true or false, it is {values['trivial']!r:.40}")
+        raise DataError(f"trivial: expected true or false, got {values['trivial']!r:.40}")
     return Conversation(
         row_id=str(number if values["id"] is None else values["id"]),
         prompt=chat,

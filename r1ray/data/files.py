@@ -1,4 +1,4 @@
-"""File sources: rows with the source's parameters applied, and those left out that cannot be trained on."""
+"""File sources: rows with the source's parameters applied and its filters passed."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ class FileParams:
         for key in source.params:
             if key not in known:
                 raise ConfigError(
-                    f"the source {source.name} has no parameter {key!r}: a {source.kind} source takes {known}"
+                    f"the source {source.name} has no parameter {key!r}: expected one of {', '.join(known)}"
                 )
         return cls(**source.params)
 
     def with_final_answer(self, row: Row) -> Row:
-        """The row with only that of its answer which counts. Raises DataError where it lacks the mark `answer_after`."""
+        """The row with its final answer only. Raises DataError if the mark `answer_after` is missing."""
         if self.answer_after is None:
             return row
         if not isinstance(row.answer, str) or self.answer_after not in row.answer:
-            raise DataError(f"the answer does not hold the mark {self.answer_after!r}")
+            raise DataError(f"the answer does not contain the mark {self.answer_after!r}")
         final = row.answer.rpartition(self.answer_after)[2].strip()
         if not final:
             raise DataError(f"the answer ends with the mark {self.answer_after!r}: expected the final answer behind it")
         return replace(row, answer=final)
 
     def with_suffix(self, row: Row) -> Row:
-        """The row as the model is asked."""
+        """The row with `suffix` at the end of the user's last message."""
         *before, last = row.messages
         return replace(row, messages=(*before, {**last, "content": last["content"] + self.suffix}))
 
@@ -61,9 +61,9 @@ class FileRows:
     """The rows of a file source that pass its filters, numbered anew from 0."""
 
     def __init__(self, source: SourceConfig, framer: Framer, evaluation: Sequence[SourceConfig] = ()) -> None:
-        """Reads every row once. `evaluation`: sources whose problems must not be among the rows.
+        """Read every row once. `evaluation`: sources whose problems must not occur among the rows.
 
-        Raises ConfigError at the first malformed row, and where no row is left.
+        Raises ConfigError at the first malformed row, and if no row is left.
         """
         self._file = _File(source)
         self._framer = framer
@@ -88,7 +88,8 @@ class FileRows:
         framed = self._framer.frame(self._file.params.with_suffix(row))
         if framed is None:
             raise IntegrityError(
-                f"the prompt of {row.row_id} was short enough when the run began: the file has changed"
+                f"the prompt of row {row.row_id} exceeds data.max_prompt_tokens, but did not at the start of the "
+                "run: the file has changed; restore it, or start a new run"
             )
         return framed
 
@@ -105,14 +106,14 @@ class FileRows:
 
 
 def compared_with(data: DataConfig) -> list[SourceConfig]:
-    """The sources whose problems `data` wants to be no training prompts. Synthetic tasks keep their splits apart themselves."""
+    """The file sources that `data` compares training prompts with. Synthetic tasks have disjoint splits already."""
     if not data.decontaminate:
         return []
     return [s for s in (*data.evaluation, *data.decontaminate_against) if s.kind != "synthetic"]
 
 
 class _File:
-    """The rows of a file source as they stand, without the suffix."""
+    """The rows of a file source before the suffix is added."""
 
     def __init__(self, source: SourceConfig) -> None:
         self.params = FileParams.of(source)

@@ -1,4 +1,4 @@
-"""From a row to the tokens that a rollout worker feeds its engine."""
+"""Turn a row into the token ids of a prompt."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class FramedRow:
 
 
 class Framer:
-    """Frames and tokenises prompts as `data` says."""
+    """Renders and tokenises prompts with the template of `data`."""
 
     def __init__(self, data: DataConfig, tokenizer: Tokenizer) -> None:
-        """Raises ConfigError where the template does not go with the tokenizer or the system prompt."""
+        """Raises ConfigError if the template does not fit the tokenizer or the system prompt."""
         self._data = data
         self._tokenizer = tokenizer
         try:
@@ -36,9 +36,10 @@ class Framer:
             raise ConfigError(f"data.template = {data.template} cannot be used here: {e}") from e
 
     def frame(self, row: Row) -> FramedRow | None:
-        """The row with its prompt; None where that is longer than `max_prompt_tokens`.
+        """The row with its prompt, or None if the prompt is longer than `max_prompt_tokens`.
 
-        Where the prompt has opened the thinking already, `meta["opening"]` tells the rewards what the completion lacks.
+        If the prompt ends with `<think>`, `meta["opening"]` holds that end for the rewards, because
+        the completion lacks it.
         """
         text = self._render(row.messages)
         token_ids = np.asarray(self._encode(text), dtype=np.int32)
@@ -49,9 +50,9 @@ class Framer:
         return FramedRow(row=row, token_ids=token_ids)
 
     def fits(self, row: Row) -> bool:
-        """Whether `frame` would take the row. Tokenises only prompts that have more bytes than they may have tokens."""
+        """Whether `frame` accepts the row. Tokenises only prompts with more bytes than permitted tokens."""
         text = self._render(row.messages)
-        # A token stands for at least a byte, apart from a few that a tokenizer puts around the text.
+        # A token covers at least one byte, apart from a few that a tokenizer adds around the text.
         return len(text.encode()) + 8 <= self._data.max_prompt_tokens or (
             len(self._encode(text)) <= self._data.max_prompt_tokens
         )
@@ -62,5 +63,5 @@ class Framer:
         )
 
     def _encode(self, text: str) -> list[int]:
-        # A chat template has already written the special tokens; other text gets what the tokenizer begins a text with.
+        # A chat template writes the special tokens itself; for other text the tokenizer adds them.
         return self._tokenizer.encode(text, add_special_tokens=self._data.template not in CHAT_TEMPLATES)

@@ -1,4 +1,4 @@
-"""Decontamination: training prompts that share a run of ten words with an evaluation problem."""
+"""Decontamination: find training prompts that share ten consecutive words with an evaluation problem."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from r1ray.types import Message
 
 N = 10
-"""Words in a row that two prompts may not share (DeepSeek-R1, supplement: 10-gram decontamination)."""
+"""Number of consecutive words that two prompts must not share (DeepSeek-R1, supplement: 10-gram decontamination)."""
 
 WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff]+")
 """A word; in scripts without spaces (kana, CJK ideographs) a character. Hangul has spaces."""
@@ -21,12 +21,12 @@ class Grams:
         self._grams: set[str] = set()
 
     def add_all(self, prompts: Iterable[Sequence[Message]]) -> None:
-        """Take in the grams of `prompts`."""
+        """Add the 10-grams of `prompts`."""
         for messages in prompts:
             self._grams.update(_grams(messages))
 
     def shares(self, messages: Sequence[Message]) -> bool:
-        """Whether `messages` has a gram in common with the prompts taken in."""
+        """Whether `messages` shares a 10-gram with the added prompts."""
         return bool(self._grams) and not self._grams.isdisjoint(_grams(messages))
 
 

@@ -1,7 +1,7 @@
-"""Which row stands at which index: shuffled epochs and weighted mixtures, as pure functions.
+"""The row at an index: shuffled epochs and weighted mixtures, as pure functions.
 
-Both are written out here, and not drawn from a library's random generator, so that a run resumed under another version
-of that library still finds the same prompt at the same index.
+Neither uses a library's random generator, so that a run resumed under another version of that
+library finds the same prompt at the same index.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ _SLOTS = 10_000
 
 
 def permute(position: int, length: int, key: str) -> int:
-    """Where the permutation of range(length) named by `key` sends `position`. Takes O(1) time and memory.
+    """The image of `position` under the permutation of range(length) that `key` names. O(1) time and memory.
 
-    A Feistel network permutes the numbers up to the next power of four; its cycles are walked until they are back in
-    the range, which makes it a bijection of it (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
+    A Feistel network permutes the numbers up to the next power of four. Cycle walking applies it
+    until the result is below `length`, which makes it a bijection of the range (Black and Rogaway,
+    "Ciphers with arbitrary finite domains", 2002).
     """
     half = max(1, ((length - 1).bit_length() + 1) // 2)
     mask = (1 << half) - 1
@@ -61,32 +62,32 @@ class Interleave:
         counts = [max(1, round(_SLOTS * w / total)) for w in weights]
         divisor = math.gcd(*counts)
         self._counts = [c // divisor for c in counts]
-        # The k-th of a source's n slots stands at (k + 1/2) / n of the block: evenly spread, none first by habit.
+        # The k-th of a source's n slots lies at (k + 1/2) / n of the block, so that slots are evenly spread.
         slots = sorted(((k + 0.5) / n, source, k) for source, n in enumerate(self._counts) for k in range(n))
         self._block = [(source, k) for _, source, k in slots]
 
     def locate(self, index: int) -> tuple[int, int]:
-        """The source that `index` falls to, and the position in that source's own order."""
+        """The source of `index`, and the position in that source's own order."""
         block, slot = divmod(index, len(self._block))
         source, k = self._block[slot]
         return source, block * self._counts[source] + k
 
     def counts(self, length: int) -> list[int]:
-        """How many of the indices below `length` fall to each source."""
+        """The number of indices below `length` that belong to each source."""
         blocks, rest = divmod(length, len(self._block))
         begun = Counter(source for source, _ in self._block[:rest])
         return [blocks * count + begun[source] for source, count in enumerate(self._counts)]
 
 
 class Mixture:
-    """Sources that join one after another: an Interleave of those that are there, anew wherever one joins.
+    """Sources that join one after another: a new Interleave of the present sources whenever one joins.
 
-    Example: weights 1 and 1, the second from index 4 on: 0 1 2 3 are of the first, then they take turns; the first goes on
-    at its position 4, the second begins at 0.
+    Example: weights 1 and 1, the second source from index 4 on. Indices 0 to 3 belong to the first;
+    then both alternate, the first from its position 4, the second from 0.
     """
 
     def __init__(self, weights: Sequence[float], begins: Sequence[int]) -> None:
-        """`begins[i]` is the index from which source i takes part; at least one takes part from 0 on."""
+        """`begins[i]`: index from which source i takes part; at least one is 0."""
         assert min(begins) == 0, "the configuration's checks refuse a mixture that begins with nothing"
         self._starts = sorted(set(begins))
         self._phases: list[tuple[list[int], list[int], Interleave]] = []  # sources, positions before it, their order
@@ -100,7 +101,7 @@ class Mixture:
                     passed[source] += count
 
     def locate(self, index: int) -> tuple[int, int]:
-        """The source that `index` falls to, and the position in that source's own order."""
+        """The source of `index`, and the position in that source's own order."""
         phase = bisect.bisect_right(self._starts, index) - 1
         sources, passed, order = self._phases[phase]
         place, position = order.locate(index - self._starts[phase])

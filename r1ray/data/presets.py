@@ -13,7 +13,7 @@ from r1ray.util.hints import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """What to read from the rows of one data set. Values of the source itself win."""
+    """Columns and parameters of one data set. Values that the source sets itself take precedence."""
 
     columns: Mapping[str, str]  # field -> column, or path of one
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +64,7 @@ PRESETS: dict[str, Preset] = {
 def with_preset(source: SourceConfig) -> SourceConfig:
     """Return the source with the columns and parameters of its preset filled in.
 
-    Raises ConfigError if there is no such preset, or if the source is not of rows.
+    Raises ConfigError for an unknown preset, and for a synthetic source.
     """
     if source.preset is None:
         return source

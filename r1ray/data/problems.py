@@ -1,4 +1,4 @@
-"""The problems of one source in their own order, each once: what evaluations and sampling jobs go through."""
+"""The problems of one source, in order and each once, for evaluations and sampling jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from r1ray.types import PromptTask
 
 
 class Problems(Sequence[PromptTask]):
-    """Made when they are asked for: a million prompts cost no memory before their turn."""
+    """Prompts made on access: a million of them take no memory until they are read."""
 
     def __init__(self, name: str, rows: SyntheticRows | FileRows) -> None:
         assert rows.length is not None, "the configuration's checks refuse a source without end"
@@ -47,9 +47,10 @@ class Problems(Sequence[PromptTask]):
 
 
 def evaluation_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenizer, seed: int) -> Problems:
-    """The problems of an evaluation source; of a synthetic task, `limit` ones of its held-out split.
+    """The problems of an evaluation source; for a synthetic task, `limit` of its held-out split.
 
-    Raises ConfigError where a prompt is longer than `max_prompt_tokens`: a benchmark is never shortened silently.
+    Raises ConfigError if a prompt is longer than `max_prompt_tokens`: a benchmark is never shortened
+    silently.
     """
     framer = Framer(data, tokenizer)
     synthetic = source.kind == "synthetic"
@@ -57,15 +58,15 @@ def evaluation_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokeni
     if rows.dropped["too_long"] and not synthetic:
         raise ConfigError(
             f"{rows.dropped['too_long']} problems of the evaluation source {source.name} are longer than "
-            f"data.max_prompt_tokens = {data.max_prompt_tokens}: raise it, so that the whole benchmark is measured"
+            f"data.max_prompt_tokens = {data.max_prompt_tokens}: raise it, so that the complete benchmark is measured"
         )
     return Problems(source.name, rows)
 
 
 def sampling_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenizer, seed: int) -> Problems:
-    """The prompts of a source that samples are wanted of; filtered as for training. Raises ConfigError like PromptSource.
+    """The prompts of a source to draw samples from, filtered as for training.
 
-    A synthetic task gives those of the source's `split`.
+    A synthetic task gives those of the source's `split`. Raises ConfigError as PromptSource does.
     """
     framer = Framer(data, tokenizer)
     if source.kind == "synthetic":
@@ -75,7 +76,7 @@ def sampling_prompts(source: SourceConfig, data: DataConfig, tokenizer: Tokenize
 
 
 def prompt_task(source: str, framed: FramedRow, index: int, epoch: int) -> PromptTask:
-    """A framed row as it travels."""
+    """The PromptTask of a framed row."""
     row = framed.row
     return PromptTask(
         prompt_id=f"{source}/{row.row_id}",

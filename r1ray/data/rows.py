@@ -1,4 +1,4 @@
-"""One row of a data set: from the columns of a file to the fields that r1ray knows."""
+"""Parse one row of a data set: map the columns of a file to the fields of r1ray."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from r1ray.errors import DataError
 from r1ray.types import Message
 
 FIELDS = ("prompt", "messages", "answer", "id", "pass_rate", "target_language", "domain")
-"""What r1ray looks for in a row, under these names unless `columns` gives others. Its other keys go to meta."""
+"""Fields that r1ray reads from a row, under these names unless `columns` maps them to others."""
 
 ROLES = ("system", "user", "assistant")
 _META_FIELDS = ("target_language", "domain")
@@ -31,14 +31,14 @@ class Row:
 
 
 def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
-    """The row, its columns mapped; `number` names it where it has no id. Raises DataError for what is wrong with it."""
+    """The row with its columns mapped; `number` names a row without an id. Raises DataError for a malformed row."""
     values = read_columns(raw, FIELDS, columns)
     answer = values["answer"]
     if answer is None:
         raise DataError(f"the answer (column {columns.get('answer', 'answer')!r}) is missing or null")
     if (isinstance(answer, str) and not answer.strip()) or (isinstance(answer, float) and not math.isfinite(answer)):
         raise DataError(
-            f"the answer (column {columns.get('answer', 'answer')!r}) is {answer!r:.40}: expected a text or a number"
+            f"the answer (column {columns.get('answer', 'answer')!r}) is {answer!r:.40}: expected text or a number"
         )
     _check_packable(answer, "answer")
     meta = {name: v for name, v in values.items() if v is not None and (name not in FIELDS or name in _META_FIELDS)}
@@ -53,10 +53,11 @@ def parse_row(raw: Any, number: int, columns: Mapping[str, str]) -> Row:
 
 
 def columns_of(fields: Sequence[str], columns: Mapping[str, str]) -> dict[str, str]:
-    """Name -> the column that it is read from, of `fields` and of what else `columns` names; left out: what is not read.
+    """Name -> column to read it from, for `fields` and all other names in `columns`, without those not read.
 
-    Published data sets have `prompt` beside `messages`, or the chat under `prompt`. So a name in `columns` wins: where it
-    has one of the two, the other is not read, and a column that is given to a field is not read under its own name.
+    Published data sets have `prompt` beside `messages`, or the chat under `prompt`. So `columns`
+    takes precedence: if it names one of the two, the other is not read, and a column that it gives
+    to one field is not read as the field of its own name.
     """
     given = {columns[name] for name in fields if name in columns}
     shut = {*_QUESTION} - {*_asked(columns)}
@@ -65,12 +66,12 @@ def columns_of(fields: Sequence[str], columns: Mapping[str, str]) -> dict[str, s
 
 
 def read_columns(raw: Any, fields: Sequence[str], columns: Mapping[str, str]) -> dict[str, Any]:
-    """Name -> value of a row, None where it has none, see `columns_of`.
+    """Name -> value in the row, or None if it has none; see `columns_of`.
 
-    Raises DataError for what is no row, and for one that lacks a column of `columns`.
+    Raises DataError if `raw` is not an object, or lacks a column that `columns` names.
     """
     if not isinstance(raw, Mapping):
-        raise DataError(f"a row must be an object with named columns, this is a {type(raw).__name__}")
+        raise DataError(f"a row: expected an object with named columns, got {type(raw).__name__}")
     for name, column in columns.items():
         if at_path(raw, column) is _MISSING:
             there = sorted(map(str, raw))
@@ -96,7 +97,7 @@ def at_path(raw: Mapping[str, Any], column: str) -> Any:
 
 
 def question_of(values: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
-    """The prompt of a row, or else its messages, whoever spoke last. Raises DataError where it has neither or both."""
+    """The prompt of a row as a chat, or else its messages. Raises DataError if it has neither or both."""
     prompt, messages = (values[name] for name in _QUESTION)
     if (prompt is None) == (messages is None):
         asked = _asked(columns)
@@ -111,25 +112,25 @@ def question_of(values: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[
 
 
 def _asked(columns: Mapping[str, str]) -> Sequence[str]:
-    """Where the question may stand: under what `columns` names, else under either."""
+    """Fields that may hold the question: those that `columns` names, else both."""
     return [name for name in _QUESTION if name in columns] or _QUESTION
 
 
 def _messages(values: Mapping[str, Any], columns: Mapping[str, str]) -> tuple[Message, ...]:
     chat = question_of(values, columns)
     if chat[-1]["role"] != "user":
-        raise DataError(f"the last message is the {chat[-1]['role']}'s: it must be the user's, for the model to answer")
+        raise DataError(f"the last message: expected the user's, for the model to answer, got the {chat[-1]['role']}'s")
     return chat
 
 
 def chat_of(messages: Any) -> tuple[Message, ...]:
-    """The messages of a row. Raises DataError for what is no chat."""
+    """The messages of a row. Raises DataError if they are not a chat."""
     if not isinstance(messages, list) or not messages:
-        raise DataError("messages must be a list of {role, content} that is not empty")
+        raise DataError("messages: expected a list of {role, content} with at least one entry")
     chat = []
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or message.get("role") not in ROLES:
-            raise DataError(f"message {i} needs a role out of {', '.join(ROLES)}")
+            raise DataError(f"message {i}: expected a role, one of {', '.join(ROLES)}")
         if message["role"] == "system" and i > 0:
             raise DataError(f"message {i} is a system message: only the first may be")
         chat.append(
@@ -139,13 +140,13 @@ def chat_of(messages: Any) -> tuple[Message, ...]:
 
 
 def text_of(value: Any, what: str) -> str:
-    """A text that is not empty. Raises DataError for anything else."""
+    """The value, if it is text and not blank. Raises DataError otherwise."""
     if not isinstance(value, str):
-        raise DataError(f"{what} must be text, it is {value!r:.60}")
+        raise DataError(f"{what}: expected text, got {value!r:.60}")
     if not value.strip():
         raise DataError(f"{what} is empty")
     if not _is_unicode(value):
-        raise DataError(f"{what} holds half of a surrogate pair, which is no Unicode character")
+        raise DataError(f"{what} contains half of a surrogate pair, which is not a Unicode character")
     return value
 
 
@@ -161,27 +162,27 @@ def _pass_rate(value: Any) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise DataError(f"the pass rate must be a number from 0 to 1, it is {value!r:.60}")
+        raise DataError(f"the pass rate: expected a number from 0 to 1, got {value!r:.60}")
     return float(value)
 
 
 def _check_packable(value: Any, what: str, depth: int = 0) -> None:
-    """An answer travels in msgpack: only its types, whole 64-bit numbers, and not nested without end."""
+    """Raises DataError for a value that msgpack cannot encode, or that is nested deeper than 32 levels."""
     if depth > 32:
         raise DataError(f"the {what} is nested deeper than 32 levels")
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise DataError(f"the {what} has the key {key!r:.60}: keys must be text")
+                raise DataError(f"the {what} has the key {key!r:.60}: expected text as keys")
             _check_packable(item, what, depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
             _check_packable(item, what, depth + 1)
     elif isinstance(value, int):
         if not -(1 << 63) <= value < 1 << 64:
-            raise DataError(f"the {what} holds a whole number beyond 64 bits: write it as text")
+            raise DataError(f"the {what} contains an integer beyond 64 bits: write it as text")
     elif isinstance(value, str):
         if not _is_unicode(value):
-            raise DataError(f"the {what} holds half of a surrogate pair, which is no Unicode character")
+            raise DataError(f"the {what} contains half of a surrogate pair, which is not a Unicode character")
     elif not isinstance(value, float | bytes | None):
-        raise DataError(f"the {what} holds a {type(value).__name__}: use text, numbers, lists and objects")
+        raise DataError(f"the {what} contains a {type(value).__name__}: expected text, numbers, lists and objects")

@@ -1,9 +1,9 @@
-"""Prompts by index: what a rollout worker asks for when it has leased one.
+"""Training prompts by index, for rollout workers.
 
     index --Interleave--> source, position --permute--> row --template--> text --tokenizer--> PromptTask
 
-Every step is a pure function of the configuration and the files, so an index means the same prompt in every process and
-after every restart; nothing has to be stored but the index.
+Every step is a pure function of the configuration and the files, so an index names the same prompt
+in every process and after every restart. Only the index has to be stored.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from r1ray.types import PromptTask
 
 
 class PromptSource:
-    """The training prompts of a configuration, in their endless order.
+    """The training prompts of a configuration, as an endless sequence.
 
     Example: a file of 3 rows, shuffled, the second longer than `max_prompt_tokens`. Then `dropped` is
-    {"file": {"too_long": 1}}, `finite_length` is 2, indices 0 and 1 are rows 2 and 0 (epoch 0), indices 2 and 3 rows 0
-    and 2 (epoch 1), and so on.
+    {"file": {"too_long": 1}}, `finite_length` is 2, indices 0 and 1 are rows 2 and 0 (epoch 0), and
+    indices 2 and 3 are rows 0 and 2 (epoch 1).
     """
 
     def __init__(
@@ -39,22 +39,22 @@ class PromptSource:
         seed: int,
         prompts_per_step: int = 1,
     ) -> None:
-        """Opens and filters the sources. `prompts_per_step` is what `from_step` of a source counts in.
+        """Open and filter the sources. `prompts_per_step` converts `from_step` of a source into an index.
 
-        Raises ConfigError for a source that is missing, malformed or left empty.
+        Raises ConfigError for a source that is missing, malformed or empty after filtering.
         """
         framer = Framer(data, tokenizer)
         self._streams = [_Stream(source, data, framer, seed) for source in sources]
         self._mixture = Mixture([s.weight for s in sources], [s.from_step * prompts_per_step for s in sources])
 
     def task_at(self, index: int) -> PromptTask:
-        """The prompt at `index` (from 0, without end)."""
+        """The prompt at `index` (from 0, unbounded)."""
         stream, position = self._mixture.locate(index)
         return self._streams[stream].task_at(index, position)
 
     @property
     def finite_length(self) -> int | None:
-        """Prompts that are left after filtering, all sources together; None where one is an endless synthetic task."""
+        """Number of prompts after filtering, all sources together; None if a source is an endless synthetic task."""
         lengths = [stream.rows.length for stream in self._streams]
         return None if None in lengths else sum(n for n in lengths if n is not None)
 
@@ -64,21 +64,19 @@ class PromptSource:
 
     @property
     def dropped(self) -> dict[str, dict[str, int]]:
-        """Source -> reason -> rows left out. For synthetic sources: problems drawn anew so far in this process."""
+        """Source -> reason -> rows dropped; for synthetic sources, problems replaced so far in this process."""
         return {stream.name: dict(stream.rows.dropped) for stream in self._streams}
 
 
 class _Stream:
-    """One source in its own order: epoch after epoch, each shuffled anew."""
+    """One source in its own order: epoch after epoch, each with its own shuffle."""
 
     def __init__(self, source: SourceConfig, data: DataConfig, framer: Framer, seed: int) -> None:
         self.name = source.name
         self.rows: SyntheticRows | FileRows
         if source.kind == "synthetic":
             if source.split != "train":
-                raise ConfigError(
-                    f"the source {source.name} trains on split = {source.split}: only train is for training"
-                )
+                raise ConfigError(f"the source {source.name}: split: expected train for training, got {source.split}")
             self.rows = SyntheticRows(source, "train", framer, seed)
         else:
             self.rows = FileRows(source, framer, evaluation=compared_with(data))

@@ -1,6 +1,6 @@
 """Rows of files, read one at a time: JSONL by byte offset, Parquet and Hugging Face data sets through Arrow.
 
-A data set is never held in memory as Python objects; every process of a node shares the pages of one file.
+A data set is never held in memory as Python objects; all processes of a node share the pages of a file.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class RowStore(Protocol):
     def __len__(self) -> int: ...
 
     def raw(self, number: int) -> Any:
-        """One row as it stands in the file. Raises DataError where it cannot be read."""
+        """One row, as parsed from the file. Raises DataError if it cannot be read."""
         ...
 
     def place(self, number: int) -> str:
-        """Where a row stands, for messages."""
+        """The position of a row, for messages: file and line."""
         ...
 
     def digest(self) -> str:
-        """Of all rows: 32 hex digits, the same in every process and after every restart."""
+        """Hash of all rows: 32 hex digits, the same in every process and after every restart."""
         ...
 
 
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -54,19 +54,19 @@ _JSON = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_uni
 
 
 def parse_line(line: bytes) -> Any:
-    """The value of one line of JSONL. Raises DataError that says what is wrong with it."""
+    """The value of one line of JSONL. Raises DataError, with the position, for a malformed line."""
     try:
         return _JSON.decode(line.decode("utf-8-sig"))
     except UnicodeDecodeError as e:
         raise DataError(f"not UTF-8: {e.reason} at byte {e.start}") from e
     except json.JSONDecodeError as e:
         raise DataError(f"not JSON: {e.msg} at character {e.pos}") from e
-    except (ValueError, RecursionError) as e:  # NaN, a number of thousands of digits, brackets without end
+    except (ValueError, RecursionError) as e:  # NaN, a number of thousands of digits, deep nesting
         raise DataError(f"not usable JSON: {e}") from e
 
 
 class JsonlRows:
-    """A JSONL file, mapped into memory; only the offset of each line is kept. Blank lines are passed over."""
+    """A JSONL file, mapped into memory; only the offset of each line is kept. Blank lines are skipped."""
 
     def __init__(self, path: Path, limit: int | None) -> None:
         starts, ends, offset = array("q"), array("q"), 0
@@ -86,22 +86,22 @@ class JsonlRows:
         return len(self._starts)
 
     def raw(self, number: int) -> Any:
+        """See RowStore."""
         assert self._bytes is not None
         return parse_line(self._bytes[self._starts[number] : self._ends[number]])
 
     def place(self, number: int) -> str:
+        """See RowStore."""
         assert self._bytes is not None
         line = self._bytes[: self._starts[number]].count(b"\n") + 1
         return f"{self._path}:{line}"
 
     def digest(self) -> str:
-        """Of the bytes up to the end of the last row: what is appended behind a `limit` does not count."""
+        """Hash of the bytes up to the end of the last row: rows beyond `limit` do not count."""
         hashed = hashlib.sha256()
         if self._bytes is not None and self._ends:
-            with (
-                memoryview(self._bytes) as whole,
-                whole[: self._ends[-1]] as used,
-            ):  # a slice of the map would be a copy
+            # A slice of the map itself would be a copy.
+            with memoryview(self._bytes) as whole, whole[: self._ends[-1]] as used:
                 hashed.update(used)
         return hashed.hexdigest()[:32]
 
@@ -117,13 +117,15 @@ class ArrowRows:
         return int(self._table.num_rows)
 
     def raw(self, number: int) -> Any:
+        """See RowStore."""
         return self._table.slice(number, 1).to_pylist()[0]
 
     def place(self, number: int) -> str:
+        """See RowStore."""
         return f"{self._name} row {number}"
 
     def digest(self) -> str:
-        """Of the values, which outlive the layout that a version of Arrow gives them."""
+        """Hash of the values, which does not depend on the memory layout of a version of Arrow."""
         hashed = hashlib.sha256()
         for batch in self._table.to_batches(max_chunksize=1024):
             for row in batch.to_pylist():
@@ -134,9 +136,10 @@ class ArrowRows:
 def open_rows(
     source: SourceConfig, *, subset: str | None = None, revision: str | None = None, fields: Sequence[str] = FIELDS
 ) -> RowStore:
-    """The raw rows of a source, at most `limit`. Raises ConfigError where there is no such file or data set.
+    """The raw rows of a source, at most `limit`. Raises ConfigError if there is no such file or data set.
 
-    `subset` and `revision` choose among what a Hugging Face data set of that name holds. `fields` is what rows are made of.
+    `subset` and `revision` select a part of a Hugging Face data set. `fields`: names that rows are
+    built from; other columns are not read.
     """
     source = with_preset(source)
     assert source.path is not None, "the configuration's checks refuse a source without a path"
@@ -148,24 +151,26 @@ def open_rows(
 
 
 def files_of(source: SourceConfig) -> list[Path]:
-    """Of a JSONL or Parquet source: the file itself, or those of a folder that hold the split. Raises ConfigError for none."""
+    """The file of a JSONL or Parquet source, or those of its split in a folder. Raises ConfigError if there is none."""
     assert source.path is not None, "the configuration's checks refuse a source without a path"
     path = Path(source.path)
     pattern = f"{source.split}.jsonl" if source.kind == "jsonl" else f"{source.split}*.parquet"
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise ConfigError(f"the source {source.name} reads {path}, which does not exist (from {Path.cwd()})")
+        raise ConfigError(f"the source {source.name}: {path} does not exist (working directory: {Path.cwd()})")
     files = sorted(path.glob(pattern))
     if not files:
-        raise ConfigError(f"the source {source.name} reads the folder {path}, which holds no {pattern}")
+        raise ConfigError(f"the source {source.name}: the folder {path} contains no {pattern}")
     return files
 
 
 def _columns(source: SourceConfig, there: list[str], fields: Sequence[str]) -> list[str]:
-    """The columns that rows are made of, among those that are there: long ones that nobody asks for stay on disk."""
+    """The columns to read, among those in the file `there`; long columns that no field needs stay on disk."""
     if missing := {top_level(column, there) for column in source.columns.values()} - set(there):
-        raise ConfigError(f"the source {source.name} names the columns {sorted(missing)}; {source.path} has {there}")
+        raise ConfigError(
+            f"the source {source.name}: columns {sorted(missing)} not found in {source.path}, which has {there}"
+        )
     wanted = {top_level(column, there) for column in columns_of(fields, source.columns).values()}
     return [name for name in there if name in wanted]
 

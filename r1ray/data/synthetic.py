@@ -13,11 +13,11 @@ from r1ray.tasks.base import Split
 
 _ATTEMPTS = 64
 _STRIDE = 1 << 40
-"""Problem numbers from one attempt at a place to the next; no run asks for so many places."""
+"""Distance of problem numbers between attempts at a place; no run has so many places."""
 
 
 class SyntheticRows:
-    """Problems of one split, made when they are asked for. Endless unless the source has a limit."""
+    """Problems of one split, generated on demand. Endless unless the source has a limit."""
 
     def __init__(self, source: SourceConfig, split: Split, framer: Framer, seed: int) -> None:
         assert source.path is not None, "the configuration's checks refuse a source without a path"
@@ -30,7 +30,7 @@ class SyntheticRows:
         self.dropped: Counter[str] = Counter()
 
     def framed(self, place: int) -> FramedRow:
-        """The problem at `place`. One that is too long gives way to another that only this place can draw."""
+        """The problem at `place`. A problem that is too long is replaced by one that no other place draws."""
         for attempt in range(_ATTEMPTS):
             problem = self._task.problem(place + attempt * _STRIDE, self._split, self._seed)
             row = Row(
@@ -43,6 +43,6 @@ class SyntheticRows:
                 return framed
             self.dropped["too_long"] += 1
         raise ConfigError(
-            f"{_ATTEMPTS} problems of the source {self._source.name} in a row are longer than data.max_prompt_tokens: "
-            "raise it, or choose smaller problems with the source's params"
+            f"{_ATTEMPTS} consecutive problems of the source {self._source.name} are longer than "
+            "data.max_prompt_tokens: raise it, or choose smaller problems with the source's params"
         )

@@ -15,14 +15,14 @@ R1_ZERO_FRAME = (
     "<think> and </think> and the answer between <answer> and </answer>, like this: "
     "<think> the reasoning </think> <answer> the answer </answer>."
 )
-"""What DeepSeek-R1-Zero's template asks for (arXiv 2501.12948v1, table 1), in words of our own."""
+"""Our wording of DeepSeek-R1-Zero's template (arXiv 2501.12948v1, table 1)."""
 
 THINK_OPENING = "<think>\n"
-"""What the template `r1` begins every response with, as the model card of DeepSeek-R1 advises. It ends the prompt."""
+"""Start of every response under the template `r1`, as DeepSeek-R1's model card advises. It ends the prompt."""
 
 
 def opening_of(text: str) -> str:
-    """`<think>` and the white space behind it, where a prompt ends so and the model begins inside the thinking; else nothing."""
+    """`<think>` and the white space after it, if the prompt ends with them; else the empty string."""
     return text[text.rindex("<think>") :] if text.rstrip().endswith("<think>") else ""
 
 
@@ -39,7 +39,7 @@ def _r1_zero(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[st
 
 
 def _sentence(text: str) -> str:
-    """The text, with a full stop where it has no end of its own, as all turns stand on one line."""
+    """The text, with a full stop if it has no end mark, because all turns share one line."""
     return text if text.rstrip().endswith((".", "?", "!")) else text + "."
 
 
@@ -57,15 +57,13 @@ def _tokenizer(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[
 
 def _r1(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
     text = _tokenizer(messages, tokenizer, args)
-    # Some chat templates open the thinking themselves; twice would be wrong.
+    # Some chat templates open the thinking themselves.
     return text.removesuffix(opening_of(text)) + THINK_OPENING
 
 
 def _none(messages: Sequence[Message], tokenizer: Tokenizer, args: Mapping[str, Any]) -> str:
     if len(messages) > 1:
-        raise DataError(
-            f"data.template = none takes one message, not {len(messages)}: choose plain, or the tokenizer's own"
-        )
+        raise DataError(f"data.template = none: expected one message, got {len(messages)}; choose plain, or tokenizer")
     return messages[0]["content"]
 
 
@@ -86,7 +84,7 @@ _RESERVED_ARGS = frozenset({"conversation", "tokenize", "add_generation_prompt",
 
 
 def as_messages(prompt: str | Sequence[Message], system_prompt: str | None = None) -> tuple[Message, ...]:
-    """The chat form of a prompt. A conversation that has a system message of its own keeps it."""
+    """The chat form of a prompt. A chat with its own system message keeps it."""
     messages = ({"role": "user", "content": prompt},) if isinstance(prompt, str) else tuple(prompt)
     if system_prompt is not None and messages[0]["role"] != "system":
         return ({"role": "system", "content": system_prompt}, *messages)
@@ -100,16 +98,16 @@ def render(
     system_prompt: str | None = None,
     args: Mapping[str, Any] | None = None,
 ) -> str:
-    """The text that the model continues, ending where its answer begins.
+    """The text that the model continues, up to the start of its answer.
 
-    `prompt` is one user message, or a chat that ends with one. `system_prompt` stands in front; in `r1_zero` it takes
-    the place of the frame. `args`: arguments of the chat template (`data.template_args`).
+    `prompt` is one user message, or a chat that ends with one. `system_prompt` comes first; in
+    `r1_zero` it replaces the frame. `args`: arguments of the chat template (`data.template_args`).
 
     Raises ConfigError for an unknown template, for a chat template that the tokenizer lacks, and for
     `args` that the template cannot take.
     """
     if template not in TEMPLATES:
-        raise ConfigError(f"data.template = {template!r} is unknown: choose one of {', '.join(TEMPLATES)}")
+        raise ConfigError(f"data.template: expected one of {', '.join(TEMPLATES)}, got {template!r}")
     if args and (template not in CHAT_TEMPLATES or set(args) & _RESERVED_ARGS):
         raise ConfigError(
             f"data.template_args = {dict(args)}: only for data.template = {' or '.join(sorted(CHAT_TEMPLATES))} (it is "

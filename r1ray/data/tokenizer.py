@@ -1,4 +1,4 @@
-"""What r1ray needs of a tokenizer, and how one is loaded."""
+"""The interface of a tokenizer, and loading one with its checks."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ class Tokenizer(Protocol):
     eos_token_id: int | None
     chat_template: Any  # None: the model knows no chat format
 
-    def encode(
-        self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False
-    ) -> list[int]: ...
+    def encode(self, text: str, *, add_special_tokens: bool = True, split_special_tokens: bool = False) -> list[int]:
+        """The token ids of a text."""
+        ...
 
-    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """The text of token ids."""
+        ...
 
-    def get_vocab(self) -> dict[str, int]: ...
+    def get_vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens included."""
+        ...
 
     def apply_chat_template(
         self, conversation: Sequence[Message], *, tokenize: bool, add_generation_prompt: bool, **args: Any
-    ) -> str: ...
+    ) -> str:
+        """The text of a chat in the model's own format; `args` go to the template."""
+        ...
 
 
 def load_tokenizer(model_path: str, expected_vocab_hash: str | None = None) -> Tokenizer:
     """The tokenizer of a model folder (or hub id).
 
-    `expected_vocab_hash` is what `r1ray.data.vocab.vocab_hash` gave when the run began. A folder whose tokenizer splits
-    text otherwise than in training costs most of the accuracy without any error, so another hash raises IntegrityError;
-    a folder without a usable tokenizer raises ConfigError.
+    `expected_vocab_hash`: the value of `r1ray.data.vocab.vocab_hash` at the start of the run. A
+    tokenizer that splits text differently than in training costs most of the accuracy without any
+    error, so another hash raises IntegrityError. A folder without a usable tokenizer raises
+    ConfigError.
     """
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_path)
     except (OSError, ValueError) as e:
-        raise ConfigError(f"no tokenizer can be loaded from model.path = {model_path!r}: {e}") from e
+        raise ConfigError(f"cannot load a tokenizer from model.path = {model_path!r}: {e}") from e
     if expected_vocab_hash is not None:
         _check_vocabulary(Path(model_path), expected_vocab_hash)
     _check_loaded(Path(model_path), tokenizer)
@@ -63,13 +70,13 @@ PROBES = (
     "def f(x):\n    return {'a': [x**2, -x]}  # don't\t!\r\n\n",
     "公交 上车 12 人。Ünïcödé Привет 🙂 'll 've  two  spaces ",
 )
-"""Texts on which two ways of cutting words are hardly ever the same."""
+"""Texts that two different tokenizers hardly ever split alike."""
 
 
 def _check_loaded(folder: Path, tokenizer: Any) -> None:
-    """transformers puts its own way of cutting words in the place of a folder's for some model types (qwen2 is one).
+    """Raise IntegrityError if the loaded tokenizer splits text differently than the folder's tokenizer.json.
 
-    Raises IntegrityError where what was loaded cuts text otherwise than the folder's tokenizer.json says.
+    For some model types, such as qwen2, transformers replaces the folder's pre-tokenizer with its own.
     """
     file = folder / "tokenizer.json"
     if not file.exists():
@@ -81,8 +88,8 @@ def _check_loaded(folder: Path, tokenizer: Any) -> None:
         ids = tokenizer.encode(probe, add_special_tokens=False)
         if list(ids) != written.encode(probe, add_special_tokens=False).ids:
             raise IntegrityError(
-                f"transformers loads the tokenizer of {folder} otherwise than its tokenizer.json says, so vLLM and other tools "
-                "would too: save it with the way of cutting words of its model type, as learner/tiny/tokenizer.py does"
+                f"transformers loads a tokenizer from {folder} that splits text differently than its tokenizer.json, "
+                "and so would vLLM: save it with the pre-tokenizer of its model type, as learner/tiny/tokenizer.py does"
             )
 
 
@@ -92,6 +99,6 @@ def _check_vocabulary(folder: Path, expected: str) -> None:
     found = vocab_hash(folder)
     if found != expected:
         raise IntegrityError(
-            f"the tokenizer of {folder} has the vocabulary hash {found}, the run was begun with {expected}: "
-            "give the model folder that the run was begun with, or begin a new run"
+            f"vocabulary hash of the tokenizer in {folder}: expected {expected}, as at the start of the run, got "
+            f"{found}: use the model folder that the run started with, or start a new run"
         )

@@ -1,4 +1,4 @@
-"""What a tokenizer does to text, as one short hash."""
+"""A short hash of how a tokenizer maps text to ids."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from typing import Any, Protocol
 from r1ray.errors import ConfigError
 
 _MEANING = ("normalizer", "pre_tokenizer", "post_processor", "model")
-"""The parts of tokenizer.json that decide, with the added tokens, which ids a text gets."""
+"""The parts of tokenizer.json that, with the added tokens, determine the ids of a text."""
 
 _OLDER_FORMATS = ("vocab.json", "merges.txt", "tokenizer.model", "spiece.model", "vocab.txt")
 
 
 class FastTokenizer(Protocol):
-    """A loaded tokenizer of transformers that stands on the `tokenizers` library."""
+    """A tokenizer of transformers that is based on the `tokenizers` library."""
 
     backend_tokenizer: Any
 
 
 def vocab_hash(source: Path | FastTokenizer) -> str:
-    """32 hexadecimal digits that are equal for tokenizers that give equal ids, whatever folder or file order they come from.
+    """32 hexadecimal digits, equal for tokenizers that give equal ids, in whatever folder or file order.
 
-    `source` is a model folder, or a loaded tokenizer: one that transformers rebuilt otherwise than its folder says has
-    another hash than the folder. Raises ConfigError for a folder without a readable tokenizer.
+    `source` is a model folder or a loaded tokenizer. If transformers rebuilt a tokenizer differently
+    than its folder specifies, the two have different hashes. Raises ConfigError for a folder
+    without a readable tokenizer.
     """
     if not isinstance(source, Path):
         return _digest(_meaning(json.loads(source.backend_tokenizer.to_str())))
     try:
         return _digest(_read(source))
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as e:
-        raise ConfigError(f"the tokenizer in {source} cannot be read: {e!r}; download the model again") from e
+        raise ConfigError(f"cannot read the tokenizer in {source}: {e!r}; download the model again") from e
 
 
 def _read(folder: Path) -> Any:
@@ -45,7 +46,7 @@ def _read(folder: Path) -> Any:
 
 
 def _meaning(tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Of the content of a tokenizer.json, what decides about ids, in a form that does not depend on how it was written."""
+    """The parts of a tokenizer.json that determine ids, in a form that does not depend on how it was written."""
     meaning = {name: tokenizer.get(name) for name in _MEANING}
     if model := meaning["model"]:
         pairs = (pair.split(" ") if isinstance(pair, str) else pair for pair in model.get("merges", []))

@@ -41,7 +41,7 @@ def get_task(name: str, params: dict[str, Any]) -> SyntheticTask:
 
     `name` is a key of TASKS, `reasoning_gym/<task>`, or `module:Class` for a user-defined class that
     implements SyntheticTask. Raises ConfigError for an unknown name, an object that is not such a
-    class, an unknown parameter or a bad value.
+    class, an unknown parameter or a wrong value.
     """
     if name.startswith(gym.PREFIX):
         return gym.GymTask(name.removeprefix(gym.PREFIX), params)

@@ -18,11 +18,11 @@ class ArithmeticTask:
     """`What is 4821 + 307?`"""
 
     def __init__(self, digits: Any = (2, 4), operations: str = "+-*") -> None:
-        """`digits`: of each operand, [least, most]. `operations`: out of + - *, drawn with equal chances."""
+        """`digits` of each operand, [least, most]. `operations`: some of + - *, drawn with equal probability."""
         self._digits = span("arithmetic", "digits", digits, 1, 12)
         if not operations or not set(operations) <= set(_OPERATORS):
             raise ConfigError(
-                f"the task arithmetic has operations = {operations!r}: choose out of {''.join(_OPERATORS)}"
+                f"the task arithmetic: operations: expected some of {''.join(_OPERATORS)}, got {operations!r}"
             )
         self._operations = operations
 
@@ -33,7 +33,7 @@ class ArithmeticTask:
     def _make(self, rng: random.Random) -> Candidate:
         sign = rng.choice(self._operations)
         a, b = self._number(rng), self._number(rng)
-        low, high = sorted((a, b))  # a - b and b - a, too, give each other away
+        low, high = sorted((a, b))  # a - b and b - a have one key, because each reveals the other
         return Candidate(
             key=f"{low} {sign} {high}", prompt=f"What is {a} {sign} {b}?", answer=str(_OPERATORS[sign](a, b))
         )

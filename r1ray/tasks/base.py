@@ -1,4 +1,4 @@
-"""What a synthetic task is: seeded problems with an exact checker, train and held-out disjoint."""
+"""Interface of a synthetic task: seeded problems with an exact checker and disjoint splits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Problem:
 
 
 class SyntheticTask(Protocol):
-    """A family of problems; the constructor takes the task's parameters as keywords and raises ConfigError on bad ones."""
+    """A family of problems. The constructor takes the parameters as keywords; wrong ones raise ConfigError."""
 
     def problem(self, index: int, split: Split, seed: int) -> Problem:
         """The problem at `index`, a pure function of its arguments. No problem of one split occurs in the other."""

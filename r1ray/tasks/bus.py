@@ -2,8 +2,8 @@
 
     bus 7 A+5 B-3 C+8        seven people start; at stop A five get on, at B three get off, at C eight get on: 17
 
-With the template `plain` the model reads "User: bus 7 A+5 B-3 C+8\\nAssistant:". The letters of the stops give a small model
-something to look a number up by while it works from stop to stop.
+With the template `plain` the model reads "User: bus 7 A+5 B-3 C+8\\nAssistant:". A small model uses
+the letters of the stops to find the next number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from r1ray.tasks.seeded import Candidate, draw, span
 
 STOPS = string.ascii_uppercase
 WORDS = {"en": "bus", "zh": "公交"}
-"""How a question begins, by the code of its language."""
+"""First word of a question, by language code."""
 
 _MOST = 9  # people at the start, or that get on or off at one stop
 
@@ -29,14 +29,15 @@ class BusTask:
     """Adding and subtracting in a chain, one digit at a time; the total never falls below zero."""
 
     def __init__(self, n: Any = (4, 7), languages: Any = ()) -> None:
-        """`n`: numbers in a problem, the start among them, [least, most]. `languages`: codes out of WORDS.
+        """`n`: count of numbers in a problem, including the start, [least, most]. `languages`: codes of WORDS.
 
-        With languages each question is in one of them, drawn evenly, and tells its target language; else it is English.
+        With `languages`, each question is in one of them, drawn with equal probability, and names its
+        target language. Without, questions are in English.
         """
         self._n = span("bus", "n", n, 2, 1 + len(STOPS))
         if not isinstance(languages, list | tuple) or not set(languages) <= set(WORDS):
             raise ConfigError(
-                f"the task bus has languages = {languages!r}: give some of {', '.join(WORDS)}, e.g. [en, zh]"
+                f"the task bus: languages: expected a list of {', '.join(WORDS)}, e.g. [en, zh], got {languages!r}"
             )
         self._languages = tuple(languages)
 
@@ -55,7 +56,7 @@ class BusTask:
             return Candidate(key=key, prompt=key, answer=str(total))
         language = rng.choice(self._languages)
         prompt = render(numbers, language)
-        # One key for all languages: what is held out in one is held out in the other.
+        # One key for all languages: a problem held out in one is held out in the other.
         return Candidate(key=key, prompt=prompt, answer=str(total), meta={"target_language": language})
 
     def check(self, answer: str, truth: Any) -> bool:

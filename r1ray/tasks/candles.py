@@ -1,4 +1,4 @@
-"""Which candle was blown out first."""
+"""Candle puzzles: which candle was blown out first?"""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CandlesTask:
 
     def _make(self, rng: random.Random) -> Candidate:
         count = rng.randint(*self._count)
-        burnt = rng.sample(range(1, 2 * count + 2), count)  # all different: nobody blows out two at once
+        burnt = rng.sample(range(1, 2 * count + 2), count)  # all different: no two are blown out at once
         longest = 2 * count + 10
         lengths = [longest] * count if self._same_length else [rng.randint(b + 1, longest) for b in burnt]
         left = [length - b for length, b in zip(lengths, burnt, strict=True)]

@@ -1,4 +1,4 @@
-"""Deciphering texts in which two letters stand for one."""
+"""Decipher texts in which two letters encode one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class CipherTask:
 
 
 def encipher(text: str, rng: random.Random) -> str:
-    """Each letter of a lower-case text as two whose places in the alphabet average to its own."""
+    """Encode each letter of a lower-case text as two whose positions in the alphabet average to its own."""
     pairs = []
     for char in text:
         if char == " ":

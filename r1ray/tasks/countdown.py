@@ -19,7 +19,7 @@ class CountdownTask:
         self._count = span("countdown", "numbers", numbers, 2, 8)
         if not (isinstance(max_number, int) and isinstance(max_target, int) and max_number >= 9 and max_target >= 9):
             limits = f"max_number = {max_number!r}, max_target = {max_target!r}"
-            raise ConfigError(f"the task countdown has {limits}: give whole numbers from 9")
+            raise ConfigError(f"the task countdown: expected integers >= 9, got {limits}")
         self._max_number = max_number
         self._max_target = max_target
 
@@ -47,7 +47,7 @@ class CountdownTask:
 
 
 def _combine(rng: random.Random, numbers: list[int]) -> int:
-    """The value of a random expression that uses each number once and has no fraction on the way."""
+    """The value of a random expression that uses each number once and has no fractional subresult."""
     pool = list(numbers)
     while len(pool) > 1:
         rng.shuffle(pool)

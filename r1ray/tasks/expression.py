@@ -1,4 +1,4 @@
-"""Sums that a model wrote: read by hand, never by Python. Exact, in fractions, and bounded in size."""
+"""Parse and evaluate model-written arithmetic without Python's evaluator: exact fractions, bounded size."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _NOTATION = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "·": "*", 
 
 
 class ExpressionError(ValueError):
-    """The text is no sum of whole numbers with + - * / and parentheses, or it is too large a one."""
+    """The text is not an expression of integers with + - * / and parentheses, or is too long."""
 
 
 def tokenise(text: str) -> list[str]:
-    """Numbers, operators and parentheses in order, LaTeX and Unicode signs as plain ones. Raises ExpressionError."""
+    """Numbers, operators and parentheses, with LaTeX and Unicode signs as plain ones. Raises ExpressionError."""
     text = clean(text)
     for written, meant in _NOTATION.items():
         text = text.replace(written, meant)
     tokens = _TOKEN.findall(text)
     if "".join(tokens) != "".join(text.split()):
-        raise ExpressionError("there is more in it than numbers, + - * / and parentheses")
+        raise ExpressionError("expected only numbers, + - * / and parentheses")
     if len(tokens) > _MAX_TOKENS or any(len(t) > _MAX_DIGITS for t in tokens):
         raise ExpressionError(f"more than {_MAX_TOKENS} parts, or a number of more than {_MAX_DIGITS} digits")
     return tokens
@@ -58,13 +58,13 @@ def evaluate(tokens: Sequence[str]) -> Fraction:
             while waiting and waiting[-1] != "(":
                 _apply(waiting.pop(), values)
             if not waiting:
-                raise ExpressionError("a parenthesis is closed that was not opened")
+                raise ExpressionError("a closing parenthesis without an opening one")
             waiting.pop()
         else:
             values.append(Fraction(int(part)))
         after_value = part not in _PRECEDENCE and part != "("
     if not after_value or "(" in waiting:
-        raise ExpressionError("it ends too early")
+        raise ExpressionError("the expression is incomplete")
     while waiting:
         _apply(waiting.pop(), values)
     return values[0]
@@ -78,7 +78,7 @@ def _apply(sign: str, values: list[Fraction]) -> None:
 
 
 def solves(answer: str, value: int) -> list[str] | None:
-    """The tokens of an answer that is an expression of this value, with or without `= value`; None for any other."""
+    """The tokens of an answer that is an expression with this value, with or without `= value`; else None."""
     left, equals, right = clean(answer).partition("=")
     if equals and integer(right) != value:
         return None

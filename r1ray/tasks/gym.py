@@ -1,6 +1,6 @@
 """Tasks of the package reasoning-gym, named `reasoning_gym/<its name>`.
 
-    (seed, split, index) --hash--> number --reasoning-gym--> question    truth = {item, place, question's digest, answer}
+    (seed, split, index) --hash--> number --reasoning-gym--> question    truth = {item, place, digest, answer}
     answer, truth        --the same number--> the same item --its own checker--> score in [0, 1]
 
 The truth names the item, and the checker makes it again: items hold Python objects that do not

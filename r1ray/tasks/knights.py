@@ -14,7 +14,7 @@ from r1ray.tasks.seeded import Candidate, draw, span
 from r1ray.tasks.vocabulary import NAMES
 
 Claim = tuple[str, tuple[int, ...]]
-"""What somebody says: its form, and the persons (for `count`: the number) it speaks of."""
+"""A statement: its form, and the persons (for `count`: the number) that it is about."""
 
 _SPELLING = {
     "knight": "{0} is a knight",
@@ -30,7 +30,7 @@ _VERDICT = re.compile(r"(\w+)\s*(?::|=|\bis\b)\s*(?:a\s+)?(knight|knave)")
 
 
 class KnightsTask:
-    """Each person makes a statement; exactly one way of telling knights from knaves agrees with all of them."""
+    """Each person makes a statement; exactly one assignment of knights and knaves agrees with all of them."""
 
     def __init__(self, people: Any = (2, 4)) -> None:
         """`people`: how many, [least, most]."""
@@ -97,7 +97,7 @@ def _is_true(claim: Claim, honest: Sequence[bool]) -> bool:
 
 
 def solutions(claims: Sequence[Claim]) -> list[tuple[bool, ...]]:
-    """Every way of being honest (one flag a person) in which exactly the honest ones speak the truth."""
+    """All assignments of honesty (one flag per person) in which exactly the honest persons tell the truth."""
     worlds = product((True, False), repeat=len(claims))
     return [
         world for world in worlds if all(_is_true(c, world) == honest for c, honest in zip(claims, world, strict=True))
@@ -105,15 +105,15 @@ def solutions(claims: Sequence[Claim]) -> list[tuple[bool, ...]]:
 
 
 def _key(claims: Sequence[Claim]) -> str:
-    """The same for a puzzle told of other persons, or of the same in another order."""
+    """A key that does not change if the persons are renamed or reordered."""
 
-    def told(order: tuple[int, ...]) -> list[tuple[int, str, tuple[int, ...]]]:
+    def under(order: tuple[int, ...]) -> list[tuple[int, str, tuple[int, ...]]]:
         return sorted(
             (order[i], form, of if form == "count" else _symmetric(form, tuple(order[person] for person in of)))
             for i, (form, of) in enumerate(claims)
         )
 
-    return str(min(told(order) for order in permutations(range(len(claims)))))
+    return str(min(under(order) for order in permutations(range(len(claims)))))
 
 
 def _symmetric(form: str, of: tuple[int, ...]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Inserting parentheses so that an equation holds."""
+"""Insert parentheses so that an equation holds."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from r1ray.tasks.seeded import Candidate, draw, span
 
 
 class ParenthesesTask:
-    """`Insert parentheses into 7 - 2 * 3 + 1 = 20`: any placing that makes it true counts; without any it is false."""
+    """`Insert parentheses into 7 - 2 * 3 + 1 = 20`: any placement that makes the equation true is right.
+
+    Without parentheses the equation is false.
+    """
 
     def __init__(self, numbers: Any = (4, 6), max_number: int = 9, max_value: int = 200) -> None:
         """`numbers`: how many, [least, most], each at most `max_number`; the value is within +-`max_value`."""
         self._count = span("parentheses", "numbers", numbers, 3, 10)
         if not (isinstance(max_number, int) and isinstance(max_value, int) and max_number >= 3 and max_value >= 9):
             limits = f"max_number = {max_number!r}, max_value = {max_value!r}"
-            raise ConfigError(f"the task parentheses has {limits}: give whole numbers from 3 and from 9")
+            raise ConfigError(f"the task parentheses: expected integers >= 3 and >= 9, got {limits}")
         self._max_number = max_number
         self._max_value = max_value
 
@@ -49,7 +52,7 @@ class ParenthesesTask:
 
 
 def _nest(rng: random.Random, tokens: list[str]) -> list[str]:
-    """The same expression, parenthesised at random all through."""
+    """The same expression, fully parenthesised at random."""
     if len(tokens) == 1:
         return tokens
     split = rng.randrange(1, len(tokens), 2)

@@ -1,4 +1,4 @@
-"""What the synthetic tasks share: seeded draws with splits that stay apart, and the check of their parameters."""
+"""Helpers of the synthetic tasks: seeded draws with disjoint splits, and checks of parameters."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ _ATTEMPTS = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A problem that may still fall to the other split."""
+    """A problem whose split is not yet determined."""
 
-    key: str  # what makes the problem this one, the same for all its disguises (operands in another order, say)
+    key: str  # identity of the problem, the same for all rephrasings (such as operands in another order)
     prompt: str
     answer: Any  # msgpack types
     meta: dict[str, Any] = field(default_factory=dict)  # of the Problem
 
 
 def draw(task: str, index: int, split: Split, seed: int, make: Callable[[random.Random], Candidate | None]) -> Problem:
-    """The first candidate of `split` in the random stream that (task, seed, split, index) names; `make` may give None.
+    """The first candidate of `split` in the random stream that (task, seed, split, index) names.
 
-    One key in eight is held out, by hash, whatever the seed and the parameters: what is trained on is never met again
-    in the held-out split. Raises ConfigError where the parameters leave the split without problems.
+    `make` returns a candidate, or None to draw again. A hash holds out one key in eight, whatever the
+    seed and the parameters, so no training problem occurs in the held-out split. Raises ConfigError
+    if the parameters leave the split without problems.
     """
     rng = random.Random(_digest(f"{task}/{seed}/{split}/{index}"))
     for _ in range(_ATTEMPTS):
@@ -50,9 +51,9 @@ def _digest(text: str) -> int:
 
 
 def span(task: str, name: str, value: Any, low: int, high: int) -> tuple[int, int]:
-    """A parameter that is a range [least, most] inside [low, high], or one number for both. Raises ConfigError."""
+    """A parameter that is a range [least, most] within [low, high], or one number for both. Raises ConfigError."""
     ends = [value, value] if isinstance(value, int) else value
     fits = isinstance(ends, Sequence) and len(ends) == 2 and all(isinstance(e, int) for e in ends)
     if not fits or not low <= ends[0] <= ends[1] <= high:
-        raise ConfigError(f"the task {task} has {name} = {value!r}: give [least, most] within {low} to {high}")
+        raise ConfigError(f"the task {task}: {name}: expected [least, most] within {low} to {high}, got {value!r}")
     return ends[0], ends[1]

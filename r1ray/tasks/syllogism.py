@@ -12,7 +12,7 @@ from r1ray.tasks.seeded import Candidate, draw
 from r1ray.tasks.vocabulary import PLURALS
 
 Statement = tuple[str, int, int]
-"""(form, subject, predicate); the three terms are 0, 1 and 2, and 1 is the middle one."""
+"""(form, subject, predicate); the terms are 0, 1 and 2, and 1 is the middle term."""
 
 _FORMS = {"all": "All {} are {}", "no": "No {} are {}", "some": "Some {} are {}", "not": "Some {} are not {}"}
 _CONCLUSIONS: tuple[Statement, ...] = (
@@ -24,11 +24,11 @@ _CONCLUSIONS: tuple[Statement, ...] = (
     ("not", 2, 0),
 )
 _NONE_SHARE = 0.2
-"""Of problems whose premises prove nothing; drawn blindly, most would be such."""
+"""Share of problems whose premises prove nothing; without it, most would be such problems."""
 
 
 class SyllogismTask:
-    """Five conclusions to choose from, the last being that none of the others follows; exactly one choice is right."""
+    """Choose from four conclusions and "None of these follows"; exactly one choice is right."""
 
     def problem(self, index: int, split: Split, seed: int) -> Problem:
         """See SyntheticTask."""
@@ -77,7 +77,8 @@ def _spell(statement: Statement, terms: list[str]) -> str:
 def follows(first: Statement, second: Statement, conclusion: Statement) -> bool:
     """Whether the conclusion holds in every world in which both premises hold.
 
-    A world says for each of the 8 combinations of three properties whether anything has it: 256 worlds, all looked at.
+    A world states for each of the 8 combinations of three properties whether anything has it. All 256
+    worlds are checked.
     """
     return all(_holds(conclusion, world) for world in range(256) if _holds(first, world) and _holds(second, world))
 

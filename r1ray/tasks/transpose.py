@@ -1,4 +1,4 @@
-"""Writing a Bash script that transposes a matrix given as a string."""
+"""Write a Bash script that transposes a matrix given as a string."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BRACKETS = ("[]", "()", "{}", "<>")
 
 
 class TransposeTask:
-    """The notation of the matrix changes from problem to problem. The answer is code: running it is the only judge.
+    """Matrices in a different notation in each problem. The answer is a script, judged by running it.
 
-    Its problems say so in `meta["verifier"]`; their `answer` is what the code verifier takes.
+    Problems have `meta["verifier"] = "code"`, and their `answer` holds tests for the code verifier.
     """
 
     def __init__(self, tests: int = 5, max_side: int = 4) -> None:
-        """`tests`: matrices that the script is run on. `max_side`: most rows and columns of one."""
+        """`tests`: number of matrices to run the script on. `max_side`: maximum number of rows and of columns."""
         if not (isinstance(tests, int) and isinstance(max_side, int) and 1 <= tests <= 50 and 2 <= max_side <= 20):
             limits = f"tests = {tests!r}, max_side = {max_side!r}"
-            raise ConfigError(f"the task transpose has {limits}: give 1 to 50 tests and sides of 2 to 20")
+            raise ConfigError(f"the task transpose: expected 1 to 50 tests and sides of 2 to 20, got {limits}")
         self._tests = tests
         self._max_side = max_side
 
@@ -57,7 +57,7 @@ class TransposeTask:
         return [[rng.randint(0, 99) for _ in range(columns)] for _ in range(rows)]
 
     def check(self, answer: str, truth: Any) -> bool:
-        """Always raises VerifierError: a script is judged by the code verifier, in the sandbox."""
+        """Always raises VerifierError: the code verifier judges scripts, in the sandbox."""
         raise VerifierError("a problem of the task transpose is judged by running its script: use the code verifier")
 
 

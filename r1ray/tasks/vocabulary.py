@@ -1,4 +1,4 @@
-"""Words that the synthetic tasks are made of."""
+"""Word lists of the synthetic tasks."""
 
 from __future__ import annotations
 

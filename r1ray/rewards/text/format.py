@@ -1,4 +1,4 @@
-"""Whether a response keeps the form: thinking in its tags, then the answer."""
+"""Format reward: thinking in its tags, then the answer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from r1ray.rewards.base import Reward, Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format(Reward):
-    """1.0 where the response has the form, else 0.0.
+    """1.0 if the response has the form, else 0.0.
 
-    r1_zero: `<think> ... </think> <answer> ... </answer>`, each once, neither empty, white space alone around them.
-    think: `<think> ... </think>` once, not empty, then an answer that is not empty.
-    A tag that ends the prompt belongs to the response, which then must not begin with it again.
+    r1_zero: `<think> ... </think> <answer> ... </answer>`, each once and not empty, with only white
+    space around them. think: `<think> ... </think>` once and not empty, then an answer that is not
+    empty. A tag at the end of the prompt belongs to the response, which must not repeat it.
     """
 
     style: Literal["r1_zero", "think"] = "r1_zero"
@@ -23,7 +23,9 @@ class Format(Reward):
 
     def __post_init__(self) -> None:
         if not all(tag.isidentifier() for tag in self.tags) or self.tags[0] == self.tags[1]:
-            raise ConfigError(f"format: tags = {list(self.tags)} must be two different names, e.g. [think, answer]")
+            raise ConfigError(
+                f"format: tags: expected two different names, e.g. [think, answer], got {list(self.tags)}"
+            )
 
     def __call__(self, sample: Sample) -> float:
         """See Reward. 1.0 if the response has the form, else 0.0."""
@@ -37,7 +39,7 @@ class Format(Reward):
 
 
 def _first_block(text: str, tag: str) -> tuple[str, str]:
-    """The stripped content of the block that begins the text, and what follows; empty where there is none or it nests."""
+    """The stripped content of the block at the start of the text (empty if none, or nested), and the rest."""
     text = text.lstrip()
     start, end = f"<{tag}>", f"</{tag}>"
     if not text.startswith(start) or text.count(start) != 1 or text.count(end) != 1:

@@ -1,7 +1,7 @@
-"""Language consistency: the share of the words of the chain of thought that are in the target language (DeepSeek-R1, 2.3.2).
+"""Language reward: the share of words of the chain of thought in the target language (DeepSeek-R1, 2.3.2).
 
-Scripts tell most languages apart. Those in the Latin script are told apart word by word where a word is a function word of
-one of them, else by the function words of its sentence. Code, formulas and single letters do not count.
+The script determines most languages. `r1ray.rewards.text.latin` distinguishes those in the Latin
+script sentence by sentence. Code, formulas, names of functions and single letters do not count.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from r1ray.rewards.text.words import LISTED_IN, NEIGHBOURS, OTHER
 from r1ray.util.languages import LANGUAGES, code_of
 
 MAX_CHARS = 1 << 17
-"""Of a longer chain of thought, the beginning is looked at."""
+"""Only the beginning of a longer chain of thought counts."""
 _SIGN_WORDS = 0.6
-"""Words that a Chinese or Japanese character counts as: their words have between one and two."""
+"""Words per Chinese or Japanese character: their words have one or two characters."""
 _LONE_HAN = 6
-"""So many Chinese characters in a row without kana may still be Japanese, in a text that is."""
+"""Maximum number of Chinese characters in a sentence without kana that may be Japanese, in a Japanese text."""
 
 _SCRIPTS = {
     "hangul": r"[\u1100-\u11ff\uac00-\ud7af]+",
@@ -44,17 +44,18 @@ _SCRIPTS = {
     "latin": r"[A-Za-zÀ-ÖØ-öø-ɏḀ-ỿ]{2,}",
 }
 _TELLING = tuple(code for code in _SCRIPTS if code not in ("hangul", "kana", "han", "latin"))
-"""Scripts that are named for the only one of our languages, or the main one, that is written in them."""
+"""Scripts that are named after their only language here, or their main one."""
 _WORDS = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _SCRIPTS.items()))
 _SENTENCE = re.compile(r"[.!?;:。！？；：\n।؟]+")
 _FENCED = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
-# Each alternative stops at what would begin it anew, so that the time is linear in any text.
+# Each alternative ends at a character that could start it again, so that the time is linear in any text.
 _FORMULA = re.compile(
     r"`[^`\n]{1,400}`|\$\$[^$]{1,4000}\$\$|\$[^$\n]{1,400}\$"
     r"|\\\((?:[^\\\n]|\\[^()\n]){1,400}\\\)|\\\[(?:[^\\]|\\[^\[\]]){1,4000}\\\]|\\[A-Za-z]+(?:\{[^{}\n]{0,100}\})?"
 )
 _FUNCTION = re.compile(
-    r"\b(?:(?:arc|a)?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|lg|exp|max|min|sup|inf|lim|gcd|lcm|mod|det|deg|dim|ker|arg|sgn|abs|sqrt)"
+    r"\b(?:(?:arc|a)?(?:sin|cos|tan)h?|cot|sec|csc|log|ln|lg|exp|max|min|sup|inf|lim|gcd|lcm|mod"
+    r"|det|deg|dim|ker|arg|sgn|abs|sqrt)"
     r"(?=\s*(?:[(\[{|^_\d]|[^\W\d_]\b))"
 )
 """Name of a function with what it is applied to: a bracket, a number or a letter."""
@@ -64,18 +65,16 @@ _CODE_SIGN = re.compile(r"[\d_=^<>@/\\]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Language(Reward):
-    """The share, in [0, 1]; 0 where the chain of thought has no words at all.
+    """The share, in [0, 1]; 0 if the chain of thought has no words.
 
-    The target is `target`, or else the row's `target_language`, or else the language of the question.
+    The target is `target`, else the row's `target_language`, else the language of the question.
     """
 
     target: str | None = None  # a code such as en, or a name
 
     def __post_init__(self) -> None:
         if self.target is not None and code_of(self.target) is None:
-            raise ConfigError(
-                f"language: target = {self.target!r} is unknown; there are {', '.join(LANGUAGES.values())}"
-            )
+            raise ConfigError(f"language: target: expected one of {', '.join(LANGUAGES.values())}, got {self.target!r}")
 
     def __call__(self, sample: Sample) -> float:
         """See Reward. The share of words of the chain of thought that are in the target language."""
@@ -84,7 +83,7 @@ class Language(Reward):
         return counts.get(target, 0.0) / total if total else 0.0
 
     def target_of(self, sample: Sample) -> str:
-        """The code of the target language. Raises DataError where nothing tells it."""
+        """The code of the target language. Raises DataError if it cannot be determined."""
         named = self.target or sample.meta.get("target_language")
         if named is None:
             asked = "\n".join(m["content"] for m in sample.messages if m["role"] == "user")
@@ -100,14 +99,14 @@ class Language(Reward):
 
 
 def language_of(text: str) -> str | None:
-    """The language that most words of a text are in; None where it has none, or one that is not told apart."""
+    """The language of most words of a text; None if it has no words, or is in an unknown language."""
     counts = count_words(text, None)
     code = max(counts, key=lambda code: counts[code]) if counts else None
     return None if code == OTHER else code
 
 
 def count_words(text: str, target: str | None) -> dict[str, float]:
-    """Words by language; `target` gets the benefit of the doubt, where a sentence tells nothing of its language."""
+    """Number of words by language. `target` gets the benefit of the doubt if a sentence has no clear language."""
     text = _FORMULA.sub(" ", _FENCED.sub("\n", text[:MAX_CHARS]))
     text, functions = _FUNCTION.subn(" ", text)
     text = _ASCII_RUN.sub(lambda run: " " if _CODE_SIGN.search(run.group()) else run.group(), text)
@@ -134,13 +133,13 @@ def count_words(text: str, target: str | None) -> dict[str, float]:
 
 
 def _neighbour(script: str, words: list[str]) -> str | None:
-    """The language of the script's name, or OTHER where the letters of its neighbours prevail; None where nothing tells."""
+    """The main language of the script, or OTHER if letters of its neighbours prevail; None without evidence."""
     foreign, own = (sum(any(c in letters for c in w.lower()) for w in words) for letters in NEIGHBOURS[script])
     return None if foreign == own else OTHER if foreign > own else script
 
 
 def _word_languages(words: list[str], sentence: str) -> Iterator[str]:
-    """The language of each word: that of the sentence, but for two and more neighbours that are function words of another.
+    """The language of each word: the sentence's, or another for two or more adjacent function words of that one.
 
     A single such word may be a name or a loan (`van`, `die`).
     """

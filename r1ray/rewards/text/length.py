@@ -1,4 +1,4 @@
-"""Rewards of the length of a response, in tokens."""
+"""Rewards for the length of a response, in tokens."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from r1ray.rewards.base import Ask, Call, Reward, Sample
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Length(Reward):
-    """The soft punishment of overlong responses, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13).
+    """Soft punishment of overlong responses, in [-1, 0] (DAPO, arXiv 2503.14476, equation 13).
 
-    0 up to `max_tokens - buffer_tokens`; from there it falls linearly to -1 at `max_tokens`, and stays there.
+    0 up to `max_tokens - buffer_tokens`, then falling linearly to -1 at `max_tokens`, and -1 beyond.
     """
 
     buffer_tokens: int
-    max_tokens: int | None = None  # null: the limit that the response was sampled under
+    max_tokens: int | None = None  # null: the limit at sampling
 
     def __post_init__(self) -> None:
         if self.buffer_tokens < 1 or (self.max_tokens is not None and self.max_tokens <= self.buffer_tokens):
             raise ConfigError(
-                f"length: buffer_tokens = {self.buffer_tokens} must be at least 1, and below max_tokens = {self.max_tokens}"
+                f"length: buffer_tokens: expected at least 1 and less than max_tokens = {self.max_tokens}, got "
+                f"{self.buffer_tokens}"
             )
 
     def __call__(self, sample: Sample) -> float:
@@ -33,17 +34,17 @@ class Length(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CosineLength(Reward):
-    """A verifier's verdict, shaped by length (Yeo et al., arXiv 2502.03373): right and short is best, wrong and short worst.
+    """A verifier's verdict, shaped by length (Yeo et al., arXiv 2502.03373): short is best if right, worst if wrong.
 
-    `correct` and `wrong` are the values at length 0 and at `max_tokens`; half a cosine leads from one to the other.
-    `exceeded` is that of a response that reaches `max_tokens`. The defaults are the paper's.
+    `correct` and `wrong` are the values at length 0 and at `max_tokens`, connected by half a cosine.
+    `exceeded` is the value of a response that reaches `max_tokens`. The defaults are the paper's.
     """
 
-    inner: Reward  # the verifier; partial credit counts as right from a half
+    inner: Reward  # the verifier; partial credit of at least 0.5 counts as right
     correct: tuple[float, float] = (2.0, 1.0)
     wrong: tuple[float, float] = (-10.0, 0.0)
     exceeded: float = -10.0
-    max_tokens: int | None = None  # null: the limit that the response was sampled under
+    max_tokens: int | None = None  # null: the limit at sampling
 
     def __call__(self, sample: Sample) -> float | Call | Ask:
         """See Reward. The shaped verdict. Raises DataError if the number of tokens is unknown."""
@@ -75,6 +76,6 @@ def _lengths(sample: Sample, max_tokens: int | None) -> tuple[int, int]:
     limit = max_tokens or sample.max_new_tokens
     if sample.tokens is None or limit is None:
         raise DataError(
-            "the number of tokens or their limit is unknown: give `tokens` with the response, and the reward max_tokens"
+            "the number of tokens or their limit is unknown: add `tokens` to the row, and max_tokens to the reward"
         )
     return sample.tokens, limit

@@ -1,4 +1,4 @@
-"""How much of a response repeats itself."""
+"""Repetition reward: the share of n-grams of a response that occurred before."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\u3040-\u30ff\u3400-\u9fff
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repetition(Reward):
-    """Minus the share of n-grams that occurred before, in [-1, 0]: 0 where all differ, near -1 for a loop.
+    """Minus the share of n-grams that occurred before, in [-1, 0]: 0 if all differ, near -1 for a loop.
 
-    Words and punctuation marks are counted, and Chinese and Japanese by the character; of longer responses the end.
+    The units are words and punctuation marks, in Chinese and Japanese characters. Of a long response
+    only the end counts.
     """
 
     n: int = 8
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= 64:
-            raise ConfigError(f"repetition: n = {self.n} must be from 1 to 64 (words of one n-gram)")
+            raise ConfigError(f"repetition: n (words of an n-gram): expected 1 to 64, got {self.n}")
 
     def __call__(self, sample: Sample) -> float:
         """See Reward. A value in [-1, 0]."""

@@ -1,4 +1,4 @@
-"""Frequent function words of languages in the Latin script, and letters that few others use."""
+"""Function words of languages in the Latin script, and letters that few languages use."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ _LISTS = {
 }
 
 LATIN = frozenset(_LISTS)
-"""Codes of the languages that are listed here."""
+"""Codes of the languages with a list of function words."""
 
 LISTED_IN: dict[str, frozenset[str]] = {
     word: frozenset(code for code, words in _LISTS.items() if word in words.split())
     for word in " ".join(_LISTS.values()).split()
 }
-"""Word, in lower case -> the languages that it is a function word of."""
+"""Function word, in lower case -> its languages."""
 
 OTHER = "und"
-"""The code of words in a language that is not told apart."""
+"""Code of words in an unknown language."""
 
 LETTERS = {
     "de": "äöüß", "fr": "çèêœàù", "es": "ñ¿¡", "pt": "ãõ", "it": "ìò", "sv": "åäö", "pl": "ąęłńśźżć", "tr": "ğışçöü",
     "vi": "ăđơưạảấầẩẫậắằẳẵặẹẻẽếềểễệỉịọỏốồổỗộớờởỡợụủứừửữựỳỵỷỹ", OTHER: "ěřůčšžőűșțţėįųņļķģ",
 }  # fmt: skip
-"""Code -> letters that speak for the language."""
+"""Code -> letters that are evidence for the language."""
 
 NEIGHBOURS = {"ru": ("іїєґўјљњћђ", "ыъэё"), "ar": ("پچگژکیٹڈےہ", "ةيكىأإ")}
-"""Script -> letters of other languages in it (Ukrainian, Persian), and letters that those do without, in lower case."""
+"""Script -> letters of other languages in it (Ukrainian, Persian), and letters that those lack, in lower case."""

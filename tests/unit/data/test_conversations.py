@@ -57,7 +57,7 @@ def test_of_prompt_and_messages_the_one_in_columns_counts(raw: dict[str, Any], c
 @pytest.mark.parametrize(
     ("raw", "columns", "message"),
     [
-        ([], {}, "a row must be an object"),
+        ([], {}, "a row: expected an object"),
         ({"q": "x"}, {"prompt": "question"}, "'question' is missing"),
         ({"response": "x"}, {}, "one of the columns 'prompt' or 'messages', this one has neither"),
         (

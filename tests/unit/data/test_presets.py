@@ -139,7 +139,7 @@ def test_a_path_reaches_into_objects_and_a_column_with_dots_wins(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"a\.jsonl:1: the column 'extra\.other' is missing"):
         prompts(None, source(path, columns={"answer": "extra.other"}))
     parquet.write_table(pa.Table.from_pylist([{"prompt": "a", "extra": {"answer": "1"}}]), tmp_path / "a.parquet")
-    with pytest.raises(ConfigError, match=r"names the columns \['other'\]"):
+    with pytest.raises(ConfigError, match=r"columns \['other'\] not found"):
         prompts(None, source(str(tmp_path / "a.parquet"), kind="parquet", columns={"answer": "other.answer"}))
 
 

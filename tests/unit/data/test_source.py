@@ -172,13 +172,13 @@ def test_a_broken_file_is_refused_with_its_line(tmp_path: Path, text: str, messa
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (jsonl("nowhere.jsonl"), "nowhere.jsonl, which does not exist"),
-        (jsonl(".", split="nowhere"), r"holds no nowhere\.jsonl"),
+        (jsonl("nowhere.jsonl"), "nowhere.jsonl does not exist"),
+        (jsonl(".", split="nowhere"), r"contains no nowhere\.jsonl"),
         (jsonl("x", params={"sufix": "y"}), "no parameter 'sufix'"),
         (SourceConfig(name="p", kind="parquet", path=__file__), "cannot be read as Parquet"),
         (synthetic("countdwn"), r"no synthetic task 'countdwn' \(did you mean 'countdown'"),
         (synthetic("arithmetic", params={"digit": 3}), r"no parameter 'digit' \(did you mean 'digits'"),
-        (synthetic(split="heldout"), "only train is for training"),
+        (synthetic(split="heldout"), "expected train for training"),
     ],
 )
 def test_a_source_that_cannot_be_is_refused(source: SourceConfig, message: str) -> None:
@@ -189,7 +189,7 @@ def test_a_source_that_cannot_be_is_refused(source: SourceConfig, message: str) 
 def test_columns_that_are_not_there_are_named(tmp_path: Path) -> None:
     parquet.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     source = SourceConfig(name="p", kind="parquet", path=str(tmp_path / "a.parquet"), columns={"prompt": "question"})
-    with pytest.raises(ConfigError, match=r"\['question'\]; .* has \['prompt', 'answer'\]"):
+    with pytest.raises(ConfigError, match=r"\['question'\] not found in .* has \['prompt', 'answer'\]"):
         prompts(source)
 
 
@@ -211,7 +211,7 @@ def test_synthetic_problems_that_are_too_long_give_way_to_others() -> None:
     assert source.dropped["arithmetic"]["too_long"] > 0
     assert source.task_at(7).token_ids.tolist() == tasks[7].token_ids.tolist()
     assert tasks[0].meta == {"synthetic": "arithmetic", "params": params}
-    with pytest.raises(ConfigError, match="in a row are longer"):
+    with pytest.raises(ConfigError, match="consecutive problems .* are longer"):
         prompts(synthetic(), max_prompt_tokens=5).task_at(0)
 
 

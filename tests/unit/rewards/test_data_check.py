@@ -26,27 +26,27 @@ GOOD = '{"prompt": "What is 1 + 1?", "answer": "2"}'
 
 FAULTS = {
     "{": "not JSON",
-    '{"prompt": "a", "answer": NaN}': "NaN is no JSON number",
+    '{"prompt": "a", "answer": NaN}': "NaN is not a JSON number",
     "[" * 100_000: "not usable JSON",
     "9" * 5_000: "not usable JSON",
-    "[1]": "must be an object",
+    "[1]": "expected an object",
     '{"answer": "2"}': "needs one of the columns 'prompt' or 'messages', this one has neither",
     '{"prompt": "a", "messages": [], "answer": "2"}': "this one has both",
     '{"prompt": " ", "answer": "2"}': "the prompt is empty",
-    '{"prompt": 7, "answer": "2"}': "the prompt must be text, it is 7",
+    '{"prompt": 7, "answer": "2"}': "the prompt: expected text, got 7",
     '{"prompt": "\\ud800", "answer": "2"}': "half of a surrogate pair",
     '{"prompt": "a", "answer": "\\ud800"}': "half of a surrogate pair",
     '{"prompt": "a"}': "the answer (column 'answer') is missing or null",
     '{"prompt": "a", "answer": null}': "the answer (column 'answer') is missing or null",
-    '{"prompt": "a", "answer": " \\t"}': "the answer (column 'answer') is ' \\t': expected a text or a number",
-    '{"prompt": "a", "answer": 1e999}': "the answer (column 'answer') is inf: expected a text or a number",
+    '{"prompt": "a", "answer": " \\t"}': "the answer (column 'answer') is ' \\t': expected text or a number",
+    '{"prompt": "a", "answer": 1e999}': "the answer (column 'answer') is inf: expected text or a number",
     '{"prompt": "a", "answer": ' + "9" * 30 + "}": "beyond 64 bits",
     '{"prompt": "a", "answer": ' + "[" * 50 + "]" * 50 + "}": "nested deeper than 32 levels",
-    '{"prompt": "a", "answer": "2", "pass_rate": 1.5}': "the pass rate must be a number from 0 to 1, it is 1.5",
-    '{"messages": [], "answer": "2"}': "messages must be a list",
-    '{"messages": [{"role": "tool", "content": "a"}], "answer": "2"}': "message 0 needs a role out of",
+    '{"prompt": "a", "answer": "2", "pass_rate": 1.5}': "the pass rate: expected a number from 0 to 1, got 1.5",
+    '{"messages": [], "answer": "2"}': "messages: expected a list",
+    '{"messages": [{"role": "tool", "content": "a"}], "answer": "2"}': "message 0: expected a role, one of",
     '{"messages": [{"role": "user", "content": ""}], "answer": "2"}': "the content of message 0 is empty",
-    '{"messages": [{"role": "assistant", "content": "a"}], "answer": "2"}': "the last message is the assistant's",
+    '{"messages": [{"role": "assistant", "content": "a"}], "answer": "2"}': "got the assistant's",
     '{"messages": [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}], "answer": "2"}': (
         "message 1 is a system message"
     ),
@@ -156,7 +156,7 @@ def test_command_maps_columns(tmp_path: Path) -> None:
     path.write_text(json.dumps({"q": "a", "a": "so #### 7"}) + "\n", encoding="utf-8")
     columns = ("--column", "prompt=q", "--column", "answer=a")
     assert run(str(path), *columns, "--answer-after", "####") == (0, "", "1 rows, 0 faulty\n")
-    assert run(str(path), *columns, "--answer-after", "@@")[1].endswith("the answer does not hold the mark '@@'\n")
+    assert run(str(path), *columns, "--answer-after", "@@")[1].endswith("the answer does not contain the mark '@@'\n")
 
 
 CHAT = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
@@ -207,7 +207,7 @@ def test_null_in_a_configured_column_is_one_fault(tmp_path: Path) -> None:
             "instructions",
             {"instructions": [{"id": "punctuation:no_comma"}]},
             {"instructions": [{"id": "nonsense"}]},
-            "no check of the instruction 'nonsense'",
+            "unknown instruction 'nonsense'",
         ),
         ("math", "\\frac{1}{2}", ["1"], "it must be text or a number"),
     ],

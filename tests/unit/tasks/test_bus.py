@@ -78,5 +78,5 @@ def test_wrong_and_hostile_answers(answer: str) -> None:
 
 @pytest.mark.parametrize("n", [1, 28, (7, 4), "4", (4, 7, 9), None])
 def test_bad_parameters_are_named(n: Any) -> None:
-    with pytest.raises(ConfigError, match="bus has n = "):
+    with pytest.raises(ConfigError, match="the task bus: n: expected"):
         get_task("bus", {"n": n})
