@@ -211,7 +211,7 @@ def test_synthetic_problems_that_are_too_long_give_way_to_others() -> None:
     assert source.dropped["arithmetic"]["too_long"] > 0
     assert source.task_at(7).token_ids.tolist() == tasks[7].token_ids.tolist()
     assert tasks[0].meta == {"synthetic": "arithmetic", "params": params}
-    with pytest.raises(ConfigError, match="consecutive problems .* are longer"):
+    with pytest.raises(ConfigError, match=r"consecutive problems .* are longer"):
         prompts(synthetic(), max_prompt_tokens=5).task_at(0)
 
 

@@ -63,7 +63,7 @@ def test_no_template_takes_no_system_prompt() -> None:
 
 
 def test_an_unknown_template_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected one of r1_zero.*got 'chatml'"):
+    with pytest.raises(ConfigError, match=r"expected one of r1_zero.*got 'chatml'"):
         render("chatml", "1+1", ByteTokenizer())
 
 
