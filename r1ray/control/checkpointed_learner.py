@@ -2,8 +2,8 @@
 
     start() --> load_latest() --> train_step() ... checkpoint() ... export()
       ^                             |
-      | LearnerLost: the processes died or hung, and the group was killed
-      | Diverged: loss or gradients are not finite
+      | LearnerLostError: the processes died or hung, and the group was killed
+      | DivergedError: loss or gradients are not finite
 
 While steps are skipped no checkpoint is due, so the newest one is always from before them.
 """
@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, LoadedCheckpoint, RankApi
-from r1ray.control.learners import LearnerGroup, LearnerLost, Restarts
+from r1ray.control.learners import LearnerGroup, LearnerLostError, Restarts
 from r1ray.control.outages import OutageTracker
 from r1ray.errors import DiskFull, NumericError
 from r1ray.run.folder import RunFolder
@@ -26,7 +26,7 @@ Rank = TypeVar("Rank", bound=RankApi)
 R = TypeVar("R")
 
 
-class Diverged(NumericError):
+class DivergedError(NumericError):
     """Loss or gradients were not finite for recovery.max_nan_steps steps in a row."""
 
 
@@ -80,13 +80,13 @@ class CheckpointedLearner(Generic[Rank]):
         return self._first_skipped is None and self.step // every > (self.saved or 0) // every
 
     def start(self) -> list[dict[str, Any]]:
-        """Start the ranks, after a pause if they were lost; what `setup` of each returned. Raises LearnerLost."""
+        """Start the ranks, after a pause if they were lost; what `setup` of each returned. Raises LearnerLostError."""
         self._restarts.wait()
         self._first_skipped = None
         return self._group.start()
 
     def load_latest(self) -> LoadedCheckpoint:
-        """Load the newest complete checkpoint and continue from it, or from step 0 without one. Raises LearnerLost."""
+        """Load the newest complete checkpoint and continue from it, or from step 0. Raises LearnerLostError."""
         folder = str(self._folder.checkpoints)
         newest = self._call(
             lambda rank: rank.start(RankApi.load_latest, folder, self._run_id), what="load the last checkpoint"
@@ -98,7 +98,7 @@ class CheckpointedLearner(Generic[Rank]):
         return newest
 
     def discard_newer(self) -> None:
-        """Remove what is newer than the loaded checkpoint: incomplete checkpoints, and records. Raises LearnerLost."""
+        """Remove newer, incomplete checkpoints and the records of later steps. Raises LearnerLostError."""
         folder = str(self._folder.checkpoints)
         self._call(
             lambda rank: rank.start(RankApi.discard_checkpoints, folder, self.step),
@@ -111,7 +111,7 @@ class CheckpointedLearner(Generic[Rank]):
     ) -> dict[str, float]:
         """`start` the next step on every rank; its metrics. `meanwhile` runs once while they work.
 
-        Raises LearnerLost. The caller reports the metrics and calls `check_finite` next.
+        Raises LearnerLostError. The caller reports the metrics and calls `check_finite` next.
         """
         self._working = True
         try:
@@ -127,7 +127,7 @@ class CheckpointedLearner(Generic[Rank]):
         return dict(metrics)
 
     def check_finite(self, skipped: float) -> None:
-        """Count the last step, of which so many updates were skipped. Raises Diverged."""
+        """Count the last step, of which so many updates were skipped. Raises DivergedError."""
         step, limit = self.step - 1, self._config.recovery.max_nan_steps
         if not skipped:
             self._first_skipped = None
@@ -136,13 +136,13 @@ class CheckpointedLearner(Generic[Rank]):
             self._first_skipped = step
         self._writer.event("step_skipped", step=step, updates=skipped)
         if step - self._first_skipped + 1 >= limit:
-            raise Diverged(
+            raise DivergedError(
                 f"loss or gradients of steps {self._first_skipped} to {step} were not finite "
                 f"(recovery.max_nan_steps={limit})"
             )
 
     def checkpoint(self) -> None:
-        """Save the policy, unless that is done, and remove old checkpoints. Raises LearnerLost."""
+        """Save the policy, unless that is done, and remove old checkpoints. Raises LearnerLostError."""
         if self.saved == self.step:
             return
         name, folder = f"step_{self.step:06d}", self._folder.checkpoints
@@ -160,11 +160,11 @@ class CheckpointedLearner(Generic[Rank]):
         """Called when the checkpoint `name` of the present step is complete, before it counts as saved."""
 
     def export(self) -> None:
-        """Write final/. Raises LearnerLost."""
+        """Write final/. Raises LearnerLostError."""
         final = str(self._folder.final)
         self._call(lambda rank: rank.start(RankApi.export, final), what="export the final model")
 
-    def lost(self, error: LearnerLost) -> None:
+    def lost(self, error: LearnerLostError) -> None:
         """Count the loss of the learner; call `start` next. Raises RetryBudgetExhausted."""
         self._restarts.lost(error)
 

@@ -23,7 +23,7 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import TICK_S, pause
-from r1ray.control.checkpointed_learner import CheckpointedLearner, Diverged
+from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
 from r1ray.control.drop_monitor import DropMonitor
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
@@ -140,7 +140,7 @@ class Controller(TrainingLoop):
         self._fleet.tick()
         self._queue.call(QueueApi.release_all)
 
-    def _diverged(self, error: Diverged) -> None:
+    def _diverged(self, error: DivergedError) -> None:
         self._training.roll_back(error)
 
     def _write_pending(self) -> None:
@@ -149,7 +149,7 @@ class Controller(TrainingLoop):
     def tick(self) -> None:
         """Supervise everything once; called at least every TICK_S seconds during any wait. Never blocks for long.
 
-        Raises Interrupted, RetryBudgetExhausted if a process fails too often, and NoTrainableGroups.
+        Raises RunInterruptedError, RetryBudgetExhausted if a process fails too often, and NoTrainableGroups.
         """
         if self._stop.requested and self._leasing:
             self._leasing = False

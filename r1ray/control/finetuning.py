@@ -11,7 +11,7 @@ from typing import Any
 
 from r1ray.config.rules import SupervisedUse, supervised_settings
 from r1ray.config.schema import Config
-from r1ray.control.checkpointed_learner import CheckpointedLearner, Diverged
+from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
 from r1ray.control.handles import SupervisedApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.outages import OutageTracker
@@ -101,7 +101,7 @@ class Finetuning(TrainingLoop):
         every = self._evaluate_every
         return step in (0, self._steps) or (every > 0 and step % every == 0)
 
-    def _diverged(self, error: Diverged) -> None:
+    def _diverged(self, error: DivergedError) -> None:
         """End the run: the order of the rows is fixed, so a rollback would meet the same steps again."""
         raise NumericError(
             f"{error}: look at their rows, or start again with --fresh and a lower learner.optimizer.lr; a resume "

@@ -20,7 +20,7 @@ TRANSIENT_ERRORS = (InfrastructureError, RuntimeError, OSError, MemoryError)
 """Errors of a rank that a restart may fix. RuntimeError: what torch raises for devices, memory and collectives."""
 
 
-class LearnerLost(InfrastructureError):
+class LearnerLostError(InfrastructureError):
     """A rank died or hung, and the group was killed; restart it from the last complete checkpoint."""
 
 
@@ -34,7 +34,7 @@ class Restarts:
         self._deaths = 0
         self._starts = Backoff()
 
-    def lost(self, error: LearnerLost) -> None:
+    def lost(self, error: LearnerLostError) -> None:
         """Count a death. Raises RetryBudgetExhausted."""
         self._deaths += 1
         self._starts.tried(time.monotonic())
@@ -69,7 +69,7 @@ class LearnerGroup(Generic[Rank]):
     def start(self) -> list[dict[str, Any]]:
         """Start all ranks and join them; the answer of each rank's `setup`.
 
-        Raises LearnerLost, and ConfigError for a model that cannot be trained.
+        Raises LearnerLostError, and ConfigError for a model that cannot be trained.
         """
         self.ranks = [self._spawn(rank) for rank in range(self._config.learner.ranks)]
         deadline = self._config.deadlines.actor_start_s
@@ -95,7 +95,7 @@ class LearnerGroup(Generic[Rank]):
         """`start` a call on every rank; results in the order of ranks. `meanwhile` runs once while they work.
 
         Raises DiskFull if a rank could not write: the group is as before. Otherwise the group is killed and the error
-        is LearnerLost, or as a rank raised it if a new group would raise it too (configuration, a bug).
+        is LearnerLostError, or as a rank raised it if a new group would raise it too (configuration, a bug).
         """
         ranks = self.ranks
         calls = {rank.name: start(rank) for rank in ranks}
@@ -111,7 +111,7 @@ class LearnerGroup(Generic[Rank]):
         if done.failures:
             raise self._lost(done.failures, what)
         if not ranks or self.ranks is not ranks:
-            raise LearnerLost(f"the learner was killed during: {what}")
+            raise LearnerLostError(f"the learner was killed during: {what}")
         return [done.results[rank.name] for rank in ranks]
 
     def kill(self) -> None:
@@ -126,4 +126,4 @@ class LearnerGroup(Generic[Rank]):
             if not isinstance(error, TRANSIENT_ERRORS):
                 return error
         name, error = next(iter(failures.items()))
-        return LearnerLost(f"{name} was lost during: {what}: {error}")
+        return LearnerLostError(f"{name} was lost during: {what}: {error}")

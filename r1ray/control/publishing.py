@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r1ray.control.fleet import Fleet
 from r1ray.control.handles import QueueApi
-from r1ray.control.learners import LearnerLost
+from r1ray.control.learners import LearnerLostError
 from r1ray.control.outages import QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.sync import SyncReport, WeightSync
@@ -27,7 +27,7 @@ class Publishing:
         self._incarnation = -1  # of the learner in the weight-sync group
 
     def publish(self) -> SyncReport:
-        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLost."""
+        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLostError."""
         training, version = self._training, self._training.step
         self._progress.waiting(Stage.SYNC, f"weight sync of policy {version}")
         if self._incarnation != training.incarnation:
@@ -37,7 +37,7 @@ class Publishing:
             report = self._sync.publish(training.group.ranks, self._fleet.alive(), version)
         except InfrastructureError as e:
             training.group.kill()
-            raise LearnerLost(f"the learner was lost while it published policy {version}: {e}") from e
+            raise LearnerLostError(f"the learner was lost while it published policy {version}: {e}") from e
         self._fleet.synced(report.synced, version)
         for name, reason in report.stale.items():
             self._fleet.missed(name, reason)

@@ -10,7 +10,7 @@ EXIT_SHARE = 0.2
 """Share of the grace period for ending processes and writing the last records."""
 
 
-class Interrupted(Exception):
+class RunInterruptedError(Exception):
     """The run ends now, as requested. Not an error: a resume repeats everything since the last checkpoint."""
 
 
@@ -46,15 +46,15 @@ class Stop:
         self._at_once = True
 
     def check(self, *, unsaved: bool) -> None:
-        """Raises Interrupted when nothing is unsaved or the grace period is over, KeyboardInterrupt after `at_once`."""
+        """Raises RunInterruptedError if nothing is unsaved or the grace is over, KeyboardInterrupt after `at_once`."""
         if self._at_once:
             raise KeyboardInterrupt
         if self._until is None:
             return
         if not unsaved:
-            raise Interrupted(self.reason)
+            raise RunInterruptedError(self.reason)
         if self._clock() >= self._until:
-            raise Interrupted(
+            raise RunInterruptedError(
                 f"{self.reason}; deadlines.shutdown_s={self._grace_s:g} passed before a checkpoint was complete, "
                 "so a resume repeats the steps since the last one"
             )

@@ -2,12 +2,12 @@
 
     begin() ---> train() ... checkpoint() ... export()
       ^             |
-      |   LearnerLost: the processes died or hung
-      +-- Diverged:    loss or gradients are not finite
+      |   LearnerLostError: the processes died or hung
+      +-- DivergedError:    loss or gradients are not finite
 
 In both cases begin() restarts from the newest complete checkpoint; the ledger returns the same batches for the repeated
-steps, and published policies carry a new incarnation. The newest checkpoint is from before the skipped steps: a rollback
-removes no complete checkpoint, and a crash in one changes nothing.
+steps, and published policies carry a new incarnation. The newest checkpoint is from before the skipped steps: a
+rollback removes no complete checkpoint, and a crash in one changes nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from r1ray.config.schema import Config
-from r1ray.control.checkpointed_learner import CheckpointedLearner, Diverged
+from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
 from r1ray.control.handles import LearnerApi, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.outages import OutageTracker, QueueClient
@@ -48,7 +48,7 @@ class Training(CheckpointedLearner[LearnerApi]):
     def begin(self) -> None:
         """Start the learner and set it, the ledger and the records to the newest complete checkpoint.
 
-        Raises LearnerLost, and IntegrityError if there is no checkpoint although steps were trained.
+        Raises LearnerLostError, and IntegrityError if there is no checkpoint although steps were trained.
         """
         self.start()
         newest = self.load_latest()
@@ -56,8 +56,8 @@ class Training(CheckpointedLearner[LearnerApi]):
             self._queue.call(QueueApi.commit, self.saved, newest["name"])
         elif trained := self._queue.call(QueueApi.status).trained_steps:
             raise IntegrityError(
-                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}; nothing "
-                "was changed: restore it from a copy, or start a new run with --fresh"
+                f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}; "
+                "nothing was changed: restore it from a copy, or start a new run with --fresh"
             )
         self._queue.call(QueueApi.rollback, self.step)
         # Only after the rollback: the ledger must never count steps that no checkpoint has.
@@ -67,7 +67,7 @@ class Training(CheckpointedLearner[LearnerApi]):
         self._writer.event("learner_started", policy_version=self.step, incarnation=self.incarnation, pids=pids)
 
     def train(self, manifest: BatchManifest, *, meanwhile: Callable[[], None]) -> dict[str, float]:
-        """Train one step; its metrics. Raises LearnerLost and Diverged."""
+        """Train one step; its metrics. Raises LearnerLostError and DivergedError."""
         metrics = self.train_step(lambda rank: rank.start(LearnerApi.train_step, manifest), meanwhile=meanwhile)
         if not metrics["train/skipped"] and manifest.step > self._furthest:
             self._rollbacks = 0
@@ -77,7 +77,7 @@ class Training(CheckpointedLearner[LearnerApi]):
     def _committed(self, name: str) -> None:
         self._queue.call(QueueApi.commit, self.step, name)
 
-    def roll_back(self, error: Diverged) -> None:
+    def roll_back(self, error: DivergedError) -> None:
         """Discard the steps since the checkpoint before the first skipped step; call `begin` next.
 
         Raises RetryBudgetExhausted.

@@ -2,8 +2,8 @@
 
     begin --> train one step ... --> finish
       ^             |
-      | LearnerLost: begin again from the newest complete checkpoint
-      | Diverged: each loop decides
+      | LearnerLostError: begin again from the newest complete checkpoint
+      | DivergedError: each loop decides
 
 A stop ends the loop at the next tick at which nothing would be lost, or when its grace is over.
 """
@@ -13,9 +13,9 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-from r1ray.control.checkpointed_learner import CheckpointedLearner, Diverged
-from r1ray.control.learners import LearnerLost
-from r1ray.control.stop import Interrupted, Stop
+from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
+from r1ray.control.learners import LearnerLostError
+from r1ray.control.stop import RunInterruptedError, Stop
 from r1ray.run.metrics import MetricsWriter
 
 
@@ -44,13 +44,13 @@ class TrainingLoop(abc.ABC):
                 try:
                     if self._advance():
                         return True
-                except LearnerLost as e:
+                except LearnerLostError as e:
                     self._write_pending()
                     self._learner.lost(e)
-                except Diverged as e:
+                except DivergedError as e:
                     self._write_pending()
                     self._diverged(e)
-        except Interrupted as e:
+        except RunInterruptedError as e:
             self._writer.event("interrupted", reason=str(e), saved=self._learner.saved)
             return False
 
@@ -69,7 +69,7 @@ class TrainingLoop(abc.ABC):
         return False
 
     def tick(self) -> None:
-        """Called at least every TICK_S seconds during any wait; never blocks for long. Raises Interrupted."""
+        """Called at least every TICK_S seconds during any wait; never blocks for long. Raises RunInterruptedError."""
         self._stop.check(unsaved=self._learner.unsaved)
 
     @abc.abstractmethod
@@ -93,7 +93,7 @@ class TrainingLoop(abc.ABC):
         """Save, evaluate and export, each unless it is done: a learner that is lost here is restarted for the rest."""
 
     @abc.abstractmethod
-    def _diverged(self, error: Diverged) -> None:
+    def _diverged(self, error: DivergedError) -> None:
         """Roll back or end the run after too many skipped steps in a row."""
 
     @abc.abstractmethod

@@ -22,7 +22,7 @@ from r1ray.control.fleet import Fleet
 from r1ray.control.handles import Handle, RolloutApi
 from r1ray.control.managed_actors import RayManagedActors
 from r1ray.control.outages import OutageTracker
-from r1ray.control.stop import Interrupted, Stop
+from r1ray.control.stop import RunInterruptedError, Stop
 from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.errors import ConfigError, DiskFull
 from r1ray.rewards.answers.answer import opening
@@ -74,7 +74,7 @@ class SamplingJob:
         self._began = time.monotonic()
 
     def run(self) -> bool:
-        """Sample the missing parts. Returns True when all are stored, False after a requested stop. Raises R1RayError."""
+        """Sample the missing parts. Returns True once all are stored, False after a stop. Raises R1RayError."""
         self._tell("starting")
         try:
             sizes = self._sizes()
@@ -83,7 +83,7 @@ class SamplingJob:
             self._done = self._prompts - sum(part.stop - part.start for part in missing)
             self._tell("running")
             self._sample(WorkDispatcher(missing, start=self._start_part, names=_name, at_once=self._at_once()))
-        except Interrupted as e:
+        except RunInterruptedError as e:
             self._parts.writer.event("interrupted", reason=str(e))
             return False
         seconds = time.monotonic() - self._began
@@ -107,7 +107,7 @@ class SamplingJob:
         self._began = time.monotonic()
 
     def _at_once(self) -> int:
-        """Parts that keep an engine full while one of them ends; one in a deterministic run, whose parts must not mix."""
+        """Parts that keep an engine full while one of them ends; in a deterministic run one: they must not mix."""
         if self._config.run.deterministic:
             return 1
         return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.prompts_per_part)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from r1ray.control.stop import Interrupted, Stop
+from r1ray.control.stop import RunInterruptedError, Stop
 from r1ray.launch.signals import stop_on_signals
 from tests.unit.fake_run import NoView
 
@@ -47,7 +47,7 @@ def test_the_second_signal_ends_at_once_whichever_it_is(first: signal.Signals, s
     stop_on_signals(stop, view)
     signal.raise_signal(first)
     assert (stop.requested, stop.reason, len(view.lines)) == (True, first.name, 1)
-    with pytest.raises(Interrupted, match=first.name):
+    with pytest.raises(RunInterruptedError, match=first.name):
         stop.check(unsaved=False)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(second)
