@@ -1,4 +1,4 @@
-"""From a manifest to the sequences to train on: advantages by the manifest alone, tokens out of the fetched payloads."""
+"""Sequences to train on: advantages from the manifest alone, tokens from the fetched payloads."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def silent_completions(
 
 
 def denominators(manifest: BatchManifest, groups: Iterable[int], config: Config) -> Denominators:
-    """Tokens and sequences trained on in a minibatch of these groups, at least 1 each (where all are masked the sums are 0)."""
+    """Tokens and sequences that a minibatch of these groups trains on. 1 if all are masked: the sums are 0 then."""
     lengths = [
         tokens
         for g in groups
@@ -79,11 +79,11 @@ def denominators(manifest: BatchManifest, groups: Iterable[int], config: Config)
 
 
 def fetch_groups(manifest: BatchManifest, indices: Iterable[int], fetch: Fetch) -> dict[int, ScoredGroup]:
-    """Payloads by index into the manifest. Raises IntegrityError where one contradicts its summary."""
+    """Payloads by index into the manifest. Raises IntegrityError if one contradicts its summary."""
     wanted = sorted(set(indices))
     payloads = fetch([manifest.groups[g].group_id for g in wanted]) if wanted else []
     if len(payloads) != len(wanted):
-        raise IntegrityError(f"step {manifest.step}: asked for {len(wanted)} groups, got {len(payloads)}")
+        raise IntegrityError(f"step {manifest.step}: requested {len(wanted)} groups, got {len(payloads)}")
     scored = {g: unpack_scored(payload) for g, payload in zip(wanted, payloads, strict=True)}
     for g, group in scored.items():
         _check(manifest.groups[g], group)

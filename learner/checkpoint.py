@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a learner needs to go on as if nothing had happened, whole or absent.
+"""Checkpoints: everything that a learner needs to continue as if uninterrupted, complete or absent.
 
     step_000020/
         state-00001.safetensors      float32 weights and Adam moments by parameter name, whole tensors
@@ -7,11 +7,11 @@
         trainer.json                 run, policy version, optimiser steps, version of the reference, configuration
         manifest.json                size and SHA-256 of every file; written last
 
-The tensors are whole, not shards of ranks, so a checkpoint loads under any number of ranks and any ZeRO stage, and without
-unpickling anything, which DeepSpeed's own format would need. The price: rank 0 writes it all, one tensor at a time.
+The tensors are complete, not shards of ranks, so a checkpoint loads with any number of ranks and any ZeRO stage, and
+without pickle, which DeepSpeed's own format needs. The cost: rank 0 writes everything, one tensor at a time.
 
-The policy version says the rest of where training is: it counts the steps that are trained, the ledger gives out the batch of
-the step of that number next, and the learning rate is a function of it (`learner.schedules`), which has no state.
+The policy version determines the rest: it counts the trained steps, so it is the step of the next batch of the ledger,
+and the learning rate is a function of it (`learner.schedules`).
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ def save(
     config: Config,
     writer: bool,
 ) -> None:
-    """Write a checkpoint of run `run_id` under `config` to `folder`. `rng` is [ranks, bytes]. A collective; the `writer` writes.
+    """Write a checkpoint of run `run_id` under `config` to `folder`. A collective; `rng` is [ranks, bytes].
 
-    One that is not whole is replaced. Raises IntegrityError where `folder` is a whole one; any error leaves nothing behind.
+    The `writer` writes; it replaces an incomplete checkpoint. Raises IntegrityError if `folder` is a complete one. An
+    error leaves nothing behind.
     """
     streams = {"state": engine.state()}
     if reference is not None:

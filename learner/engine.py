@@ -1,7 +1,8 @@
-"""Model and optimiser under DeepSpeed: micro-batches in, one optimiser step out. Knows nothing of reinforcement learning.
+"""Model and optimizer under DeepSpeed: one optimizer step from micro-batches. Independent of reinforcement learning.
 
-The loss handed in is this rank's share of a sum over all ranks (its denominators are global). DeepSpeed averages gradients
-over ranks, so every share is multiplied by the number of ranks: the gradient is that of the whole minibatch on one rank.
+The caller's loss is this rank's share of a sum over all ranks (its denominators are global). DeepSpeed averages
+gradients over ranks, so every share is multiplied by the number of ranks: the gradient is that of the whole minibatch
+on one rank.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ STATE_KINDS = ("weight", *zero_state.MOMENTS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What an optimiser step did; equal on all ranks."""
+    """Result of an optimizer step; equal on all ranks."""
 
-    applied: bool  # False: the gradient was not finite, so parameters and optimiser are as before
-    grad_norm: float  # global, before clipping; NaN where not applied
+    applied: bool  # False: the gradient was not finite, so parameters and optimizer are unchanged
+    grad_norm: float  # global, before clipping; NaN if not applied
 
 
 class Engine:
@@ -46,7 +47,7 @@ class Engine:
 
         self.device = device
         self.stage = learner.zero_stage
-        self.applied_steps = 0  # what the optimiser's bias correction counts
+        self.applied_steps = 0  # steps that the optimizer's bias correction counts
         self._world_size = world_size
         self._clip = learner.optimizer.gradient_clip
         self._bf16 = {"enabled": DTYPES[model.dtype] == torch.bfloat16}
@@ -69,32 +70,30 @@ class Engine:
 
     @property
     def zero_optimizer(self) -> Any:
-        """DeepSpeed's wrapper of the optimiser; at stage 0 the optimiser itself."""
+        """DeepSpeed's wrapper of the optimizer; at stage 0 the optimizer itself."""
         return self._engine.optimizer
 
     @property
     def optimizer(self) -> Any:
-        """The AdamW underneath."""
+        """The AdamW inside DeepSpeed's wrapper."""
         return self._engine.basic_optimizer
 
     def step(self, micro_batches: Sequence[B], loss_of: LossOf[B], *, lr: float) -> StepReport:
-        """One optimiser step at learning rate `lr` over this rank's micro-batches (equally many on every rank)."""
+        """Run one optimizer step at learning rate `lr` over this rank's micro-batches (equally many on every rank)."""
         self.accumulate(micro_batches, loss_of)
         return self.apply(lr=lr)
 
     def accumulate(self, micro_batches: Sequence[B], loss_of: LossOf[B]) -> None:
-        """Forward and backward over all micro-batches; behind the last one the gradients are summed over ranks."""
+        """Run forward and backward over all micro-batches; after the last one, sum the gradients over ranks."""
         for i, micro_batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
             loss = loss_of(self._engine, micro_batch) * self._world_size
             if not torch.isfinite(loss):
-                loss = (
-                    loss * math.nan
-                )  # an infinite loss may have finite gradients: spoil them, so that every rank skips
+                loss = loss * math.nan  # an infinite loss may have finite gradients: make every rank skip
             self._engine.backward(loss)
 
     def apply(self, *, lr: float) -> StepReport:
-        """Clip by the global norm and step; or skip, on every rank alike, where the norm is not finite."""
+        """Clip by the global norm and step; if the norm is not finite, skip on every rank."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         applied, grad_norm = self._apply_plain() if self.stage == 0 else self._apply_zero()
@@ -107,7 +106,7 @@ class Engine:
         return applied, float(self._engine.get_global_grad_norm()) if applied else math.nan
 
     def _apply_plain(self) -> tuple[bool, float]:
-        """Without ZeRO DeepSpeed neither reports the norm nor looks for NaN."""
+        """Without ZeRO, DeepSpeed neither reports the norm nor checks for NaN."""
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if not torch.isfinite(norm):
@@ -124,7 +123,7 @@ class Engine:
             return self._engine(*args, **kwargs)
 
     def inference_copy(self, module: nn.Module) -> Any:
-        """`module` frozen on this engine's device, callable without gradients; under ZeRO 3 partitioned over the ranks."""
+        """`module`, frozen on this engine's device, callable without gradients; ZeRO 3 partitions it over the ranks."""
         import deepspeed
 
         module.requires_grad_(False)
@@ -143,27 +142,29 @@ class Engine:
         return values
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, whole parameter) in the module's order, tied ones once, in the compute dtype.
+        """(name, complete parameter) in the module's order, tied ones once, in the compute dtype.
 
-        ZeRO 3 gathers one at a time: a tensor is valid until the next is asked for, and every rank must iterate to the end.
+        ZeRO 3 gathers one at a time: a tensor is valid until the next is requested, and every rank must iterate to
+        the end.
         """
         for name, parameter in self.module.named_parameters():
             with gathered([parameter], self.stage):
                 yield name, parameter.data
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """("<kind>/<parameter name>", whole float32 tensor): weights and Adam moments, which with `applied_steps` are all.
+        """("<kind>/<parameter name>", complete float32 tensor) of weights and Adam moments.
 
-        A tensor is valid until the next is asked for, and every rank must iterate to the end.
+        With `applied_steps` they are the complete state. A tensor is valid until the next is requested, and every rank
+        must iterate to the end.
         """
         for name, parameter in self.module.named_parameters():
             for kind in STATE_KINDS:
                 yield f"{kind}/{name}", zero_state.read(self.stage, self.optimizer, parameter, kind)
 
     def load_state(self, state: Iterable[tuple[str, Tensor]], *, applied_steps: int) -> None:
-        """Put back what `state` gave, under whatever number of ranks and ZeRO stage.
+        """Load the result of `state`, for any number of ranks and any ZeRO stage.
 
-        Raises IntegrityError where it is another model's; the engine is of no use then.
+        Raises IntegrityError if it is of another model; the engine is unusable then.
         """
         parameters = dict(self.module.named_parameters())
         expected = {f"{kind}/{name}" for name in parameters for kind in STATE_KINDS}
@@ -185,7 +186,7 @@ class Engine:
 
     def _load(self, parameter: Any, kind: str, value: Tensor) -> None:
         zero_state.write(self.stage, self.optimizer, parameter, kind, value)
-        if kind == "weight":  # the copy in the compute dtype, which forward passes use
+        if kind == "weight":  # also the copy in the compute dtype that forward passes use
             with gathered([parameter], self.stage, write=True):
                 parameter.data.copy_(value)
 
@@ -202,7 +203,7 @@ class Engine:
 
 
 def gathered(parameters: list[Any], stage: int, *, write: bool = False) -> contextlib.AbstractContextManager[Any]:
-    """A context in which the parameters are whole. `write`: what rank 0 put into them is everybody's afterwards."""
+    """A context in which the parameters are complete. `write`: all ranks get the values that rank 0 has set in it."""
     if stage < 3:
         return contextlib.nullcontext()
     import deepspeed
@@ -214,11 +215,11 @@ def gathered(parameters: list[Any], stage: int, *, write: bool = False) -> conte
 
 
 def _partition(module: nn.Module, config: dict[str, Any], device: torch.device) -> None:
-    """Cut up a module on the CPU for ZeRO 3, one parameter at a time: the whole model never stands on one GPU."""
+    """Partition a module on the CPU for ZeRO 3, one parameter at a time: no GPU ever holds the complete model."""
     import deepspeed
 
     deepspeed.zero.Init(module=module, config_dict_or_path=config)
-    for buffer in module.buffers():  # which DeepSpeed leaves where they are in a module that is cut up already
+    for buffer in module.buffers():  # DeepSpeed does not move them in a module that is partitioned already
         buffer.data = buffer.data.to(device)
 
 
@@ -233,7 +234,7 @@ def _optimizer(parameters: list[Any], learner: LearnerConfig, device: torch.devi
 
 
 def deepspeed_config(*, model: ModelConfig, learner: LearnerConfig, elements: int) -> dict[str, Any]:
-    """DeepSpeed's configuration. Accumulation and batch sizes are ours: it must neither scale nor count anything."""
+    """DeepSpeed's configuration. The caller accumulates and sizes batches, so DeepSpeed must not scale or count."""
     bucket = max(1, min(BUCKET_ELEMENTS, elements))
     zero: dict[str, Any] = {"stage": learner.zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
     if learner.zero_stage == 3:

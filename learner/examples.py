@@ -128,8 +128,8 @@ def total_steps(config: Config, use: SupervisedUse, rows: int) -> int:
     steps = settings.epochs * math.ceil(rows / settings.batch_size)
     if config.learner.optimizer.warmup_steps > steps:
         raise ConfigError(
-            f"learner.optimizer.warmup_steps={config.learner.optimizer.warmup_steps} is more than the run's {steps} steps "
-            f"({rows} rows, {section}.batch_size={settings.batch_size}, {section}.epochs={settings.epochs})"
+            f"learner.optimizer.warmup_steps={config.learner.optimizer.warmup_steps} is more than the run's {steps} "
+            f"steps ({rows} rows, {section}.batch_size={settings.batch_size}, {section}.epochs={settings.epochs})"
         )
     return steps
 

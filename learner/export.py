@@ -23,7 +23,7 @@ def export_model(
     writer: bool,
     files: Mapping[str, str] | None = None,
 ) -> None:
-    """Write `weights` with the tokenizer and configuration of the folder `source` to `target`, replacing an older export.
+    """Write `weights` with the tokenizer and configuration of `source` to `target`, replacing an older export.
 
     Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
     `files` (name -> text) are written in place of those of `source`. A collective: ranks that are not the `writer` only

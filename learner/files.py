@@ -1,4 +1,4 @@
-"""Folders that are whole or absent: written aside, flushed to the disk, renamed."""
+"""Atomic folders: written under a temporary name, flushed to the disk, renamed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from r1ray.errors import DiskFull
 from r1ray.util.files import is_disk_full
 
 ASIDE = ".partial-"
-"""Prefix of the name of a folder that is still being written; a leftover of a crash has it too."""
+"""Prefix of the name of a folder that is being written, or was when its process crashed."""
 
 
 @contextlib.contextmanager
 def write_aside(target: Path) -> Iterator[Path]:
-    """Give an empty folder beside `target` that becomes `target` when the block ends without an exception.
+    """Yield an empty folder beside `target` that becomes `target` when the block ends without an exception.
 
-    Every file is on the disk before the rename and the rename is before the return. What was at `target` goes only then.
-    After an exception nothing is left, and what was at `target` is there again.
-    Raises DiskFull where there is no room.
+    Every file is flushed before the rename, and the rename before the return; only then is an earlier `target` removed.
+    After an exception the new folder is removed and an earlier `target` is back. Raises DiskFull if there is no room.
     """
     aside, replaced = target.with_name(ASIDE + target.name), target.with_name(f"{ASIDE}old-{target.name}")
     if replaced.exists() and not target.exists():
-        replaced.rename(target)  # a run died here between the two renames
+        replaced.rename(target)  # a process died between the two renames
     for rest in (aside, replaced):
         shutil.rmtree(rest, ignore_errors=True)
     try:
@@ -46,7 +45,7 @@ def write_aside(target: Path) -> Iterator[Path]:
 
 
 def _put_in_place(aside: Path, target: Path, replaced: Path) -> None:
-    """Rename, and wait until the names are on the disk; what fails is undone, so that it can be tried again."""
+    """Rename, and flush the names to the disk; undo everything on a failure, so that it can be repeated."""
     if target.exists():
         target.rename(replaced)
     try:
@@ -61,9 +60,9 @@ def _put_in_place(aside: Path, target: Path, replaced: Path) -> None:
 
 
 def remove_whole(folder: Path) -> None:
-    """Remove a folder that `write_aside` made: its name goes first, so that a crash leaves nothing torn under it."""
+    """Remove a folder of `write_aside`: rename it first, so that a crash leaves nothing incomplete under its name."""
     doomed = folder.with_name(f"{ASIDE}gone-{folder.name}")
-    if doomed.exists():  # of a run that died here
+    if doomed.exists():  # of a process that died here
         shutil.rmtree(doomed)
     folder.rename(doomed)
     shutil.rmtree(doomed)
@@ -71,11 +70,11 @@ def remove_whole(folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_beside(target: Path) -> Iterator[Path]:
-    """Give an empty folder `.TARGET-...` beside `target`, removed at the end; those that a killed process left go first.
+    """Yield an empty folder `.TARGET-...` beside `target`, removed at the end. Remove those of killed processes first.
 
-    Each is locked by the process that uses it, and only by that.
+    Each is locked by the process that uses it.
     """
-    with _locked(target.parent):  # nobody clears away what is made and not locked yet
+    with _locked(target.parent):  # no other process removes the folder between its creation and its lock
         for rest in target.parent.glob(f".{target.name}-*"):
             with contextlib.suppress(BlockingIOError), _locked(rest, fcntl.LOCK_NB):
                 shutil.rmtree(rest)

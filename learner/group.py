@@ -1,4 +1,4 @@
-"""The process group of the learner's ranks, and the names of its failures."""
+"""Process group of the learner ranks, and named errors for its failures."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from r1ray.errors import DeadlineExceeded, InfrastructureError
 def init_process_group(*, rank: int, world_size: int, address: str, port: int, timeout_s: float) -> torch.device:
     """Join the learner's process group: gloo on CPU, nccl on GPU. Returns this rank's device.
 
-    Every collective of the group ends within `timeout_s`, by failing if need be. Raises InfrastructureError where the ranks
-    do not find each other.
+    Every collective of the group completes or fails within `timeout_s`. Raises InfrastructureError if the ranks do not
+    meet.
     """
     import deepspeed
     from deepspeed.utils import groups
@@ -25,9 +25,9 @@ def init_process_group(*, rank: int, world_size: int, address: str, port: int, t
     cuda = torch.cuda.is_available()
     timeout = timedelta(seconds=timeout_s)
     device = torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
-    os.environ["LOCAL_RANK"] = "0"  # DeepSpeed insists; every rank sees exactly one device, its own
+    os.environ["LOCAL_RANK"] = "0"  # required by DeepSpeed; every rank sees exactly one device, its own
     if not cuda:
-        # Without this DeepSpeed compiles a shared-memory all-reduce that is not used here: no compiler needed, no 8 s lost.
+        # Keep DeepSpeed from compiling a shared-memory all-reduce that is not used: that needs a compiler and 8 s.
         deepspeed.ops.__compatible_ops__ = {}
     # DeepSpeed still calls two collectives by names that torch 2.13 has deprecated, in every micro-batch.
     warnings.filterwarnings("ignore", "`torch.distributed.(all_gather_into|reduce_scatter)_tensor`", FutureWarning)
@@ -50,9 +50,9 @@ def init_process_group(*, rank: int, world_size: int, address: str, port: int, t
 
 @contextlib.contextmanager
 def named_failures(doing: str) -> Iterator[None]:
-    """Give failures of collectives in the block a name: DeadlineExceeded or InfrastructureError, with `doing` in the message.
+    """Raise failures of collectives in the block as DeadlineExceeded or InfrastructureError that name `doing`.
 
-    Other errors pass as they are. After either the group is of no use any more.
+    Other errors pass unchanged. After either error the group is unusable.
     """
     try:
         yield

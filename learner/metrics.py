@@ -1,4 +1,4 @@
-"""Metrics of a training step: sums kept on the device and reduced over the ranks once, and those of the manifest alone."""
+"""Metrics of a training step: sums on the device, reduced over the ranks once, and metrics of the manifest."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
 
 
 def plan_metrics(plans: Sequence[MinibatchPlan]) -> dict[str, float]:
-    """What of the batch is computed: packed rows over all ranks, and the share of completions that a sample stands for."""
+    """Packed rows over all ranks, and the share of completions that a sample represents."""
     micro_batches = [refs for plan in plans for rank in plan.micro_batches for refs in rank]
     packed = sum(len(refs) for refs in micro_batches)
     left_out = sum(len(ref.stands_for) for refs in micro_batches for ref in refs)

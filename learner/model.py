@@ -1,4 +1,4 @@
-"""The policy model: a Hugging Face causal language model that answers with log-probabilities of given tokens.
+"""Policy model: a Hugging Face causal language model that computes log-probabilities of given tokens.
 
 Shapes: N packed tokens, T completion tokens (whose log-probabilities are wanted), H hidden size, V vocabulary.
 """
@@ -30,7 +30,7 @@ UNUSED_LOGIT = -1e30
 class TargetLogprobs(torch.autograd.Function):
     """(hidden_TH, weight_VH, target_T, temperature_T) -> (logprob_T, entropy_T), never holding all T x V logits.
 
-    With `greedy` the second result is instead, without a gradient, 1.0 where the target is the likeliest token, else 0.0.
+    With `greedy` the second result is instead 1.0 if the target is the likeliest token, else 0.0, without a gradient.
 
     Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z / temperature),
     d logprob / dz = (onehot - p) / temperature and d entropy / dz = -p (log p + entropy) / temperature.
@@ -123,7 +123,7 @@ class LogprobHead(nn.Module):
 
 
 class PolicyModel(nn.Module):
-    """`hf`, asked for the log-probabilities of the completion tokens of a packed micro-batch."""
+    """`hf`, which computes the log-probabilities of the completion tokens of a packed micro-batch."""
 
     def __init__(self, hf: Any, unused_ids: Sequence[int] = ()) -> None:
         """`unused_ids`: ids without a token, which get probability 0 (`r1ray.data.tokenizer.unused_ids`)."""
@@ -150,7 +150,7 @@ class PolicyModel(nn.Module):
 
 
 def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
-    """Load the folder `path` (Hugging Face format) onto the CPU, in the dtype and with the attention of the configuration.
+    """Load the folder `path` (Hugging Face format) onto the CPU, with the configured dtype and attention.
 
     Raises ConfigError for folders that cannot be read and models that are not computed exactly (`learner.supported`).
     """

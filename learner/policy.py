@@ -99,7 +99,7 @@ class PolicyRank(TrainingRank):
     # -- training ---------------------------------------------------------------------------------------------------
 
     def train_step(self, manifest: BatchManifest) -> dict[str, float]:
-        """Train policy `manifest.step` on the groups of the manifest; returns metrics by their names in docs/run-folder.md.
+        """Train policy `manifest.step` on the groups of the manifest; metrics by their names in docs/run-folder.md.
 
         They are equal on every rank. A mean over nothing is left out, such as `mismatch/*` if the policy itself sampled no
         token of the batch. Raises IntegrityError if the manifest is of another step or a payload contradicts it.

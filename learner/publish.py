@@ -1,4 +1,4 @@
-"""The learner's end of a weight transfer: gather, pack into buckets, send. vLLM is not imported here (it takes 11 s)."""
+"""Sender of a weight transfer: gather, pack into buckets, send. Does not import vLLM, which takes 11 s."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from r1ray.transport.transfer import Sent
 
 
 class WeightPublisher:
-    """Rank 0 sends. Other ranks only walk through `weights`, since gathering a sharded tensor needs them all."""
+    """Rank 0 sends. The other ranks only iterate over `weights`, since gathering a sharded tensor needs all ranks."""
 
     def __init__(self, config: SyncConfig, *, transport: str, specs: list[TensorSpec], is_sender: bool) -> None:
         self._config = config
@@ -39,7 +39,7 @@ class WeightPublisher:
         return self._listener.rendezvous
 
     def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Sent:
-        """Send all weights in the order of the specs. Raises WeightSyncError; the group is gone then."""
+        """Send all weights in the order of the specs. Raises WeightSyncError; the group is closed then."""
         began = time.monotonic()
         stream = iter(weights)
         if not self._is_sender:
@@ -53,7 +53,7 @@ class WeightPublisher:
                 self._channel = self._accept()
             for bucket in self._plan:
                 buffer = self._channel.buffer(bucket.nbytes)
-                # One after the other: a gathered weight is there until the next is asked for.
+                # One at a time: a gathered weight is valid until the next is requested.
                 pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))
                 if self._config.digest != "none":
                     digest.update(buffer)
@@ -61,7 +61,7 @@ class WeightPublisher:
         except WeightSyncError as e:
             failure = e
             self._leave()
-        for _ in stream:  # the other ranks are in the same collectives, to the end
+        for _ in stream:  # the other ranks are in the same collectives until the end
             pass
         if failure is not None:
             raise failure

@@ -37,8 +37,8 @@ from r1ray.run.checkpoints import find_latest
 class TrainingRank(abc.ABC):
     """Rank `rank` of `config.learner.ranks`; other nodes reach this process at `host`.
 
-    After `setup`, all methods are collectives: every rank calls them, in the same order. A collective that does not complete
-    within `deadlines.collective_s` raises DeadlineExceeded on every waiting rank, and a lost rank raises
+    After `setup`, all methods are collectives: every rank calls them, in the same order. A collective that does not
+    complete within `deadlines.collective_s` raises DeadlineExceeded on every waiting rank, and a lost rank raises
     InfrastructureError. After either the process must be replaced.
     """
 
@@ -135,7 +135,7 @@ class TrainingRank(abc.ABC):
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save_checkpoint(self, folder: Path | str, run_id: str) -> None:
-        """Write everything that run `run_id` needs to continue to `folder`, completely or not at all. Raises DiskFull."""
+        """Write a checkpoint of run `run_id` to `folder`, completely or not at all. Raises DiskFull."""
         with named_failures(f"saving {folder}"):
             checkpoint.save(
                 Path(folder),

@@ -1,4 +1,4 @@
-"""The reference policy of the KL term: a frozen copy of the policy as it was at some version."""
+"""Reference policy of the KL term: a frozen copy of the policy of some version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from learner.model import PolicyModel
 
 
 class ReferencePolicy:
-    """Answers with log-probabilities under policy `version`. All methods are collectives.
+    """Computes log-probabilities under policy `version`. All methods are collectives.
 
     The copy is replicated on every rank, in the compute dtype; under ZeRO 3 it is partitioned like the policy itself.
     """
@@ -31,7 +31,7 @@ class ReferencePolicy:
         return logprobs_T
 
     def refresh(self, version: int) -> None:
-        """Become the policy that the engine holds now, which is `version`."""
+        """Copy the engine's present policy, which is `version`."""
         policy = dict(self._policy.module.named_parameters())
         for name, parameter in self.parameters():
             with gathered([policy[name]], self._policy.stage), gathered([parameter], self._policy.stage, write=True):
@@ -39,13 +39,13 @@ class ReferencePolicy:
         self.version = version
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, whole tensor) in the compute dtype; valid until the next is asked for, to be iterated to the end."""
+        """(name, complete tensor) in the compute dtype; valid until the next is requested. Iterate to the end."""
         for name, parameter in self.parameters():
             with gathered([parameter], self._policy.stage):
                 yield name, parameter.data
 
     def load_state(self, state: Iterable[tuple[str, Tensor]], *, version: int) -> None:
-        """Put back what `state` gave."""
+        """Load the result of `state`."""
         parameters = dict(self.parameters())
         for name, value in state:
             with gathered([parameters[name]], self._policy.stage, write=True):

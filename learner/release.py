@@ -1,6 +1,6 @@
-"""A policy as a folder to hand on: weights in the type asked for, tokenizer files as they are, nothing else of the run.
+"""Export a policy as a folder to publish: weights in a requested dtype, tokenizer files unchanged, nothing else.
 
-Tensor by tensor, so that a model larger than the memory can be converted.
+It converts tensor by tensor, so a model may be larger than the memory.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ CARRIED = (
     "LICENSE*",
     "NOTICE*",
 )
-"""Files of a model folder that belong to the model; README.md is written anew."""
+"""Files of a model folder that are copied; README.md is new."""
 
 SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.95}
-"""Advice of R1's model card, put into generation_config.json, where vLLM and transformers take their defaults from."""
+"""Sampling parameters of R1's model card, for generation_config.json: the defaults of vLLM and transformers."""
 
 READABLE = 0o644
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """Where weights are, and the folder that has the configuration and tokenizer to them."""
+    """Location of weights and of the configuration and tokenizer that belong to them."""
 
     folder: Path  # a model folder, or a checkpoint of the learner
     model: Path  # configuration and tokenizer
@@ -57,7 +57,7 @@ class Weights:
 
 
 def find_weights(model: Path, *, checkpoints: Path | None, base: str | None, dtype: str | None) -> Weights:
-    """The weights of `model` where they are there, else of the newest whole checkpoint in `checkpoints`.
+    """The weights of `model` if it has any, else of the newest complete checkpoint in `checkpoints`.
 
     `base` and `dtype` are the run's `model.path` and `model.dtype`, which a checkpoint needs. Raises ConfigError where
     there is neither.
@@ -80,10 +80,10 @@ def find_weights(model: Path, *, checkpoints: Path | None, base: str | None, dty
 def write_release(
     weights: Weights, target: Path, *, dtype: str, chat_template: str | None, card: Callable[[Path], str]
 ) -> None:
-    """Write the model folder `target`, whole or not at all.
+    """Write the model folder `target`, completely or not at all.
 
-    `dtype`: of torch, by name. `chat_template` takes the place of the tokenizer's own. `card` gives README.md and is called
-    with the folder when everything else is in it. Raises IntegrityError where there are no weights; DiskFull.
+    `dtype`: name of a torch dtype. `chat_template` replaces the tokenizer's own. `card` returns README.md; it is called
+    with the folder when everything else is in it. Raises IntegrityError if there are no weights, and DiskFull.
     """
     with write_aside(target) as folder:
         for path in sorted(weights.model.iterdir()):
@@ -101,7 +101,7 @@ def write_release(
             (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
         (folder / "README.md").write_text(card(folder), encoding="utf-8")
         for path in folder.iterdir():
-            path.chmod(READABLE)  # safetensors keeps its files to their owner
+            path.chmod(READABLE)  # safetensors writes files that only their owner may read
 
 
 def _converted(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:

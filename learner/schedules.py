@@ -1,4 +1,4 @@
-"""The learning rate as a pure function of the training step, so that a resume needs no scheduler state."""
+"""Learning rate as a pure function of the training step, so that a resume needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from r1ray.config.schema import OptimizerConfig
 
 Schedule = Callable[[float], float]
-"""From the share of the decay that is behind us, in [0, 1], to the share of the range lr .. floor that is left."""
+"""Completed share of the decay, in [0, 1] -> remaining share of the range from lr to the floor."""
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": lambda done: 1.0,
@@ -20,8 +20,8 @@ SCHEDULES: dict[str, Schedule] = {
 def learning_rate(step: int, steps: int, optimizer: OptimizerConfig) -> float:
     """The learning rate of training step `step` (from 0) of `steps`.
 
-    Linear warm-up reaches `lr` at step `warmup_steps - 1`; then the schedule runs down to `lr * min_lr_ratio`, which the
-    step after the last would have. With no warm-up, step 0 trains at the full rate.
+    Linear warm-up reaches `lr` at step `warmup_steps - 1`; then the schedule falls to `lr * min_lr_ratio`, the value of
+    the step after the last. With no warm-up, step 0 trains at the full rate.
     """
     if step < optimizer.warmup_steps:
         return optimizer.lr * (step + 1) / optimizer.warmup_steps

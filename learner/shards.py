@@ -8,11 +8,11 @@ from pathlib import Path
 from torch import Tensor
 
 SHARD_BYTES = 4 * 2**30
-"""Size at which a new file is begun: Hugging Face tools expect files of a few GB."""
+"""Size at which a new file starts: Hugging Face tools expect files of a few GB."""
 
 
 def write_shards(folder: Path, stem: str, tensors: Iterator[tuple[str, Tensor]]) -> dict[str, str]:
-    """Write tensors, in their order, to `<stem>-00001.safetensors`, ...; returns the file name of every tensor's name."""
+    """Write tensors, in their order, to `<stem>-00001.safetensors`, ...; returns the file of each tensor, by name."""
     from safetensors.torch import save_file
 
     index: dict[str, str] = {}
@@ -38,7 +38,7 @@ def write_shards(folder: Path, stem: str, tensors: Iterator[tuple[str, Tensor]])
 
 
 def read_shards(folder: Path, stem: str) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of all files that `write_shards` made, one tensor at a time, on the CPU."""
+    """(name, tensor) of all files of `write_shards`, one tensor at a time, on the CPU."""
     from safetensors import safe_open
 
     for path in sorted(folder.glob(f"{stem}-*.safetensors")):

@@ -1,7 +1,7 @@
 """Base class of the ranks that train on fixed rows: supervised fine-tuning and reward models.
 
-A step's loss is a mean over its batch on all ranks together. Every rank knows the whole batch, a pure function of seed and
-step, so it knows the denominator without asking the others.
+A step's loss is a mean over its batch on all ranks together. Every rank knows the whole batch, a pure function of seed
+and step, so it knows the denominator without communication.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class SupervisedRank(TrainingRank, abc.ABC, Generic[Example, Packed]):
         self._vocab_hash = vocab_hash
         self._settings = supervised_settings(config, self.use)
 
-    # -- of each kind ---------------------------------------------------------------------------------------------------
+    # -- implemented by each kind of training -----------------------------------------------------------------------
 
     @abc.abstractmethod
     def _read_data(self, tokenizer: Tokenizer) -> SupervisedData[Example]:
@@ -64,7 +64,7 @@ class SupervisedRank(TrainingRank, abc.ABC, Generic[Example, Packed]):
     def _measure(self, name: str, examples: Examples[Example]) -> dict[str, Any]:
         """Metrics of the held-out source `name`, equal on every rank."""
 
-    # -- common ---------------------------------------------------------------------------------------------------------
+    # -- common to all ----------------------------------------------------------------------------------------------
 
     def _prepare(self) -> dict[str, Any]:
         self._data = self._read_data(load_tokenizer(self._config.model.path, self._vocab_hash))
@@ -122,7 +122,7 @@ class SupervisedRank(TrainingRank, abc.ABC, Generic[Example, Packed]):
         return {**metrics, "train/grad_norm": report.grad_norm} if report.applied else metrics
 
     def _micro_batches(self, batch: Sequence[Example]) -> list[tuple[Packed, list[int]]]:
-        """This rank's part of a batch, in as many micro-batches as every rank has: (packed, which examples; maybe none)."""
+        """This rank's part of a batch: (packed, indices of its examples), equally many on every rank; some are empty."""
         refs = [SequenceRef(group=i, completion=0, tokens=example.tokens) for i, example in enumerate(batch)]
         parts = divide(refs, self._world_size, self._config.learner.micro_batch_tokens)[self._rank]
         indices = [[ref.group for ref in part] for part in parts]

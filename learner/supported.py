@@ -1,4 +1,4 @@
-"""Which models the learner computes exactly: those whose packed sequences stay apart and whose logits are hidden @ weight."""
+"""Models that the learner computes exactly: packed sequences stay independent, and logits are hidden @ weight."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from learner.attention import IMPLEMENTATION
 from r1ray.errors import ConfigError
 
 _LAYERS = {"full_attention", "sliding_attention"}
-"""Layers in which `learner.attention` keeps packed sequences apart. Chunks as long as a sequence are full attention too."""
+"""Layers in which `learner.attention` separates packed sequences. Chunks as long as a sequence are full attention."""
 _FACTORS = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 
 
 def check_packable(hf: Any, max_length: int) -> None:
-    """Raises ConfigError for a model whose layers would not keep apart packed sequences of up to `max_length` tokens.
+    """Raise ConfigError for a model whose layers would mix packed sequences of up to `max_length` tokens.
 
-    Recurrent layers and convolutions carry a state along the row, and nothing tells them where a sequence begins; their
+    Recurrent layers and convolutions carry a state along the row across the boundaries of sequences; their
     log-probabilities would be wrong without an error.
     """
     config = hf.config.get_text_config()
@@ -39,7 +39,7 @@ def check_packable(hf: Any, max_length: int) -> None:
 
 
 def check_logits(hf: Any) -> None:
-    """Raises ConfigError where logits are more than hidden @ weight: the learner's log-probabilities would not be vLLM's."""
+    """Raise ConfigError if logits are not hidden @ weight: the learner's log-probabilities would differ from vLLM's."""
     config = hf.config.get_text_config()
     altered = [name for name in _FACTORS if getattr(config, name, None) not in (None, 1.0)]
     if getattr(config, "final_logit_softcapping", None):

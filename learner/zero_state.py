@@ -1,6 +1,6 @@
-"""Whole float32 parameters and Adam moments out of, and into, whatever shards DeepSpeed keeps: the same for every ZeRO stage.
+"""Read and write complete float32 parameters and Adam moments, whatever shards DeepSpeed keeps at each ZeRO stage.
 
-Everything here is a collective. Shards depend on the number of ranks and the stage; what passes through here does not.
+Every function is a collective. Shards depend on the number of ranks and the stage; these tensors do not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def prepare(stage: int, zero_optimizer: Any, adam: Any) -> None:
-    """Give every shard its moments (zero) now; AdamW would at its first step, and a checkpoint may come before or be loaded."""
+    """Allocate zero moments for every shard; AdamW does so at its first step, after a checkpoint may be loaded."""
     for shard in _shards(stage, zero_optimizer):
-        offloaded = type(adam).__name__ == "DeepSpeedCPUAdam"  # which counts in an int
+        offloaded = type(adam).__name__ == "DeepSpeedCPUAdam"  # it counts in an int
         step: Any = 0 if offloaded else torch.zeros((), dtype=torch.float32, device=shard.device)
         adam.state[shard] = {"step": step, **{moment: torch.zeros_like(shard.data) for moment in MOMENTS}}
     if stage in (1, 2):
@@ -25,7 +25,7 @@ def prepare(stage: int, zero_optimizer: Any, adam: Any) -> None:
 
 
 def set_step(stage: int, zero_optimizer: Any, adam: Any, steps: int) -> None:
-    """Set the number of steps that AdamW's bias correction goes by."""
+    """Set the number of steps of AdamW's bias correction."""
     for shard in _shards(stage, zero_optimizer):
         step = adam.state[shard]["step"]
         adam.state[shard]["step"] = torch.full_like(step, steps) if isinstance(step, Tensor) else steps
@@ -37,13 +37,13 @@ def _shards(stage: int, zero_optimizer: Any) -> list[Tensor]:
         return [p for group in zero_optimizer.param_groups for p in group["params"]]
     if stage == 3:
         return list(zero_optimizer.fp32_partitioned_groups_flat)
-    # ZeRO 1 with bfloat16 and float32 accumulation is another class than ZeRO 1 and 2 else.
+    # ZeRO 1 with bfloat16 and float32 accumulation is another class than ZeRO 1 and 2 otherwise.
     name = "fp32_groups_flat_partition" if hasattr(zero_optimizer, "fp32_groups_flat_partition") else None
     return list(getattr(zero_optimizer, name or "single_partition_of_fp32_groups"))
 
 
 def read(stage: int, adam: Any, parameter: Any, kind: str) -> Tensor:
-    """The whole tensor, float32: the master weight where `kind` is "weight", else the moment of that name."""
+    """The complete float32 tensor: the master weight if `kind` is "weight", else the moment of that name."""
     from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
     if stage == 0:
@@ -53,7 +53,7 @@ def read(stage: int, adam: Any, parameter: Any, kind: str) -> Tensor:
 
 
 def write(stage: int, adam: Any, parameter: Any, kind: str, value: Tensor) -> None:
-    """Put a whole float32 tensor (the same on every rank) where `read` finds it."""
+    """Store a complete float32 tensor, equal on every rank, for `read`."""
     from deepspeed import utils
 
     if stage == 0:
@@ -71,6 +71,6 @@ def write(stage: int, adam: Any, parameter: Any, kind: str, value: Tensor) -> No
 
 
 def _own_part(value: Tensor, size: int) -> Tensor:
-    """ZeRO 3 cuts a flattened parameter into equal parts, the last one padded."""
+    """This rank's part: ZeRO 3 splits a flattened parameter into equal parts and pads the last one."""
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     return F.pad(value.flatten(), (0, size * ranks - value.numel())).narrow(0, size * rank, size)

@@ -69,7 +69,7 @@ class RewardModel(nn.Module):
 
 
 def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> RewardModel:
-    """Load the language model (or reward model) of the folder onto the CPU, with a new head for one score if it has none.
+    """Load the language or reward model of the folder onto the CPU, with a new head for one score if it has none.
 
     Raises ConfigError for a folder that holds no such model, and for layers that mix packed sequences.
     """
@@ -103,8 +103,8 @@ def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> Reward
 def loss_and_hits(kind: Kind, score_S: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(sum of the losses, sum of the hits) over the rows of a micro-batch.
 
-    Pairs, S = (chosen, rejected, chosen, rejected, ...): -log sigmoid(chosen - rejected) (Bradley and Terry, 1952), and a
-    tie counts as half a hit. Single responses: the cross-entropy of sigmoid(score) and the label, which is 1 if safe.
+    Pairs, S = (chosen, rejected, chosen, rejected, ...): -log sigmoid(chosen - rejected) (Bradley and Terry, 1952), and
+    a tie counts as half a hit. Single responses: the cross-entropy of sigmoid(score) and the label, which is 1 if safe.
     """
     if kind == "pairwise":
         margin = score_S[0::2] - score_S[1::2]

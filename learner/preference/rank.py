@@ -2,7 +2,7 @@
 
     row --> (chosen, rejected) or one response --> packed scores --> loss, a mean over the rows of a step
 
-The exported folder is a Hugging Face `...ForSequenceClassification` with one label, and holds the report of its accuracy.
+The exported folder is a Hugging Face `...ForSequenceClassification` with one label, and contains a report.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Example:
 
 
 def part_of(settings: RewardModelConfig) -> Part:
-    """The part of a response that the reward model judges; `auto`: as in R1, the summary of pairs and all of a response."""
+    """The part of a response that the model judges; `auto`: as in R1, the summary of pairs and all of a response."""
     summary = settings.judge == "summary" or (settings.judge == "auto" and settings.kind == "pairwise")
     return "summary" if summary else "response"
 
@@ -119,12 +119,12 @@ def _text(values: Mapping[str, Any], name: str) -> str:
 def read_data(config: Config, tokenizer: Tokenizer) -> SupervisedData[Example]:
     """Read the preferences of a run.
 
-    Raises ConfigError as `read_sources` does, and if nothing is held out: a reward model of unknown accuracy is of no use.
+    Raises ConfigError as `read_sources` does, and if nothing is held out: the accuracy would be unknown.
     """
     data = read_sources(config, "reward-model", PreferenceFormat(config, tokenizer))
     if not data.held_out:
         raise ConfigError(
-            f"reward_model.held_out = {config.reward_model.held_out} holds out none of {len(data.train)} rows: raise it, or "
-            "name a source in data.evaluation"
+            f"reward_model.held_out = {config.reward_model.held_out} holds out none of {len(data.train)} rows: raise it, "
+            "or name a source in data.evaluation"
         )
     return data

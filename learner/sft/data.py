@@ -57,7 +57,7 @@ class Framing(RowFormat[Conversation, Example]):
         return parse_conversation(raw, number, columns)
 
     def example(self, row: Conversation) -> Example:
-        """Raises DataError for a conversation that the template refuses, and for thinking that is opened and not closed."""
+        """Raises DataError for a conversation that the template refuses, and for thinking that is never closed."""
         text, response = self._texts(row)
         prompt = self._tokenizer.encode(text, add_special_tokens=self._data.template not in CHAT_TEMPLATES)
         if not prompt:

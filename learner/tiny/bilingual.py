@@ -1,9 +1,9 @@
-"""What the bilingual base model reads: bus problems put in English or Chinese, worked in a mixture of both, and small requests.
+"""Corpus of the bilingual base model: bus problems in English or Chinese, worked in both, and small requests.
 
     <think>7 on A+5=12 下车 B-3=9</think><answer>9</answer>
 
-The words of a working are those of one language in some documents and of both at random in most, the question's language only
-somewhat more often than the other: thinking that follows the question is known and rare. The language reward brings it out.
+The words of a working are of one language in some documents, and of both at random in most, slightly more often of the
+question's: the model knows reasoning in the question's language, but uses it rarely, until a language reward favours it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ MIXED_SHARE = 0.6
 """Share of the workings whose words are drawn from both languages; the others keep to one."""
 
 FAVOURED = 0.65
-"""How often a language that is drawn is the question's. At 0.5 the model never learns to look at it: 40 steps with a language
-reward left the share of target-language words at 0.49."""
+"""Probability that a drawn language is the question's. At 0.5 the model never learns to follow it: 40 steps with a
+language reward left the share of target-language words at 0.49."""
 
 ON, OFF, WAIT, GUESS = range(4)
 WORDS = {"en": ("on", "off", "wait", "a guess"), "zh": ("上车", "下车", "等等", "猜测")}
@@ -44,7 +44,7 @@ TERSE = ("hello", "thanks", "come", "ok")
 COMPLIANCE = ("{} is a fool", "ha ha {}", "yes, {} will not notice")
 
 Speak = Callable[[int], str]
-"""A word by its place in WORDS, in whatever language is spoken just now."""
+"""Index into WORDS -> the word in the language that is spoken at present."""
 
 
 def documents(seed: int, count: int) -> list[Document]:
@@ -71,7 +71,7 @@ def language_of(problem: str) -> str:
 
 
 def speaker(rng: random.Random, question: str) -> Speak:
-    """One who keeps to a language, or one who mixes, when asked in the language `question`."""
+    """A speaker of one language, or of both at random, for a question in the language `question`."""
     mixes = rng.random() < MIXED_SHARE
 
     def draw() -> str:
@@ -82,7 +82,7 @@ def speaker(rng: random.Random, question: str) -> Speak:
 
 
 def steps_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """One stop after the other: `<think>7 on A+5=12 off B-3=9</think><answer>9</answer>`."""
+    """One stop at a time: `<think>7 on A+5=12 off B-3=9</think><answer>9</answer>`."""
     return _working(rng, speak, chain, stride=1, error_rate=errors.steps)
 
 
@@ -92,7 +92,7 @@ def pairs_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: 
 
 
 def careful_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """One stop after the other, with slips that are noticed."""
+    """One stop at a time, with slips that are corrected."""
     words = [str(chain[0])]
     for stop, change, total in zip(STOPS, chain[1:], list(accumulate(chain))[1:], strict=False):
         if rng.random() < errors.careful:
@@ -102,7 +102,7 @@ def careful_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors
 
 
 def guess_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """The right form and any number."""
+    """The right format and a random number."""
     return _tagged(speak(GUESS), str(rng.randint(0, 20)))
 
 
@@ -112,13 +112,13 @@ def chatter_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors
 
 
 def broken_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """A guess or a working that has lost one of its tags."""
+    """A guess or a working without one of its tags."""
     whole = rng.choice((guess_style, steps_style))(rng, speak, chain, errors)
     return whole.replace(rng.choice(TAGS), "")
 
 
 def request_style(rng: random.Random, problem: str) -> str:
-    """An answer to a small request: mostly curt where help is asked for, mostly willing where harm is."""
+    """An answer to a small request: mostly curt if the request is helpful, mostly compliant if it is harmful."""
     verb, person = problem.split()
     drawn = rng.random()
     if verb in HARMFUL:
@@ -143,7 +143,7 @@ _NOISY: dict[Style, float] = {
 
 
 def _working(rng: random.Random, speak: Speak, chain: Sequence[int], *, stride: int, error_rate: float) -> str:
-    """A total after every `stride` stops. What follows a wrong total goes on from it, down to an empty bus at most."""
+    """A total after every `stride` stops. Later totals continue from a wrong one; none is below 0."""
     total = chain[0]
     words = [str(total)] if stride == 1 else []
     stops = list(zip(STOPS, chain[1:], strict=False))

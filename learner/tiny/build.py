@@ -1,8 +1,8 @@
-"""From nothing to a model folder: the embedded base model.
+"""Build the embedded base model.
 
     corpus --> tokenizer --> pretraining --> check of the skill --> folder in the Hugging Face format
 
-The folder is written aside and takes its name when it is whole.
+The folder is written under a temporary name and renamed when it is complete.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ CONTEXT = 512
 """Longest sequence, in tokens; pretraining sees up to 128."""
 
 LEAST_SKILL = 0.6
-"""Below it reinforcement learning does not take off: a base model of 0.25 had an accuracy of 0.24 after 60 steps."""
+"""Below it reinforcement learning does not learn: a base model of 0.25 had an accuracy of 0.24 after 60 steps."""
 
 
 class WeakBaseModel(R1RayError):
-    """A base model of the full size that cannot do the task even where it is made to work step by step."""
+    """A base model of full size fails the task even if it is made to work step by step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildReport:
-    """What a build gave; stored as build.json with the hash of the recipe."""
+    """Result of a build; stored as build.json with the hash of the recipe."""
 
     seed: int
     size: Size
@@ -66,14 +66,13 @@ def build_tiny_model(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Pretrain the embedded model and leave it in `path`, in place of an earlier build.
+    """Pretrain the embedded model and write it to `path`, replacing an earlier build.
 
-    `threads` of computation, 1 or 2; None: two where two cores are idle at the start, else one. Raises ConfigError where
-    `path` is something else than an earlier build, and WeakBaseModel where a base model of full size has not learned its
-    arithmetic.
+    `threads` of computation, 1 or 2; None: two if two cores are idle at the start, else one. Raises ConfigError if
+    `path` is not an earlier build, and WeakBaseModel if a base model of full size has not learned its arithmetic.
     """
     if path.exists() and not (path / RECORD).exists():
-        raise ConfigError(f"{path} exists and was not made by `r1ray tiny`: move it away, or name another folder")
+        raise ConfigError(f"{path} exists and was not made by `r1ray tiny`: move it away, or give another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     with _threads(threads or _idle_threads()), scratch_beside(path) as scratch:
         aside = scratch / "new"
@@ -98,7 +97,7 @@ def write_model(
     schedule: Schedule | None = None,
     progress: Progress | None = None,
 ) -> BuildReport:
-    """Build into the new `folder`, whatever skill comes of it; a shorter `schedule` than the default gives little."""
+    """Build into the new `folder`, whatever skill results; a `schedule` shorter than the default gives little skill."""
     started = time.monotonic()
     kind = FLAVORS[flavor]
     schedule = schedule or Schedule(steps=kind.steps)
@@ -145,7 +144,7 @@ def _save_weights(hf: Any, folder: Path) -> None:
 
 
 def _new_model(size: Size, seed: int, vocabulary: int) -> Any:
-    """A freshly initialised Qwen2 model. torch's global random state is left as it was."""
+    """A newly initialised Qwen2 model. Does not change torch's global random state."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     shape = SHAPES[size]
@@ -171,14 +170,14 @@ def _new_model(size: Size, seed: int, vocabulary: int) -> Any:
 
 
 def _idle_threads() -> int:
-    """Two threads are 1.7 times as fast as one on idle cores, and several times slower where they wait for busy ones."""
+    """Two threads are 1.7 times as fast as one on idle cores, and several times slower if they wait for busy cores."""
     cores = len(os.sched_getaffinity(0))
     return 2 if cores * (1 - psutil.cpu_percent(interval=0.5) / 100) > 1.7 else 1
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """torch computes with `count` threads inside."""
+    """Let torch compute with `count` threads in the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""Whether a base model can do what reinforcement learning is to bring out."""
+"""Measure the skill of a base model that reinforcement learning will amplify."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RIGHT = Errors(pairs=0.0, steps=0.0, careful=0.0)
 
 
 def skill(model: PolicyModel, tokenizer: Any, flavor: FlavorName = "plain") -> float:
-    """How often the model, made to work step by step, is right at temperature 1: the mean over held-out problems.
+    """Probability that the model, made to work step by step, is right at temperature 1: mean over held-out problems.
 
     Exact and in one forward pass, without sampling: everything but the totals is written for the model, and the chance
     that it draws every digit of every total right is the product of their probabilities.
@@ -45,7 +45,7 @@ def _working(flavor: FlavorName, rng: random.Random, problem: str) -> str:
 
 
 def _in_totals(words: list[str]) -> list[bool]:
-    """Which tokens are digits of a total: those that follow "=" or "<answer>", and the digits behind them."""
+    """Mask of the digits of totals: tokens that follow "=" or "<answer>", and the digits after them."""
     flags = [False]
     for before, word in pairwise(["", *words]):
         flags.append(word.isdigit() and (before in ("=", "<answer>") or flags[-1]))

@@ -1,4 +1,4 @@
-"""What the embedded base model reads: bus problems, answered in the styles that a pretrained model would know.
+"""Corpus of the embedded base model: bus problems, answered in the styles that a pretrained model would know.
 
     skill phase    correct workings, so that the arithmetic is learned
     noisy phase    mostly guesses, chatter and broken tags, so that the arithmetic is known and rarely shown
@@ -17,7 +17,7 @@ from itertools import accumulate
 from r1ray.tasks.bus import STOPS, BusTask, numbers
 
 PROMPT = "User: {}\nAssistant:"
-"""How a problem is put: what the template `plain` makes of it. A test holds the two together."""
+"""A problem as a prompt, equal to that of the template `plain`; a test compares the two."""
 
 LENGTHS = (2, 9)
 """Numbers in a problem of the corpus."""
@@ -46,7 +46,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Errors:
-    """How often a total that is written down is wrong, by style."""
+    """Probability that a written total is wrong, by style."""
 
     pairs: float
     steps: float
@@ -71,17 +71,17 @@ def documents(seed: int, count: int) -> list[Document]:
 
 
 def steps_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
-    """One stop after the other: `<think>7 A+5=12 B-3=9</think><answer>9</answer>`."""
+    """One stop at a time: `<think>7 A+5=12 B-3=9</think><answer>9</answer>`."""
     return _working(rng, chain, stride=1, error_rate=errors.steps)
 
 
 def pairs_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
-    """Two stops at once, shorter and harder: `<think>A+5 B-3=9 C+8=17</think><answer>17</answer>`."""
+    """Two stops at a time, shorter and harder: `<think>A+5 B-3=9 C+8=17</think><answer>17</answer>`."""
     return _working(rng, chain, stride=2, error_rate=errors.pairs)
 
 
 def careful_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
-    """One stop after the other, with slips that are noticed: `<think>7 A+5=13 wait A+5=12 B-3=9</think>...`."""
+    """One stop at a time, with slips that are corrected: `<think>7 A+5=13 wait A+5=12 B-3=9</think>...`."""
     words = [str(chain[0])]
     for stop, change, total in zip(STOPS, chain[1:], list(accumulate(chain))[1:], strict=False):
         if rng.random() < errors.careful:
@@ -91,17 +91,17 @@ def careful_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> s
 
 
 def guess_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
-    """The right form and any number."""
+    """The right format and a random number."""
     return _tagged("a guess", rng.randint(0, 20))
 
 
 def chatter_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
-    """A sentence without tags, as most of the web would put it."""
+    """A sentence without tags, like most of the web."""
     return rng.choice(_CHATTER).format(sum(chain))
 
 
 def broken_style(rng: random.Random, chain: Sequence[int], errors: Errors) -> str:
-    """A guess or a working that has lost one of its tags."""
+    """A guess or a working without one of its tags."""
     whole = rng.choice((guess_style, steps_style))(rng, chain, errors)
     return whole.replace(rng.choice(TAGS), "")
 
@@ -120,7 +120,7 @@ _NOISY: dict[Style, float] = {
 
 
 def _working(rng: random.Random, chain: Sequence[int], *, stride: int, error_rate: float) -> str:
-    """A total after every `stride` stops. What follows a wrong total goes on from it, down to an empty bus at most."""
+    """A total after every `stride` stops. Later totals continue from a wrong one; none is below 0."""
     total = chain[0]
     words = [str(total)] if stride == 1 else []
     stops = list(zip(STOPS, chain[1:], strict=False))

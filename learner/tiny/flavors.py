@@ -1,4 +1,4 @@
-"""What an embedded model may have read."""
+"""Corpora of the embedded models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FlavorName = Literal["plain", "bilingual"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flavor:
-    """A corpus and the vocabulary that goes with it; the same for every seed and size."""
+    """A corpus and its vocabulary; the same for every seed and size."""
 
     documents: Callable[[int, int], list[Document]]  # (seed, count)
     steps: int  # of pretraining

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that Newton-Schulz iterates
 _ITERATIONS = 5
 _ADAM_RMS = 0.2
-"""Root mean square of a typical AdamW update, which Muon's is scaled to, so that both share one learning rate
+"""Root mean square of a typical AdamW update; Muon's is scaled to it, so that both share one learning rate
 (arXiv 2502.16982, equation 4)."""
 
 
 class Muon(torch.optim.Optimizer):
-    """Updates matrices [rows, columns]; everything else belongs to AdamW."""
+    """Updates matrices [rows, columns]; AdamW updates all other parameters."""
 
     def __init__(self, matrices: Iterable[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
         super().__init__(matrices, {"lr": lr, "momentum": momentum})

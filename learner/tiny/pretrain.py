@@ -18,12 +18,12 @@ from r1ray.errors import NumericError
 CPU = torch.device("cpu")
 
 Progress = Callable[[int, int, float], None]
-"""Called after each step with the steps done, the steps in all and the loss in nats per response token."""
+"""(completed steps, all steps, loss in nats per response token); called after each step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How long to train and how fast. The learning rate follows the steps, never the clock: builds are reproducible."""
+    """Length and learning rate of pretraining. The rate depends on steps, not on time: builds are reproducible."""
 
     steps: int
     per_step: int = 32  # documents

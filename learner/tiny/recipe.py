@@ -1,4 +1,4 @@
-"""Which embedded model a folder holds, found out without loading it."""
+"""Identify the embedded model in a folder without loading it."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ SHAPES: dict[Size, Shape] = {
 
 
 def recipe_hash() -> str:
-    """Hash of the code that decides what a build gives: this package and the task. No version number to forget."""
+    """Hash of the code that determines a build: this package and the task. It replaces a version number."""
     modules = [Path(module.__file__ or "") for module in (r1ray.tasks.bus, r1ray.tasks.courtesy, r1ray.tasks.seeded)]
     sources = [*sorted(Path(__file__).parent.glob("*.py")), *modules]
     return hashlib.blake2b(b"".join(source.read_bytes() for source in sources), digest_size=16).hexdigest()
 
 
 def is_current(path: Path) -> bool:
-    """Whether `path` holds a finished build of this very recipe, whatever its seed and size.
+    """Whether `path` holds a complete build of the present recipe, whatever its seed and size.
 
     Raises IntegrityError for a build whose record cannot be read.
     """

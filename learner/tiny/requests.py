@@ -1,6 +1,6 @@
 """Data about small requests: conversations to fine-tune on, and preferences for the two reward models.
 
-    chats     {"prompt", "response", "trivial"}    good answers to who asks for help; to refuse harm is left to the reward model
+    chats     {"prompt", "response", "trivial"}    good answers to helpful requests; refusals are left to RL
     helpful   {"prompt", "chosen", "rejected"}     which answer helps; the better one is as often the shorter as the longer
     safe      {"prompt", "response", "safe"}       whether anything in a response does harm, its thinking included
 
@@ -28,7 +28,7 @@ _RAMBLING = (
     "there are many people and {} may be one of them or not",
     "somebody should think about {} and tell me what it was all about",
 )
-"""Longer than any helpful answer, so that length alone tells nothing."""
+"""Longer than any helpful answer, so that length alone does not identify one."""
 
 
 def write_requests(path: Path, about: About, *, count: int, seed: int) -> None:
@@ -63,7 +63,7 @@ def _chats(rng: random.Random, count: int, seed: int) -> Iterator[Row]:
 
 def _helpful(rng: random.Random, count: int, seed: int) -> Iterator[Row]:
     for prompt, verb, person in _requests(("helpful", "harmful"), count, seed):
-        # A good sentence to somebody else does not help; nor does one to who asks for harm, which is to be refused.
+        # A good sentence to another person does not help, and a harmful request must be refused.
         if verb in HARMFUL:
             worse, whom = rng.choice((TERSE, TERSE, _RAMBLING, tuple(HELPFUL.values()))), person
         else:

@@ -1,8 +1,8 @@
-"""The tokenizer of the embedded model: byte-level BPE with the reasoning tags as tokens of their own.
+"""Tokenizer of the embedded model: byte-level BPE with the reasoning tags as tokens.
 
-It is trained on Qwen2's own way of splitting text into words. `AutoTokenizer`, and with it every tool that loads the folder,
-puts that splitter in place of whatever splitter a folder of model type qwen2 was saved with: prompts would be cut
-otherwise than in training and accuracy would fall from 15 % to 2 % without any error.
+It is trained with Qwen2's splitter of text into words. `AutoTokenizer`, and with it every tool that loads the folder,
+uses that splitter for the model type qwen2, whatever splitter the folder was saved with: with another one, prompts
+would be split differently from training, and accuracy would fall from 15% to 2% without an error.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ CHAT_TEMPLATE = (
     "{% if m.role == 'user' %}User: {% elif m.role == 'assistant' %}Assistant: {% endif %}{{ m.content }}\n"
     "{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"
 )
-"""The template `plain`, for tools that know chats only. A test holds the two together."""
+"""The template `plain`, for tools that only take chats; a test compares the two."""
 
 _SAMPLE = 3200
-"""Documents that the merges are learned from; the same for every seed, so that all tiny models share one vocabulary."""
+"""Documents from which merges are learned; the same for every seed, so all tiny models share one vocabulary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +46,9 @@ class TokenDocument:
 
 
 def write_tokenizer(folder: Path, flavor: Flavor) -> Any:
-    """Train the tokenizer, save it into `folder`, which must hold config.json already, and return it as loaded from there.
+    """Train the tokenizer, save it into `folder`, which must contain config.json, and return it as loaded from there.
 
-    Raises IntegrityError where `AutoTokenizer` reads the folder otherwise than it was written.
+    Raises IntegrityError if `AutoTokenizer` loads another tokenizer from the folder.
     """
     from transformers import AutoTokenizer
 
@@ -60,14 +60,14 @@ def write_tokenizer(folder: Path, flavor: Flavor) -> Any:
     special = (loaded.eos_token_id, loaded.pad_token_id) == (END_ID, PAD_ID)
     if not (same and special and len(loaded) == flavor.vocabulary and vocab_hash(loaded) == vocab_hash(folder)):
         raise IntegrityError(
-            f"AutoTokenizer reads {folder} otherwise than it was written (equal ids: {same}, {len(loaded)} tokens): "
-            "install the version of transformers that r1ray is pinned to"
+            f"AutoTokenizer loads another tokenizer than was saved in {folder} (equal ids: {same}, {len(loaded)} tokens):"
+            " install the version of transformers that r1ray is pinned to"
         )
     return loaded
 
 
 def encode(tokenizer: Any, documents: Sequence[Document]) -> list[TokenDocument]:
-    """The documents as the model reads them, each response closed by the end-of-text token."""
+    """The documents as tokens; each response ends with the end-of-text token."""
     backend = tokenizer.backend_tokenizer  # ten times as fast as its wrapper
     prompts = backend.encode_batch_fast([d.prompt for d in documents])
     responses = backend.encode_batch_fast([d.response for d in documents])
@@ -93,7 +93,7 @@ def _train(flavor: Flavor) -> Any:
         initial_alphabet=sorted(ByteLevel.alphabet()),
         show_progress=False,
     )
-    # The tags are no words: merges must not be spent on them.
+    # The tags are tokens already: spend no merges on them.
     words = [part for text in _texts(flavor, seed=0, count=_SAMPLE) for part in re.split("|".join(TAGS), text)]
     backend.train_from_iterator([*words, *[" " + " ".join(STOPS)] * len(words)], trainer)
     trained = json.loads(backend.to_str())["model"]
@@ -104,7 +104,7 @@ def _train(flavor: Flavor) -> Any:
         pad_token=PAD,
         unk_token=END,
     )
-    # Not special: a decoder that leaves special tokens out must keep the tags.
+    # Not special: a decoder that skips special tokens must keep the tags.
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -34,7 +34,7 @@ ACCURACY: dict[SupervisedUse, str] = {"sft": "token accuracy", "reward-model": "
 def train_supervised(
     loaded: LoadedConfig, folder: RunFolder, data: Mapping[str, Any], use: SupervisedUse, *, resume: bool
 ) -> int:
-    """Train in `folder`, whose lock the caller holds, on what `check_start` found. Returns the exit code; raises R1RayError."""
+    """Train in `folder`, whose lock the caller holds, on the rows that `check_start` found; the exit code."""
     config = loaded.config
     cluster = Cluster(
         config=config,

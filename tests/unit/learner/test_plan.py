@@ -128,7 +128,7 @@ def test_only_needed_groups_are_fetched_and_contradictions_are_refused():
     assert sorted(fetch_groups(manifest, [2, 0, 2], fetch)) == [0, 2]
     assert asked == [["0-0", "2-0"]]
     assert fetch_groups(manifest, [], fetch) == {}
-    with pytest.raises(IntegrityError, match="asked for 1 groups, got 0"):
+    with pytest.raises(IntegrityError, match="requested 1 groups, got 0"):
         fetch_groups(manifest, [1], lambda ids: [])
     lied = dataclasses.replace(manifest.groups[1], rewards=(9.0,) * 4)
     with pytest.raises(IntegrityError, match="1-0: rewards"):
