@@ -1,4 +1,4 @@
-"""What several commands share: options, what they refuse, how they print."""
+"""Options, checks and printing that several commands share."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ console = Console(highlight=False)
 
 
 def refuse_together(**options: object) -> None:
-    """Raise ConfigError where two of the options are given (neither None nor False): each would be about something else."""
+    """Raise ConfigError if two of the options are given (neither None nor False): they exclude each other."""
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value not in (None, False)]
     if len(given) > 1:
-        raise ConfigError(f"{given[0]} and {given[1]} are two different things: give one of them")
+        raise ConfigError(f"{given[0]} and {given[1]} exclude each other: give one of them")
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """Raise ConfigError, before any work, where no file can be written at `path`; none is asked for without one."""
+    """Raise ConfigError if no file can be written at `path`. None: the user asked for no file."""
     if path is None:
         return
     if path.is_dir():
         raise ConfigError(f"{option} {path} is a folder: give a file")
     if not path.parent.is_dir():
-        raise ConfigError(f"{option} {path}: {path.parent} is no folder; make it, or give another file")
+        raise ConfigError(f"{option} {path}: {path.parent} is not a folder: make it, or give another file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ConfigError(f"{option} {path} may not be written: give another file")
+        raise ConfigError(f"{option} {path} cannot be written by this user: give another file")
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One JSON object on standard output, and nothing else."""
+    """Print one JSON object on standard output, and nothing else."""
     typer.echo(json.dumps(jsonable(value), ensure_ascii=False, indent=1))

@@ -17,18 +17,29 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder or recipe folder: then its final model.")],
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: greedy. R1's own advice is 0.6.")] = 0.6,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of the nucleus.")] = 0.95,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response.")] = 2048,
+    model: Annotated[Path, typer.Argument(help="Model folder, or a run or recipe folder: then its final model.")],
+    temperature: Annotated[
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy. DeepSeek-R1's advice is 0.6.")
+    ] = 0.6,
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling: the probability mass to sample from.")
+    ] = 0.95,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 2048,
     max_length: Annotated[int, typer.Option(min=2, help="Longest conversation, in tokens.")] = 4096,
     template: Annotated[
         str | None,
-        typer.Option(help="As data.template. Default: that of the training, else the tokenizer's, else plain."),
+        typer.Option(
+            help="Prompt template (data.template). Default: that of the training, else the tokenizer's, else plain."
+        ),
     ] = None,
 ) -> None:
-    """Talk to a model: thinking dim, answer plain. Ctrl-C ends a response, Ctrl-D the conversation."""
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is loaded; it warns of NUMA binding
+    """Chat with a model in the terminal. Its thinking is dim.
+
+    Ctrl-C ends a response, Ctrl-D the conversation.
+    """
+    os.environ.setdefault(
+        "TORCH_CPP_LOG_LEVEL", "ERROR"
+    )  # torch reads it when it is imported; it would warn about NUMA binding
 
     from r1ray.run.policy import find_policy
     from r1ray.serving.chat import Chat, converse

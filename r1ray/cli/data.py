@@ -19,15 +19,23 @@ def register(app: typer.Typer) -> None:
 def check(
     file: Annotated[Path, typer.Argument(help="A JSONL or .parquet file.")],
     column: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=COLUMN", help="As `columns` in the config; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=COLUMN", help="Column of a field, as `columns` in the configuration; may be repeated."
+        ),
     ] = None,
-    answer_after: Annotated[str | None, typer.Option(metavar="MARK", help="As `params.answer_after`.")] = None,
+    answer_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MARK", help="Use only the answer behind this mark, as `params.answer_after` in the configuration."
+        ),
+    ] = None,
     reward: Annotated[
         str | None,
         typer.Option(metavar="VERIFIER", help="Check that this verifier accepts the answers: math, choice, code, ..."),
     ] = None,
 ) -> None:
-    """Report the faults of a file of prompts, line by line; exit code 1 if there are any.
+    """Report the faulty rows of a file of prompts; exit code 1 if there are any.
 
     Example: r1ray data check train.jsonl --column prompt=question --answer-after '####' --reward
     numeric

@@ -1,4 +1,4 @@
-"""`r1ray doctor`: is everything here that r1ray needs?"""
+"""`r1ray doctor`: check the installation and the machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(as_json: JsonOption = False) -> None:
-    """Check packages, memory, GPUs and the sandbox; exit code 1 where something is wrong."""
+    """Check packages, memory, GPUs and the sandbox of this machine; exit code 1 if something is wrong."""
     from r1ray.preflight.doctor import examine
     from r1ray.util.machine import this_machine
 

@@ -1,4 +1,4 @@
-"""`r1ray eval`: a model on benchmarks."""
+"""`r1ray eval`: evaluate a model on benchmarks."""
 
 from __future__ import annotations
 
@@ -25,27 +25,42 @@ def evaluate(
     context: typer.Context,
     items: Annotated[
         list[str] | None,
-        typer.Argument(metavar="MODEL CONFIG|KEY=VALUE", help="Model or run folder, then overlays and keys."),
+        typer.Argument(
+            metavar="MODEL CONFIG|KEY=VALUE", help="Model or run folder, then configuration files and single keys."
+        ),
     ] = None,
-    benchmarks: Annotated[str, typer.Option(help="Names with commas between: gsm8k,aime24,bus:n=4-7.")] = "",
+    benchmarks: Annotated[str, typer.Option(help="Benchmarks, separated by commas, e.g. gsm8k,aime24,bus:n=4-7.")] = "",
     k: Annotated[
-        int | None, typer.Option("-k", "--k", min=1, help="Samples a problem; else each benchmark's own.")
+        int | None, typer.Option("-k", "--k", min=1, help="Samples per problem. Default: each benchmark's own.")
     ] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, help="Of the samples.")] = 0.6,
-    top_p: Annotated[float, typer.Option(help="Of the samples.")] = 0.95,
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="A completion is cut here.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Problems of each benchmark.")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Nucleus sampling: the probability mass to sample from.")] = 0.95,
+    max_new_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Longest completion. Default: what the model's context leaves, at most 32,768."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many problems of each benchmark.")] = None,
     data: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=PLACE", help="File, folder or hub id of a benchmark's problems.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PLACE",
+            help="Where a benchmark's problems are: file, folder or Hugging Face id; may be repeated.",
+        ),
     ] = None,
     against: Annotated[
-        list[str] | None, typer.Option(metavar="DATA", help="Training data, for the decontamination report.")
+        list[str] | None,
+        typer.Option(
+            metavar="DATA", help="Training data to compare with, for the contamination report; may be repeated."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the evaluation; runs/eval-MODEL unless given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write. Default: runs/eval-MODEL.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the evaluation in this folder.")] = None,
     dry_run: _start.DryRunOption = False,
 ) -> None:
-    """Evaluate: `r1ray eval runs/tiny --benchmarks bus:n=4-7 -k 4`. pass@1, pass@k, cons@k; every sample is kept."""
+    """Evaluate a model on benchmarks: pass@1, pass@k and cons@k. Every sample is kept.
+
+    Example: r1ray eval runs/tiny --benchmarks bus:n=4-7 -k 4
+    """
     from r1ray.evaluation.plan import Request, make_plan, resumed_plan
     from r1ray.run.policy import find_policy
     from r1ray.util.machine import this_machine
@@ -74,14 +89,14 @@ def evaluate(
 
 
 def _refuse_others(context: typer.Context) -> None:
-    """Raise ConfigError where an option is given besides --resume: what was begun decides what is evaluated, and how."""
+    """Raise ConfigError if another option is given with --resume: the evaluation that was begun decides them."""
     for parameter in context.command.params:
         name = str(parameter.name)
         source = context.get_parameter_source(name)
         if name not in ("items", "resume", "dry_run") and source is not None and source.name == "COMMANDLINE":
             raise ConfigError(
-                f"--resume and {parameter.opts[0]} exclude each other: an evaluation goes on as it was begun; begin another "
-                "one with another --out"
+                f"--resume and {parameter.opts[0]} exclude each other: a resumed evaluation keeps its options; "
+                "start another one with another --out"
             )
 
 

@@ -1,4 +1,4 @@
-"""`r1ray export`: a model folder with a model card."""
+"""`r1ray export`: write a model folder with a model card."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="Run folder, recipe folder, or model folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not be there yet.")],
+    source: Annotated[Path, typer.Argument(help="Run folder, recipe folder or model folder.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
     dtype: Annotated[
-        str | None, typer.Option(help="Store the weights as float32, bfloat16 or float16. Default: as they are.")
+        str | None, typer.Option(help="Store the weights as float32, bfloat16 or float16. Default: the stored type.")
     ] = None,
 ) -> None:
-    """Write a model to hand on: weights, tokenizer, and a card that says what it is and how it came to be.
+    """Write a model in the Hugging Face format to share: weights, tokenizer and a model card.
 
-    Of a run that has no final model yet the newest whole checkpoint is taken.
+    For a run without a final model, the newest complete checkpoint is exported.
     """
     from r1ray.errors import ConfigError
     from r1ray.models.card import Exported, model_card
@@ -36,7 +36,7 @@ def export(
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"--dtype {dtype} is unknown: choose one of {', '.join(DTYPES)}")
     if out.exists():
-        raise ConfigError(f"{out} is there already, and nothing is overwritten: give another folder")
+        raise ConfigError(f"{out} exists, and nothing is overwritten: give another folder")
     policy = find_policy(source)
     from learner.release import find_weights, write_release
     from r1ray.data.chat_template import chat_template

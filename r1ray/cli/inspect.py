@@ -1,4 +1,4 @@
-"""`r1ray inspect`: read what the model wrote, and what it earned."""
+"""`r1ray inspect`: read a run's prompts, responses and rewards."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     run: RunArgument,
-    step: Annotated[int | None, typer.Option(help="Groups bound to this training step.")] = None,
+    step: Annotated[int | None, typer.Option(help="Only groups of this training step.")] = None,
     state: Annotated[
-        Literal["leased", "scored", "taken", "trained", "dropped"] | None, typer.Option(help="Groups in this state.")
+        Literal["leased", "scored", "taken", "trained", "dropped"] | None,
+        typer.Option(help="Only groups in this state."),
     ] = None,
-    min_reward: Annotated[float | None, typer.Option(help="Completions that earned at least this.")] = None,
-    max_reward: Annotated[float | None, typer.Option(help="Completions that earned at most this.")] = None,
-    text: Annotated[str | None, typer.Option(help="Groups that say this, whatever the case.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Groups to show.")] = 5,
-    completions: Annotated[int, typer.Option(min=1, help="Completions of each to show.")] = 4,
+    min_reward: Annotated[float | None, typer.Option(help="Only completions with at least this reward.")] = None,
+    max_reward: Annotated[float | None, typer.Option(help="Only completions with at most this reward.")] = None,
+    text: Annotated[str | None, typer.Option(help="Only groups that contain this text, ignoring case.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of groups to show.")] = 5,
+    completions: Annotated[int, typer.Option(min=1, help="Number of completions to show of each group.")] = 4,
 ) -> None:
-    """Show groups of a run: prompt, thinking, answer and rewards."""
+    """Show groups of a run: prompt, thinking, answer and rewards.
+
+    Example: r1ray inspect runs/tiny --step 20 --max-reward 0
+    """
     from r1ray.run.transcripts import Filter, found, render
 
     wanted = Filter(step=step, state=state, min_reward=min_reward, max_reward=max_reward, text=text)
@@ -35,4 +39,4 @@ def inspect(
         console.print(render(record, group, wanted, completions=completions))
         shown += 1
     if not shown:
-        console.print("No group of this run fits.")
+        console.print("No group of this run matches.")

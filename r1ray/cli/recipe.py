@@ -21,11 +21,14 @@ def recipe(
     path: Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, e.g. conf/recipes/r1.yaml.")],
     model_overlay: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Overlay that changes the size or other values; may be repeated."),
+        typer.Option(
+            metavar="FILE", help="Configuration file over the recipe, e.g. for a larger model; may be repeated."
+        ),
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="STAGE", help="Run only this stage.")] = None,
     from_stage: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Run this stage again, and all that read from it.")
+        str | None,
+        typer.Option("--from", metavar="STAGE", help="Run this stage again, and all stages that use its output."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue; refuse to start a new recipe.")] = False,
     fresh: Annotated[
@@ -36,7 +39,11 @@ def recipe(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run a recipe: skip finished stages unless an input changed, resume interrupted ones. See docs/recipe.md."""
+    """Run the stages of a recipe, from base model to distilled students.
+
+    Finished stages are skipped unless an input changed, interrupted ones are resumed. See docs/recipe.md.
+    Example: r1ray recipe conf/recipes/r1.yaml
+    """
     from r1ray.recipe.reading import read_recipe
     from r1ray.recipe.tasks import make_tasks
 

@@ -1,4 +1,4 @@
-"""`r1ray report`: write the page of a run or a recipe, or print its figures as JSON."""
+"""`r1ray report`: write the HTML report of a run or a recipe, or print its figures as JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ def report(
     run: RunArgument,
     as_json: JsonOption = False,
     words: Annotated[
-        list[str] | None, typer.Option("--word", help="Reflective word to count; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--word",
+            help="Reflective word to count in responses, e.g. wait; may be repeated. Default: a built-in list.",
+        ),
     ] = None,
 ) -> None:
     """Write RUN/report.html, one self-contained page: accuracy, length, rewards, speed, sampled responses.
 
-    RUN may be the folder of a recipe: then the page shows all of its stages.
+    If RUN is the folder of a recipe, the page shows all of its stages.
     """
     from r1ray.report import build_report
     from r1ray.report.recipe_record import is_recipe, recipe_figures

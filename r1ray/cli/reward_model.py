@@ -1,4 +1,4 @@
-"""`r1ray reward-model`: a reward model from preferences."""
+"""`r1ray reward-model`: train a reward model on preferences."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def reward_model(
     fresh: _start.FreshOption = False,
     dry_run: _start.DryRunOption = False,
 ) -> None:
-    """Train a reward model from preferences: `r1ray reward-model conf/reward_model.yaml model.path=FOLDER`.
+    """Train a reward model on preferences. See docs/rewards.md.
 
-    Set data.train to its rows, and reward_model.kind to what they say; see docs/rewards.md.
+    data.train names the rows, reward_model.kind whether they are pairs or single judgements.
+    Example: r1ray reward-model conf/reward_model.yaml model.path=models/base
     """
     _start.supervised("reward-model", items, resume, fresh=fresh, dry_run=dry_run)

@@ -33,7 +33,10 @@ def sample(
     fresh: _start.FreshOption = False,
     dry_run: _start.DryRunOption = False,
 ) -> None:
-    """Sample responses and filter them into a dataset: `r1ray sample CONFIG model.path=FOLDER`. See docs/curation.md."""
+    """Sample responses to every prompt and filter them into a dataset for `r1ray sft`. See docs/curation.md.
+
+    Example: r1ray sample my.yaml model.path=models/policy, or r1ray sample --resume runs/sample
+    """
     from r1ray.preflight.prepare import Preparation
 
     refuse_together(resume=resume, only_curate=only_curate, fresh=fresh)

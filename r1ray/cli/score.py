@@ -41,7 +41,10 @@ def score(
     timeout: Annotated[float, typer.Option(min=0.1, help="Time limit of one verification in seconds.")] = 10.0,
     sandbox: Annotated[Literal["bubblewrap", "none"], typer.Option(help="Isolation of programs.")] = "bubblewrap",
 ) -> None:
-    """Score responses offline: `r1ray score answers.jsonl --reward math --out scored.jsonl`."""
+    """Score the responses in a file with rewards, without a model.
+
+    Example: r1ray score answers.jsonl --reward math --out scored.jsonl
+    """
     from rich.progress import Progress
 
     from r1ray.config.schema import RewardWorkerConfig

@@ -1,4 +1,4 @@
-"""`r1ray serve`: an OpenAI-compatible server with thinking and answer apart."""
+"""`r1ray serve`: an OpenAI-compatible server that separates thinking and answer."""
 
 from __future__ import annotations
 
@@ -19,26 +19,29 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="Model folder, run folder or recipe folder: then its final model.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, or a run or recipe folder: then its final model.")],
     extra: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="Further options of `vllm serve`, after --.")
+        list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options for `vllm serve`, after --.")
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen at. Others reach the server only at another than this.")
+        str, typer.Option(help="Address to listen on. The default accepts connections from this machine only.")
     ] = ("127.0.0.1"),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="To listen at.")] = 8000,
-    name: Annotated[str | None, typer.Option(help="What clients call the model. Default: its folder's name.")] = None,
-    max_length: Annotated[int, typer.Option(min=2, help="Longest conversation with its answer, in tokens.")] = 32768,
-    parallel: Annotated[int, typer.Option(min=1, help="Responses that are made at once.")] = 16,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Model name for clients. Default: the name of the folder.")] = None,
+    max_length: Annotated[int, typer.Option(min=2, help="Longest conversation, answer included, in tokens.")] = 32768,
+    parallel: Annotated[int, typer.Option(min=1, help="Number of responses generated at the same time.")] = 16,
     template: Annotated[
         str | None,
-        typer.Option(help="As data.template. Default: that of the training, else the tokenizer's, else plain."),
+        typer.Option(
+            help="Prompt template (data.template). Default: that of the training, else the tokenizer's, else plain."
+        ),
     ] = None,
-    start_s: Annotated[float, typer.Option(min=1.0, help="Seconds in which the server must be ready.")] = 1200.0,
+    start_s: Annotated[float, typer.Option(min=1.0, help="Time limit for the start, in seconds.")] = 1200.0,
 ) -> None:
-    """Serve a model as an OpenAI-compatible API: chat completions have `reasoning` and `content` apart. Ctrl-C ends it.
+    """Serve a model through vLLM's OpenAI-compatible API. Ctrl-C ends the server.
 
-    Clients need a key where the environment variable VLLM_API_KEY has one.
+    Chat completions return the thinking in `reasoning` and the answer in `content`. If the environment variable
+    VLLM_API_KEY is set, clients must send that key.
     """
     from r1ray.run.policy import find_policy
     from r1ray.serving.server import Address
@@ -47,7 +50,7 @@ def serve(
     address.check()
     policy = find_policy(model).ready()
     if address.open_to_others and not os.environ.get("VLLM_API_KEY"):
-        warning = f"Anybody who reaches {host} can use this server: set VLLM_API_KEY to ask for a key."
+        warning = f"Everyone who can reach {host} can use this server: set VLLM_API_KEY to require a key."
         console.print(f"[yellow]{warning}[/]", soft_wrap=True)
     _run(
         policy.model,
@@ -64,7 +67,7 @@ def serve(
 
 
 def _run(model: Path, template: str | None, args: dict[str, Any], start_s: float, **served: Any) -> None:
-    """Start the server and wait for its end. `served`: the rest of `r1ray.serving.command.Served`."""
+    """Start the server and wait for its end. `served`: the other fields of `r1ray.serving.command.Served`."""
     import tempfile
 
     from r1ray.data.chat_template import chat_template, opens_thinking

@@ -18,5 +18,8 @@ def sft(
     fresh: _start.FreshOption = False,
     dry_run: _start.DryRunOption = False,
 ) -> None:
-    """Fine-tune on conversations: `r1ray sft CONFIG model.path=FOLDER`, or `r1ray sft --resume RUN`. See docs/sft.md."""
+    """Fine-tune a model on conversations. See docs/sft.md.
+
+    Example: r1ray sft my.yaml model.path=models/base, or r1ray sft --resume runs/sft
+    """
     _start.supervised("sft", items, resume, fresh=fresh, dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""`r1ray status` and `r1ray scale`: look at a run, and change how many workers it has."""
+"""`r1ray status` and `r1ray scale`: show the state of a run, and change its number of workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """What a run is doing and, where it does nothing, why."""
+    """Show what a run is doing, and why if it is stuck."""
     found = read_run_status(run)
     if as_json:
         print_json(found.to_json())
@@ -56,15 +56,18 @@ def _table(found: RunStatus) -> Table:
 
 def scale(
     run: RunArgument,
-    wanted: Annotated[str, typer.Argument(metavar="rollout=N", help="How many rollout workers the run should have.")],
+    wanted: Annotated[str, typer.Argument(metavar="rollout=N", help="Wanted number of rollout workers.")],
 ) -> None:
-    """Ask a running run for more or fewer rollout workers; they come and go while it goes on."""
+    """Change the number of rollout workers of a run while it trains.
+
+    Example: r1ray scale runs/tiny rollout=4
+    """
     role, _, count = wanted.partition("=")
     if role != "rollout" or not count.isdigit() or int(count) < 1:
-        raise ConfigError(f"{wanted!r} is not rollout=N with N at least 1; only rollout workers can be scaled")
+        raise ConfigError(f"{wanted!r} expected rollout=N with N >= 1; only rollout workers can be scaled")
     folder = RunFolder.open(run)
     driver = folder.holder()
     if driver is None:
-        raise ConfigError(f"no driver runs {run}: use `r1ray train --resume {run} rollout.workers={count}`")
+        raise ConfigError(f"no process is running {run}: use `r1ray train --resume {run} rollout.workers={count}`")
     folder.request_scale(role, int(count))
     console.print(f"asked {escape(str(driver))} at {time.strftime('%H:%M:%S')} for {count} rollout workers")

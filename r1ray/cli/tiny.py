@@ -37,23 +37,29 @@ def register(app: typer.Typer) -> None:
 
 def tiny(
     path: Annotated[Path, typer.Argument(help="Folder to write the model into.")],
-    seed: Annotated[int, typer.Option(help="Of the weights and the corpus.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the weights and the corpus.")] = 0,
     size: Annotated[_Size, typer.Option(help="base: 687k parameters; student: 130k.")] = _Size.base,
     flavor: Annotated[
-        _Flavor, typer.Option(help="plain: bus problems; bilingual: in two languages, and small requests.")
+        _Flavor,
+        typer.Option(
+            help="Pretraining corpus. plain: bus problems; bilingual: bus problems in two languages, and small requests."
+        ),
     ] = _Flavor.plain,
 ) -> None:
-    """Pretrain an embedded model: about a minute on two cores, no downloads. See docs/tiny.md."""
+    """Pretrain the embedded base model: about a minute on two cores, no downloads. See docs/tiny.md."""
     build(path, seed, size=size.value, flavor=flavor.value)
 
 
 def tiny_data(
-    path: Annotated[Path, typer.Argument(help="JSON lines file to write.")],
-    about: Annotated[_About, typer.Option(help="chats: to fine-tune on; helpful, safe: for reward models.")],
-    count: Annotated[int, typer.Option(min=1, help="Rows.")] = 600,
-    seed: Annotated[int, typer.Option(help="Of the problems and the answers.")] = 0,
+    path: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    about: Annotated[
+        _About,
+        typer.Option(help="chats: conversations for `r1ray sft`; helpful, safe: preferences for `r1ray reward-model`."),
+    ],
+    count: Annotated[int, typer.Option(min=1, help="Number of rows.")] = 600,
+    seed: Annotated[int, typer.Option(help="Random seed of the problems and the answers.")] = 0,
 ) -> None:
-    """Write data about small requests, for the later stages of the tiny recipe. See docs/tiny.md."""
+    """Write synthetic conversations or preferences for the later stages of the tiny recipe. See docs/tiny.md."""
     from learner.tiny.requests import write_requests
 
     write_requests(path, about.value, count=count, seed=seed)
@@ -61,7 +67,7 @@ def tiny_data(
 
 
 def build(path: Path, seed: int, *, size: Size = "base", flavor: FlavorName = "plain") -> None:
-    """Build the embedded model in `path`, with a progress bar on standard error, or a line now and then where it is a file."""
+    """Build the embedded model in `path`, with a progress bar on standard error, or lines if that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -25,7 +25,10 @@ def train(
         Path | None, typer.Option(metavar="FILE", help="Also write what --dry-run shows to this file.")
     ] = None,
 ) -> None:
-    """Train by reinforcement learning: `r1ray train conf/tiny.yaml run.steps=20`, or `r1ray train --resume runs/tiny`."""
+    """Train a model by reinforcement learning.
+
+    Example: r1ray train conf/tiny.yaml run.steps=20, or r1ray train --resume runs/tiny
+    """
     from r1ray.preflight.prepare import Preparation
 
     refuse_together(resume=resume, fresh=fresh)

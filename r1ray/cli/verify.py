@@ -1,4 +1,4 @@
-"""`r1ray verify`: prove from the folder alone that a run lost or trained twice nothing, and that what a recipe claims holds."""
+"""`r1ray verify`: prove from a run folder that no group was lost or trained twice; check the claims of a recipe."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Check that every prompt is in exactly one state and no group was trained twice or too late; exit code 3 if not.
+    """Check that no group of a run was lost, trained twice or trained when it was too stale; exit code 3 if one was.
 
-    Of a recipe's folder: that its policies reach what it claims.
+    For the folder of a recipe: check that its models reach the accuracy that the recipe claims.
     """
     from r1ray.run.audit import audit_run
     from r1ray.run.policy import RECIPE

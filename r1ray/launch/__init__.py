@@ -1,10 +1,10 @@
-"""The composition root: the only module that knows all parts. It makes Ray actors of them and hands them to the controller.
+"""Composition root of `r1ray train`: create the Ray actors and hand them to the controller.
 
 driver (this process): Controller, Fleet, WeightSync, Evaluator
   |-- queue          QueueOwner        1 actor, restarted by Ray on the same ledger
-  |-- reward-i       RewardActor       restarted by Ray, holds nothing
+  |-- reward-i       RewardActor       restarted by Ray, has no state
   |-- rollout-i      RolloutActor      replaced by the fleet
-  `-- learner-i      PolicyRank        replaced together by the controller, from the last checkpoint
+  `-- learner-i      PolicyRank        all replaced together by the controller, from the last checkpoint
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from r1ray.transport.rendezvous import abort
 
 
 def ledger_settings(config: Config) -> LedgerSettings:
-    """The rules of the ledger out of the configuration."""
+    """Return the ledger's part of the configuration."""
     queue = config.queue
     return LedgerSettings(
         groups_per_step=config.learner.groups_per_step,

@@ -1,4 +1,4 @@
-"""Ray actors made of the plain parts, with the resources of the configuration."""
+"""Create the Ray actors of a run, with the resources of its configuration."""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ class Cluster:
         return [(0.1, 1), *(demand[name] for name in PROCESSES[use])]
 
     def queue(self, settings: LedgerSettings) -> Handle[QueueApi]:
+        """Start the queue actor, on the driver's node unless `ray.queue_resources` says otherwise."""
         spawn = self._actor(
             QueueProcess,
             0.1,
@@ -86,6 +87,7 @@ class Cluster:
         return spawn(QUEUE, path, settings, self.run_id)
 
     def rewards(self) -> list[Handle[RewardApi]]:
+        """Start the reward workers."""
         c = self.config.reward_worker
         resources = self.config.ray.reward_resources
         handles: list[Handle[RewardApi]] = []
@@ -104,6 +106,7 @@ class Cluster:
         return handles
 
     def rollout(self, name: str, use: Use = "train") -> Handle[RolloutApi]:
+        """Start a rollout worker."""
         c = self.config.rollout
         environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
         gpus = c.num_gpus * c.engine.tensor_parallel_size

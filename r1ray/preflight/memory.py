@@ -1,4 +1,4 @@
-"""What a learner rank holds in memory: bounds that the learner keeps to, and what they add up to for a configuration and a model.
+"""Memory of a learner rank: bounds that the learner keeps, and their sum for a configuration and a model.
 
 It follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of d bytes and R ranks, weights dP,
 gradients 4P (they are summed in float32) and optimiser state 12P (float32 master copy and two moments), of which stage 1 divides
@@ -18,22 +18,22 @@ from r1ray.models.folder import ModelShape
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 LOGITS_AT_ONCE = 2**26
-"""Elements of the largest float32 block of logits: 256 MiB, whatever the number of tokens and the vocabulary are."""
+"""Elements of the largest float32 block of logits, independent of tokens and vocabulary: 256 MiB."""
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
 
 LIVE_PARAMETERS = 1_000_000_000
-"""Parameters that ZeRO 3 has whole beside those of the layer that is computed: DeepSpeed's own default."""
+"""Parameters that ZeRO 3 keeps gathered beside those of the current layer: DeepSpeed's default."""
 
 _LOGIT_BYTES = 16  # of each element of a block: in the backward pass four float32 of them are alive (learner/model.py)
 
 Items = dict[str, float]
-"""What it is -> bytes."""
+"""Name of a part -> bytes."""
 
 
 def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tuple[Items, Items]:
-    """Memory of one learner rank: (on its device, in its host whatever the device). The process itself is not counted.
+    """Return the memory of one learner rank: (on its device, in host memory in any case), without the process itself.
 
     A reward model has a vector in place of the output layer, and neither logits nor a reference.
     """
@@ -65,7 +65,7 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
 
 
 def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
-    """(on the device, in the host where the optimiser is offloaded): the sums over micro-batches, and what one of them adds.
+    """Return the bytes of gradients (on the device, in the host with an offloaded optimiser): sums, and one micro-batch.
 
     DeepSpeed sums in float32, whole at stages 0 and 1, this rank's share at 2 and 3. What a backward pass adds is in the compute
     type and goes bucket by bucket, but for bfloat16 at stage 1, whose optimiser (BF16_Optimizer) keeps all of it.
@@ -84,7 +84,7 @@ def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
 
 
 def _gathered_bytes(config: Config, shape: ModelShape) -> float:
-    """What ZeRO 3 has whole at once: for its passes the next layers; to publish, the tensors of a bucket and the bucket.
+    """Return the bytes that ZeRO 3 gathers at once: the next layers in a pass; a bucket and its tensors when it publishes.
 
     A bucket is closed by the tensor that fills it. The two are never there together.
     """
@@ -95,7 +95,7 @@ def _gathered_bytes(config: Config, shape: ModelShape) -> float:
 
 
 def _activation_bytes(config: Config, shape: ModelShape) -> float:
-    """What one micro-batch keeps for the backward pass: 8 hidden, 2 key-value and 4 intermediate vectors per layer."""
+    """Return what a micro-batch keeps for its backward pass: per layer 8 hidden, 2 key-value, 4 intermediate vectors."""
     per_layer = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
     values = shape.layers * per_layer
     if config.model.activation_checkpointing:

@@ -1,7 +1,6 @@
-"""Where the actors of a run go and what memory they take, before anything is started.
+"""Placement and memory of the actors of a run, before they start.
 
-The memory of a learner rank is worked out in `footprint`. All of it is an estimate to refuse what cannot work; it is not a
-promise for the last percent.
+`memory` computes the memory of a learner rank. All figures are estimates for refusing configurations that cannot work.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from r1ray.models.folder import ModelShape
 from r1ray.preflight.memory import BYTES, learner_bytes
 from r1ray.util.machine import GIB, Machine
 
-# Host memory of a process besides the model, in GiB: what `ps` said of the embedded run, and a quarter more.
+# Host memory of a process besides the model, in GiB: as measured with `ps` in the embedded run, plus a quarter.
 LEARNER_BASE_GIB = 0.7  # torch, DeepSpeed, transformers
 ROLLOUT_BASE_GIB = 0.9  # torch, vLLM
 REWARD_BASE_GIB = 0.6  # with its verifier processes
@@ -29,7 +28,7 @@ QUEUE_CPUS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """Actors of one kind and what each needs; memory in bytes by item, all of it in the host where there is no GPU."""
+    """Actors of one kind and what each needs. Memory in bytes by item, all of it in the host if the actor has no GPU."""
 
     name: str
     count: int
@@ -45,12 +44,12 @@ class Plan:
     """Placement and memory of a run. Producer: `make_plan`. Consumers: `train`, `train --dry-run`."""
 
     roles: tuple[Role, ...]
-    machine: Machine | None  # None: the run joins a cluster, which is not to be seen from here
-    cache_tokens: int | None  # tokens that one worker's KV cache holds; None: as many as the GPU leaves room for
-    problems: tuple[Problem, ...]  # why this machine cannot run it
+    machine: Machine | None  # None: the run joins a cluster
+    cache_tokens: int | None  # capacity of one worker's KV cache; None: what the GPU leaves
+    problems: tuple[Problem, ...]  # reasons why this machine cannot run it
 
     def role(self, name: str) -> Role:
-        """The role called `name`; one that nobody plays has a count of 0."""
+        """Return the role called `name`, with a count of 0 if the run has no such actors."""
         absent = Role(name=name, count=0, cpus=0, gpus=0, resources={})
         return next((r for r in self.roles if r.name == name), absent)
 
@@ -60,7 +59,7 @@ class Plan:
         return SYSTEM_BASE_GIB * GIB + sum(r.count * sum(r.host.values()) for r in self.roles)
 
     def to_text(self) -> str:
-        """Two tables and a verdict, for people."""
+        """Format the plan as two tables and a verdict."""
         lines = ["Placement (each actor)"]
         for r in self.roles:
             custom = "".join(f" {name}:{amount:g}" for name, amount in r.resources.items())
@@ -74,7 +73,9 @@ class Plan:
         if self.cache_tokens is not None:
             lines.append(f"  a worker's KV cache holds {self.cache_tokens:,} tokens")
         if self.machine is None:
-            lines.append("Whether it fits is for the cluster to say: ray.address is set.")
+            lines.append(
+                "This machine was not checked, because ray.address is set: the cluster provides memory and GPUs."
+            )
             return "\n".join(lines)
         used, there = self.host_bytes / GIB, self.machine.memory_bytes / GIB
         lines.append(f"Host memory in all: {used:.1f} GiB of {there:.1f} GiB")
@@ -84,7 +85,7 @@ class Plan:
 
 
 def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "train") -> Plan:
-    """The plan of a run of `config` with a model of `shape`, on `machine` unless it joins a cluster."""
+    """Plan a run of `config` with a model of `shape`, on `machine` unless the run joins a cluster."""
     made = {
         "learner": _learner(config, shape, use),
         "rollout": _rollout(config, shape),
@@ -151,7 +152,7 @@ def _role(
     device: dict[str, float],
     host: dict[str, float],
 ) -> Role:
-    """Without a GPU, what would be on the device is in the host's memory."""
+    """Make a role. Without a GPU, the items of the device are in host memory."""
     if gpus == 0:
         device, host = {}, {**host, **device}
     return Role(name=name, count=count, cpus=cpus, gpus=gpus, resources=resources, device=device, host=host)
@@ -168,7 +169,7 @@ def _cache_bytes(config: Config, shape: ModelShape) -> int:
 
 
 def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
-    """vLLM refuses to start where not even one longest sequence fits into the cache."""
+    """Refuse a cache that is too small for one longest sequence, as vLLM does at its start."""
     given, longest = config.rollout.engine.kv_cache_gib, config.model.max_length
     needed = longest * _cache_bytes(config, shape) / GIB
     if given is not None and given < needed:
@@ -207,7 +208,7 @@ def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[P
 
 
 def _gpu_problems(config: Config, plan: Plan, gpu_bytes: int) -> Iterator[Problem]:
-    """A GPU that learner and rollout worker share holds both; vLLM takes its share whatever the model needs."""
+    """Compare with one GPU. If learner and rollout worker share it, vLLM takes its share whatever the model needs."""
     learner, rollout = plan.role("learner rank"), plan.role("rollout worker")
     training, weights = sum(learner.device.values()), sum(rollout.device.values())
     share = config.rollout.engine.gpu_memory_utilization

@@ -29,14 +29,14 @@ from r1ray.util.imports import add_import_folders, import_folders
 from r1ray.util.machine import Machine, this_machine
 
 EMBEDDED = "tiny"
-"""The `model.path` that stands for the embedded model."""
+"""The value of `model.path` that means the embedded model."""
 
 EMBEDDED_FOLDER = Path("models/tiny")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """A run that may start: its configuration is checked, and its folder is known where it is resumed."""
+    """A run that may start: its configuration is checked, and its folder is known if it is resumed."""
 
     loaded: LoadedConfig
     machine: Machine
@@ -50,14 +50,14 @@ class Preparation:
 
     @classmethod
     def new(cls, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
-        """A new run. Raises ConfigError with every problem of the configuration."""
+        """Prepare a new run. Raises ConfigError with every problem of the configuration."""
         loaded = _resolved(load_config(overlays, overrides, use))
         add_import_folders(folders_of(loaded))
         return cls(loaded=loaded, machine=this_machine(), use=use)
 
     @classmethod
     def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
-        """The run in `path`, with what a resume may change changed.
+        """Prepare to resume the run in `path`, with the changes of configuration that a resume allows.
 
         Raises ConfigError where `path` holds no run of this command or a key that makes the run another one was changed,
         IntegrityError where the folder's format is another version's.
@@ -74,7 +74,7 @@ class Preparation:
         return cls(loaded=loaded, machine=this_machine(), use=use, existing=folder)
 
     def plan(self, model: Path | None = None) -> Plan:
-        """Where everything runs and what memory it takes. Raises ConfigError if the model folder cannot be read.
+        """Plan the placement and memory of all actors. Raises ConfigError if the model folder cannot be read.
 
         `model`: the folder to look at in the place of `model.path`, as for the embedded model before it is built.
         """
@@ -82,11 +82,11 @@ class Preparation:
         return make_plan(self.loaded.config, shape, self.machine, self.use)
 
     def describe(self, plan: Plan) -> str:
-        """The resolved configuration, the placement and the memory, as text."""
+        """Format the resolved configuration, the placement and the memory."""
         return f"{self.loaded.to_yaml()}\n{plan.to_text()}"
 
     def check(self, model: Path | None = None, planned: Callable[[Plan], None] | None = None) -> Plan:
-        """The plan of a run that fits: see `plan`. `planned` gets the plan before it is refused for too little memory.
+        """Check the run and return its plan. `planned` gets the plan before it is refused for too little memory.
 
         Raises ConfigError for what this machine or disk lacks, and for too little memory.
         """
@@ -118,9 +118,9 @@ class Preparation:
             _refuse_other_data(self.existing, self._found() if data is None else data, self.use)
 
     def folder(self, *, fresh: bool = False, data: Mapping[str, Any] | None = None) -> RunFolder:
-        """The locked run folder: a new one, or the one to continue. Everything is checked before anything is written.
+        """Lock and return the run folder: a new one, or the one to resume. All checks come before the first write.
 
-        `fresh` sets an earlier run in the same place aside, under another name. `data` is what was found in the sources
+        `fresh` renames an earlier run in the same place. `data` is what was found in the sources
         (`SupervisedData.facts`); None: they are read here, if this command has no record of its own.
         Raises ConfigError for what this machine or disk lacks, for too little memory, and for a folder in use;
         IntegrityError if tokenizer, model or data are not those of the run's start.
@@ -164,19 +164,19 @@ class Preparation:
         return contents(self.loaded.config.data, evaluates=self.use == "train")
 
     def reopened(self) -> RunFolder:
-        """The locked folder of the run that is resumed, for work that needs neither its model nor its machine."""
-        assert self.existing is not None, "only what was begun is opened again"
+        """Lock and return the folder of the resumed run, for work that needs neither its model nor its machine."""
+        assert self.existing is not None, "only an existing run is opened again"
         return _take(self.existing, self.loaded, self.use)
 
 
 def folders_of(loaded: LoadedConfig) -> list[Path]:
-    """The folders of the configuration files, that of the last file first, without those of r1ray's own."""
+    """Return the folders of the user's configuration files, that of the last file first."""
     folders = [Path(name).absolute().parent for name in reversed(loaded.sources)]
     return list(dict.fromkeys(folder for folder in folders if not folder.is_relative_to(CONF_DIR)))
 
 
 def _resolved(loaded: LoadedConfig) -> LoadedConfig:
-    """With the folder of the embedded model in place of its name."""
+    """Replace the name of the embedded model by its folder."""
     if loaded.config.model.path != EMBEDDED:
         return loaded
     model = replace(loaded.config.model, path=str(EMBEDDED_FOLDER))
@@ -184,7 +184,7 @@ def _resolved(loaded: LoadedConfig) -> LoadedConfig:
 
 
 def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use: Use) -> None:
-    """Raise IntegrityError where tokenizer, model or ledger are not those of the run in `folder`."""
+    """Raise IntegrityError if tokenizer, model or ledger are not those of the run in `folder`."""
     begun = folder.identity()
     if vocabulary != begun.vocab_hash:
         raise IntegrityError(
@@ -201,7 +201,7 @@ def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use
 
 
 def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> None:
-    """Raise IntegrityError where `data`, which was found in the sources now, is not what the run in `folder` was begun with.
+    """Raise IntegrityError if the sources now hold other `data` than at the start of the run in `folder`.
 
     Order and parts are functions of the number of rows: with others, a resume would be another run. A run that has no
     record of them (format 1 did not always have one) cannot be judged here.
@@ -224,7 +224,7 @@ def _differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
 
 
 def _tell_unrecorded(folder: RunFolder) -> None:
-    """A run of an earlier r1ray goes on, which days of work may depend on; but nobody is to think that it was checked."""
+    """Warn that the data of a run without a record were not checked."""
     message = (
         f"{folder.path} has no record of what its sources held when it began, so whether they have changed since cannot be "
         f"told. What they hold now is kept in {folder.data.name}, and later resumes are checked against it."
@@ -235,7 +235,7 @@ def _tell_unrecorded(folder: RunFolder) -> None:
 
 
 def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:
-    """Lock the folder and note what of the configuration was changed."""
+    """Lock the folder, and record changes of the configuration."""
     folder.lock()
     stored = load_config([str(folder.config.resolve())], use=use)
     changed = {key: new for key, (_, new) in changes(stored.config, loaded.config).items()}
@@ -247,7 +247,7 @@ def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:
 
 
 def _check_ledger(folder: RunFolder, run_id: str) -> None:
-    """A run that was killed before it had a ledger starts with a new one; one that has trained needs the one it had."""
+    """Raise IntegrityError if a run that has checkpoints lacks its ledger. A run killed before it had one gets a new one."""
     if folder.ledger.exists():
         check_file(folder.ledger, run_id)
     elif any(folder.checkpoints.iterdir()):

@@ -205,7 +205,7 @@ def test_options_of_which_one_would_do_nothing_are_refused(
 @pytest.mark.parametrize(
     "words", [["score", "a.jsonl", "--reward", "exact", "--out"], ["train", "tiny", "--plan-file"]]
 )
-@pytest.mark.parametrize(("file", "told"), [("missing/x", "missing is no folder"), ("there", "is a folder")])
+@pytest.mark.parametrize(("file", "told"), [("missing/x", "missing is not a folder"), ("there", "is a folder")])
 def test_a_file_that_cannot_be_written_is_refused_before_any_work(
     words: list[str], file: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

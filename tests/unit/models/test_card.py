@@ -128,7 +128,7 @@ def test_cells_and_errors():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["run", "there"], "there already, and nothing is overwritten"),
+        (["run", "there"], "there exists, and nothing is overwritten"),
         (["run", "new", "--dtype", "int8"], "--dtype int8 is unknown"),
         (["nothing", "new"], "expected a model folder"),
         (["run", "new"], "no checkpoint to make one of"),

@@ -209,7 +209,7 @@ def test_custom_resources_need_a_cluster_that_has_them() -> None:
     joined = make_plan(tiny("ray.rollout_resources={rollout: 1}", "ray.address=auto"), SMALL, LAPTOP)
     assert joined.problems == ()
     assert "rollout:1" in joined.to_text()
-    assert "for the cluster to say" in joined.to_text()
+    assert "the cluster provides memory and GPUs" in joined.to_text()
 
 
 class TestGpus:

@@ -118,7 +118,7 @@ def test_the_command_prints_groups_and_says_when_none_fits(run_dir, capsys):
     app(["inspect", str(run_dir), "--step", "0", "--limit", "1"], standalone_mode=False)
     assert "group 0-1" in capsys.readouterr().out
     app(["inspect", str(run_dir), "--step", "9"], standalone_mode=False)
-    assert "No group of this run fits." in capsys.readouterr().out
+    assert "No group of this run matches." in capsys.readouterr().out
 
 
 def test_the_report_shows_what_the_ledger_dropped(run_dir, capsys):
