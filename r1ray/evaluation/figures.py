@@ -1,4 +1,4 @@
-"""The figures of one benchmark out of its samples."""
+"""Compute the figures of a benchmark from its samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ACCURACY = "accuracy"
 
 
 def accuracy_of_parts(parts: dict[str, float]) -> float:
-    """The accuracy among the parts of a score, whatever its label; 0.0 where it could not be judged."""
+    """The accuracy among the parts of a score, whatever its label; 0.0 if it could not be judged."""
     values = [value for name, value in parts.items() if name.partition("/")[0] == ACCURACY]
     return min(values) if values else 0.0
 
@@ -26,12 +26,12 @@ def accuracy_of_parts(parts: dict[str, float]) -> float:
 def figures(
     rows: Iterable[SampleRow], *, verifier: str, same: Callable[[str, str], bool] | None = None
 ) -> dict[str, Any]:
-    """All figures of the samples of one source, in order of their problems; errors are standard errors over problems.
+    """All figures of one source. `rows` come in the order of their problems; errors are standard errors over problems.
 
-    `accuracy` is pass@1, the mean over samples; `pass_at` and `pass_at_se` have the k of `estimators.ks`; `consensus` is
-    cons@n, where answers that `verifier` judges can agree: what it takes for the same answer is one, and of mathematics what
-    `same` finds equal. A sample that could not be judged is not right, and is counted under `errors` by
-    the kind of its error.
+    `accuracy` is pass@1, the mean over samples. `pass_at` and `pass_at_se` have the k of
+    `estimators.ks`. `consensus` is cons@n, or None if answers that `verifier` judges cannot agree;
+    equal answers are those with one canonical form, and in mathematics those that `same` finds
+    equal. A sample that could not be judged is not right, and counts under `errors` by kind.
     """
     problems = [list(group) for _, group in groupby(rows, key=lambda row: row.index)]
     n = min(map(len, problems))
@@ -39,7 +39,7 @@ def figures(
     rights = [[accuracy_of_parts(row.parts) for row in problem] for problem in problems]
     accuracy, error = mean_and_error([math.fsum(right) / len(right) for right in rights])
     passes = {k: mean_and_error([_pass(right, k) for right in rights]) for k in ks(n)}
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "problems": len(problems),
         "samples": n,
         "accuracy": accuracy,
@@ -56,8 +56,8 @@ def figures(
     }
     if verifier in VOTED:
         voted = [consensus(_ballots(p, r, verifier, same), r) for p, r in zip(problems, rights, strict=True)]
-        told["consensus"], told["consensus_se"] = mean_and_error(voted)
-    return told
+        found["consensus"], found["consensus_se"] = mean_and_error(voted)
+    return found
 
 
 def _ballots(
@@ -69,12 +69,12 @@ def _ballots(
 
 
 def _pass(right: Sequence[float], k: int) -> float:
-    """pass@k of one problem; partial credit counts as not right."""
+    """pass@k of one problem; partial credit is not right."""
     return pass_at_k(len(right), sum(value >= 1.0 for value in right), k)
 
 
 def _parts(samples: Sequence[SampleRow]) -> dict[str, float]:
-    """Mean of every part over the samples that have it; labels of accuracy are left away."""
+    """Mean of each part over the samples that have it; accuracies are merged, whatever their labels."""
     sums: dict[str, list[float]] = {}
     for row in samples:
         for name, value in row.parts.items():

@@ -1,4 +1,4 @@
-"""What `r1ray eval` is to do, from the words of its command line. What can be refused is, before anything is written."""
+"""Plan of `r1ray eval`, from its command line. Whatever is wrong is refused before anything is written."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Request:
     k: int | None = None  # None: each benchmark's own
     temperature: float = 0.6
     top_p: float = 0.95
-    max_new_tokens: int | None = None  # None: what the model's context leaves, 32,768 at most
+    max_new_tokens: int | None = None  # None: the rest of the model's context, at most 32,768
     limit: int | None = None  # problems of each benchmark; None: all
     data: Mapping[str, str]  # benchmark -> file, folder or hub id
     against: tuple[str, ...] = ()  # training data, for the decontamination report
@@ -51,7 +51,7 @@ class EvaluationPlan:
 def make_plan(
     model: Path, out: Path, request: Request, overlays: Sequence[str], overrides: Sequence[str], machine: Machine
 ) -> EvaluationPlan:
-    """The plan of a new evaluation. Raises ConfigError for whatever cannot be."""
+    """The plan of a new evaluation. Raises ConfigError for wrong options, overlays or data."""
     if not request.benchmarks:
         raise ConfigError("--benchmarks: name at least one, e.g. gsm8k or bus")
     if not 0 < request.top_p <= 1:
@@ -71,8 +71,8 @@ def make_plan(
     refuse(check(config, "eval"), loaded.provenance)
     if longest < 1 or config.data.max_prompt_tokens + longest > config.model.max_length:
         raise ConfigError(
-            f"--max-new-tokens {longest} does not fit beside data.max_prompt_tokens = {config.data.max_prompt_tokens} into "
-            f"model.max_length = {config.model.max_length}"
+            f"--max-new-tokens {longest} does not fit beside data.max_prompt_tokens = "
+            f"{config.data.max_prompt_tokens} into model.max_length = {config.model.max_length}"
         )
     wanted = tuple(_wanted(p, request, longest, config.run.seed) for p in prepared)
     record = {
@@ -91,7 +91,7 @@ def make_plan(
 
 
 def resumed_plan(folder: Path, overlays: Sequence[str], overrides: Sequence[str], machine: Machine) -> EvaluationPlan:
-    """The plan of the evaluation in `folder` again. Raises ConfigError where there is none."""
+    """The plan of the evaluation in `folder`, to resume it. Raises ConfigError if there is none."""
     if not (folder / RECORD).exists():
         raise ConfigError(f"{folder} holds no evaluation: it has no {RECORD}")
     record = read_json(folder / RECORD)
@@ -111,7 +111,7 @@ def _wanted(prepared: Prepared, request: Request, longest: int, seed: int) -> Wa
 
 
 def _with_sources(config: Config, prepared: Sequence[Prepared], out: Path) -> Config:
-    """The benchmarks as evaluation sources, each judged by its own verifier and by the other rewards of the configuration."""
+    """The configuration with the benchmarks as evaluation sources, each judged by its verifier and the other rewards."""
     shared = [r for r in config.rewards if r.name.partition("/")[0] != "accuracy"]
     names = [r.name for r in shared]
     sources = [replace(p.source(out), rewards=[p.reward.name, *names]) for p in prepared]
@@ -120,7 +120,7 @@ def _with_sources(config: Config, prepared: Sequence[Prepared], out: Path) -> Co
 
 
 def _defaults(model: Path, machine: Machine) -> Source:
-    """What a model and a machine say by themselves; overlays and keys win over it."""
+    """Defaults that follow from the model and the machine; overlays and keys override them."""
     shape = read_shape(model)
     raw = read_json(model / "config.json")
     stored = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")

@@ -1,4 +1,4 @@
-"""Published figures that a result is set beside; never mixed with measured ones. Accuracies as shares.
+"""Published figures, shown beside results and never mixed with measured ones. Accuracies are shares.
 
 Sources: v1 is arXiv 2501.12948v1, N the Nature version (s41586-025-09422-z).
 """
@@ -33,7 +33,7 @@ _CONSENSUS = {  # cons@64 on AIME 2024
 
 
 def published(benchmark: str) -> list[dict[str, Any]]:
-    """What was published for a benchmark: model, source, accuracy (pass@1) and, for AIME 2024, consensus (cons@64)."""
+    """Published figures of a benchmark: model, source, accuracy (pass@1) and, for AIME 2024, consensus (cons@64)."""
     rows = []
     for model, source, values in _TABLE:
         if benchmark in values:

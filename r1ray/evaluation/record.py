@@ -1,10 +1,10 @@
-"""An evaluation on disk: what it is of, and what came of it.
+"""Files of an evaluation: its record, samples and results.
 
-evaluation.json   what was asked for; a resume asks for the same
-problems/         the problems of published benchmarks, in one form
-samples/          every sample, one Parquet shard a part
-results.json      the figures, a row a benchmark, with published ones beside them
-results.md        the same for people
+evaluation.json   benchmarks, model and sampling; a resume must match it
+problems/         problems of published benchmarks, in a common form
+samples/          every sample, one Parquet shard per part
+results.json      figures, one row per benchmark, with published ones beside them
+results.md        the same as a page
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ SAMPLES = "samples"
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """Note what is evaluated."""
+    """Write evaluation.json."""
     write_atomic(folder / RECORD, json.dumps(record, indent=1).encode())
 
 
 def check_same(folder: RunFolder, record: Mapping[str, Any], loaded: LoadedConfig) -> None:
-    """Raise ConfigError where the run in `folder` is no evaluation, or one of something else than `record` and `loaded`."""
+    """Raise ConfigError if the run in `folder` is not an evaluation, or differs from `record` and `loaded`."""
     if (use := folder.identity().use) != "eval":
         raise ConfigError(f"{folder.path} is a run of `r1ray {use}`: give another --out")
     stored = load_config([str(folder.config.resolve())], use="eval").config
     refuse_another_run(_besides(stored), _besides(loaded.config), loaded.provenance)
     if not (folder.path / RECORD).exists():
-        return  # killed before it had one, and before anything was sampled
+        return  # killed before the record was written, so before sampling
     before = read_json(folder.path / RECORD)
     differing = sorted(key for key in {*before, *record} if before.get(key) != record.get(key))
     if differing:
@@ -60,12 +60,12 @@ def check_same(folder: RunFolder, record: Mapping[str, Any], loaded: LoadedConfi
 
 
 def _besides(config: Config) -> Config:
-    """The configuration besides the benchmarks, which are compared by their digests."""
+    """The configuration without the benchmarks, which are compared by their digests."""
     return replace(config, data=replace(config.data, evaluation=[]))
 
 
 def write_results(folder: Path, record: Mapping[str, Any], prepared: Sequence[Prepared]) -> dict[str, Any]:
-    """The figures of all samples, as results.json has them; written with results.md."""
+    """Compute the figures of all samples and write results.json and results.md; returns the former's content."""
     with Equality() as same:
         rows = [
             {
@@ -106,7 +106,7 @@ def _samples(folder: Path, source: str) -> list[SampleRow]:
 
 
 def to_markdown(results: Mapping[str, Any]) -> str:
-    """The figures as a table, then the published ones, marked as such."""
+    """The figures as a Markdown table, and the published ones, marked as such."""
     lines = [
         f"# {results['model']}",
         "",
@@ -135,11 +135,11 @@ def to_markdown(results: Mapping[str, Any]) -> str:
             + (f" ({', '.join(ids[:10])}{', ...' if len(ids) > 10 else ''})" if ids else "")
             for name, ids in results["overlap"].items()
         ]
-    told = [(row["benchmark"], p) for row in results["rows"] for p in row["published"]]
-    if told:
+    listed = [(row["benchmark"], p) for row in results["rows"] for p in row["published"]]
+    if listed:
         lines += ["", "Published, not measured here (v1: arXiv 2501.12948v1, N: s41586-025-09422-z):", ""]
         lines += ["| benchmark | model | pass@1 | cons@64 | source |", "|---|---|---:|---:|---|"]
-        for benchmark, p in told:
+        for benchmark, p in listed:
             consensus = f"{p['consensus']:.1%}" if "consensus" in p else "–"
             lines.append(f"| {benchmark} | {p['model']} | {p['accuracy']:.1%} | {consensus} | {p['source']} |")
     return "\n".join(lines) + "\n"
@@ -150,7 +150,7 @@ def _with_error(value: float, error: float) -> str:
 
 
 class _Overlap:
-    """The questions of a benchmark, and the grams of those training prompts that have anything in common with them."""
+    """The questions of a benchmark, and the 10-grams of the training prompts that overlap with any of them."""
 
     def __init__(self, rows: bytes) -> None:
         problems = [json.loads(line) for line in rows.splitlines()]
@@ -158,7 +158,7 @@ class _Overlap:
         self._all, self._met = Grams(), Grams()
         self._all.add_all(self._questions.values())
 
-    def meet(self, prompt: tuple[Message, ...]) -> None:
+    def add_training_prompt(self, prompt: tuple[Message, ...]) -> None:
         if self._all.shares(prompt):
             self._met.add_all([prompt])
 
@@ -167,10 +167,11 @@ class _Overlap:
 
 
 def contamination(prepared: Sequence[Prepared], against: Sequence[str]) -> dict[str, list[str]]:
-    """Benchmark -> ids of its problems that share a 10-gram with a prompt of the training data in `against` (JSONL or Parquet).
+    """Benchmark -> ids of its problems that share a 10-gram with a prompt in `against` (JSONL or Parquet files).
 
-    What a benchmark puts around its questions does not count. The training data streams by once; of it only what overlaps is
-    kept. Synthetic tasks keep their splits apart by themselves and are left out. Raises ConfigError for data that cannot be read.
+    The text that a benchmark adds to its questions does not count. The training data is read once,
+    as a stream; only overlapping prompts are kept in memory. Synthetic tasks, which have disjoint
+    splits, are left out. Raises ConfigError for data that cannot be read.
     """
     if not against:
         return {}
@@ -178,7 +179,7 @@ def contamination(prepared: Sequence[Prepared], against: Sequence[str]) -> dict[
     for place in against:
         for prompt in _training_prompts(place):
             for overlap in overlaps.values():
-                overlap.meet(prompt)
+                overlap.add_training_prompt(prompt)
     return {name: overlap.shared() for name, overlap in overlaps.items()}
 
 
@@ -203,7 +204,7 @@ def _training_prompts(given: str) -> Iterator[tuple[Message, ...]]:
 
 
 def _prompt_of(raw: Any, number: int) -> tuple[Message, ...]:
-    """What was asked, of a conversation or of a prompt without a response."""
+    """The prompt of a conversation, or of a row without a response."""
     if isinstance(raw, dict) and isinstance(raw.get("prompt"), str):
         return _user(raw["prompt"])
     return parse_conversation(raw, number, {}).prompt

@@ -1,1 +1,1 @@
-"""Sampling: many responses to the prompts of some sources, in shards that are whole or absent."""
+"""Sampling jobs: k responses to every prompt of some sources, in shards that are complete or absent."""

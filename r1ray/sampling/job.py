@@ -1,8 +1,8 @@
-"""A sampling job: k samples of every prompt of some sources, scored, each part of the prompts one shard.
+"""Sampling job: k scored samples of every prompt of some sources, one shard per part of the prompts.
 
-    parts that have no shard --> rollout workers --> reward workers --> shard, whole or absent
+    parts without a shard --> rollout workers --> reward workers --> shard, complete or absent
 
-The shards are all the state there is: what has one is done, whatever died, and nothing else is.
+The shards are the only state: a part is done if and only if its shard exists.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ TICK_S = 0.02
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The samples to take of one source."""
+    """The samples to draw from one source."""
 
     source: str
-    samples: int  # k, of each prompt
+    samples: int  # k, per prompt
     sampling: Sampling
 
 
@@ -54,14 +54,14 @@ class JobParts:
     fleet: Fleet
     managed: RayManagedActors
     folder: RunFolder
-    samples: Path  # where the shards go
+    samples: Path  # folder of the shards
     writer: MetricsWriter
     stop: Stop
-    tell: Callable[[str, int, int, dict[str, Any]], None]  # state, prompts done, of how many, figures
+    tell: Callable[[str, int, int, dict[str, Any]], None]  # state, prompts done, prompts in all, figures
 
 
 class SamplingJob:
-    """`run` returns when every prompt has its samples, or a requested stop is due."""
+    """Samples until every prompt has its samples, or a requested stop is due."""
 
     def __init__(self, config: Config, wanted: Sequence[Wanted], parts: JobParts) -> None:
         self._config = config
@@ -74,7 +74,7 @@ class SamplingJob:
         self._began = time.monotonic()
 
     def run(self) -> bool:
-        """Sample the missing parts. Returns True once all are stored, False after a stop. Raises R1RayError."""
+        """Sample the missing parts. Returns True if all are stored, False after a requested stop. Raises R1RayError."""
         self._tell("starting")
         try:
             sizes = self._sizes()
@@ -91,7 +91,7 @@ class SamplingJob:
         return True
 
     def _sizes(self) -> dict[str, int]:
-        """Prompts by source, once a worker has counted them."""
+        """Number of prompts by source; waits until a worker has counted them."""
         while not (sizes := self._parts.fleet.evaluation_sizes()):
             pause(TICK_S, self._tick)
         return {name: sizes[name] for name in self._wanted}
@@ -107,7 +107,7 @@ class SamplingJob:
         self._began = time.monotonic()
 
     def _at_once(self) -> int:
-        """Parts that keep an engine full while one of them ends; in a deterministic run one: they must not mix."""
+        """Parts per worker that keep its engine full; 1 in a deterministic run, whose parts must not mix."""
         if self._config.run.deterministic:
             return 1
         return 1 + math.ceil(self._config.rollout.groups_in_engine / self._config.sampling.prompts_per_part)
@@ -157,7 +157,7 @@ class SamplingJob:
 
 
 def parts_of(sizes: Mapping[str, int], size: int) -> list[Part]:
-    """The parts of sources with so many prompts, `size` prompts each."""
+    """Divide sources (name -> number of prompts) into parts of `size` prompts."""
     return [
         Part(source=source, start=start, stop=min(start + size, prompts))
         for source, prompts in sizes.items()
@@ -166,7 +166,7 @@ def parts_of(sizes: Mapping[str, int], size: int) -> list[Part]:
 
 
 def rows_of(group: ScoredGroup) -> list[SampleRow]:
-    """The samples of a prompt as they are stored."""
+    """The samples of a prompt as stored rows."""
     prompt = group.rollout.prompt
     opened = bool(opening(prompt.meta))
     rows = []

@@ -1,4 +1,4 @@
-"""Samples on disk: one Parquet shard for each part (source, first prompt, behind the last prompt), whole or absent.
+"""Samples on disk: one Parquet shard per part (source, first prompt, end), complete or absent.
 
 samples/gsm8k-0000000-0000064.parquet     64 prompts of the source gsm8k, k rows each
 """
@@ -24,15 +24,15 @@ class SampleRow:
 
     source: str
     prompt_id: str
-    index: int  # place of the prompt in its source
+    index: int  # position of the prompt in its source
     sample: int  # number among the samples of its prompt, from 0
-    messages: tuple[Message, ...]  # as the model was asked; ends with the user's
-    answer: Any  # on record, JSON types
+    messages: tuple[Message, ...]  # the prompt; ends with the user's message
+    answer: Any  # ground truth, JSON types
     meta: dict[str, Any]  # JSON types
     response: str  # without the token that ended it
     tokens: int  # T, of the response with its end token
     finish_reason: FinishReason
-    reward: float | None  # the weighted sum; None where there is an error
+    reward: float | None  # the weighted sum; None if there is an error
     parts: dict[str, float]  # each reward by name, unweighted
     error: str | None  # name of the failure and what happened
     answer_text: str | None  # the final answer that the response gives, in a canonical form
@@ -48,12 +48,12 @@ class Part:
 
     @property
     def file_name(self) -> str:
-        """Of its shard."""
+        """Name of its shard."""
         return f"{quote(self.source, safe='')}-{self.start:07d}-{self.stop:07d}.parquet"
 
     @classmethod
     def of_file(cls, path: Path) -> Part:
-        """The part that a shard holds. Raises IntegrityError for a name that is none of a shard."""
+        """The part of a shard. Raises IntegrityError if the name is not that of a shard."""
         source, _, span = path.stem.rpartition("-")
         source, _, start = source.rpartition("-")
         if not (source and start.isdigit() and span.isdigit()):
@@ -62,7 +62,7 @@ class Part:
 
 
 def write_shard(folder: Path, part: Part, rows: Sequence[SampleRow]) -> Path:
-    """Write the samples of a part, aside and renamed; returns the shard. `folder`: samples/ of a run folder."""
+    """Write the samples of a part atomically; returns the shard. `folder`: samples/ of a run folder."""
     import pyarrow
     from pyarrow import parquet
 
@@ -75,7 +75,7 @@ def write_shard(folder: Path, part: Part, rows: Sequence[SampleRow]) -> Path:
 
 
 def missing_parts(folder: Path, parts: Sequence[Part]) -> list[Part]:
-    """Of the parts of a job those that have no shard yet, in their order. Raises IntegrityError for a shard of another job."""
+    """The parts of a job without a shard, in order. Raises IntegrityError for a shard of another job."""
     there, wanted = set(shards(folder)), set(parts)
     if strange := sorted(there - wanted):
         raise IntegrityError(
@@ -86,9 +86,10 @@ def missing_parts(folder: Path, parts: Sequence[Part]) -> list[Part]:
 
 
 def shards(folder: Path) -> list[Part]:
-    """The parts that have a shard in samples/, by source name and start.
+    """The parts with a shard in samples/, sorted by source name and start.
 
-    Raises IntegrityError for files that are no shards, and for shards that share prompts: these would count twice.
+    Raises IntegrityError for files that are not shards, and for shards that share prompts, which
+    would count twice.
     """
     there = sorted(Part.of_file(path) for path in folder.glob("*.parquet"))
     for before, part in pairwise(there):
@@ -101,7 +102,7 @@ def shards(folder: Path) -> list[Part]:
 
 
 def read_samples(folder: Path) -> Iterator[SampleRow]:
-    """The samples in samples/ by source name, index and number: the samples of a prompt follow each other.
+    """The samples in samples/, sorted by source name, index and number, so that those of a prompt are adjacent.
 
     Raises IntegrityError for a shard that cannot be read, and as `shards` does.
     """
@@ -110,7 +111,7 @@ def read_samples(folder: Path) -> Iterator[SampleRow]:
 
 
 def count_samples(folder: Path) -> int:
-    """How many samples there are in samples/; only the ends of the shards are read. Raises IntegrityError like `read_samples`."""
+    """Number of samples in samples/, from the shards' metadata. Raises IntegrityError as `read_samples` does."""
     import pyarrow
     from pyarrow import parquet
 
@@ -125,7 +126,7 @@ def count_samples(folder: Path) -> int:
 
 
 def read_shard(path: Path) -> Iterator[SampleRow]:
-    """The samples of one shard. Raises IntegrityError where it cannot be read."""
+    """The samples of one shard. Raises IntegrityError if it cannot be read."""
     import pyarrow
     from pyarrow import parquet
 

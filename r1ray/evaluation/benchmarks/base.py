@@ -1,4 +1,4 @@
-"""What a benchmark is."""
+"""Definition of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BOXED = "\nPut your final answer within \\boxed{}."
 """Advice of the model card of DeepSeek-R1 for mathematics."""
 
 Row = dict[str, Any]
-"""id, prompt, answer, and what else the verifier reads."""
+"""id, prompt, answer, and other fields of the verifier."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,12 @@ class Benchmark:
     """Problems with an exact judge. Producers: `registry`. Consumer: `prepare`."""
 
     name: str
-    source: SourceConfig  # where the problems are, unless `--data` says otherwise
-    columns: tuple[str, ...] = ()  # of a row as it is published; empty: a synthetic task, which makes its own
-    question: str = ""  # the column with what is asked, without what is put around it
+    source: SourceConfig  # default location of the problems; `--data` overrides it
+    columns: tuple[str, ...] = ()  # of a published row; empty: a synthetic task
+    question: str = ""  # the column with the bare question
     row: Callable[[Mapping[str, Any], int], Row] | None = (
-        None  # from a published row and its number to ours; None: synthetic
+        None  # converts a published row and its number; None: a synthetic task
     )
     subset: str | None = None  # on the hub
     verifier: str = "math"
-    k: int = 1  # samples of a problem
+    k: int = 1  # samples per problem

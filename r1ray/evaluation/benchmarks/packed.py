@@ -1,7 +1,7 @@
-"""The tests of LiveCodeBench: JSON, or, the private ones, JSON as one text in a pickle, compressed, in base 64.
+"""Read the tests of LiveCodeBench: JSON; the private ones are JSON in a pickled string, compressed, in base 64.
 
-Unpickling a file from elsewhere can run anything. Here the pickle is only taken apart into its instructions, and none of them is
-carried out: what is more than one text is refused.
+Unpickling an untrusted file can run any code. This module only disassembles the pickle and executes
+none of its instructions; anything but a single string is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from r1ray.errors import DataError
 
 MAX_BYTES = 1 << 28
-"""Of the tests of one problem, unpacked."""
+"""Maximum size of the unpacked tests of one problem."""
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8")
 _AROUND = ("PROTO", "FRAME", "MEMOIZE", "BINPUT", "LONG_BINPUT", "STOP")
 

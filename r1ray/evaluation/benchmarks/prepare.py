@@ -1,4 +1,4 @@
-"""From the published rows of a benchmark to the problems that are sampled: checked, in one form, in a file of the evaluation.
+"""Prepare the problems of a benchmark: check its published rows and write them in a common form.
 
 published rows --Benchmark.row--> problems/<name>.jsonl --data source--> prompts
 """
@@ -25,45 +25,47 @@ PROBLEMS = "problems"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A benchmark whose problems are known to be readable. Producer: `prepare`. Consumer: `r1ray eval`."""
+    """A benchmark whose problems have been read and checked. Producer: `prepare`. Consumer: `r1ray eval`."""
 
     benchmark: Benchmark
     rows: bytes | None  # JSON lines; None: a synthetic task
     problems: int
-    origin: str  # where they came from, for the record
-    digest: str  # of the rows, 16 hexadecimal digits; of the task and its parameters where it makes its own
+    origin: str  # where they were read from, for the record
+    digest: str  # of the rows, 16 hexadecimal digits; for a synthetic task, of its name and parameters
 
     @property
     def name(self) -> str:
+        """The benchmark's name."""
         return self.benchmark.name
 
     def file(self, folder: Path) -> Path:
-        """Where the problems are within an evaluation's folder."""
+        """The file of the problems in the folder of an evaluation."""
         return folder / PROBLEMS / f"{self.name}.jsonl"
 
     def write(self, folder: Path) -> None:
-        """Put the problems into an evaluation's folder."""
+        """Write the problems into the folder of an evaluation."""
         if self.rows is not None:
             self.file(folder).parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.file(folder), self.rows)
 
     def source(self, folder: Path) -> SourceConfig:
-        """The source of the problems, judged by `reward` and those that all share."""
+        """The data source of the problems."""
         if self.rows is None:
             return replace(self.benchmark.source, limit=self.problems)
         return SourceConfig(name=self.name, kind="jsonl", path=str(self.file(folder)), split="test")
 
     @property
     def reward(self) -> RewardConfig:
-        """What judges the answers."""
+        """The reward that judges the answers."""
         label = re.sub(r"[^\w.-]", "_", self.name)  # a colon would make it a function of a module
         return RewardConfig(name=f"accuracy/{label}", weight=1.0, params={"verifier": self.benchmark.verifier})
 
 
 def prepare(benchmark: Benchmark, data: Mapping[str, str], limit: int | None) -> Prepared:
-    """Read and check all problems, at most `limit`. `data`: benchmark -> file, folder or hub id instead of the published place.
+    """Read and check all problems, at most `limit`. `data`: benchmark -> file, folder or hub id to read instead.
 
-    Raises ConfigError for a place that cannot be read and for the first row that is not of the benchmark's form.
+    Raises ConfigError for a source that cannot be read, and for the first row without the form of
+    the benchmark.
     """
     name = benchmark.name
     if benchmark.row is None:

@@ -1,5 +1,8 @@
-"""The benchmarks. k is that of DeepSeek-R1's evaluation where it states one (arXiv 2501.12948v2): 64 for AIME and GPQA, 16 for
-MATH-500, 8 for LiveCodeBench; one sample a problem of the large sets, four of the small ones otherwise."""
+"""Registry of benchmarks.
+
+k is that of DeepSeek-R1's evaluation (arXiv 2501.12948v2) if it states one: 64 for AIME and GPQA, 16
+for MATH-500, 8 for LiveCodeBench. Otherwise it is 1 for large sets and 4 for small ones.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from r1ray.tasks import TASKS, gym
 from r1ray.util.hints import nearest
 
 SYNTHETIC_LIMIT = 256
-"""Problems of a synthetic task where nothing else is said."""
+"""Default number of problems of a synthetic task."""
 
 
 def _hub(path: str, split: str) -> SourceConfig:
@@ -30,7 +33,7 @@ _PUBLISHED = (
         k=64,
     ),
     Benchmark(
-        name="aime25",  # the same of 2025
+        name="aime25",  # the same, 2025
         question="problem",
         source=_hub("math-ai/aime25", "test"),
         columns=("problem", "answer"),
@@ -92,7 +95,7 @@ _PUBLISHED = (
         k=4,
     ),
     Benchmark(
-        name="livecodebench",  # programs for contests, judged by the public and the private tests
+        name="livecodebench",  # contest problems, judged by public and private tests
         question="question_content",
         source=_hub("livecodebench/code_generation_lite", "test"),
         columns=(
@@ -108,7 +111,7 @@ _PUBLISHED = (
         k=8,
     ),
     Benchmark(
-        name="ifeval",  # 541 prompts with instructions that can be checked
+        name="ifeval",  # 541 prompts with verifiable instructions
         question="prompt",
         source=_hub("google/IFEval", "train"),
         columns=("key", "prompt", "instruction_id_list", "kwargs"),
@@ -123,9 +126,9 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in _PUBLISHED}
 
 
 def find(spec: str) -> Benchmark:
-    """The benchmark that `spec` names: `gsm8k`, a synthetic task such as `bus`, or one with parameters: `bus:n=4-7`.
+    """The benchmark of a name such as `gsm8k`, or of a synthetic task: `bus`, with parameters `bus:n=4-7`.
 
-    Raises ConfigError for an unknown one, with the nearest name.
+    Raises ConfigError, with the nearest name, for an unknown one.
     """
     name, _, rest = spec.partition(":")
     if name in BENCHMARKS:
@@ -140,7 +143,7 @@ def find(spec: str) -> Benchmark:
 
 
 def _params(spec: str, text: str) -> dict[str, Any]:
-    """`n=4-7;kind=x;languages=en+zh` as parameters of a task: numbers, spans of numbers, text, lists of texts."""
+    """Parse parameters such as `n=4-7;kind=x;languages=en+zh`: numbers, ranges, text, lists of text."""
     params: dict[str, Any] = {}
     for item in filter(None, text.split(";")):
         key, equals, value = item.partition("=")

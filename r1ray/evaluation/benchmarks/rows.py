@@ -1,6 +1,7 @@
-"""From a row as a benchmark publishes it, and its number, to ours: id, prompt, answer.
+"""Convert published rows of benchmarks to id, prompt and answer.
 
-Raises DataError, KeyError, TypeError or ValueError for a row that is not of the benchmark's form.
+All functions take a row and its number, and raise DataError, KeyError, TypeError or ValueError for a
+row without the form of the benchmark.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def problem(raw: Mapping[str, Any], number: int) -> Row:
+    """AIME and MATH-500: a problem and its final answer."""
     return {"id": str(number), "prompt": f"{raw['problem']}{BOXED}", "answer": str(raw["answer"])}
 
 
 def gsm8k(raw: Mapping[str, Any], number: int) -> Row:
+    """GSM8K: the final answer follows `####`."""
     _, mark, answer = str(raw["answer"]).rpartition("####")
     if not mark:
         raise DataError("the answer does not hold the mark '####'")
@@ -30,7 +33,7 @@ def gsm8k(raw: Mapping[str, Any], number: int) -> Row:
 
 
 def gpqa(raw: Mapping[str, Any], number: int) -> Row:
-    """The right option comes first in the file: the order is shuffled, by a hash of the question: always the same."""
+    """GPQA: the right option comes first in the file, so a hash of the question shuffles the options."""
     question = str(raw["Question"]).strip()
     names = ["Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3"]
     random.Random(hashlib.blake2b(question.encode(), digest_size=8).digest()).shuffle(names)
@@ -41,7 +44,7 @@ def gpqa(raw: Mapping[str, Any], number: int) -> Row:
 
 
 def mmlu(raw: Mapping[str, Any], number: int) -> Row:
-    """The order stays: some options speak of others ("both A and B")."""
+    """MMLU: the options keep their order, because some refer to others ("both A and B")."""
     lettered = _lettered(str(raw["question"]), [str(c) for c in raw["choices"]], int(raw["answer"]))
     return {"id": str(number), "domain": str(raw["subject"]), **lettered}
 
@@ -55,6 +58,7 @@ def _lettered(question: str, options: list[str], right: int) -> Row:
 
 
 def humaneval(raw: Mapping[str, Any], number: int) -> Row:
+    """HumanEval: complete a Python function, judged by its `check`."""
     ask = "Complete this Python function. Answer with the whole function in one fenced block."
     prompt = f"{ask}\n\n```python\n{raw['prompt']}```"
     answer = {"entry_point": raw["entry_point"], "test": raw["test"], "prompt": raw["prompt"]}
@@ -62,6 +66,7 @@ def humaneval(raw: Mapping[str, Any], number: int) -> Row:
 
 
 def mbpp(raw: Mapping[str, Any], number: int) -> Row:
+    """MBPP: a short Python program, judged by the asserts in the prompt."""
     tests = [str(test) for test in raw["test_list"]]
     shown = "\n".join(tests)
     prompt = f"{raw['text']}\nAnswer with Python code in one fenced block. It must pass:\n\n```python\n{shown}\n```"
@@ -70,6 +75,7 @@ def mbpp(raw: Mapping[str, Any], number: int) -> Row:
 
 
 def livecodebench(raw: Mapping[str, Any], number: int) -> Row:
+    """LiveCodeBench: a program or a function, judged by its public and private tests."""
     try:
         name = json.loads(str(raw["metadata"] or "{}")).get("func_name")
     except (ValueError, AttributeError) as e:
@@ -85,6 +91,7 @@ def livecodebench(raw: Mapping[str, Any], number: int) -> Row:
 
 
 def ifeval(raw: Mapping[str, Any], number: int) -> Row:
+    """IFEval: a prompt with the instructions that the response must follow."""
     given = list(zip(raw["instruction_id_list"], raw["kwargs"], strict=True))
     instructions = [
         {"id": str(name), **{k: v for k, v in (kwargs or {}).items() if v is not None}} for name, kwargs in given
