@@ -49,6 +49,7 @@ class TargetLogprobs(torch.autograd.Function):
         greedy: bool,
         unused_U: Tensor,
     ) -> Any:
+        """Compute both results block by block; keep the normaliser and the entropy of each token."""
         logprob_T = torch.empty(len(hidden_TH), dtype=_computed_in(hidden_TH), device=hidden_TH.device)
         entropy_T, normaliser_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
         for rows in _blocks(len(hidden_TH), len(weight_VH)):
@@ -69,6 +70,7 @@ class TargetLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_logprob_T: Tensor | None, d_entropy_T: Tensor | None) -> Any:
+        """Compute the gradients of hidden states and weight block by block."""
         hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T = ctx.saved_tensors
         d_hidden_TH = torch.empty_like(hidden_TH)
         d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH))
@@ -116,6 +118,7 @@ class LogprobHead(nn.Module):
     def forward(
         self, hidden_TH: Tensor, target_T: Tensor, temperature_T: Tensor, greedy: bool = False
     ) -> tuple[Tensor, Tensor]:
+        """See TargetLogprobs."""
         logprob_T, second_T = TargetLogprobs.apply(
             hidden_TH, self.weight, target_T, temperature_T, greedy, self.unused_U
         )

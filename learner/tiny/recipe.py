@@ -27,6 +27,7 @@ class Shape:
 
     @property
     def heads(self) -> int:
+        """Number of attention heads, of 32 values each."""
         return self.hidden // 32
 
 

@@ -186,6 +186,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         "warmup_steps=9 is more than the run's 2 steps",
     ),
     "sft: a synthetic source": (["sft", *train("data.evaluation=[]")[1:]], "data.train.0.kind = 'synthetic'"),
+    "reward-model: rows of another kind": (
+        ["reward-model", *train(on_file("chats"), "data.evaluation=[]")[1:]],
+        "chats.jsonl:1: chosen = None: expected a string",
+    ),
     "eval: unknown benchmark": (["eval", "models/whole", "--benchmarks", "gsm9k"], "did you mean gsm8k?"),
     "eval: wrong parameter of a task": (
         ["eval", "models/whole", "--benchmarks", "arithmetic:digits=1-1;operations=%"],
