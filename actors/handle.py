@@ -26,6 +26,11 @@ Well below `actors.queue.PROBLEM_S`; otherwise a paused run would seem to recove
 """
 
 
+def cause_of_death(text: str) -> str:
+    """The last line of Ray's text on a dead actor, without the causes that it lists for any death."""
+    return text.strip().splitlines()[-1].partition("Some common causes include")[0].strip()
+
+
 class RayHandle(Handle[Api]):
     """A Ray actor; if it `restarts`, Ray starts it again whenever it dies."""
 
@@ -47,7 +52,7 @@ class RayHandle(Handle[Api]):
             elif isinstance(error, OutOfMemoryError) or (
                 isinstance(error, RayActorError) and not isinstance(error, ActorUnavailableError)
             ):
-                error = ProcessDied(f"{self.name} died: {str(error).strip().splitlines()[-1].strip()}")
+                error = ProcessDied(f"{self.name} died: {cause_of_death(str(error))}")
             elif isinstance(error, RayError):
                 error = InfrastructureError(f"{self.name}.{method}: {error}")
             answer.set_exception(error)

@@ -17,7 +17,7 @@ pytest.importorskip("ray")
 from ray.exceptions import ActorDiedError, OutOfDiskError, OutOfMemoryError, RayError, RayTaskError
 
 from actors import handle
-from actors.handle import RayHandle, RetryingClient
+from actors.handle import RayHandle, RetryingClient, cause_of_death
 from actors.remote import PULSE, QueueAndRewards, RolloutActor
 from actors.reward import RewardWorker
 from actors.reward_calls import for_one_call, scoring_timeout_s
@@ -267,3 +267,15 @@ def test_an_actor_that_ray_killed_for_want_of_memory_has_died(error: Exception) 
 def test_weights_health_and_goodbyes_do_not_wait_behind_evaluations() -> None:
     for method in (RolloutActor.stats, RolloutActor.receive_weights, RolloutActor.drain):
         assert method.__ray_concurrency_group__ == PULSE
+
+
+def test_the_cause_of_a_death_is_without_the_causes_that_ray_lists_for_any() -> None:
+    text = (
+        "The actor died unexpectedly before finishing this task.\n\tclass_name: RolloutProcess\n"
+        "The actor is dead because its worker process has died. Worker exit detail: connection error code 2. End of file. "
+        "Some common causes include: (1) the process was killed by the OOM killer, (2) ray stop --force is called."
+    )
+    assert cause_of_death(text) == (
+        "The actor is dead because its worker process has died. Worker exit detail: connection error code 2. End of file."
+    )
+    assert cause_of_death("killed") == "killed"
