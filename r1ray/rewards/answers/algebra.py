@@ -7,6 +7,7 @@ rounded. Only if one side is written with a decimal point, and the other is not,
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterable
 from fractions import Fraction
@@ -17,7 +18,7 @@ import sympy
 from latex2sympy2_extended import latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig, NormalizationConfig
 from latex2sympy2_extended.math_normalization import normalize_latex
-from sympy import Expr, Float, MatrixBase, Rational, Set, Tuple
+from sympy import Expr, Float, MatrixBase, MatrixExpr, Rational, Set, Tuple
 
 from r1ray.rewards.answers.numbers import rounding
 
@@ -58,7 +59,7 @@ _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{?(\d+)\}?")
 _DIGITS = 60
 _MORE_DIGITS = 600
 _LONGEST_BITS = 15_000
-_POINTS = (Rational(3, 7), Rational(-5, 3), Rational(19, 8), Rational(-11, 13), Rational(41, 5), Rational(2, 9))
+_POINTS = 6
 
 
 def is_complex(*texts: str) -> bool:
@@ -113,21 +114,25 @@ def alike(one: Any, other: Any) -> bool:
         return bool(one == other or one.symmetric_difference(other) == sympy.S.EmptySet)
     if isinstance(one, Tuple) and isinstance(other, Tuple):
         return len(one) == len(other) and all(map(alike, one, other))
-    if isinstance(one, Expr) and isinstance(other, Expr):
+    if is_scalar(one) and is_scalar(other):
         return _equal(one, other)
     return bool(one == other)
+
+
+def is_scalar(value: Any) -> bool:
+    """Whether the value is a number or an expression for one, and no set or matrix."""
+    return isinstance(value, Expr) and not isinstance(value, MatrixExpr)
 
 
 def proportional(one: Any, other: Any) -> Any:
     """The number c with one = c * other, c not 0; None if there is none."""
     one, other = _done(one), _done(other)
-    if not (isinstance(one, Expr) and isinstance(other, Expr)):
+    if not (is_scalar(one) and is_scalar(other)):
         return None
     if not one.free_symbols or one.free_symbols != other.free_symbols:
         return None
-    for point in _POINTS:
-        values = dict.fromkeys(one.free_symbols, point)
-        values = {symbol: point + Rational(k, 17) for k, symbol in enumerate(sorted(values, key=str))}
+    for point in range(_POINTS):
+        values = _values_at(point, one.free_symbols)
         below = _exact(other.subs(values))
         if not below.is_finite or _is_zero_number(below):
             continue
@@ -182,7 +187,7 @@ def _is_zero(value: Expr) -> bool:
     expanded = sympy.expand(value)
     if expanded == 0:
         return True
-    verdicts = [v for point in _POINTS if (v := _vanishes(value, point)) is not None]
+    verdicts = [v for point in range(_POINTS) if (v := _vanishes(value, point)) is not None]
     if not all(verdicts):
         return False
     simple = sympy.simplify(value)
@@ -191,13 +196,18 @@ def _is_zero(value: Expr) -> bool:
     return len(verdicts) >= 3  # equal to hundreds of digits at every point at which it has a value
 
 
-def _vanishes(value: Expr, point: Rational) -> bool | None:
-    """Whether it is 0 where its letters are different numbers near `point`; None if it has no value there."""
-    symbols = sorted(value.free_symbols, key=str)
-    number = value.subs({symbol: point + Rational(k, 17) for k, symbol in enumerate(symbols)}, simultaneous=True)
+def _values_at(point: int, symbols: Iterable[Any]) -> dict[Any, Rational]:
+    """Numbers of either sign for the letters, the same each time. No simple relation holds between them, as between
+    equidistant ones, for which a + c = 2b.
+    """
+    draw = random.Random(point)
+    return {symbol: Rational(draw.randint(-3000, 3000), draw.randint(101, 997)) for symbol in sorted(symbols, key=str)}
+
+
+def _vanishes(value: Expr, point: int) -> bool | None:
+    """Whether it is 0 with numbers for its letters; None if it has no value there."""
+    number = value.subs(_values_at(point, value.free_symbols), simultaneous=True)
     if number.has(sympy.nan, sympy.zoo, sympy.oo) or number.free_symbols:
-        return None
-    if any(symbol.is_integer for symbol in symbols):
         return None
     return _is_zero_number(number)
 

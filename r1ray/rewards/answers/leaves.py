@@ -6,9 +6,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from sympy import Expr
-
-from r1ray.rewards.answers.algebra import alike, is_below_one, parsed
+from r1ray.rewards.answers.algebra import alike, is_below_one, is_scalar, parsed
 from r1ray.rewards.answers.latex import cleaned, squeezed
 from r1ray.rewards.answers.numbers import plain_of, same
 from r1ray.rewards.answers.outline import Group, Leaf
@@ -136,7 +134,7 @@ def _as_ratios(truth: str, answer: str, is_real: bool) -> bool | None:
 
 def _terms(text: str, is_real: bool) -> list[Any] | None:
     terms = [parsed(part.strip(), is_real=is_real) for part in text.split(":")]
-    return terms if all(isinstance(term, Expr) for term in terms) else None
+    return terms if all(map(is_scalar, terms)) else None
 
 
 def _values(truth: str, answer: str, is_real: bool) -> bool:
@@ -149,6 +147,8 @@ def _values(truth: str, answer: str, is_real: bool) -> bool:
     left, right = parsed(value, is_real=is_real), parsed(given, is_real=is_real)
     if left is None or right is None:
         return False
+    if not (is_scalar(left) and is_scalar(right)):
+        return alike(left, right)
     if factor != 1 or other_factor != 1:
         left, right = left * factor, right * other_factor
     if (unit == "%") == (other_unit == "%"):
