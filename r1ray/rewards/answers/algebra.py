@@ -56,6 +56,8 @@ _ASCII = (
 _POWER_OF_TEN = re.compile(r"(?<![A-Za-z\d.])(\d+(?:\.\d+)?)[eE]([+-]?\d{1,3})(?![\w.])")
 _PERMUTATIONS = re.compile(r"(?<![A-Za-z\\}])([ACP])_\{?(\d+)\}?\^\{?(\d+)\}?")
 _REPEATING = re.compile(r"(\d*)\.(\d*)\\overline\s?\{?(\d+)\}?")
+MAX_NESTING = 48
+"""No answer has deeper brackets."""
 _DIGITS = 60
 _MORE_DIGITS = 600
 _LONGEST_BITS = 15_000
@@ -70,6 +72,8 @@ def is_complex(*texts: str) -> bool:
 @lru_cache(maxsize=256)
 def parsed(text: str, *, is_real: bool = True) -> Any:
     """The sympy object of a cleaned text; None if it is no mathematics. `is_real`: its letters are real numbers."""
+    if _is_nested(text):
+        return None  # the parser would take seconds
     latex = _NAMED.sub(r"\\\1 ", _TEXT.sub(r" \1 ", text))
     if _BASED.search(latex):
         return None  # digits in another base, which the library would read as decimal
@@ -96,6 +100,15 @@ def parsed(text: str, *, is_real: bool = True) -> Any:
         Exception
     ):  # the parser raises anything for text that is no mathematics: such an answer is wrong, not in error
         return None
+
+
+def _is_nested(text: str) -> bool:
+    depth = 0
+    for bracket in re.findall(r"[({\[)}\]]", text):
+        depth += 1 if bracket in "({[" else -1
+        if depth > MAX_NESTING:
+            return True
+    return False
 
 
 def alike(one: Any, other: Any) -> bool:
@@ -184,10 +197,13 @@ def _is_zero(value: Expr) -> bool:
         return bool(value == 0)
     if not value.free_symbols:
         return _is_zero_number(value)
-    expanded = sympy.expand(value)
-    if expanded == 0:
+    first = _vanishes(value, 0)  # before what may take long for a wrong answer
+    if first is False:
+        return False
+    if sympy.expand(value) == 0:
         return True
-    verdicts = [v for point in range(_POINTS) if (v := _vanishes(value, point)) is not None]
+    rest = (_vanishes(value, point) for point in range(1, _POINTS))
+    verdicts = [verdict for verdict in (first, *rest) if verdict is not None]
     if not all(verdicts):
         return False
     simple = sympy.simplify(value)

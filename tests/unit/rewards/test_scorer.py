@@ -165,7 +165,7 @@ def test_hanging_samples_do_not_delay_others():
 
 def test_checks_that_compute_at_once_do_not_time_out_together():
     """Together they need several times the limit of one."""
-    with scorer(reward(f"{OWN}:computes", seconds=0.25), timeout_s=0.6, processors=1) as s:
+    with scorer(reward(f"{OWN}:computes", seconds=0.4), timeout_s=2.4, processors=1) as s:
         s.check()
         pending = [s.begin(Sample(response=str(i))) for i in range(8)]
         assert [p.result().score.error for p in pending] == [None] * 8
