@@ -61,6 +61,8 @@ class Engine:
             config=config,
             dist_init_required=False,
         )
+        if self.stage == 0:  # DeepSpeed would copy all gradients into one buffer to reduce them, on a single rank too
+            self._engine.enable_backward_allreduce = False
         zero_state.prepare(self.stage, self.zero_optimizer, self.optimizer)
 
     @property
@@ -91,6 +93,8 @@ class Engine:
             if not torch.isfinite(loss):
                 loss = loss * math.nan  # an infinite loss may have finite gradients: make every rank skip
             self._engine.backward(loss)
+        if self.stage == 0 and self._world_size > 1:
+            self._engine.allreduce_gradients(bucket_size=BUCKET_ELEMENTS)
 
     def apply(self, *, lr: float) -> StepReport:
         """Clip by the global norm and step; if the norm is not finite, skip on every rank."""

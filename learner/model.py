@@ -18,7 +18,7 @@ from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import ConfigError
-from r1ray.preflight.memory import LOGITS_AT_ONCE
+from r1ray.preflight.memory import logits_at_once
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -52,16 +52,16 @@ class TargetLogprobs(torch.autograd.Function):
         """Compute both results block by block; keep the normaliser and the entropy of each token."""
         logprob_T = torch.empty(len(hidden_TH), dtype=_computed_in(hidden_TH), device=hidden_TH.device)
         entropy_T, normaliser_T = torch.empty_like(logprob_T), torch.empty_like(logprob_T)
-        for rows in _blocks(len(hidden_TH), len(weight_VH)):
+        for rows in _blocks(hidden_TH, weight_VH):
             logits = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U)
-            normaliser_T[rows] = logits.logsumexp(-1)
+            largest = logits.amax(-1)
+            logits.sub_(largest[:, None])
             target = logits.gather(-1, target_T[rows, None])[:, 0]
-            logprob_T[rows] = target - normaliser_T[rows]
-            if greedy:
-                entropy_T[rows] = (target >= logits.amax(-1)).to(entropy_T.dtype)
-                continue
-            p = (logits - normaliser_T[rows, None]).exp_()
-            entropy_T[rows] = normaliser_T[rows] - p.mul_(logits).sum(-1)
+            exp = logits.exp()  # beside `logits` the only block of this size
+            total = exp.sum(-1)
+            logprob_T[rows] = target - total.log()
+            normaliser_T[rows] = largest + total.log()
+            entropy_T[rows] = (target >= 0).to(target.dtype) if greedy else total.log() - exp.mul_(logits).sum(-1) / total
         ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T)
         ctx.set_materialize_grads(False)
         if greedy:
@@ -74,27 +74,44 @@ class TargetLogprobs(torch.autograd.Function):
         hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T = ctx.saved_tensors
         d_hidden_TH = torch.empty_like(hidden_TH)
         d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH))
-        for rows in _blocks(len(hidden_TH), len(weight_VH)):
+        for rows in _blocks(hidden_TH, weight_VH):
             log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U).sub_(normaliser_T[rows, None])
-            p = log_p.exp()
-            d_logits = torch.zeros_like(p)
-            if d_entropy_T is not None:
-                d_logits.sub_(p * (log_p + entropy_T[rows, None]) * d_entropy_T[rows, None])
-            if d_logprob_T is not None:
-                d_logits.sub_(p.mul_(d_logprob_T[rows, None]))
-                d_logits.scatter_add_(1, target_T[rows, None], d_logprob_T[rows, None])
+            d_logits = _d_logits(log_p, target_T[rows], rows, d_logprob_T, d_entropy_T, entropy_T)
             d_logits = d_logits.div_(temperature_T[rows, None]).to(hidden_TH.dtype)
             d_hidden_TH[rows] = d_logits @ weight_VH
-            d_weight_VH += d_logits.T @ hidden_TH[rows]
+            if d_weight_VH.dtype == d_logits.dtype:
+                d_weight_VH.addmm_(d_logits.T, hidden_TH[rows])  # without a second V x H for the product
+            else:
+                d_weight_VH += d_logits.T @ hidden_TH[rows]
         return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None, None, None
+
+
+def _d_logits(
+    log_p: Tensor,
+    target: Tensor,
+    rows: slice,
+    d_logprob_T: Tensor | None,
+    d_entropy_T: Tensor | None,
+    entropy_T: Tensor,
+) -> Tensor:
+    """The gradient of a block of logits, before the temperature. Overwrites `log_p`, and allocates one more at most."""
+    d_logprob = None if d_logprob_T is None else d_logprob_T[rows, None]
+    if d_entropy_T is None:
+        assert d_logprob is not None, "a gradient of neither result"
+        d_logits = log_p.exp_().mul_(-d_logprob)
+    else:
+        p = log_p.exp()
+        factor = log_p.add_(entropy_T[rows, None]).mul_(d_entropy_T[rows, None])
+        d_logits = p.mul_(factor if d_logprob is None else factor.add_(d_logprob)).neg_()
+    return d_logits if d_logprob is None else d_logits.scatter_add_(1, target[:, None], d_logprob)
 
 
 def _computed_in(hidden_TH: Tensor) -> torch.dtype:
     return torch.promote_types(hidden_TH.dtype, torch.float32)
 
 
-def _blocks(rows: int, vocabulary: int) -> list[slice]:
-    size = max(1, LOGITS_AT_ONCE // vocabulary)
+def _blocks(hidden_TH: Tensor, weight_VH: Tensor) -> list[slice]:
+    rows, size = len(hidden_TH), max(1, logits_at_once(cuda=hidden_TH.is_cuda) // len(weight_VH))
     return [slice(first, min(first + size, rows)) for first in range(0, rows, size)]
 
 

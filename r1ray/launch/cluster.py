@@ -132,8 +132,11 @@ class Cluster:
 
     def _rank(self, cls: Callable[Concatenate[Path, Params], T]) -> Callable[Concatenate[str, Params], Handle[T]]:
         c = self.config.learner
-        threads = {"OMP_NUM_THREADS": str(max(1, int(c.num_cpus)))}  # also of DeepSpeed's optimiser in host memory
-        return self._actor(cls, c.num_cpus, c.num_gpus, self.config.ray.learner_resources, environment=threads)
+        environment = {
+            "OMP_NUM_THREADS": str(max(1, int(c.num_cpus))),  # also of DeepSpeed's optimiser in host memory
+            "MALLOC_MMAP_THRESHOLD_": str(LEARNER_MMAP_THRESHOLD),
+        }
+        return self._actor(cls, c.num_cpus, c.num_gpus, self.config.ray.learner_resources, environment=environment)
 
     def _actor(
         self,

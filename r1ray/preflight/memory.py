@@ -17,8 +17,17 @@ from r1ray.models.folder import ModelShape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
-LOGITS_AT_ONCE = 2**26
-"""Elements of the largest float32 block of logits, independent of tokens and vocabulary: 256 MiB."""
+LOGITS_AT_ONCE = {"cuda": 2**26, "cpu": 2**23}
+"""Elements of the largest float32 block of logits: independent of tokens and vocabulary: 256 or 32 MiB.
+
+On a CPU a block of 170 rows of a 49k vocabulary was no slower than one of 1,365; a GPU needs more rows.
+"""
+
+LEARNER_MMAP_THRESHOLD = 2**22
+"""Bytes from which glibc gives a learner's tensor pages of its own, which go back when it is freed.
+
+By default glibc raises this to 32 MiB, and activations of changing sizes then leave holes that are never returned.
+"""
 
 BUCKET_ELEMENTS = 50_000_000
 """Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
@@ -26,10 +35,16 @@ BUCKET_ELEMENTS = 50_000_000
 LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO 3 keeps gathered beside those of the current layer: DeepSpeed's default."""
 
-_LOGIT_BYTES = 16  # of each element of a block: in the backward pass four float32 of them are alive (learner/model.py)
+_LOGIT_BYTES = {"float32": 8, "bfloat16": 12}
+"""Of each element of a block: two float32 blocks are alive at once, in bfloat16 also two of its own (learner/model.py)."""
 
 Items = dict[str, float]
 """Name of a part -> bytes."""
+
+
+def logits_at_once(*, cuda: bool) -> int:
+    """Elements of the largest block of logits on this kind of device."""
+    return LOGITS_AT_ONCE["cuda" if cuda else "cpu"]
 
 
 def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tuple[Items, Items]:
@@ -48,7 +63,8 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
     tokens, output = learner.micro_batch_tokens, shape.vocabulary * shape.hidden
     device: Items = {"gradients": gradients, "activations": _activation_bytes(config, shape)}
     if use != "reward-model":
-        device["logits"] = float(min(tokens * shape.vocabulary, LOGITS_AT_ONCE) * _LOGIT_BYTES)
+        block = min(tokens * shape.vocabulary, logits_at_once(cuda=learner.num_gpus > 0))
+        device["logits"] = float(block * _LOGIT_BYTES[config.model.dtype])
         device["output gradient"] = float(output * (4 + d))  # its float32 sum over the blocks, and the product of one
     host: Items = {}
     if learner.num_gpus:

@@ -63,7 +63,7 @@ def test_packed_equals_one_by_one(
     folder: Path, monkeypatch: pytest.MonkeyPatch, activation_checkpointing: bool, blocks: str
 ) -> None:
     if blocks == "many blocks of logits":
-        monkeypatch.setattr(model_module, "LOGITS_AT_ONCE", 5 * VOCABULARY)  # five rows at once
+        monkeypatch.setattr(model_module, "logits_at_once", lambda *, cuda: 5 * VOCABULARY)  # five rows at once
     config = make_config(folder, model__activation_checkpointing=activation_checkpointing)
     policy = load_policy(config.model, folder)
     logprob_T, entropy_T = policy(packed())
