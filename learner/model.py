@@ -61,7 +61,9 @@ class TargetLogprobs(torch.autograd.Function):
             total = exp.sum(-1)
             logprob_T[rows] = target - total.log()
             normaliser_T[rows] = largest + total.log()
-            entropy_T[rows] = (target >= 0).to(target.dtype) if greedy else total.log() - exp.mul_(logits).sum(-1) / total
+            entropy_T[rows] = (
+                (target >= 0).to(target.dtype) if greedy else total.log() - exp.mul_(logits).sum(-1) / total
+            )
         ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T)
         ctx.set_materialize_grads(False)
         if greedy:

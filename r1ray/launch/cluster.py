@@ -23,6 +23,7 @@ from r1ray.launch import ray_session
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
+from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
 from r1ray.util.imports import IMPORT_PATH, import_folders
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 

@@ -50,6 +50,7 @@ def test_a_learner_has_the_threads_and_gpus_that_it_reserves(
     made.rewards()
     environments = [options["runtime_env"]["env_vars"] for options in ray.options_of]
     assert [e["OMP_NUM_THREADS"] for e in environments] == [threads, threads, "1"]
+    assert [e.get("MALLOC_MMAP_THRESHOLD_") for e in environments] == [*["4194304"] * 2, None]  # of learners only
     assert [e.get("CUDA_VISIBLE_DEVICES") for e in environments] == [*([""] if hidden else [None]) * 2, ""]
 
 

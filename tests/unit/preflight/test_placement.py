@@ -164,7 +164,7 @@ def test_without_a_gpu_everything_is_in_the_host_and_float32_needs_no_master_cop
     learner, rollout = plan.role("learner rank"), plan.role("rollout worker")
     assert learner.device == {}
     assert learner.host["optimizer"] == 8 * SMALL.parameters
-    assert learner.host["logits"] == 4096 * 361 * 16
+    assert learner.host["logits"] == 4096 * 361 * 8
     assert learner.host["output gradient"] == 361 * 128 * 8
     assert rollout.host["KV cache"] == 0.25 * GIB
     # a key and a value of 128 float32 in each of 3 layers
