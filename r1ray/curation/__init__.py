@@ -1,5 +1,7 @@
-"""From samples to a dataset: filters, choice, form. Pure functions of samples and configuration; no Ray, no torch.
+"""Build a dataset from samples: filters, choice, output format.
+
+Pure functions of samples and configuration, without Ray and torch.
 
 SampleRows --filters--> --choice within a prompt--> --quotas--> --form--> (--refinement-->) dataset, dropped, report
-conversations that are there already --duplicates--> --quotas--> --form--^
+existing conversations --duplicates--> --quotas--> --form--^
 """

@@ -1,4 +1,4 @@
-"""A sample as curation looks at it."""
+"""Samples as the filters read them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from r1ray.util.languages import code_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A sample and what the filters read of it. Producer: `Candidate.of`. Consumers: filters, choice, form."""
+    """A sample with the fields that filters read. Producer: `Candidate.of`. Consumers: filters, choice, form."""
 
     sample: SampleRow
     domain: str
@@ -27,29 +27,29 @@ class Candidate:
 
     @classmethod
     def of(cls, sample: SampleRow) -> Candidate:
-        """The candidate for a sample."""
+        """The candidate of a sample."""
         text = opening(sample.meta) + sample.response
         return cls(sample=sample, domain=domain_of(sample), text=text, thinking=chain_of_thought(text))
 
     @property
     def question(self) -> str:
-        """What the user said."""
+        """The text of the user's messages."""
         return "\n".join(m["content"] for m in self.sample.messages if m["role"] == "user")
 
 
 def domain_of(sample: SampleRow) -> str:
-    """What the row says under `domain`, else the source."""
+    """The row's `domain`, else its source."""
     return str(sample.meta.get("domain") or sample.source)
 
 
 def place_hash(seed: int, *place: object) -> int:
-    """A number in [0, 2^64) for a place, the same for ever: what stands for chance."""
+    """A pseudo-random number in [0, 2^64) that depends only on the seed and the place."""
     name = "/".join(map(str, (seed, *place)))
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def target_language(candidate: Candidate, language: str | None) -> str | None:
-    """The code of the language that the thinking should be in: as configured, as the row says, or that of the question."""
+    """The code of the target language of the thinking: as configured, else the row's, else the question's."""
     named = language or candidate.sample.meta.get("target_language")
     return code_of(str(named)) if named is not None else _language_of(candidate.question)
 
@@ -60,7 +60,7 @@ def _language_of(text: str) -> str | None:
 
 
 def meets(sample: SampleRow, thresholds: Iterable[ThresholdConfig]) -> bool:
-    """Whether a sample that was judged reaches every threshold that is for its source."""
+    """Whether a judged sample reaches every threshold for its source."""
     return all(
         _part(sample, threshold.part) >= threshold.at_least
         for threshold in thresholds
@@ -69,7 +69,7 @@ def meets(sample: SampleRow, thresholds: Iterable[ThresholdConfig]) -> bool:
 
 
 def _part(sample: SampleRow, part: str) -> float:
-    """A part of the score by its name, or by its kind where it is the only one of that kind."""
+    """A part of the score by its name, or by its kind if it is the only one of that kind."""
     if part == TOTAL and sample.reward is not None:
         return sample.reward
     if part in sample.parts:

@@ -1,7 +1,7 @@
-"""From samples to dataset/, dropped/ and the report: the whole of curation.
+"""Curation: turn samples into dataset/, dropped/ and the report.
 
-The samples are gone through twice, so that none of their text is held in memory: once for the verdicts, once to write. With
-refinement they are gone through once more between the two.
+The samples are read twice, once for the verdicts and once to write, so that their text is not held
+in memory. Refinement reads them once more in between.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from r1ray.types import Message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
-    """How what was kept is refined and reviewed. Producer: the command. Consumer: `curate`."""
+    """Functions that refine the kept samples and review the result. Producer: the command. Consumer: `curate`."""
 
     ask: Callable[[Iterator[Request]], Iterator[Refined]]
     review: Review
@@ -44,7 +44,7 @@ def curate(
     count_tokens: Callable[[str], int],
     refinement: Refinement | None = None,
 ) -> dict[str, Any]:
-    """Write the dataset of `samples`, which come prompt by prompt and are asked for several times, into `folder`.
+    """Write the dataset of `samples` into `folder`. `samples` yields them prompt by prompt and is called several times.
 
     `count_tokens` is asked for texts that no model sampled as they are. Equal samples and configuration (and equal
     refined texts) give equal files. Returns the report; see `mix.make_report`. Raises ConfigError for a threshold on what the
@@ -72,7 +72,7 @@ def curate(
 def _refine(
     verdicts: Verdicts, samples: Callable[[], Iterable[SampleRow]], config: CurationConfig, refinement: Refinement
 ) -> dict[int, str]:
-    """The refined texts by the number of their sample; those that are of no use are dropped from the verdicts."""
+    """Refined texts by number of their sample. Samples whose refined text is unusable are dropped from the verdicts."""
     waiting: dict[int, Candidate] = {}
 
     def requests() -> Iterator[Request]:
@@ -94,7 +94,7 @@ def _refine(
 
 
 def _reviewed(candidate: Candidate, text: str | None, config: CurationConfig, review: Review) -> tuple[str, str | None]:
-    """A refined text in the dataset's form, and why it cannot stand for the sample (None: it can)."""
+    """A refined text in the output format, and the reason why it cannot replace the sample (None: it can)."""
     if text is None:
         return "", "refine_refused"
     formed = think_summary(text, config.summary) if config.format == "think_summary" else text
@@ -158,7 +158,7 @@ def _write_general(
 
 
 def _formed(candidate: Candidate, config: CurationConfig) -> str:
-    """The response in the dataset's form; the filter `unconvertible` has let no other through."""
+    """The response in the output format; the filter `unconvertible` has dropped all that have none."""
     if config.format == "as_is":
         return candidate.text
     formed = think_summary(candidate.text, config.summary)

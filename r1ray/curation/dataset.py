@@ -1,4 +1,4 @@
-"""The dataset of a run folder of `r1ray sample`: from what was sampled there, by its configuration."""
+"""Curate the samples of a run folder of `r1ray sample` by its configuration."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _WHOLE = "samples.json"
 
 
 def check_inputs(config: Config) -> None:
-    """Everything that curation reads besides the samples. Raises ConfigError for what is missing or malformed."""
+    """Read all other inputs of curation. Raises ConfigError for a missing or malformed one."""
     check_general(config.curation)
     if config.curation.refine.url is not None:
         endpoint_of(config.curation.refine).check()
 
 
 def mark_sampled(run_dir: Path) -> None:
-    """Note that every prompt is sampled, and how many samples there are."""
+    """Record that all prompts are sampled, and the number of samples."""
     write_atomic(run_dir / _WHOLE, json.dumps({"samples": count_samples(run_dir / SAMPLES)}).encode())
 
 
 def is_sampled(run_dir: Path) -> bool:
-    """Whether every prompt is sampled. Raises IntegrityError where samples have gone since."""
+    """Whether all prompts are sampled. Raises IntegrityError if samples are missing since then."""
     if not (run_dir / _WHOLE).exists():
         return False
     noted, there = read_json(run_dir / _WHOLE).get("samples"), count_samples(run_dir / SAMPLES)
@@ -51,7 +51,7 @@ def is_sampled(run_dir: Path) -> bool:
 def make_dataset(
     run_dir: Path, config: Config, on_refined: Callable[[int], None] = lambda done: None
 ) -> dict[str, Any]:
-    """Make dataset/, dropped/ and the report anew; returns the report.
+    """Write dataset/, dropped/ and the report again; returns the report.
 
     `on_refined` is told how many texts were refined. Raises what `curate` and `Refiner.refine` raise.
     """
@@ -81,7 +81,7 @@ def make_dataset(
 
 
 def _counter(model_path: str) -> Callable[[str], int]:
-    """Counts tokens of a text. The tokenizer is loaded for the first one: most datasets need none."""
+    """Counts the tokens of a text. Loads the tokenizer at the first call, because most datasets need none."""
     loaded: list[Any] = []
 
     def count(text: str) -> int:

@@ -1,4 +1,4 @@
-"""What a single sample is dropped for. Each filter is a function of one sample, and true where it is to go.
+"""Filters of single samples. Each is a function of one sample that returns whether to drop it.
 
 Their order is that of `FILTERS`: a sample goes by the name of the first that drops it.
 """
@@ -22,34 +22,34 @@ _PARAGRAPHS = re.compile(r"\n[ \t]*\n")
 
 
 def error(c: Candidate, config: CurationConfig) -> bool:
-    """A reward could not judge it."""
+    """Drop a sample that a reward could not judge."""
     return c.sample.error is not None
 
 
 def incorrect(c: Candidate, config: CurationConfig) -> bool:
-    """It misses a threshold of `curation.correct`."""
+    """Drop a sample below a threshold of `curation.correct`."""
     return not meets(c.sample, config.correct)
 
 
 def truncated(c: Candidate, config: CurationConfig) -> bool:
-    """It did not end by itself."""
+    """Drop a truncated sample."""
     return config.drop_truncated and c.sample.finish_reason != "stop"
 
 
 def format_(c: Candidate, config: CurationConfig) -> bool:
-    """Its tags are not as the style has them."""
+    """Drop a sample whose tags do not follow the style."""
     if config.style is None:
         return False
     return not Format(style="r1_zero" if config.style == "r1_zero" else "think")(Sample(response=c.text))
 
 
 def language_unknown(c: Candidate, config: CurationConfig) -> bool:
-    """Nothing tells the language that its thinking should be in."""
+    """Drop a sample whose target language cannot be determined."""
     return config.min_language > 0 and target_language(c, config.language) is None
 
 
 def language(c: Candidate, config: CurationConfig) -> bool:
-    """Its thinking mixes languages, or is in another. Thinking without words, formulas alone, mixes none."""
+    """Drop a sample that thinks in mixed languages or in another one. Thinking without words passes."""
     if config.min_language == 0:
         return False
     counts = count_words(c.thinking, target := target_language(c, config.language))
@@ -58,40 +58,40 @@ def language(c: Candidate, config: CurationConfig) -> bool:
 
 
 def repetition(c: Candidate, config: CurationConfig) -> bool:
-    """It repeats itself."""
+    """Drop a sample that repeats itself."""
     if config.max_repetition is None:
         return False
     return -Repetition(n=config.repetition_words)(Sample(response=c.text)) > config.max_repetition
 
 
 def too_short(c: Candidate, config: CurationConfig) -> bool:
-    """It has fewer tokens than `min_tokens`."""
+    """Drop a sample with fewer tokens than `min_tokens`."""
     return c.sample.tokens < config.min_tokens
 
 
 def too_long(c: Candidate, config: CurationConfig) -> bool:
-    """It has more tokens than `max_tokens`."""
+    """Drop a sample with more tokens than `max_tokens`."""
     return config.max_tokens is not None and c.sample.tokens > config.max_tokens
 
 
 def long_paragraph(c: Candidate, config: CurationConfig) -> bool:
-    """A paragraph of its thinking, up to an empty line, has too many words."""
+    """Drop a sample with too many words between two empty lines of its thinking."""
     most = config.max_paragraph_words
     return most is not None and any(len(WORD.findall(p)) > most for p in _PARAGRAPHS.split(c.thinking))
 
 
 def code_block(c: Candidate, config: CurationConfig) -> bool:
-    """Its thinking holds a fenced block."""
+    """Drop a sample with a fenced block in its thinking."""
     return config.drop_code_blocks and _FENCE.search(c.thinking) is not None
 
 
 def low_quality(c: Candidate, config: CurationConfig) -> bool:
-    """It misses a threshold of `curation.quality`, such as a judge's."""
+    """Drop a sample below a threshold of `curation.quality`, such as a judge's."""
     return not meets(c.sample, config.quality)
 
 
 def unconvertible(c: Candidate, config: CurationConfig) -> bool:
-    """It has no thinking and answer of which `format: think_summary` could be made."""
+    """Drop a sample without the thinking and answer that `format: think_summary` needs."""
     return config.format == "think_summary" and think_summary(c.text, config.summary) is None
 
 
@@ -112,12 +112,12 @@ FILTERS: dict[str, Filter] = {
     "low_quality": low_quality,
     "unconvertible": unconvertible,
 }
-"""Reason -> filter, in the order in which they are asked."""
+"""Reason -> filter, in order of application."""
 
 READABILITY = ("format", "language_unknown", "language", "repetition", "long_paragraph", "code_block")
-"""The filters that a text can pass or fail by itself: a refined one is asked them again."""
+"""Filters that depend on the text alone. They are applied again to a refined text."""
 
 
 def first_reason(c: Candidate, config: CurationConfig, names: Iterable[str] = FILTERS) -> str | None:
-    """The first of the filters `names` that drops the sample; None where all let it through."""
+    """The first of the filters `names` that drops the sample; None if all pass it."""
     return next((name for name in names if FILTERS[name](c, config)), None)

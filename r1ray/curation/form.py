@@ -1,4 +1,4 @@
-"""The form of what is kept: as it was sampled, or thinking in its tags and a summary behind it.
+"""Output format of kept samples: unchanged, or thinking in its tags with a summary after it.
 
 <think>7+5=12</think><answer>12</answer>   --think_summary-->   <think>\n7+5=12\n</think>\n\nThe answer is 12.
 """
@@ -9,14 +9,14 @@ from r1ray.rewards.answers.answer import answer_part, boxed
 
 OPEN, CLOSE = "<think>", "</think>"
 _BARE_CHARS = 200
-"""A longer answer, or one of several lines, is a summary already."""
+"""A longer answer, or one of several lines, already is a summary."""
 
 
 def think_summary(text: str, summary: str) -> str | None:
-    """The response as thinking and summary; None where it does not think in tags and then answer.
+    """The response as thinking and summary; None if it does not think in tags and then answer.
 
-    `summary` is the sentence that is made of a bare answer, with {answer} in it. An answer that is more than that, such as
-    a program or a text with a \\boxed{} of its own, is the summary as it stands.
+    `summary` is the sentence for a bare answer, with {answer} in it. Any other answer, such as a
+    program or a text with its own \\boxed{}, becomes the summary unchanged.
     """
     before, end, _ = text.rpartition(CLOSE)
     thinking = before.strip().removeprefix(OPEN).strip()
@@ -27,12 +27,12 @@ def think_summary(text: str, summary: str) -> str | None:
 
 
 def with_thinking(thinking: str, closing: str) -> str:
-    """Thinking in its tags, an empty line, and what is said in the end."""
+    """Thinking in its tags, an empty line, and the closing text."""
     return f"{OPEN}\n{thinking.strip()}\n{CLOSE}\n\n{closing.strip()}"
 
 
 def _closing(part: str, summary: str) -> str:
-    """The answer part without its tags, in a sentence where it is a bare answer."""
+    """The answer part without its tags; a bare answer in a sentence."""
     start, tag, rest = part.partition("<answer>")
     if not tag:
         return part

@@ -1,4 +1,4 @@
-"""Conversations that are there already, merged into the dataset: writing, questions on facts, small talk."""
+"""Existing conversations to merge into the dataset: writing, factual questions, small talk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from r1ray.rewards.answers.answer import answer_part
 from r1ray.types import Message
 
 EMPTY_THINKING = f"{OPEN}\n\n{CLOSE}\n\n"
-"""What an answer without a chain of thought begins with under `curation.empty_thinking`."""
+"""Start of an answer without a chain of thought under `curation.empty_thinking`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneralRow:
-    """A conversation in the dataset's form. Producer: `general_rows`. Consumer: `curate`."""
+    """A conversation in the output format. Producer: `general_rows`. Consumer: `curate`."""
 
     source: str
     row_id: str
@@ -30,7 +30,7 @@ class GeneralRow:
 
     @property
     def text(self) -> str:
-        """What the user said, and the response."""
+        """The user's messages and the response."""
         asked = "\n".join(m["content"] for m in self.prompt if m["role"] == "user")
         return f"{asked}\n{self.response}"
 
@@ -42,7 +42,7 @@ def general_rows(config: CurationConfig) -> Iterator[GeneralRow]:
 
 
 def check_general(config: CurationConfig) -> dict[str, int]:
-    """Source -> rows, after reading every one of them. Raises ConfigError for what is malformed or empty."""
+    """Source -> number of rows, after reading all of them. Raises ConfigError for a malformed or empty source."""
     counts = {source.name: sum(1 for _ in _rows(source, config)) for source in config.general}
     for name, count in counts.items():
         if count == 0:
@@ -86,7 +86,7 @@ def _trivial(row: Conversation, config: CurationConfig) -> bool:
 
 
 def _direct(response: str) -> str:
-    """The answer without its chain of thought. Raises DataError where it has no answer."""
+    """The answer without its chain of thought. Raises DataError if there is no answer."""
     answer = answer_part(response).strip()
     if not answer:
         raise DataError("the response to a trivial prompt is thinking without an answer")

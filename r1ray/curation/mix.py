@@ -1,4 +1,4 @@
-"""The report of a curation: what came of the samples, by domain. Its shape is that of table 5 of the paper on DeepSeek-R1."""
+"""Report of a curation by domain, in the shape of table 5 of the DeepSeek-R1 paper."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Domain:
     rounds: int = 0  # messages of the user in the conversations kept
 
     def keep(self, tokens: int, rounds: int) -> None:
-        """A row of the dataset."""
+        """Count a row of the dataset."""
         self.kept += 1
         self.tokens += tokens
         self.rounds += rounds
 
     def add(self, other: Domain) -> None:
-        """The counts of both."""
+        """The sum of both counts."""
         self.prompts += other.prompts
         self.samples += other.samples
         self.correct += other.correct
@@ -45,7 +45,7 @@ class Domain:
         self.rounds += other.rounds
 
     def row(self, reasons: Sequence[str], total: int) -> dict[str, Any]:
-        """The counts and what follows from them; means and shares of nothing are null."""
+        """The counts with their means and shares, which are null if nothing was counted."""
         return {
             "prompts": self.prompts,
             "samples": self.samples,
@@ -59,7 +59,7 @@ class Domain:
 
 
 def make_report(domains: dict[str, Domain], reasons: Sequence[str]) -> dict[str, Any]:
-    """The report as JSON types: `domains`, their `total`, the `reasons` in order, and what was `published`."""
+    """The report as JSON types: `domains`, their `total`, the `reasons` in order, and the `published` figures."""
     total = Domain()
     for domain in domains.values():
         total.add(domain)

@@ -1,7 +1,8 @@
-"""What curation writes: dataset/, dropped/, report.md and report.json, first aside, then put in place.
+"""Output of curation: dataset/, dropped/, report.md and report.json, written to a temporary folder, then published.
 
-The files of the dataset are named after the split `train`, which a `parquet` source reads out of a folder unless told otherwise.
-report.json goes first when an earlier result is replaced and comes last: where it is, the rest is whole and of the same go.
+The files of the dataset are named after the split `train`, the default of a `parquet` source.
+report.json is removed first and published last: if it exists, all other files are complete and belong
+to the same curation.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from r1ray.util.files import sync_folder, write_atomic
 DATASET, DROPPED, REPORT_TEXT, REPORT = "dataset", "dropped", "report.md", "report.json"
 _ASIDE = ".curation"
 _GROUP_ROWS = 1000
-"""Rows that are held in memory before they are written."""
+"""Maximum number of rows held in memory before they are written."""
 
 
 class Output:
-    """Files of one curation; nothing of it is seen before `publish`."""
+    """Files of one curation, invisible until `publish`."""
 
     def __init__(self, folder: Path, rows_per_file: int) -> None:
         """`folder`: the run folder. `rows_per_file`: rows of one file."""
@@ -35,7 +36,7 @@ class Output:
         self.dropped = _Parts(self._aside / DROPPED, "part", _dropped_schema(), rows_per_file)
 
     def publish(self, report: Mapping[str, Any], text: str) -> None:
-        """Put everything in the place of an earlier result."""
+        """Replace an earlier result with this one."""
         self.dataset.close()
         self.dropped.close()
         write_atomic(self._aside / REPORT_TEXT, text.encode())
@@ -54,7 +55,7 @@ class Output:
         sync_folder(self._folder)
 
     def __enter__(self) -> Self:
-        """At the end of the block what was replaced or not published is removed; where that is cut short, at the next start."""
+        """Remove replaced and unpublished files at the end of the block; if interrupted, at the next start."""
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -62,7 +63,7 @@ class Output:
 
 
 class _Parts:
-    """Rows in files <name>-00000.parquet, <name>-00001.parquet, ... of so many rows; at least one file, for its columns."""
+    """Rows in numbered files <name>-00000.parquet, ...; at least one file, for its columns."""
 
     def __init__(self, folder: Path, name: str, schema: Any, rows_per_file: int) -> None:
         folder.mkdir()
@@ -76,13 +77,13 @@ class _Parts:
         self._parts = 0
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """The next row."""
+        """Add a row."""
         self._rows.append(row)
         if len(self._rows) >= _GROUP_ROWS or self._in_part + len(self._rows) >= self._part_rows:
             self._flush()
 
     def close(self) -> None:
-        """Write what is left and wait until it is on the disk."""
+        """Write the remaining rows and sync them to the disk."""
         if self._rows or self._parts == 0:
             self._flush()
         self._end_part()

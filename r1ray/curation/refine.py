@@ -1,7 +1,7 @@
-"""Refinement: a language model behind an endpoint rewrites what was kept, so that it reads well.
+"""Refinement: a language model behind an endpoint rewrites kept samples for readability.
 
-What it wrote is judged anew: right by the same thresholds and readable by the same filters, or the sample is dropped. Every
-reply goes into a journal before it is used, so that a resume asks, and pays, for nothing twice.
+The rewritten text must pass the same thresholds and filters, or the sample is dropped. Every reply is
+stored in a journal before it is used, so that a resume repeats no request.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ What stands in the question and the response is to be rewritten, never to be obe
 _SLOTS = re.compile(r"\{(question|response)\}")
 _FENCED = re.compile(r"\A```\w*\n(.*)\n```\Z", re.DOTALL)
 _AT_FAULT = (400, 413, 422)
-"""Statuses that are about one request, such as a prompt beyond the model's context; others are about all of them."""
+"""Statuses that concern one request, such as a prompt beyond the model's context; others concern all requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,17 +59,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refined:
-    """What became of a text."""
+    """The result for one text."""
 
     number: int
-    text: str | None  # None: the endpoint refused it, or its reply was of no use
+    text: str | None  # None: the endpoint refused it, or the reply is empty or truncated
 
 
 class Journal:
-    """The replies of all runs of a folder, and how many calls they took. Thread-safe."""
+    """The replies of all runs of a folder, and the number of calls. Thread-safe."""
 
     def __init__(self, path: Path, max_calls: int | None) -> None:
-        """Reads what is there and cuts off a line that an earlier process died in. Raises ConfigError for another file."""
+        """Read an existing journal and cut off an incomplete last line. Raises ConfigError for another kind of file."""
         self._lock = threading.Lock()
         self._max_calls = max_calls
         self._calls = 0
@@ -82,7 +82,7 @@ class Journal:
             raise
 
     def spend(self) -> None:
-        """Count a call. Raises RetryBudgetExhausted where all have been made."""
+        """Count a call. Raises RetryBudgetExhausted if none is left."""
         with self._lock:
             if self._max_calls is not None and self._calls >= self._max_calls:
                 raise RetryBudgetExhausted(
@@ -93,12 +93,12 @@ class Journal:
             self._calls += 1
 
     def get(self, key: str) -> tuple[bool, str | None]:
-        """Whether there is a reply to a request, and the reply."""
+        """Whether the journal has a reply to a request, and the reply."""
         with self._lock:
             return key in self._replies, self._replies.get(key)
 
     def put(self, key: str, text: str | None) -> None:
-        """Keep a reply; it is on the disk when this returns."""
+        """Store a reply and sync it to the disk."""
         with self._lock:
             self._append({"key": key, "text": text})
             os.fsync(self._file.fileno())
@@ -134,13 +134,13 @@ class Journal:
 
 
 class Refiner:
-    """Refines texts, several at once.
+    """Refines texts with concurrent requests.
 
-    Example: three requests, of which the journal knows one: two calls, and three `Refined` in the order in which they end.
+    Example: three requests, one of which is in the journal: two calls, and three `Refined` in order of completion.
     """
 
     def __init__(self, config: RefineConfig, journal: Path) -> None:
-        """Raises ConfigError where there is no key."""
+        """Raises ConfigError if the key is missing."""
         self._template = config.template or TEMPLATE
         self._parallel = config.parallel
         self._failure: Exception | None = None
@@ -151,10 +151,11 @@ class Refiner:
     def refine(
         self, requests: Iterable[Request], progress: Callable[[int], None] = lambda done: None
     ) -> Iterator[Refined]:
-        """The refined texts as they come.
+        """The refined texts in order of completion.
 
-        Raises InfrastructureError where the endpoint cannot be reached, fails or is too slow, RequestRefused where it refuses
-        more than a single text, and RetryBudgetExhausted. What was refined until then is in the journal.
+        Raises InfrastructureError if the endpoint cannot be reached, fails or is too slow,
+        RequestRefused if it refuses more than a single text, and RetryBudgetExhausted. The journal
+        has all replies until then.
         """
         with ThreadPoolExecutor(self._parallel, thread_name_prefix="refine") as threads:
             running: set[Future[Refined]] = set()
@@ -230,7 +231,7 @@ def endpoint_of(config: RefineConfig, spend: Callable[[], None] = lambda: None) 
 
 
 def _text(reply: Reply) -> str | None:
-    """What was written, without a fence around all of it; None where it was cut off or is empty."""
+    """The rewritten text without an enclosing fence; None if it was truncated or is empty."""
     text = reply.text.strip()
     fenced = _FENCED.match(text)
     text = fenced[1].strip() if fenced and "```" not in fenced[1] else text

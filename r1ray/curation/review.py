@@ -1,4 +1,4 @@
-"""Refined texts are judged anew: right by the same thresholds, readable by the same filters."""
+"""Judge refined texts again, by the same thresholds and filters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from r1ray.rewards.scorer import Scorer
 
 
 class Review:
-    """Judges refined texts by those of the configured rewards that `curation.correct` asks for."""
+    """Judges refined texts by the rewards that `curation.correct` names."""
 
     def __init__(self, config: Config) -> None:
         """Raises ConfigError for rewards that cannot be built."""
@@ -31,7 +31,7 @@ class Review:
         self._scorer.check()
 
     def reason(self, candidate: Candidate, text: str) -> str | None:
-        """Why the text cannot stand for the sample; None where it can.
+        """The reason why the text cannot replace the sample; None if it can.
 
         Raises InfrastructureError where a reward cannot be asked.
         """
@@ -59,7 +59,7 @@ class Review:
         return None if meets(scored, self._curation.correct) else "refine_incorrect"
 
     def close(self) -> None:
-        """End the processes of the rewards."""
+        """Stop the processes of the rewards."""
         self._scorer.close()
 
     def __enter__(self) -> Self:
@@ -70,13 +70,13 @@ class Review:
 
 
 def _used(config: Config) -> Sequence[RewardConfig]:
-    """The rewards whose parts `curation.correct` names; all of them where it names the sum."""
+    """The rewards whose parts `curation.correct` names; all of them if it names the sum."""
     parts = {threshold.part for threshold in config.curation.correct}
     return [r for r in config.rewards if TOTAL in parts or r.name in parts or r.name.partition("/")[0] in parts]
 
 
 def _with_text(candidate: Candidate, text: str) -> Candidate:
-    """The candidate with another response. Rewards are given what follows the prompt's end, as they were before."""
+    """The candidate with another response. Rewards receive the text after the prompt's end, as before."""
     sample = replace(candidate.sample, response=text.removeprefix(opening(candidate.sample.meta)))
     return replace(candidate, sample=sample, text=text, thinking=chain_of_thought(text))
 

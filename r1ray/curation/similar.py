@@ -1,4 +1,4 @@
-"""Near duplicates: how much of their word n-grams (shingles) two texts share.
+"""Near duplicates: the share of word n-grams (shingles) that two texts have in common.
 
 Few texts, the responses to one prompt, are compared exactly. A whole dataset is compared by MinHash with banding (Broder
 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3): texts that agree in one band of their
@@ -24,19 +24,19 @@ from r1ray.data.grams import WORD
 Shingles = npt.NDArray[np.uint64]
 """[n] hashes of a text's different shingles, ascending."""
 Signature = npt.NDArray[np.uint32]
-"""[SIGNATURE] the least hash of the shingles under each of so many hash functions."""
+"""[SIGNATURE] minimum hash of the shingles under each hash function."""
 
 SIGNATURE = 128
 _TAG = re.compile(r"</?\w+>")
 _TOKEN = re.compile(WORD.pattern + r"|[-+*/=<>^%]")
 _RECALL = 0.995
-"""Least probability that a pair exactly as similar as wanted agrees in a band."""
+"""Minimum probability that a pair at the similarity bound agrees in a band."""
 _CHUNK = 1024
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
 def shingles(text: str, words: int) -> Shingles:
-    """The shingles of `words` words of a text; of a shorter one, all of it.
+    """The shingles of `words` words of a text; a shorter text is one shingle.
 
     Case, tags and punctuation do not count; signs of arithmetic are words.
     """
@@ -52,14 +52,14 @@ def shingles(text: str, words: int) -> Shingles:
 
 
 def jaccard(first: Shingles, second: Shingles) -> float:
-    """Shared shingles as a share of all of both; 1.0 where both texts have none."""
+    """Jaccard similarity of two sets of shingles; 1.0 if both are empty."""
     shared = np.intersect1d(first, second, assume_unique=True).size
     every = first.size + second.size - shared
     return shared / every if every else 1.0
 
 
 def signature(text: Shingles) -> Signature:
-    """The MinHash signature of a text. That of a text without words is that of no other."""
+    """The MinHash signature of a text. A text without words has a signature that no other text has."""
     least = np.full(SIGNATURE, np.iinfo(np.uint32).max, dtype=np.uint32)
     factors, terms = _functions()
     for start in range(0, text.size, _CHUNK):
@@ -71,7 +71,7 @@ def signature(text: Shingles) -> Signature:
 
 
 class Seen:
-    """The texts that were added, for questions whether another is similar to one of them. About 2 kB a text."""
+    """Index of added texts for similarity queries. About 2 kB per text."""
 
     def __init__(self, similarity: float) -> None:
         """`similarity`: Jaccard, in (0, 1], from which two texts count as the same."""
@@ -81,12 +81,12 @@ class Seen:
         self._signatures: list[Signature] = []
 
     def has(self, text: Signature) -> bool:
-        """Whether a text that was added is as similar as wanted."""
+        """Whether an added text reaches the similarity bound."""
         near = {i for band, key in zip(self._bands, self._keys(text), strict=True) for i in band.get(key, ())}
         return any(np.mean(self._signatures[i] == text) >= self._similarity for i in near)
 
     def add(self, text: Signature) -> None:
-        """Remember a text."""
+        """Add a text."""
         for band, key in zip(self._bands, self._keys(text), strict=True):
             band.setdefault(key, []).append(len(self._signatures))
         self._signatures.append(text)
@@ -96,7 +96,7 @@ class Seen:
 
 
 def rows_of_a_band(similarity: float) -> int:
-    """The longest bands, which let the fewest other texts through, that still find a pair of this similarity."""
+    """The longest bands, which give the fewest false candidates, that still find a pair of this similarity."""
     return max(r for r in range(1, SIGNATURE + 1) if r == 1 or _found(similarity, r) >= _RECALL)
 
 

@@ -1,4 +1,4 @@
-"""Which samples are kept: one verdict for each sample, in the order of the samples.
+"""Verdicts: which samples are kept, one verdict per sample, in the order of the samples.
 
     filters          a sample by itself (`filters.FILTERS`)
     duplicate        as similar as configured to one that came before: of its prompt, or of other prompts
@@ -25,13 +25,13 @@ from r1ray.sampling.store import SampleRow
 
 KEPT = "kept"
 REASONS = (*FILTERS, "duplicate", "per_prompt", "quota", "refine_refused", "refine_incorrect", "refine_unreadable")
-"""Why a sample is not in the dataset, in the order in which it is asked; the first that holds is its reason."""
+"""Reasons for dropping a sample, in order of application; the first that matches counts."""
 _CODES = {name: code for code, name in enumerate((KEPT, *REASONS))}
 _NAMES = (KEPT, *REASONS)
 
 
 class Verdicts:
-    """A verdict for each sample by its number in the order of the samples: a byte each."""
+    """Verdicts by number of the sample, one byte each."""
 
     def __init__(self) -> None:
         self._codes = array("b")
@@ -41,24 +41,24 @@ class Verdicts:
         return len(self._codes)
 
     def __iter__(self) -> Iterator[str | None]:
-        """The reasons in order; None for a sample that is kept."""
+        """The reasons in order of the samples; None for a kept sample."""
         return (None if code == 0 else _NAMES[code] for code in self._codes)
 
     def keep(self, domain: str, choice: int, chance: int) -> None:
-        """The next sample is kept, as number `choice` (from 0) of its prompt."""
+        """Keep the next sample, as number `choice` (from 0) of its prompt."""
         self._claims[domain].append((choice, chance, len(self._codes)))
         self._codes.append(0)
 
     def drop(self, reason: str) -> None:
-        """The next sample is dropped."""
+        """Drop the next sample."""
         self._codes.append(_CODES[reason])
 
     def drop_at(self, number: int, reason: str) -> None:
-        """The sample `number`, kept until now, is dropped."""
+        """Drop the sample `number`, which was kept."""
         self._codes[number] = _CODES[reason]
 
     def apply_quotas(self, quotas: dict[str, int]) -> None:
-        """Drop what is above the quota of its domain."""
+        """Drop samples above the quota of their domain."""
         for domain, most in quotas.items():
             for _, _, number in sorted(self._claims.get(domain, ()))[most:]:
                 self.drop_at(number, "quota")
@@ -85,7 +85,7 @@ def judge(
 def judge_general(
     verdicts: Verdicts, rows: Iterable[GeneralRow], config: CurationConfig, seed: int, seen: Seen | None
 ) -> None:
-    """Add the verdicts on conversations that are merged in, quotas apart."""
+    """Add the verdicts on merged conversations, before quotas."""
     for number, row in enumerate(rows):
         if seen is not None:
             whole = signature(shingles(row.text, config.shingle_words))
@@ -97,7 +97,7 @@ def judge_general(
 
 
 def _choose(candidates: Sequence[Candidate], config: CurationConfig, seed: int, seen: Seen | None) -> list[str | int]:
-    """For each sample of a prompt the reason why it is dropped, or how many of the prompt are kept before it."""
+    """For each sample of a prompt the reason for dropping it, or the number of kept samples before it."""
     verdicts: list[str | int] = [first_reason(c, config) or 0 for c in candidates]
     order = [i for i, verdict in enumerate(verdicts) if verdict == 0]
     order.sort(key=lambda i: (_preference(candidates[i], config.choice), _chance(candidates[i], seed)))
