@@ -137,7 +137,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "fewer rows than a step": (train(on_file("few"), NUMERIC), "more than the 3 prompts of data.train"),
     "unknown task": (train("data.train=[{name: own, path: arithmetik}]"), "did you mean 'arithmetic'"),
     "unknown parameter of a task": (train(ENDLESS + "{digit: 2}}]"), "no parameter 'digit'"),
-    "wrong parameter of a task": (train(ENDLESS + "{operations: '/'}}]"), "operations = '/'"),
+    "wrong parameter of a task": (train(ENDLESS + "{operations: '/'}}]"), "operations: expected some of +-*, got '/'"),
     "task that cannot be imported": (train("data.train=[{name: own, path: 'nowhere:Task'}]"), "No module named 'nowhere'"),
     "task without its methods": (train("data.train=[{name: own, path: 'wrong_own:NoTask'}]"), "methods problem and check"),
     "problems all too long": (train("data.max_prompt_tokens=4"), "longer than data.max_prompt_tokens"),
@@ -193,7 +193,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "eval: unknown benchmark": (["eval", "models/whole", "--benchmarks", "gsm9k"], "did you mean gsm8k?"),
     "eval: wrong parameter of a task": (
         ["eval", "models/whole", "--benchmarks", "arithmetic:digits=1-1;operations=%"],
-        "operations = '%'",
+        "operations: expected some of +-*, got '%'",
     ),
     "eval: no problems": (
         ["eval", "models/whole", "--benchmarks", "gsm8k", "--data", "gsm8k=none.jsonl"],
