@@ -27,7 +27,7 @@ def r1ray(*arguments: str | Path) -> None:
 
 def configuration(folder: Path) -> Path:
     # The prompt opened the thinking, so that a response which never ends it has an empty summary.
-    rows = [{"prompt": f"question {n}", "answer": "", "begun": "<think>"} for n in range(40)]
+    rows = [{"prompt": f"question {n}", "answer": "none", "begun": "<think>"} for n in range(40)]
     (folder / "general.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     models = [
         {"name": f"model/{name}", "params": {"path": f"{folder}/{name}/final", "kind": kind, "judge": judge}}

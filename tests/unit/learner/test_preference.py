@@ -95,11 +95,11 @@ def test_the_limit_in_tokens_is_exact(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "kind", "message"),
     [
-        ([1], "pairwise", "data.jsonl:2: a row must be an object"),
+        ([1], "pairwise", "data.jsonl:2: a row: expected an object"),
         ({"prompt": "a", "chosen": "b"}, "pairwise", "data.jsonl:2: rejected = None: expected a string"),
         ({"prompt": "a", "response": "b", "safe": "yes"}, "pointwise", "data.jsonl:2: safe = 'yes': expected true"),
         ({"prompt": "a", "response": "b", "safe": 1}, "pointwise", "data.jsonl:2: safe = 1: expected true or false"),
-        ({"messages": [], "response": "b", "safe": True}, "pointwise", "data.jsonl:2: messages must be a list"),
+        ({"messages": [], "response": "b", "safe": True}, "pointwise", "data.jsonl:2: messages: expected a list"),
     ],
 )
 def test_a_row_of_another_kind_is_refused_with_its_line(tmp_path: Path, row: Any, kind: str, message: str) -> None:
