@@ -59,6 +59,8 @@ class ExactVerifier(Reward):
     def __call__(self, sample: Sample) -> float:
         """See Reward. 1.0 if every answer is one of the right texts, else 0.0."""
         truths = sample.answer if isinstance(sample.answer, list | tuple) else [_text(sample)]
+        if blank := [t for t in truths if not str(t).strip()]:
+            raise DataError(f"the answers on record include {blank[0]!r}: a blank text is no answer")
         right = {self._normal(str(t)) for t in truths}
         given = _answers(sample)
         return float(bool(given) and all(self._normal(a) in right for a in given))
@@ -155,7 +157,7 @@ def _text(sample: Sample) -> str:
     if isinstance(truth, bool) or not isinstance(truth, Truth) or truth == "":
         raise DataError(f"the answer on record is {truth!r:.80}; it must be text or a number")
     text = str(truth).strip()
-    if not text or text.lower() in _NO_NUMBERS:
+    if not text or (isinstance(truth, float) and not math.isfinite(truth)):
         raise DataError(f"the answer on record is {truth!r:.80}: a blank text or NaN is no answer")
     return text
 
@@ -170,6 +172,8 @@ def _final(solution: str) -> str:
     else:
         boxes = last_boxes(solution) if "\\" in solution else []
         final = ", ".join(box.strip() for box in boxes) if boxes else solution
+    if final.lower() in _NO_NUMBERS:
+        raise DataError(f"the answer on record is {final!r}: expected a number or an expression")
     if not final.strip(", "):
         raise DataError(f"the answer on record marks a final answer that is blank: {solution[-80:]!r}")
     return final

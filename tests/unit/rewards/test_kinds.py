@@ -134,6 +134,9 @@ def test_exact():
     assert exact(Sample(response="red foxes", answer="red fox")) == 0.0
     assert exact(Sample(response="vixen", answer=["red fox", "vixen"])) == 1.0
     assert ExactVerifier(ignore_case=False)(Sample(response="red", answer="Red")) == 0.0
+    for blank in (" ", ["red", "\t"], float("nan")):
+        with pytest.raises(DataError, match="on record"):
+            exact(Sample(response="red", answer=blank))
 
 
 def test_numeric():
