@@ -177,7 +177,9 @@ def _named(e: sqlite3.Error, path: Path) -> R1RayError | None:
     code = getattr(e, "sqlite_errorcode", None)  # absent on misuse of the Python module
     if code is None:
         return None
-    match code & 0xFF:  # the primary code: sqlite.org/rescode.html
+    # On a full disk SQLite cannot lengthen its shared memory file, and reports that as an error of its own.
+    primary = sqlite3.SQLITE_FULL if code == sqlite3.SQLITE_IOERR_SHMSIZE else code & 0xFF
+    match primary:  # the primary code: sqlite.org/rescode.html
         case sqlite3.SQLITE_FULL:
             return DiskFull(
                 f"{path}: no space left to write ({e}); nothing was changed: free space, then repeat or resume"

@@ -242,3 +242,20 @@ def test_the_tables_themselves_refuse_what_must_not_be(folder: Path, statement: 
         with pytest.raises(IntegrityError, match="would break an invariant of the ledger"), ledger._transaction() as db:
             db.execute(statement)
         assert ledger.status() == before
+
+
+def test_shared_memory_that_cannot_grow_is_a_full_disk(tmp_path: Path) -> None:
+    """Seen on a volume of 96 KiB: SQLite reports an I/O error of its -shm file."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    with (
+        pytest.raises(DiskFull, match="no space left to write"),
+        storage_module.named_failures(tmp_path / "ledger.sqlite"),
+    ):
+        raise error
+    error.sqlite_errorcode, error.sqlite_errorname = sqlite3.SQLITE_IOERR_READ, "SQLITE_IOERR_READ"
+    with (
+        pytest.raises(InfrastructureError, match="SQLITE_IOERR_READ"),
+        storage_module.named_failures(tmp_path / "ledger.sqlite"),
+    ):
+        raise error
