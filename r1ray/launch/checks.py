@@ -52,7 +52,7 @@ def check_start(
         check_wandb(config.logging.wandb_project)
         problems = [*engine_key_problems(config)] if "rollout" in PROCESSES[use] else []
         if (cluster := look_at(config.ray.address)) is not None:
-            problems += capacity_problems(config, plan.roles, cluster)
+            problems += capacity_problems(config, plan.roles, cluster, resumed=preparation.existing is not None)
         refuse(problems, origins)
         if use == "train":
             load_policy_loss(config.algorithm.loss)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
@@ -30,11 +30,16 @@ class ClusterNodes:
         return {name: sum(node.get(name, 0.0) for node in self.nodes) for name in names}
 
 
-def capacity_problems(config: Config, roles: Sequence[Role], cluster: ClusterNodes) -> Iterator[Problem]:
+def capacity_problems(
+    config: Config, roles: Sequence[Role], cluster: ClusterNodes, *, resumed: bool = False
+) -> Iterator[Problem]:
     """Actors that fit no node, and resources of which all actors together ask for more than the cluster has.
 
-    Nothing for a cluster with an autoscaler: it launches nodes when actors ask for them.
+    Nothing for a cluster with an autoscaler: it launches nodes when actors ask for them. A resumed run (`resumed`) needs
+    room for one rollout worker only: a lost node must not stop it, and the other workers start when nodes join.
     """
+    if resumed:
+        roles = [replace(role, count=min(role.count, 1)) if role.name.startswith("rollout") else role for role in roles]
     if cluster.autoscaled:
         return
     total, asked = cluster.total, dict[str, float]()

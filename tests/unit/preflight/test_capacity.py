@@ -22,11 +22,11 @@ HEAD = {"CPU": 8.0, "head": 1.0, "node:10.0.0.1": 1.0}
 GPU_NODE = {"CPU": 32.0, "GPU": 4.0}
 
 
-def problems(overrides: list[str], *nodes: Resources, autoscaled: bool = False) -> list[str]:
+def problems(overrides: list[str], *nodes: Resources, autoscaled: bool = False, resumed: bool = False) -> list[str]:
     config: Config = load_config(["tiny"], ["ray.address=auto", "sync.transport=auto", *overrides]).config
     plan = make_plan(config, SHAPE, MACHINE)
     cluster = ClusterNodes(nodes=nodes, autoscaled=autoscaled)
-    return [f"{p.key}: {p.message}; {p.fix}" for p in capacity_problems(config, plan.roles, cluster)]
+    return [f"{p.key}: {p.message}; {p.fix}" for p in capacity_problems(config, plan.roles, cluster, resumed=resumed)]
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,12 @@ def test_a_cluster_that_has_enough_is_no_problem() -> None:
 
 def test_an_autoscaler_may_launch_what_is_missing() -> None:
     assert problems(GPUS, HEAD, autoscaled=True) == []
+
+
+def test_a_resumed_run_may_lack_nodes_of_rollout_workers_but_not_all_of_them() -> None:
+    assert len(problems(GPUS, HEAD, GPU_NODE, GPU_NODE)) == 1
+    assert problems(GPUS, HEAD, GPU_NODE, GPU_NODE, {"CPU": 1.0, "GPU": 1.0}, resumed=True) == []
+    (problem,) = problems(GPUS, HEAD, GPU_NODE, GPU_NODE, resumed=True)
+    assert "rollout worker" in problem
+    (problem,) = problems(GPUS, HEAD, GPU_NODE, resumed=True)
+    assert "learner rank" in problem
