@@ -52,6 +52,8 @@ class LatinSentences:
         ranked = votes.most_common(2)
         if ranked and ranked[0][1] >= _CLEAR_VOTES and (len(ranked) == 1 or 2 * ranked[1][1] <= ranked[0][1]):
             return self._show(ranked[0][0])
+        if ranked and len(set(words)) < _ENOUGH and votes[str(self._target)] == ranked[0][1]:  # too short for n-grams
+            return str(self._target)
         if self._current and (not ranked or votes[self._current] == ranked[0][1]):
             self._carried = 0 if ranked else self._carried + len(words)
             if self._carried <= _CARRIED:
