@@ -74,11 +74,16 @@ recipe: install
 config: install
 	$(BIN)/python -m r1ray.config.base_yaml
 
-test: install .venv/sandbox lint
+# An optional source of data, whose tests say so where it is missing.
+.venv/reasoning-gym: conf/pins/reasoning-gym.txt | install
+	$(call step,reasoning-gym,$(PIP) install --no-deps -r $<)
+	@touch $@
+
+test: install .venv/sandbox .venv/reasoning-gym lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 	$(BIN)/python -m pytest -m "integration or slow or gpu" tests
 
-unit: install
+unit: install .venv/reasoning-gym
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 
 lint: install
