@@ -6,9 +6,9 @@
 
     python benchmarks/overlap.py --repeats 3            writes benchmarks/results/overlap.json
 
-The figure is together / min(generation alone, learner alone), the median over repeats. All are measured in turn on the same
-machine; each process has one thread. `core_scaling` shows whether the machine has two physical cores:
-if two hardware threads share one core, no program can run both sides at full speed.
+The figure is together / min(generation alone, learner alone), the median over repeats. All are measured in turn on the
+same machine; each process has one thread. `core_scaling` shows whether the machine has two physical cores: if two
+hardware threads share one core, no program can run both sides at full speed.
 """
 
 from __future__ import annotations

@@ -53,8 +53,9 @@ def silent_completions(
 ) -> list[list[list[int]]]:
     """The completions without a gradient, as `packing.Silent`: [groups][kinds][completions].
 
-    Two kinds: those that are not trained (`is_trained`), and those whose advantage is zero while no other term of the loss
-    (KL, entropy) concerns them. A user-defined loss may do anything with an advantage of zero, so it gets them all.
+    Two kinds: those that are not trained (`is_trained`), and those whose advantage is zero while no other term of the
+    loss (KL, entropy) concerns them. A user-defined loss may do anything with an advantage of zero, so it gets them
+    all.
     """
     a = config.algorithm
     by_advantage = a.loss in LOSSES and not a.kl_coefficient and not a.entropy_coefficient

@@ -3,12 +3,13 @@
     CPU, float32   gather to right-padded rows of similar length, torch's causal kernel, scatter back
     CUDA, half     torch.nn.attention.varlen, which takes the packed row as it is (or flash_attention_2 where installed)
 
-Right padding is exact: a causal query never sees the padded keys, which come after it, and padded queries are thrown away.
+Right padding is exact: a causal query never sees the padded keys, which come after it, and padded queries are thrown
+away.
 
-Shared prompts: the packed row may hold a prompt once for several completions. Each sequence's rows, prompt and completion,
-are then gathered from where they are, so that everything but attention itself is computed once for the prompt. Only the
-gathering form does this; the variable-length kernels want the rows of a sequence side by side.
-Shapes: N packed tokens, S sequences, H query heads, K key/value heads, D head size (E of values), B x L one padded block.
+Shared prompts: the packed row may hold a prompt once for several completions. Each sequence's rows, prompt and
+completion, are then gathered from where they are, so that everything but attention itself is computed once for the
+prompt. Only the gathering form does this; the variable-length kernels want the rows of a sequence side by side. Shapes:
+N packed tokens, S sequences, H query heads, K key/value heads, D head size (E of values), B x L one padded block.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ SHORTEST_SHARE = 0.7
 class PackedLayout:
     """Where the sequences of a packed row begin and end; made once, used by every layer.
 
-    Example: lengths (3, 2) give boundaries (0, 3, 5), one block [[0, 1, 2], [3, 4, 4]] (the last index repeats as padding)
-    and positions_N = (0, 1, 2, 3, 4): where row n is found in the flattened blocks.
+    Example: lengths (3, 2) give boundaries (0, 3, 5), one block [[0, 1, 2], [3, 4, 4]] (the last index repeats as
+    padding) and positions_N = (0, 1, 2, 3, 4): where row n is found in the flattened blocks.
     """
 
     boundaries: Tensor | None  # int32 [S + 1]: sequence s is rows boundaries[s] to boundaries[s + 1]; None: shared rows
@@ -67,8 +68,9 @@ def make_layout(lengths: list[int], device: torch.device) -> PackedLayout:
 def make_shared_layout(rows_S: list[RowArray], device: torch.device) -> PackedLayout:
     """The layout of sequences that share rows: int64 [L] for each, where its tokens are in the packed row.
 
-    Every row belongs to some sequence. Rows before a shared one must be shared by the same sequences, in the same order:
-    prompts, not suffixes. Example: [0, 1, 2] and [0, 1, 3] have a prompt of two tokens and a completion of one each.
+    Every row belongs to some sequence. Rows before a shared one must be shared by the same sequences, in the same
+    order: prompts, not suffixes. Example: [0, 1, 2] and [0, 1, 3] have a prompt of two tokens and a completion of one
+    each.
     """
     return _gathering(rows_S, None, device)
 
@@ -119,10 +121,11 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, H, N, D], key [1, K, N, D], value [1, K, N, E] -> [1, N, H, E].
 
-    The kernels want E = D, which multi-head latent attention does not have: the shorter ones are lengthened by zeros, which
-    change neither a score nor a value. Without `scaling` scores are divided by the root of D.
+    The kernels want E = D, which multi-head latent attention does not have: the shorter ones are lengthened by zeros,
+    which change neither a score nor a value. Without `scaling` scores are divided by the root of D.
 
-    Raises ConfigError for attention that it cannot do exactly: windows shorter than a sequence, soft caps, sinks, dropout.
+    Raises ConfigError for attention that it cannot do exactly: windows shorter than a sequence, soft caps, sinks,
+    dropout.
     """
     extra = [name for name in ("softcap", "s_aux", "position_bias") if unused.get(name) is not None]
     if sliding_window is not None and sliding_window < layout.longest:

@@ -1,7 +1,7 @@
 """Micro-batches: sequences packed into one row of tensors.
 
-Shapes: P prompt tokens and C completion tokens of one sequence; S sequences of a micro-batch, N = sum of P + C over them
-(a shared P counted once), T = sum of C: the completion tokens, the only ones whose log-probabilities are computed.
+Shapes: P prompt tokens and C completion tokens of one sequence; S sequences of a micro-batch, N = sum of P + C over
+them (a shared P counted once), T = sum of C: the completion tokens, the only ones whose log-probabilities are computed.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def pack_tokens(
 ) -> PackedTokens:
     """Pack S sequences, each a prompt [P >= 1] and a completion [C >= 1], in the given order.
 
-    `groups` [S]: sequences of equal numbers, side by side, have the same prompt, which is packed once for them. The result
-    is the same as without; only attention that gathers rows can use it (`attention.why_not_shared`).
+    `groups` [S]: sequences of equal numbers, side by side, have the same prompt, which is packed once for them. The
+    result is the same as without; only attention that gathers rows can use it (`attention.why_not_shared`).
     """
     lengths = np.array([len(c) for c in completions])
     totals = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]

@@ -101,9 +101,9 @@ def _write(
 def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run_id: str) -> tuple[int, Tensor]:
     """Load what `save` wrote, on every rank; returns (policy version, rng [ranks of then, bytes]). A collective.
 
-    `folder` is one that `find_latest` has found whole: a large one is not read twice for that. Raises IntegrityError for a
-    checkpoint of another run than `run_id` or of another model, ConfigError where a reference policy is needed and the
-    checkpoint has none.
+    `folder` is one that `find_latest` has found whole: a large one is not read twice for that. Raises IntegrityError
+    for a checkpoint of another run than `run_id` or of another model, ConfigError where a reference policy is needed
+    and the checkpoint has none.
     """
     from safetensors.torch import load_file
 
@@ -126,7 +126,8 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run
 
 
 def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
-    """Remove checkpoints but the newest `keep` whole ones and those of every `keep_every`-th step; the names of the removed.
+    """Remove checkpoints but the newest `keep` whole ones and those of every `keep_every`-th step; the names of the
+    removed.
 
     The newest whole one stays whatever the numbers say, and so does everything newer than it. What a crash left half
     written goes. Reads every file of what it keeps by count.

@@ -1,8 +1,8 @@
 """Policy losses: pure functions of log-probabilities and advantages that give one value per token, chosen by name.
 
 Shapes: T completion tokens of a micro-batch, those of all its sequences one after the other; S sequences in it.
-`token_weights` reduces the values to one number. Its denominators are counts over the *whole* minibatch, on all ranks, so
-that the gradient does not depend on how the minibatch is divided into ranks and micro-batches.
+`token_weights` reduces the values to one number. Its denominators are counts over the *whole* minibatch, on all ranks,
+so that the gradient does not depend on how the minibatch is divided into ranks and micro-batches.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _clipped(x: LossInput, ratio_T: Tensor) -> TokenLoss:
 def grpo(x: LossInput) -> TokenLoss:
     """Token-wise clipped surrogate: GRPO (arXiv 2402.03300, eq. 3).
 
-    Dr. GRPO (arXiv 2503.20783) and DAPO (arXiv 2503.14476, eq. 8) use this function too. The first changes the advantage
-    and the denominator, the second the upper clip and the denominator (see `r1ray/config/algorithm.py`).
+    Dr. GRPO (arXiv 2503.20783) and DAPO (arXiv 2503.14476, eq. 8) use this function too. The first changes the
+    advantage and the denominator, the second the upper clip and the denominator (see `r1ray/config/algorithm.py`).
     """
     return _clipped(x, (x.logprobs_T - x.old_logprobs_T).exp())
 
@@ -109,7 +109,8 @@ def token_weights(
 ) -> Tensor:
     """The weight of every token of each sequence, float32 [S], such that loss = sum over tokens of weight * value.
 
-    `lengths_S` [S] are completion tokens; `tokens` and `sequences` count what the whole minibatch trains on, over all ranks.
+    `lengths_S` [S] are completion tokens; `tokens` and `sequences` count what the whole minibatch trains on, over all
+    ranks.
 
     - token: mean over tokens (DAPO, arXiv 2503.14476)
     - sequence: mean over sequences of the mean over tokens (GRPO, arXiv 2402.03300)

@@ -32,8 +32,8 @@ class TargetLogprobs(torch.autograd.Function):
 
     With `greedy` the second result is instead 1.0 if the target is the likeliest token, else 0.0, without a gradient.
 
-    Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z / temperature),
-    d logprob / dz = (onehot - p) / temperature and d entropy / dz = -p (log p + entropy) / temperature.
+    Forward keeps two numbers a token; backward computes the logits z again, block by block. With p = softmax(z /
+    temperature), d logprob / dz = (onehot - p) / temperature and d entropy / dz = -p (log p + entropy) / temperature.
 
     `unused_U` (int64) are ids without a token, as the rollout engine masks them: their probability
     is exactly 0, they contribute no gradient, and no target may be one of them.

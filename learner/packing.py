@@ -1,10 +1,10 @@
 """Who trains on what: the same plan on every rank, computed from the manifest and the advantages alone.
 
-    manifest -- groups, strided --> minibatches -- units, by tokens --> ranks -- longest-first best fit --> micro-batches
+    manifest -- groups, strided --> minibatches -- units, by tokens --> ranks -- best fit --> micro-batches
 
-A minibatch is one optimiser step. Within it every rank runs the same number of micro-batches, because ZeRO 2 and 3 exchange
-gradients and parameters in each: a rank with fewer gets empty ones. A unit is what is packed together: a sequence alone, or,
-with shared prompts, the completions of a group behind one copy of their prompt.
+A minibatch is one optimiser step. Within it every rank runs the same number of micro-batches, because ZeRO 2 and 3
+exchange gradients and parameters in each: a rank with fewer gets empty ones. A unit is what is packed together: a
+sequence alone, or, with shared prompts, the completions of a group behind one copy of their prompt.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class MinibatchPlan:
 
 
 Silent = Sequence[Sequence[Sequence[int]]]
-"""[groups of the manifest][kinds][completions]: those without a gradient; metrics treat the completions of a kind alike."""
+"""[groups of the manifest][kinds][completions]: those without a gradient; metrics treat the completions of a kind
+alike.
+"""
 
 Unit = list[SequenceRef]
 
@@ -59,9 +61,9 @@ def plan_step(
 ) -> list[MinibatchPlan]:
     """Partition a batch; equal arguments give equal plans.
 
-    Minibatch m gets the groups m, m + minibatches, ...: consecutive groups of the manifest completed one after the other,
-    so they are alike in age and length. Of the `silent` completions of a kind in a group only one is packed, as a sample. Raises
-    ConfigError if a single sequence exceeds `micro_batch_tokens`.
+    Minibatch m gets the groups m, m + minibatches, ...: consecutive groups of the manifest completed one after the
+    other, so they are alike in age and length. Of the `silent` completions of a kind in a group only one is packed, as
+    a sample. Raises ConfigError if a single sequence exceeds `micro_batch_tokens`.
     """
     plans = []
     for m in range(minibatches):
@@ -140,8 +142,9 @@ def make_units(sequences: Sequence[SequenceRef], capacity: int) -> list[Unit]:
 def balance(units: Sequence[Unit], ranks: int, capacity: int) -> list[list[Unit]]:
     """Split so that the ranks' token counts are close: they differ by at most the longest sequence.
 
-    Longest first, each to the rank with the fewest tokens so far; then single completions move from the rank with the most
-    tokens to the one with the fewest, as long as that lowers the most. A completion that moves takes its prompt along.
+    Longest first, each to the rank with the fewest tokens so far; then single completions move from the rank with the
+    most tokens to the one with the fewest, as long as that lowers the most. A completion that moves takes its prompt
+    along.
     """
     shares: list[list[Unit]] = [[] for _ in range(ranks)]
     loads = [0] * ranks

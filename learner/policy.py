@@ -101,8 +101,8 @@ class PolicyRank(TrainingRank):
     def train_step(self, manifest: BatchManifest) -> dict[str, float]:
         """Train policy `manifest.step` on the groups of the manifest; metrics by their names in docs/run-folder.md.
 
-        They are equal on every rank. A mean over nothing is left out, such as `mismatch/*` if the policy itself sampled no
-        token of the batch. Raises IntegrityError if the manifest is of another step or a payload contradicts it.
+        They are equal on every rank. A mean over nothing is left out, such as `mismatch/*` if the policy itself sampled
+        no token of the batch. Raises IntegrityError if the manifest is of another step or a payload contradicts it.
         """
         if manifest.step != self._version:
             raise IntegrityError(f"manifest of step {manifest.step}, but the learner holds policy {self._version}")

@@ -1,6 +1,7 @@
 """msgpack encoding of the wire types, with a version and without pickle.
 
-A record is a map with the keys of its dataclass. An array is {"d": dtype, "b": little-endian bytes} and one-dimensional.
+A record is a map with the keys of its dataclass. An array is {"d": dtype, "b": little-endian bytes} and
+one-dimensional.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ import random
 from dataclasses import asdict
 from pathlib import Path
 
-from r1ray.run.folder import FORMAT, Identity
+from r1ray.run.folder import FORMAT
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter
 
 CONFIG = """\
@@ -52,7 +53,7 @@ def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, kille
     run_dir.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)
     clock = Clock()
-    identity = Identity(
+    identity = RunIdentity(
         vocab_hash="9f2c4e1d77aa",
         model_hash="c07d5a3be911",
         config_hash="51ee0b8c2d10",

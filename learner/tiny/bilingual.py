@@ -3,7 +3,8 @@
     <think>7 on A+5=12 下车 B-3=9</think><answer>9</answer>
 
 The words of a working are of one language in some documents, and of both at random in most, slightly more often of the
-question's: the model knows reasoning in the question's language, but uses it rarely, until a language reward favours it.
+question's: the model knows reasoning in the question's language, but uses it rarely, until a language reward favours
+it.
 """
 
 from __future__ import annotations

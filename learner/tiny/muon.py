@@ -1,6 +1,7 @@
 """Muon in float32: momentum, then the nearest semi-orthogonal matrix (https://kellerjordan.github.io/posts/muon/).
 
-torch's own Muon does the Newton-Schulz iteration in bfloat16, which on CPUs without bfloat16 units takes three times as long.
+torch's own Muon does the Newton-Schulz iteration in bfloat16, which on CPUs without bfloat16 units takes three times as
+long.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The command line. Each module beside this one adds its commands with a function `register(app)`; `_` marks helpers.
 
-Modules import at the top only what `--help` needs; ray, torch and the like come inside the commands. This module imports
-typer inside a function too, so that a Ctrl-C while it is loaded ends by name.
+Modules import at the top only what `--help` needs; ray, torch and the like come inside the commands. This module
+imports typer inside a function too, so that a Ctrl-C while it is loaded ends by name.
 """
 
 from __future__ import annotations

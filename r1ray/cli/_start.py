@@ -50,8 +50,8 @@ def check(
 ) -> dict[str, Any]:
     """Do everything before the start of Ray that writes nothing into the run folder; see `check_start`.
 
-    A dry run, or a `plan_file`, gets the plan as text. Unless it is a dry run, the embedded model is built if the run needs
-    it and it is missing.
+    A dry run, or a `plan_file`, gets the plan as text. Unless it is a dry run, the embedded model is built if the run
+    needs it and it is missing.
     """
     from r1ray.launch.checks import check_start
 

@@ -195,7 +195,10 @@ def _preferences(config: Config) -> Iterator[Problem]:
 
 
 def _supervised_sources(config: Config, use: Use, rows: str) -> Iterator[Problem]:
-    """Find sources that supervised training cannot read. It reads each source of `rows` completely and does not mix them."""
+    """Find sources that supervised training cannot read.
+
+    It reads each source of `rows` completely and does not mix them.
+    """
     if not config.data.train:
         fix = f"add a source of {rows}, e.g. [{{name: {rows}, kind: jsonl, path: ...}}]"
         yield problem(config, "data.train", "is empty", fix)

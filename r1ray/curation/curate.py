@@ -47,8 +47,8 @@ def curate(
     """Write the dataset of `samples` into `folder`. `samples` yields them prompt by prompt and is called several times.
 
     `count_tokens` is asked for texts that no model sampled as they are. Equal samples and configuration (and equal
-    refined texts) give equal files. Returns the report; see `mix.make_report`. Raises ConfigError for a threshold on what the
-    samples were not judged by, and for general data that cannot be read.
+    refined texts) give equal files. Returns the report; see `mix.make_report`. Raises ConfigError for a threshold on
+    what the samples were not judged by, and for general data that cannot be read.
     """
     verdicts = Verdicts()
     seen = Seen(config.dataset_similarity) if config.dataset_similarity is not None else None

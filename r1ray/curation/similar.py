@@ -1,12 +1,12 @@
 """Near duplicates: the share of word n-grams (shingles) that two texts have in common.
 
-Few texts, the responses to one prompt, are compared exactly. A whole dataset is compared by MinHash with banding (Broder
-1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3): texts that agree in one band of their
-signatures are looked at, and are the same where at least the wanted share of the signatures agrees. The share is the
-Jaccard similarity with a standard error of at most 0.044.
+Few texts, the responses to one prompt, are compared exactly. A whole dataset is compared by MinHash with banding
+(Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3): texts that agree in one band of
+their signatures are looked at, and are the same where at least the wanted share of the signatures agrees. The share is
+the Jaccard similarity with a standard error of at most 0.044.
 
-It is written out here in numpy: the result must be the same on every machine and with every version of a library, as the
-dataset is a pure function of the samples.
+It is written out here in numpy: the result must be the same on every machine and with every version of a library, as
+the dataset is a pure function of the samples.
 """
 
 from __future__ import annotations

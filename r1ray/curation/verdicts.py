@@ -5,8 +5,9 @@
     per_prompt       enough of its prompt are kept
     quota            enough of its domain are kept
 
-The samples of a prompt are gone through in the order of `curation.choice`. A quota takes first the first choice of every
-prompt, then the second ones, and so on, by a hash among equals, so that it keeps as many different prompts as it can.
+The samples of a prompt are gone through in the order of `curation.choice`. A quota takes first the first choice of
+every prompt, then the second ones, and so on, by a hash among equals, so that it keeps as many different prompts as it
+can.
 """
 
 from __future__ import annotations

@@ -41,8 +41,8 @@ def check_start(
 ) -> dict[str, Any]:
     """Check everything that a run of `preparation` needs. Returns the facts of the rows of supervised training.
 
-    `benchmarks`: the problems of `r1ray eval`, whose files are not written yet. `planned` gets the plan as soon as it is
-    made. Raises ConfigError, or IntegrityError for a model folder or run that is damaged.
+    `benchmarks`: the problems of `r1ray eval`, whose files are not written yet. `planned` gets the plan as soon as it
+    is made. Raises ConfigError, or IntegrityError for a model folder or run that is damaged.
     """
     use, origins = preparation.use, preparation.loaded.provenance
     with _model(preparation) as model, _written(preparation, benchmarks) as readable:

@@ -151,7 +151,8 @@ class Cluster:
         restarts: bool = False,
         **options: Any,
     ) -> Callable[Concatenate[str, Params], Handle[T]]:
-        """How to start an actor of the plain class `cls`, by its name and the arguments of the class behind the log file.
+        """How to start an actor of the plain class `cls`, by its name and the arguments of the class behind the log
+        file.
 
         `groups`: threads of each concurrency group. `restarts`: Ray restarts the actor whenever it dies.
         """

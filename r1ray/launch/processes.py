@@ -73,7 +73,10 @@ def _fetch_from_queue(config: Config) -> Callable[[list[str]], list[bytes]]:
 
 
 def dump_stack(pid: int) -> str:
-    """Return the stacks of a process on this machine, read by py-spy. If py-spy may not, the process writes them to its log."""
+    """Return the stacks of a process on this machine, read by py-spy.
+
+    If py-spy may not, the process writes them to its log.
+    """
     tool = shutil.which("py-spy", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     why = "py-spy is not installed"
     if tool is not None:

@@ -1,4 +1,6 @@
-"""Composition root of sampling jobs (`r1ray sample`, `r1ray eval`): rollout and reward workers on Ray, no learner, no queue."""
+"""Composition root of sampling jobs (`r1ray sample`, `r1ray eval`): rollout and reward workers on Ray, no learner, no
+queue.
+"""
 
 from __future__ import annotations
 

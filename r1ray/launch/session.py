@@ -38,8 +38,8 @@ class Session:
     def run(self, job: Callable[[], bool], ended: Callable[[str, str], None]) -> bool:
         """Run `job`, record its outcome and end Ray. Returns what `job` returns: whether the run is finished.
 
-        `ended` gets the state (finished, interrupted, failed) and a message while the handles of the actors still exist.
-        Whatever `job` raises is recorded and raised again.
+        `ended` gets the state (finished, interrupted, failed) and a message while the handles of the actors still
+        exist. Whatever `job` raises is recorded and raised again.
         """
         state, message = "failed", ""
         try:
@@ -74,8 +74,9 @@ def open_session(
 ) -> Iterator[Session]:
     """Start the run in `folder`, whose lock the caller holds, up to a connected Ray.
 
-    `after`: what the first signal waits for. `prepare` writes what the run needs in its folder. `details` go into the event
-    `started`. A start that fails before that event leaves the folder as if it had not been tried, so it can be repeated.
+    `after`: what the first signal waits for. `prepare` writes what the run needs in its folder. `details` go into the
+    event `started`. A start that fails before that event leaves the folder as if it had not been tried, so it can be
+    repeated.
     """
     config, logging = loaded.config, loaded.config.logging
     begun = (folder.path / EVENTS).exists()

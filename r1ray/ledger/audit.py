@@ -41,7 +41,8 @@ class AuditRow:
 class Violation:
     """One broken invariant."""
 
-    # damaged | malformed | index_missing | two_states | trained_twice | too_stale | too_new | unaccounted | payload | batch
+    # damaged | malformed | index_missing | two_states | trained_twice | too_stale | too_new | unaccounted | payload |
+    # batch
     kind: str
     ids: tuple[str, ...]  # group ids, or prompt indices, or steps, as the message says; at most IDS_SHOWN
     message: str

@@ -70,7 +70,8 @@ def awaited(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> int:
 
 
 def _overdue(db: sqlite3.Connection, settings: LedgerSettings, step: int) -> Iterator[tuple[int, int]]:
-    """(version u, how many reserved groups in flight from policies up to u are more than the steps after `step` can take).
+    """(version u, how many reserved groups in flight from policies up to u are more than the steps after `step` can
+    take).
 
     The steps `step + 1` to `u + max_staleness` have places for `(u + max_staleness - step) * B` such groups. Groups of
     policies before `step - max_staleness`, which needs a lowered `max_staleness`, are too old for `step` already.

@@ -151,8 +151,8 @@ class Ledger:
     def put(self, payload: bytes) -> PutOutcome:
         """Store one packed ScoredGroup. It is on the disk when the call returns.
 
-        Raises WireError for a payload that cannot be decoded or does not match its lease, and IntegrityError for a group
-        that was never leased from this ledger.
+        Raises WireError for a payload that cannot be decoded or does not match its lease, and IntegrityError for a
+        group that was never leased from this ledger.
         """
         return self.put_many([payload])[0]
 
@@ -198,7 +198,8 @@ class Ledger:
             batches.commit(db, self._settings, self._clock(), policy_version, checkpoint)
 
     def rollback(self, policy_version: int) -> RolledBack:
-        """Continue training from the committed policy `policy_version`: later steps are trained again on the same batches.
+        """Continue training from the committed policy `policy_version`: later steps are trained again on the same
+        batches.
 
         Raises IntegrityError if an earlier step is not committed, or if payloads of later steps are pruned.
         """

@@ -86,7 +86,10 @@ class LedgerReader:
 
     @classmethod
     def open(cls, path: Path, *, run_id: str | None = None) -> LedgerReader:
-        """Open `path`. Raises IntegrityError if it is not a ledger, has another schema, or is of another run than `run_id`."""
+        """Open `path`.
+
+        Raises IntegrityError if it is not a ledger, has another schema, or is of another run than `run_id`.
+        """
         check_file(path, run_id)
         return cls(connect_reader(path), path)
 
@@ -120,8 +123,8 @@ class LedgerReader:
     ) -> Iterator[GroupRecord]:
         """The groups that match all given conditions, in the order of their leases.
 
-        The reward conditions match a group with a completion whose reward is in the range. `text` matches a group with a
-        prompt message or completion that contains it, ignoring case; only `text` decodes payloads.
+        The reward conditions match a group with a completion whose reward is in the range. `text` matches a group with
+        a prompt message or completion that contains it, ignoring case; only `text` decodes payloads.
         """
         conditions = {
             "g.step = :step": step,

@@ -26,8 +26,10 @@ WELL_FORMED = """
        OR (scored_order IS NOT NULL AND scored_at IS NOT NULL AND prompt_tokens IS NOT NULL AND rewards IS NOT NULL
            AND completion_tokens IS NOT NULL AND min_version IS NOT NULL AND max_version >= min_version))
 """
-"""Condition on every row of `groups`. The table refuses other rows. The audit checks it again, because SQLite's integrity
-check skips CHECK constraints on a read-only connection."""
+"""Condition on every row of `groups`. The table refuses other rows.
+
+The audit checks it again, because SQLite's integrity check skips CHECK constraints on a read-only connection.
+"""
 
 TABLES = f"""
 CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_before (step)

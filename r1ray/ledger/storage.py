@@ -80,8 +80,8 @@ def check_file(path: Path, run_id: str | None) -> None:
         )
     if run_id is None:
         return
-    # Without a log the file is complete by itself, and `immutable` creates no other files. With a log the file may be torn,
-    # if a process died while it copied the log into the file.
+    # Without a log the file is complete by itself, and `immutable` creates no other files. With a log the file may be
+    # torn, if a process died while it copied the log into the file.
     with named_failures(path), closing(sqlite3.connect(_uri(path, immutable=not _log(path).exists()), uri=True)) as db:
         found = read_meta(db, "run_id")
     if found != run_id:

@@ -1,7 +1,7 @@
 """README.md of an exported model: description, use, measured figures, and lineage.
 
-All content is read from the run or recipe folder of the model, and only measured figures are claimed. Paths of the machine
-are left out: of a folder the card names the last part only.
+All content is read from the run or recipe folder of the model, and only measured figures are claimed. Paths of the
+machine are left out: of a folder the card names the last part only.
 """
 
 from __future__ import annotations
@@ -210,7 +210,9 @@ def short_digest(digest: str | None) -> str:
 
 
 def _base(policy: Policy) -> str | None:
-    """The model that training began from; of a recipe, the one of the first training stage in the history of the policy."""
+    """The model that training began from; of a recipe, the one of the first training stage in the history of the
+    policy.
+    """
     model = policy.setting("model", "path")
     if policy.recipe is None or policy.stage is None:
         return model

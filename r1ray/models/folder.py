@@ -77,8 +77,9 @@ def _largest(figure: Any) -> int:
 
 
 def _experts(raw: dict[str, Any]) -> int:
-    """Number of values in the gate and up tensor of one layer's experts. Some configurations have a list with one number
-    per layer.
+    """Number of values in the gate and up tensor of one layer's experts.
+
+    Some configurations have a list with one number per layer.
     """
     keys = ("n_routed_experts", "num_experts", "num_local_experts")
     count = next((_largest(raw[key]) for key in keys if raw.get(key)), 0)
@@ -122,7 +123,8 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _sizes(file: Path) -> dict[str, int]:
-    """Name -> number of values of each tensor: a safetensors file begins with eight bytes of header length, then JSON."""
+    """Name -> number of values of each tensor: a safetensors file begins with eight bytes of header length, then JSON.
+    """
     with file.open("rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(length))

@@ -35,8 +35,8 @@ def capacity_problems(
 ) -> Iterator[Problem]:
     """Actors that fit no node, and resources of which all actors together ask for more than the cluster has.
 
-    Nothing for a cluster with an autoscaler: it launches nodes when actors ask for them. A resumed run (`resumed`) needs
-    room for one rollout worker only: a lost node must not stop it, and the other workers start when nodes join.
+    Nothing for a cluster with an autoscaler: it launches nodes when actors ask for them. A resumed run (`resumed`)
+    needs room for one rollout worker only: a lost node must not stop it, and the other workers start when nodes join.
     """
     if resumed:
         roles = [replace(role, count=min(role.count, 1)) if role.name.startswith("rollout") else role for role in roles]

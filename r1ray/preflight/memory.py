@@ -1,9 +1,10 @@
 """Memory of a learner rank: bounds that the learner keeps, and their sum for a configuration and a model.
 
-It follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of d bytes and R ranks, weights dP,
-gradients 4P (they are summed in float32) and optimiser state 12P (float32 master copy and two moments), of which stage 1 divides
-the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted per packed token and layer
-for a pre-norm transformer with a gated feed-forward and no stored attention scores. Imports no torch.
+It follows Rajbhandari et al. 2020 (ZeRO, section 3): with P parameters, a compute type of d bytes and R ranks, weights
+dP, gradients 4P (they are summed in float32) and optimiser state 12P (float32 master copy and two moments), of which
+stage 1 divides the optimiser state by R, stage 2 the gradients too, stage 3 the weights too. Activations are counted
+per packed token and layer for a pre-norm transformer with a gated feed-forward and no stored attention scores. Imports
+no torch.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ By default glibc raises this to 32 MiB, and activations of changing sizes then l
 """
 
 BUCKET_ELEMENTS = 50_000_000
-"""Gradients reduced at once, in elements. DeepSpeed allocates such a buffer in every backward pass: never more than the model."""
+"""Gradients reduced at once, in elements.
+
+DeepSpeed allocates such a buffer in every backward pass: never more than the model.
+"""
 
 LIVE_PARAMETERS = 1_000_000_000
 """Parameters that ZeRO 3 keeps gathered beside those of the current layer: DeepSpeed's default."""
 
 _LOGIT_BYTES = {"float32": 8, "bfloat16": 12}
-"""Of each element of a block: two float32 blocks are alive at once, in bfloat16 also two of its own (learner/model.py)."""
+"""Of each element of a block: two float32 blocks are alive at once, in bfloat16 also two of its own (learner/model.py).
+"""
 
 Items = dict[str, float]
 """Name of a part -> bytes."""
@@ -81,10 +86,12 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
 
 
 def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
-    """Return the bytes of gradients (on the device, in the host with an offloaded optimiser): sums, and one micro-batch.
+    """Return the bytes of gradients (on the device, in the host with an offloaded optimiser): sums, and one
+    micro-batch.
 
-    DeepSpeed sums in float32, whole at stages 0 and 1, this rank's share at 2 and 3. What a backward pass adds is in the compute
-    type and goes bucket by bucket, but for bfloat16 at stage 1, whose optimiser (BF16_Optimizer) keeps all of it.
+    DeepSpeed sums in float32, whole at stages 0 and 1, this rank's share at 2 and 3. What a backward pass adds is in
+    the compute type and goes bucket by bucket, but for bfloat16 at stage 1, whose optimiser (BF16_Optimizer) keeps all
+    of it.
     """
     learner, d, p = config.learner, BYTES[config.model.dtype], float(shape.parameters)
     stage, offload = learner.zero_stage, learner.offload_optimizer
@@ -100,7 +107,8 @@ def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
 
 
 def _gathered_bytes(config: Config, shape: ModelShape) -> float:
-    """Return the bytes that ZeRO 3 gathers at once: the next layers in a pass; a bucket and its tensors when it publishes.
+    """Return the bytes that ZeRO 3 gathers at once: the next layers in a pass; a bucket and its tensors when it
+    publishes.
 
     A bucket is closed by the tensor that fills it. The two are never there together.
     """

@@ -22,7 +22,8 @@ from r1ray.ledger.storage import check_file
 from r1ray.models.folder import model_hash, read_shape
 from r1ray.preflight.environment import check_surroundings
 from r1ray.preflight.placement import Plan, make_plan
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter
 from r1ray.util.files import read_json, refuse_unwritable, write_atomic
 from r1ray.util.imports import add_import_folders, import_folders
@@ -59,8 +60,8 @@ class Preparation:
     def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
         """Prepare to resume the run in `path`, with the changes of configuration that a resume allows.
 
-        Raises ConfigError where `path` holds no run of this command or a key that makes the run another one was changed,
-        IntegrityError where the folder's format is another version's.
+        Raises ConfigError where `path` holds no run of this command or a key that makes the run another one was
+        changed, IntegrityError where the folder's format is another version's.
         """
         folder = RunFolder.open(path)
         if (begun := folder.identity().use) != use:
@@ -138,7 +139,7 @@ class Preparation:
 
     def _created(self, found: Mapping[str, Any], fresh: bool) -> RunFolder:
         config = self.loaded.config
-        identity = Identity.new(
+        identity = RunIdentity.new(
             vocab_hash=self._vocabulary(),
             config_hash=config_hash(config, self.use),
             model_hash=model_hash(Path(config.model.path)),
@@ -247,7 +248,10 @@ def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:
 
 
 def _check_ledger(folder: RunFolder, run_id: str) -> None:
-    """Raise IntegrityError if a run that has checkpoints lacks its ledger. A run killed before it had one gets a new one."""
+    """Raise IntegrityError if a run that has checkpoints lacks its ledger.
+
+    A run killed before it had one gets a new one.
+    """
     if folder.ledger.exists():
         check_file(folder.ledger, run_id)
     elif any(folder.checkpoints.iterdir()):

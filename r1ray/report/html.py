@@ -24,7 +24,10 @@ class Markup(str):
 
 
 def trusted(text: str) -> Markup:
-    """Return `text` as markup, unescaped. Only for the page's own style sheet, script and data, never for text of a run."""
+    """Return `text` as markup, unescaped.
+
+    Only for the page's own style sheet, script and data, never for text of a run.
+    """
     return Markup(text)
 
 

@@ -14,7 +14,8 @@ import yaml
 
 from r1ray.errors import ConfigError
 from r1ray.ledger import LedgerReader
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import Row, read_evaluations, read_events, read_metrics, read_transcripts
 from r1ray.util.files import read_json
 from r1ray.util.formatting import duration, number, share
@@ -30,7 +31,7 @@ ACTIVE_STATES = ("starting", "running", "evaluating", "finishing")
 class RunRecord:
     """The content of one run folder. Lists are empty if the run did not get that far."""
 
-    identity: Identity
+    identity: RunIdentity
     config_text: str  # content of config.yaml
     config: Row
     state: str  # of status.json, or "killed" if that is an active state and no driver is alive

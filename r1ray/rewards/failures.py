@@ -37,10 +37,10 @@ def message(error: DataError | InfrastructureError, part: str) -> str:
 def kind(error: DataError | InfrastructureError, part: str, sample: Sample) -> str:
     """The text of a failure without what is the sample's own, as in `Score.error_kind`.
 
-    Text of the sample becomes `...`: the response, answer, prompt or a message as a whole, and quoted text that occurs in
-    one of them, also inside another quoted text (the text of a KeyError is its message in quotes). Numbers become `N`.
-    So equal failures of different samples have equal texts. Example: DataError("no unit in '5 apples' (12 of 40)") of the
-    reward `units` has the kind `DataError: units: no unit in ... (N of N)`.
+    Text of the sample becomes `...`: the response, answer, prompt or a message as a whole, and quoted text that occurs
+    in one of them, also inside another quoted text (the text of a KeyError is its message in quotes). Numbers become
+    `N`. So equal failures of different samples have equal texts. Example: DataError("no unit in '5 apples' (12 of 40)")
+    of the reward `units` has the kind `DataError: units: no unit in ... (N of N)`.
     """
     parts = [sample.response, str(sample.answer), sample.prompt_id, *(m["content"] for m in sample.messages)]
     text = _without_quoted(str(error), "\n".join(parts))

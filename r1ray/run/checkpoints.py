@@ -89,7 +89,10 @@ def _misplaced(folder: Path, step: int, run_id: str | None) -> str | None:
 
 
 def fingerprints(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """The manifest's entries for files, by name: size in bytes and SHA-256. Several files at once, as they may be large."""
+    """The manifest's entries for files, by name: size in bytes and SHA-256.
+
+    Several files at once, as they may be large.
+    """
     with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
         return dict(zip((path.name for path in paths), pool.map(_fingerprint, paths), strict=True))
 

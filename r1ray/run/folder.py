@@ -17,47 +17,20 @@ import os
 import shutil
 import socket
 import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Self
 
 from r1ray import __version__
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.run.identity import RunIdentity
 from r1ray.run.lock import LOCK_TIMEOUT_S, Holder, read_holder, try_flock
 from r1ray.run.metrics import jsonable
 from r1ray.util.files import read_json, refuse_unwritable, write_atomic
 
 FORMAT = 2
 """Version of the layout and of the names stored in it (configuration keys, events, metrics); others are refused."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Content of run.json. A resume with another vocabulary, model or configuration is refused."""
-
-    vocab_hash: str  # of the model's tokenizer
-    model_hash: str  # of the sizes and weights that training starts from
-    config_hash: str  # of the configuration without the keys that a resume may change, see `r1ray.config.identity`
-    run_id: str
-    created: float  # seconds since the epoch
-    r1ray: str  # version that started the run
-    use: str = "train"  # the command that started the run
-
-    @classmethod
-    def new(cls, *, vocab_hash: str, config_hash: str, model_hash: str, use: str = "train") -> Identity:
-        """The identity of a run that starts now."""
-        run_id = time.strftime("%Y%m%d-%H%M%S-", time.gmtime()) + uuid.uuid4().hex[:6]
-        return cls(
-            vocab_hash=vocab_hash,
-            model_hash=model_hash,
-            config_hash=config_hash,
-            run_id=run_id,
-            created=time.time(),
-            r1ray=__version__,
-            use=use,
-        )
 
 
 BEFORE_RUN_JSON = frozenset(
@@ -91,7 +64,7 @@ class RunFolder:
 
     @property
     def run_json(self) -> Path:
-        """Identity and format of the run."""
+        """RunIdentity and format of the run."""
         return self.path / "run.json"
 
     @property
@@ -148,9 +121,10 @@ class RunFolder:
 
     @classmethod
     def create(
-        cls, path: Path, config_yaml: str, identity: Identity, records: Mapping[str, Mapping[str, Any]] | None = None
+        cls, path: Path, config_yaml: str, identity: RunIdentity, records: Mapping[str, Mapping[str, Any]] | None = None
     ) -> RunFolder:
-        """Create a run folder and lock it. run.json is written last: a folder without it is not a run yet and can be reused.
+        """Create a run folder and lock it. run.json is written last: a folder without it is not a run yet and can be
+        reused.
 
         `records`: names of further JSON files of a run -> their content.
 
@@ -196,7 +170,9 @@ class RunFolder:
 
     @classmethod
     def set_aside(cls, path: Path) -> Path | None:
-        """Rename `path` to the first free of `path`.1, `path`.2, ... Returns the new path, or None if `path` does not exist.
+        """Rename `path` to the first free of `path`.1, `path`.2, ...
+
+        Returns the new path, or None if `path` does not exist.
 
         Raises ConfigError if a driver holds the lock.
         """
@@ -206,7 +182,7 @@ class RunFolder:
         names = (path.with_name(f"{path.name}.{n}") for n in itertools.count(1))
         return path.rename(next(name for name in names if not name.exists()))
 
-    def identity(self) -> Identity:
+    def identity(self) -> RunIdentity:
         """Read run.json. Raises IntegrityError for another format of the run folder or an unreadable file."""
         raw = read_json(self.run_json)
         found = raw.pop("format", None)
@@ -217,7 +193,7 @@ class RunFolder:
                 " or begin a new one; `--fresh` keeps this folder under another name"
             )
         try:
-            return Identity(**raw)
+            return RunIdentity(**raw)
         except TypeError as e:
             raise IntegrityError(f"{self.run_json} has missing or unknown fields: {e}") from e
 

@@ -3,9 +3,9 @@
 Writer: the driver, which holds the lock of the run folder. Readers: report, status, inspect, tests.
 
 A resume, a learner restart and a rollback repeat steps from a checkpoint. `rewind(step)` then appends the marker
-`{"rewind": step, "time": ...}`, and readers ignore the earlier lines of the repeated steps. So nothing is counted twice,
-and no line is ever deleted. Worked example: steps 0..6 are written, the newest checkpoint is policy 5, and the run
-resumes with `rewind(5)`. The metrics of steps 5 and 6 are void; the evaluation of policy 5 remains valid.
+`{"rewind": step, "time": ...}`, and readers ignore the earlier lines of the repeated steps. So nothing is counted
+twice, and no line is ever deleted. Worked example: steps 0..6 are written, the newest checkpoint is policy 5, and the
+run resumes with `rewind(5)`. The metrics of steps 5 and 6 are void; the evaluation of policy 5 remains valid.
 
 NaN and infinities, which JSON does not have, are written as the strings "NaN", "Infinity", "-Infinity" (as protobuf's
 JSON mapping does) and read back as floats.
@@ -41,7 +41,9 @@ _MARKER = "rewind"
 
 
 class MetricsWriter:
-    """Appends to the JSON lines files of one run folder, and sends the same numbers to TensorBoard and Weights & Biases."""
+    """Appends to the JSON lines files of one run folder, and sends the same numbers to TensorBoard and Weights &
+    Biases.
+    """
 
     def __init__(
         self,
@@ -150,7 +152,8 @@ class _Lines:
 class _TensorBoard:
     """Event files, written by the tensorboard package itself because importing torch's wrapper takes seconds.
 
-    A writer cannot be used after a failed write. While the disk is full, events wait for a new writer with a new file."""
+    A writer cannot be used after a failed write. While the disk is full, events wait for a new writer with a new file.
+    """
 
     def __init__(self, directory: Path) -> None:
         from tensorboard.compat.proto import event_pb2, summary_pb2

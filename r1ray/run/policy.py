@@ -97,8 +97,8 @@ def _of_recipe(path: Path) -> Policy:
 def leading_policies(stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The names of the finished policies that build on the most stages; of those that share a stage only the last one.
 
-    `stages` by name, in the order of recipe.json. A single name is the result of the recipe: in `r1` the model after the
-    last reinforcement learning, not a distilled student, although students come last in the file. Several names are
+    `stages` by name, in the order of recipe.json. A single name is the result of the recipe: in `r1` the model after
+    the last reinforcement learning, not a distilled student, although students come last in the file. Several names are
     independent policies, as the students of `distill`. Stages without inputs, which make a base or data, do not count.
     """
     done = [n for n, s in stages.items() if s["kind"] in POLICY_KINDS and s["state"] == "done"]

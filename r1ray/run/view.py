@@ -27,7 +27,10 @@ class View(Protocol):
     """Display of one run; a context manager that opens and closes it."""
 
     def phase(self, name: str, done: int, total: int) -> None:
-        """Show that start-up phase `name` has done `done` of `total` parts; `total == 0`: unknown. It ends with the last."""
+        """Show that start-up phase `name` has done `done` of `total` parts; `total == 0`: unknown.
+
+        It ends with the last.
+        """
         ...
 
     def update(self, status: Status) -> None:

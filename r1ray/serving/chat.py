@@ -50,7 +50,8 @@ class Chat:
     """One conversation.
 
     A model with a chat format gets the whole conversation without the thinking, as in R1's own template; if it is too
-    long, the oldest turns are left out. Any other model gets each line alone, because it was not trained on conversations.
+    long, the oldest turns are left out. Any other model gets each line alone, because it was not trained on
+    conversations.
     """
 
     def __init__(
@@ -136,7 +137,8 @@ def converse(chat: Chat, console: Console, read_line: Callable[[], str]) -> None
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Context in which the first Ctrl-C only makes the yielded function return True, so that no engine step is interrupted.
+    """Context in which the first Ctrl-C only makes the yielded function return True, so that no engine step is
+    interrupted.
 
     The second one raises KeyboardInterrupt as usual.
     """

@@ -55,7 +55,10 @@ class StreamingEngine:
         return self._max_length
 
     def stream(self, token_ids: Sequence[int], sampling: Sampling, stop: Sequence[str]) -> Generator[str, None, None]:
-        """Yield the response in pieces, with special tokens except a closing one. Closing the generator ends the generation."""
+        """Yield the response in pieces, with special tokens except a closing one.
+
+        Closing the generator ends the generation.
+        """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

@@ -1,7 +1,7 @@
 """Reasoning parser for vLLM: `--reasoning-parser-plugin r1ray.serving.reasoning_parser --reasoning-parser r1ray`.
 
-It parses text instead of tokens, because `<think>` is not a token of most base models, and vLLM's `deepseek_r1` refuses such
-models. It accepts both `<think>..</think> summary` and `<think>..</think> <answer>..</answer>`.
+It parses text instead of tokens, because `<think>` is not a token of most base models, and vLLM's `deepseek_r1` refuses
+such models. It accepts both `<think>..</think> summary` and `<think>..</think> <answer>..</answer>`.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ class Server:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], address: Address, log: Path) -> None:
         """Start the server with `environment` added to this process's own; its output goes to `log`.
 
-        Signals of the terminal do not reach it. It gets SIGTERM when this process is killed. For that the main thread must
-        start it.
+        Signals of the terminal do not reach it. It gets SIGTERM when this process is killed. For that the main thread
+        must start it.
         """
         self._address = address
         self._log = log
@@ -164,7 +164,8 @@ def serve(
     stop, hurry = Event(), Event()
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
-        # The kernel and the shell may each send SIGHUP when a terminal is closed, so a second one does not hurry the end.
+        # The kernel and the shell may each send SIGHUP when a terminal is closed, so a second one does not hurry the
+        # end.
         (hurry if stop.is_set() and signum != signal.SIGHUP else stop).set()
 
     numbers = [signal.SIGINT, signal.SIGTERM]

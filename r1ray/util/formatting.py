@@ -68,7 +68,8 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` in one line without colours: all of a short message, the first and the last line of a traceback or a long one.
+    """`text` in one line without colours: all of a short message, the first and the last line of a traceback or a long
+    one.
 
     Example: "ProcessDied: a\n  File x\nValueError: b" becomes "ProcessDied: a ... ValueError: b".
     """

@@ -1,9 +1,9 @@
 """Processes that end when the process that started them ends.
 
-`python -m r1ray.util.parent_death PARENT PROGRAM ARG ...`; PARENT is the id of the starting process. The program replaces
-this process (exec), so pid and exit code are the program's. When the starting process dies, even by SIGKILL, the kernel
-sends the program SIGTERM, and it can end its own children. The kernel watches the *thread* that started the program, so
-that thread must live as long as its process.
+`python -m r1ray.util.parent_death PARENT PROGRAM ARG ...`; PARENT is the id of the starting process. The program
+replaces this process (exec), so pid and exit code are the program's. When the starting process dies, even by SIGKILL,
+the kernel sends the program SIGTERM, and it can end its own children. The kernel watches the *thread* that started the
+program, so that thread must live as long as its process.
 """
 
 from __future__ import annotations

@@ -130,7 +130,10 @@ class ReflectiveWords:
 
 
 _LETTER = "[0-9A-Za-zÀ-ɏ_]"
-"""Letters of Latin words. A character of another script ends a word, since models that mix languages put no space between."""
+"""Letters of Latin words.
+
+A character of another script ends a word, since models that mix languages put no space between.
+"""
 
 
 def _pattern(word: str) -> str:

@@ -1,4 +1,6 @@
-"""A recipe with real parts: its sampling is killed, the same command resumes inside the stage, a third one does nothing."""
+"""A recipe with real parts: its sampling is killed, the same command resumes inside the stage, a third one does
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -123,7 +123,8 @@ def test_any_number_of_ranks_and_any_stage_train_the_same_model(tmp_path: Path, 
             assert found["train/grad_norm"] == pytest.approx(wanted["train/grad_norm"], rel=1e-3)
         found = weights(out)
         assert found.keys() == expected.keys()
-        # Adam's first steps are as large for a gradient of rounding errors as for any other: the mean is what must agree.
+        # Adam's first steps are as large for a gradient of rounding errors as for any other: the mean is what must
+        # agree.
         assert all(float((found[name] - expected[name]).abs().mean()) < 1e-4 for name in expected)
         assert answers[0]["held_out"][0]["accuracy"] == pytest.approx(one["held_out"][0]["accuracy"])
 

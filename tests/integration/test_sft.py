@@ -1,4 +1,6 @@
-"""`r1ray sft` with real parts: it learns, resumes bit-identical after SIGKILL, stops on a signal, and refuses bad input."""
+"""`r1ray sft` with real parts: it learns, resumes bit-identical after SIGKILL, stops on a signal, and refuses bad
+input.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""A rollout worker of two processes, each with half of every layer: it receives weights as one with a single process does, and
-is replaced where one of them dies."""
+"""A rollout worker of two processes, each with half of every layer: it receives weights as one with a single process
+does, and is replaced where one of them dies.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Kills the writers of checkpoints and records at every point: `python -m tests.unit.checkpoint_crash MODE FOLDER`.
 
-A process of its own, because it forks: each child goes through the same life of a folder until the fault of its turn. The
-parent then looks at what is left, and continues from it. Modes:
+A process of its own, because it forks: each child goes through the same life of a folder until the fault of its turn.
+The parent then looks at what is left, and continues from it. Modes:
 
     checkpoint-kill, record-kill   SIGKILL before the n-th open, mkdir, fsync, rename, unlink or rmdir
     checkpoint-torn                the kernel kills the process (SIGXFSZ) at the write that passes byte n of a file
@@ -182,7 +182,10 @@ def kill_at_byte(n: int, _: Path) -> None:
 
 
 def killed_everywhere(life: Life, folder: Path, arm: Callable[[int, Path], None], points: Iterator[int]) -> int:
-    """Kill at every call and return the number of kills. Each leaves the state before or after the call, and work continues."""
+    """Kill at every call and return the number of kills.
+
+    Each leaves the state before or after the call, and work continues.
+    """
     killed = 0
     for point in points:
         folder.mkdir()

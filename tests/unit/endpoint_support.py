@@ -17,8 +17,8 @@ Answer = tuple[int, str]
 def endpoint(*answers: Answer | Callable[[str], Answer]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Answer requests one after another, the last answer again and again.
 
-    An answer may be a function of the prompt. Yields the URL and the list of requests: their bodies, with `path` and `headers`
-    (names in lower case).
+    An answer may be a function of the prompt. Yields the URL and the list of requests: their bodies, with `path` and
+    `headers` (names in lower case).
     """
     asked: list[dict[str, Any]] = []
     lock = threading.Lock()

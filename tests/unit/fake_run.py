@@ -24,7 +24,8 @@ from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.run.audit import audit_run
 from r1ray.run.checkpoints import find_latest, list_checkpoints, step_of
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
 from r1ray.transport.transfer import Applied, Sent
 from r1ray.types import BatchManifest
@@ -67,7 +68,7 @@ class World:
         self.evaluated: list[int] = []
         self.groups_opened = 0  # for weight syncs
         self.worker_holds: set[str] = set()  # calls that the worker does not answer
-        identity = Identity.new(vocab_hash="v", model_hash="m", config_hash="c")
+        identity = RunIdentity.new(vocab_hash="v", model_hash="m", config_hash="c")
         self.folder = RunFolder.create(folder / "run", "", identity)
         self.disk = Disk(self.folder)
         settings = LedgerSettings(

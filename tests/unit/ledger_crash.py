@@ -1,7 +1,8 @@
 """Kills a small run at every point of its life and resumes it: `python -m tests.unit.ledger_crash MODE FOLDER`.
 
-A process of its own, because it forks: each child drives the same fresh ledger until the fault of its turn kills it. The
-parent then audits what is left, checks that nothing acknowledged is missing, drives the run to its end, and audits again. Modes:
+A process of its own, because it forks: each child drives the same fresh ledger until the fault of its turn kills it.
+The parent then audits what is left, checks that nothing acknowledged is missing, drives the run to its end, and audits
+again. Modes:
 
     statements   SIGKILL before the n-th SQL statement, BEGIN and COMMIT among them
     log          the kernel kills the process (SIGXFSZ) at the write that passes byte n of the log: a torn commit

@@ -1,10 +1,11 @@
-"""A discrete-event model of rollout workers and a learner that drive the real ledger: which prompts are trained, at what cost.
+"""A discrete-event model of rollout workers and a learner that drive the real ledger: which prompts are trained, at
+what cost.
 
     python -m tests.unit.ledger_simulation        prints the table of docs/design.md
 
 The unit of time is a training step of a learner that never waits. A group occupies one slot of its worker until it is
-scored, even if it is too old by then. All workers get new weights when a step ends; groups in flight continue under them,
-so a group's staleness counts from its lease.
+scored, even if it is too old by then. All workers get new weights when a step ends; groups in flight continue under
+them, so a group's staleness counts from its lease.
 """
 
 from __future__ import annotations

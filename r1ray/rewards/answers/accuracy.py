@@ -26,7 +26,10 @@ _NO_NUMBERS = frozenset(("nan", "+nan", "-nan"))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MathVerifier(Reward):
-    """Equivalence in mathematics. The truth may be a complete solution with `#### 18` at its end, or with a `\\boxed{}`."""
+    """Equivalence in mathematics.
+
+    The truth may be a complete solution with `#### 18` at its end, or with a `\\boxed{}`.
+    """
 
     def __call__(self, sample: Sample) -> float | Call:
         """See Reward. 1.0 or 0.0, or the call of a worker process if algebra has to decide."""
@@ -98,7 +101,8 @@ class NumericVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskVerifier(Reward):
-    """The checker of the synthetic task that the prompt comes from: 1.0 or 0.0; with `partial` the credit that it gives.
+    """The checker of the synthetic task that the prompt comes from: 1.0 or 0.0; with `partial` the credit that it
+    gives.
 
     Checkers of users and of reasoning-gym run in a worker process.
     """

@@ -28,7 +28,8 @@ _COMPLEX = re.compile(r"\\mathbb\{C\}|(?<![A-Za-z])i(?![A-Za-z])|\\imath|(?<=\d)
 _TEXT = re.compile(r"\\text\{\s*([A-Za-z])\s*\}")
 _NAMED = re.compile(r"\\text\{\s*(sin|cos|tan|cot|sec|csc|log|ln|exp|min|max|gcd|lcm|det)\s*\}")
 _RENAMED: tuple[tuple[re.Pattern[str], Any], ...] = (
-    # The library takes gamma for a constant, I for the imaginary unit, drops primes, and does not know symbols in subscripts.
+    # The library takes gamma for a constant, I for the imaginary unit, drops primes, and does not know symbols in
+    # subscripts.
     (re.compile(r"\\(gamma|Gamma|Beta|Alpha)(?![A-Za-z])(?!\s*\()"), r"\\text{\1 letter}"),
     (re.compile(r"(?<![A-Za-z\\{])I(?![A-Za-z])"), r"\\text{I letter} "),
     (re.compile(r"(?<=[A-Za-z])('+)"), lambda found: f"_{{{len(found[1]) * 'prime'}}}"),
@@ -229,7 +230,9 @@ def _vanishes(value: Expr, point: int) -> bool | None:
 
 
 def _is_zero_number(value: Expr) -> bool:
-    """Whether a number is 0: exactly for rationals, else as far as some hundred digits more than it is written with show."""
+    """Whether a number is 0: exactly for rationals, else as far as some hundred digits more than it is written with
+    show.
+    """
     value = _done(value)
     if value.is_Rational:
         return bool(value == 0)

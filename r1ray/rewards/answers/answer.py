@@ -7,8 +7,8 @@ Only the answer part counts: the text behind the last `</think>`. The first of t
     "answer is ..." or "#### ..."   on the last such line, or on the next line if that one ends there; in other languages too
     the answer part itself      if it is one short line
 
-A box beside <answer> is an answer too, and must agree with it. Everything here is linear in the length of the text, hostile text
-included.
+A box beside <answer> is an answer too, and must agree with it. Everything here is linear in the length of the text,
+hostile text included.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Canonical forms of answers, so that samples can vote for them.
 
-response --canonical_answer--> text of a shard --ballot--> by what the verifier compares --merged--> classes of mathematics
+response --canonical_answer--> text of a shard --ballot--> by what the verifier compares --merged--> classes of
+mathematics
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def merged(
 ) -> list[str | None]:
     """The ballots of one problem of mathematics, with one name for all that are the same answer. Lists of length k.
 
-    Those that were judged right (value 1) equal the truth and so each other. Wrong ones are compared by `same`, if it is
-    given and if together they could have the majority; what `same` cannot decide in its time counts as different.
+    Those that were judged right (value 1) equal the truth and so each other. Wrong ones are compared by `same`, if it
+    is given and if together they could have the majority; what `same` cannot decide in its time counts as different.
     """
     right = [b for b, value in zip(ballots, values, strict=True) if b is not None and value == 1.0]
     names: dict[str, str] = dict.fromkeys(right, right[0]) if right else {}
@@ -90,7 +91,8 @@ def merged(
 
 
 def _join(texts: Sequence[str], same: Callable[[str, str], bool], names: dict[str, str]) -> None:
-    # Plain numbers that are equal are written alike already: they are heads to compare with, for expressions without letters.
+    # Plain numbers that are equal are written alike already: they are heads to compare with, for expressions without
+    # letters.
     numbers = [text for text in texts if plain(text) is not None]
     heads: list[str] = []
     left = MOST_COMPARISONS

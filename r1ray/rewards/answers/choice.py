@@ -29,8 +29,8 @@ _LETTER_IS_RIGHT = re.compile(
 class ChoiceVerifier(Reward):
     """The right option, named by its letter, its text, or both, which then must agree. A list of options is no answer.
 
-    The truth is a letter, the text of an option in `choices`, or the index of one as an integer, from 0. The options are
-    in the row, or beside the truth as {"answer": "B", "choices": ["red", "green", ...]}.
+    The truth is a letter, the text of an option in `choices`, or the index of one as an integer, from 0. The options
+    are in the row, or beside the truth as {"answer": "B", "choices": ["red", "green", ...]}.
     """
 
     def __call__(self, sample: Sample) -> float:

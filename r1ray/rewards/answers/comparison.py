@@ -16,7 +16,9 @@ _MAX_PAIRED = 64
 
 
 class Comparison:
-    """Compares trees of one truth and one answer, whose letters are complex numbers if either text has the imaginary unit."""
+    """Compares trees of one truth and one answer, whose letters are complex numbers if either text has the imaginary
+    unit.
+    """
 
     def __init__(self, truth: str, answer: str) -> None:
         self._real = not is_complex(truth, answer)
@@ -131,8 +133,8 @@ class Comparison:
             return None
 
     def _value(self, node: Node) -> Node | None:
-        """The value or values of equations: `5` of `x = 5` and of `2 + 3 = 5`, `(1, 2)` of `x = 1, y = 2`, and `1, 2` of
-        `x = 1 or x = 2`. None if a left side is neither a quantity nor equal to the right side.
+        """The value or values of equations: `5` of `x = 5` and of `2 + 3 = 5`, `(1, 2)` of `x = 1, y = 2`, and `1, 2`
+        of `x = 1 or x = 2`. None if a left side is neither a quantity nor equal to the right side.
         """
         if isinstance(node, Chain):
             *lefts, value = node.operands

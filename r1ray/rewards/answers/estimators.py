@@ -9,9 +9,9 @@ from collections.abc import Sequence
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """The probability that at least one of k samples, drawn from `samples` without replacement, is right.
 
-    1 - C(n - c, k) / C(n, k) for n samples of which c are right: unbiased for k <= n (Chen et al. 2021, arXiv 2107.03374,
-    equation 1), as the product 1 - prod_{i = n-c+1}^{n} (1 - k / i), which cannot overflow. Worked example: n = 4, c = 1,
-    k = 2: 1 - 3/6 = 0.5. Raises ValueError unless 1 <= k <= n and 0 <= c <= n.
+    1 - C(n - c, k) / C(n, k) for n samples of which c are right: unbiased for k <= n (Chen et al. 2021, arXiv
+    2107.03374, equation 1), as the product 1 - prod_{i = n-c+1}^{n} (1 - k / i), which cannot overflow. Worked example:
+    n = 4, c = 1, k = 2: 1 - 3/6 = 0.5. Raises ValueError unless 1 <= k <= n and 0 <= c <= n.
     """
     if not (1 <= k <= samples and 0 <= right <= samples):
         raise ValueError(f"pass@{k} of {right} right in {samples} samples")
@@ -24,8 +24,8 @@ def consensus(answers: Sequence[str | None], right: Sequence[float]) -> float:
     """cons@n: whether the answer that most samples give is right, in [0, 1].
 
     `answers[i]` is the canonical answer of sample i; None, if it has none, is no vote. `right[i]` is its verdict; an
-    answer's value is the mean of its samples' verdicts. If several answers have most votes, the result is their mean, as
-    if a coin chose. Without votes it is 0. Worked example: answers 5, 5, 7, 7, None with 7 right: 0.5.
+    answer's value is the mean of its samples' verdicts. If several answers have most votes, the result is their mean,
+    as if a coin chose. Without votes it is 0. Worked example: answers 5, 5, 7, 7, None with 7 right: 0.5.
     """
     verdicts: dict[str, list[float]] = {}
     for answer, verdict in zip(answers, right, strict=True):

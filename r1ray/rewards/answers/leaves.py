@@ -1,4 +1,6 @@
-"""Equality of two answers without an outer form: numbers, times, ratios, digits in a base, residues, words, and expressions."""
+"""Equality of two answers without an outer form: numbers, times, ratios, digits in a base, residues, words, and
+expressions.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Plain numbers: most answers are, and they are compared here without an algebra system, exactly, in microseconds.
 
-`18`, `-1,234.5`, `1{,}234`, `$18`, `50\\%`, `3/4`, `\\frac{3}{4}`, `2 1/2`, `5 cm`, `1.5e3`, `1.5 \\times 10^3`, `10^4`,
-`2.5 million`; each may stand between $ signs and in the wrappers that `latex.cleaned` knows.
+`18`, `-1,234.5`, `1{,}234`, `$18`, `50\\%`, `3/4`, `\\frac{3}{4}`, `2 1/2`, `5 cm`, `1.5e3`, `1.5 \\times 10^3`,
+`10^4`, `2.5 million`; each may stand between $ signs and in the wrappers that `latex.cleaned` knows.
 """
 
 from __future__ import annotations

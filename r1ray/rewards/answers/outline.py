@@ -50,7 +50,9 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Items between brackets; `brackets` is "" for a list without any, else their pair such as "()", "[)", "{}" or "<>"."""
+    """Items between brackets; `brackets` is "" for a list without any, else their pair such as "()", "[)", "{}" or
+    "<>".
+    """
 
     brackets: str
     items: tuple[Node, ...]
@@ -189,7 +191,9 @@ def _step(token: str) -> int:
 
 
 def _split(text: str, mark: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """(parts, separators) of a text at the marks outside brackets; one part if brackets are unbalanced or parts too many."""
+    """(parts, separators) of a text at the marks outside brackets; one part if brackets are unbalanced or parts too
+    many.
+    """
     if not mark.search(text):
         return [text], []
     inside: list[tuple[int, int]] = []

@@ -30,7 +30,8 @@ _START_S = 120.0
 _FORK_S = 10.0
 _DYING_S = 0.05
 _NICE = 5
-"""Low enough for quick verifications to go first, and no lower: with 19, a right answer on a busy machine hardly runs."""
+"""Low enough for quick verifications to go first, and no lower: with 19, a right answer on a busy machine hardly runs.
+"""
 
 
 class Zygote:

@@ -14,7 +14,8 @@ from r1ray.control.finetuning import Finetuning
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
 from r1ray.errors import IntegrityError, NumericError, ProcessDied, RetryBudgetExhausted
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events, read_metrics
 from tests.unit.scripted import FakeHandle
 
@@ -97,7 +98,7 @@ def ranks(config: Config) -> Ranks:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    identity = Identity.new(vocab_hash="v", config_hash="c", model_hash="m", use="sft")
+    identity = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m", use="sft")
     with RunFolder.create(tmp_path / "run", "run: {}\n", identity) as made:
         yield made
 

@@ -1,4 +1,6 @@
-"""The dataset of a run folder: only of samples that are whole, anew with other filters, refused before anything is written."""
+"""The dataset of a run folder: only of samples that are whole, anew with other filters, refused before anything is
+written.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ from r1ray.config.schema import Config, CurationConfig, GeneralConfig, RefineCon
 from r1ray.curation import output
 from r1ray.curation.dataset import SAMPLES, check_inputs, is_sampled, make_dataset, mark_sampled
 from r1ray.errors import ConfigError, DiskFull, IntegrityError
-from r1ray.run.folder import FORMAT, Identity
+from r1ray.run.folder import FORMAT
+from r1ray.run.identity import RunIdentity
 from r1ray.sampling.store import Part, write_shard
 from tests.unit.curation_support import prompts
 from tests.unit.endpoint_support import endpoint
@@ -119,7 +122,7 @@ def begun(run_dir: Path, use: Use) -> None:
     written["rewards"] = [{"name": "accuracy", "params": {"verifier": "exact"}}]  # type: ignore[assignment]
     written["rollout"] = {"num_gpus": 0.0, "engine": {"kv_cache_gib": 0.1, "enforce_eager": True}}
     (run_dir / "config.yaml").write_text(json.dumps(written))
-    identity = Identity.new(vocab_hash="v", config_hash="c", model_hash="m", use=use)
+    identity = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m", use=use)
     (run_dir / "run.json").write_text(json.dumps({"format": FORMAT, **asdict(identity)}))
 
 

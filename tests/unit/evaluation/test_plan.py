@@ -11,7 +11,8 @@ import pytest
 from r1ray.errors import ConfigError
 from r1ray.evaluation.plan import EvaluationPlan, Request, make_plan, resumed_plan
 from r1ray.evaluation.record import check_same, contamination, write_record, write_results
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.sampling.store import Part, SampleRow, write_shard
 from r1ray.util.machine import Machine
 from tests.unit.data_helpers import write_jsonl
@@ -107,7 +108,7 @@ def test_overlap_is_of_the_questions_alone(model: Path, gsm8k: str, tmp_path: Pa
 
 
 def folder_of(made: EvaluationPlan) -> RunFolder:
-    identity = Identity.new(vocab_hash="v", config_hash="c", model_hash="m", use="eval")
+    identity = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m", use="eval")
     with RunFolder.create(Path(made.loaded.config.run.dir), made.loaded.to_yaml(), identity) as folder:
         for each in made.prepared:
             each.write(folder.path)
@@ -139,7 +140,7 @@ def test_only_the_same_evaluation_goes_on_in_a_folder(model: Path, gsm8k: str) -
 
 def test_the_folder_of_another_command_is_refused(model: Path) -> None:
     made = plan(model, "bus")
-    identity = Identity.new(vocab_hash="v", config_hash="c", model_hash="m", use="sample")
+    identity = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m", use="sample")
     with RunFolder.create(Path(made.loaded.config.run.dir), made.loaded.to_yaml(), identity) as folder:
         with pytest.raises(ConfigError, match="is a run of `r1ray sample`"):
             check_same(folder, made.record, made.loaded)

@@ -14,11 +14,12 @@ from r1ray.config.load import LoadedConfig, load_config
 from r1ray.errors import DiskFull, InfrastructureError
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.session import open_session
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import read_events
 from tests.unit.model_folder import write_model
 
-IDENTITY = Identity.new(vocab_hash="v", config_hash="c", model_hash="m")
+IDENTITY = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
 
 
 @pytest.fixture(autouse=True)

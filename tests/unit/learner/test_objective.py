@@ -127,7 +127,9 @@ def test_micro_batches_add_up(variant):
 
 
 def test_without_recomputed_proximal_the_ratio_is_one():
-    """The first minibatch of a decoupled step: proximal is the policy itself, so the loss is -mean A, whatever vLLM said."""
+    """The first minibatch of a decoupled step: proximal is the policy itself, so the loss is -mean A, whatever vLLM
+    said.
+    """
     config, case = make_config({"importance": "decoupled"}), make_case(2, {})
     case["proximal"] = case["new"]
     assert run_objective(case, config)[1]["train/ratio_mean"] == pytest.approx(1.0)

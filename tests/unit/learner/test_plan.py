@@ -1,4 +1,6 @@
-"""What a step derives from the configuration and the manifest alone: names, schedule, advantages, denominators, metrics."""
+"""What a step derives from the configuration and the manifest alone: names, schedule, advantages, denominators,
+metrics.
+"""
 
 import dataclasses
 from typing import get_args

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from r1ray.cli import build_app
 from r1ray.ledger import LengthQuartile, audit
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from tests.unit.ledger_support import RUN, fast_folder, new_ledger, payload, write_checkpoint
 
 
@@ -69,7 +70,7 @@ def test_damaged_lengths_are_a_violation_and_no_crash() -> None:
 
 
 def test_verify_prints_them(tmp_path: Path) -> None:
-    identity = Identity(vocab_hash="v", model_hash="m", config_hash="c", run_id=RUN, created=0.0, r1ray="0.1.0")
+    identity = RunIdentity(vocab_hash="v", model_hash="m", config_hash="c", run_id=RUN, created=0.0, r1ray="0.1.0")
     with RunFolder.create(tmp_path / "run", "run: {}\n", identity) as run:
         run_with_stragglers(run.path)
     result = CliRunner().invoke(build_app(), ["verify", str(tmp_path / "run")])

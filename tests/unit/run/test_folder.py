@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 
 from r1ray.cli import build_app
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.run.folder import FORMAT, Identity, RunFolder
+from r1ray.run.folder import FORMAT, RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.util.files import read_json, write_atomic
 
-IDENTITY = Identity.new(vocab_hash="v", config_hash="c", model_hash="m")
+IDENTITY = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
 
 HOLD = """
 import sys

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from r1ray.ledger import Ledger, LedgerSettings
-from r1ray.run.folder import Identity, RunFolder
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter
 from r1ray.run.status import RunStatus, explain, read_run_status
 
@@ -36,7 +37,7 @@ TOLD = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
     with RunFolder.create(
-        tmp_path / "run", "run: {}\n", Identity.new(vocab_hash="v", config_hash="c", model_hash="m")
+        tmp_path / "run", "run: {}\n", RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
     ) as made:
         yield made
 

@@ -16,7 +16,8 @@ NAMES = list(TASKS)
 JUDGED_BY_CHECK = [name for name in NAMES if name != "transpose"]
 N = 150
 SMALL_WORLDS = {"courtesy": 20}
-"""Task -> distinct held-out prompts expected of one that has fewer than N in all: courtesy has 6 requests x 26 people."""
+"""Task -> distinct held-out prompts expected of one that has fewer than N in all: courtesy has 6 requests x 26 people.
+"""
 
 
 @pytest.mark.parametrize("name", NAMES)
