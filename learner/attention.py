@@ -185,7 +185,7 @@ def why_not_shared(implementation: str, *, cuda: bool) -> str | None:
 def choose(requested: str, *, cuda: bool) -> str:
     """The name that transformers is to load the model with; registers ours on the way.
 
-    `requested` is model.attention. Raises ConfigError where flash_attention_2 is asked for and is not there.
+    `requested` is model.attention. Raises ConfigError if flash_attention_2 is requested and not installed.
     """
     from transformers import AttentionInterface
 

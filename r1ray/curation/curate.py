@@ -46,7 +46,7 @@ def curate(
 ) -> dict[str, Any]:
     """Write the dataset of `samples` into `folder`. `samples` yields them prompt by prompt and is called several times.
 
-    `count_tokens` is asked for texts that no model sampled as they are. Equal samples and configuration (and equal
+    `count_tokens` counts the texts that were changed after sampling. Equal samples and configuration (and equal
     refined texts) give equal files. Returns the report; see `mix.make_report`. Raises ConfigError for a threshold on
     what the samples were not judged by, and for general data that cannot be read.
     """

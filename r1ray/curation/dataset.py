@@ -53,7 +53,7 @@ def make_dataset(
 ) -> dict[str, Any]:
     """Write dataset/, dropped/ and the report again; returns the report.
 
-    `on_refined` is told how many texts were refined. Raises what `curate` and `Refiner.refine` raise.
+    `on_refined` receives the number of refined texts. Raises what `curate` and `Refiner.refine` raise.
     """
     if not is_sampled(run_dir):
         raise ConfigError(f"{run_dir} is not sampled to the end: `r1ray sample --resume {run_dir}`")

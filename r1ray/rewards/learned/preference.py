@@ -80,7 +80,7 @@ class ModelReward(Reward):
         if "ForSequenceClassification" not in architecture or len(config.get("id2label", {})) != 1:
             raise ConfigError(
                 f"model: path = {self.path} holds {architecture}: a reward model is a ...ForSequenceClassification "
-                "with one label, as `r1ray reward-model train` writes"
+                "with one label, as `r1ray reward-model` writes"
             )
         if (file.parent / REPORT).is_file():
             report = read_json(file.parent / REPORT)

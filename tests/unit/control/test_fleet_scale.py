@@ -42,7 +42,7 @@ def test_scaling_up_starts_and_scaling_down_drains() -> None:
 
 
 def draining() -> World:
-    """rollout-0 continues; rollout-1 is told to drain and does not answer."""
+    """rollout-0 continues; rollout-1 gets a drain request and does not answer."""
     world = World(workers=2)
     world.ready("rollout-0", "rollout-1")
     world.remotes["rollout-1"].hold.add("drain")
