@@ -261,6 +261,8 @@ class Controller(TrainingLoop):
             self._progress.waiting(Stage.EVALUATION, f"evaluation of policy {step}")
             pause(0.02, self.tick)
             self._publishing.catch_up()
+            if not self._fleet.serving():  # the start of a worker has a deadline of its own
+                until = time.monotonic() + deadline
             if time.monotonic() > until:
                 raise DeadlineExceeded(
                     f"policy {step} was not evaluated within deadlines.evaluation_s={deadline:g}: "

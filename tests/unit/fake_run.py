@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 from learner.checkpoint import discard_newer, prune
@@ -65,6 +66,7 @@ class World:
         self.published: list[int] = []
         self.starts = 0
         self.digests = True
+        self.worker_start_s = 0.0
         self.evaluated: list[int] = []
         self.groups_opened = 0  # for weight syncs
         self.worker_holds: set[str] = set()  # calls that the worker does not answer
@@ -189,7 +191,11 @@ class World:
 
         ready: Future[Any] = Future()
         sizes = {source.name: 1 for source in self.config.data.evaluation}
-        ready.set_result({"place": {"pid": 1, "node": "n"}, "evaluation": sizes})
+        info = {"place": {"pid": 1, "node": "n"}, "evaluation": sizes}
+        if self.worker_start_s:
+            Timer(self.worker_start_s, ready.set_result, (info,)).start()
+        else:
+            ready.set_result(info)
         stats = {"tokens": 1.0, "stuck_s": 0.0, "short_of_memory": 0.0}
 
         def evaluate(*_: Any) -> list[bytes]:

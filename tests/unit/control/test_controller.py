@@ -103,6 +103,14 @@ def test_an_evaluation_that_ended_with_its_driver_begins_again_with_the_next(mak
     assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 4, 6]
 
 
+def test_the_deadline_of_an_evaluation_does_not_count_the_start_of_the_first_worker(make: Make) -> None:
+    world = make(deadlines__evaluation_s=0.2)
+    world.config.data.evaluation = [SourceConfig(name="heldout")]
+    world.worker_start_s = 0.5
+    assert world.run()
+    assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 6]
+
+
 @pytest.mark.parametrize("unanswered", [False, True], ids=["done", "under way"])
 def test_an_evaluation_of_a_step_that_is_trained_again_is_made_again(make: Make, unanswered: bool) -> None:
     world = make(evaluation__every_steps=3)
