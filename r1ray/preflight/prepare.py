@@ -190,12 +190,12 @@ def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use
     if vocabulary != begun.vocab_hash:
         raise IntegrityError(
             f"the tokenizer in {loaded.config.model.path} has the vocabulary hash {vocabulary}, "
-            f"the run in {folder.path} was begun with {begun.vocab_hash}: give the model folder that it was begun with"
+            f"the run in {folder.path} started with {begun.vocab_hash}: give the model folder that it started with"
         )
     if (model := model_hash(Path(loaded.config.model.path))) != begun.model_hash:
         raise IntegrityError(
-            f"the model in {loaded.config.model.path} has the hash {model}, the run in {folder.path} was begun with "
-            f"{begun.model_hash}: its sizes or weights changed; give the model folder that it was begun with"
+            f"the model in {loaded.config.model.path} has the hash {model}, the run in {folder.path} started with "
+            f"{begun.model_hash}: its sizes or weights changed; give the model folder that it started with"
         )
     if use == "train":
         _check_ledger(folder, begun.run_id)
@@ -211,8 +211,8 @@ def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> 
         return
     rows = {"sft": "conversations", "reward-model": "preferences"}.get(use, "prompts")
     raise IntegrityError(
-        f"the {rows} are not those that the run in {folder.path} was begun with: {'; '.join(_differences(begun, data))}. "
-        "Give the same files, or begin a new run"
+        f"the {rows} differ from those that the run in {folder.path} started with: {'; '.join(_differences(begun, data))}. "
+        "Use the same files, or start a new run"
     )
 
 

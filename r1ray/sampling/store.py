@@ -80,7 +80,7 @@ def missing_parts(folder: Path, parts: Sequence[Part]) -> list[Part]:
     if strange := sorted(there - wanted):
         raise IntegrityError(
             f"{folder / strange[0].file_name} is none of the parts that are wanted: the source {strange[0].source} had "
-            "another number of prompts when it was written. Give the same files, or begin a new run"
+            "another number of prompts when it was written. Use the same files, or start a new run"
         )
     return [part for part in parts if part not in there]
 

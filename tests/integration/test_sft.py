@@ -181,7 +181,7 @@ def test_a_file_that_has_changed_is_another_run(undisturbed: Path, inputs: list[
         told = finish(start("--resume", run), code=3)
     finally:
         data.write_text(before)
-    assert "the conversations are not those that the run" in " ".join(told.split())
+    assert "the conversations differ from those that the run" in " ".join(told.split())
     assert weights(run) == weights(undisturbed)
 
 

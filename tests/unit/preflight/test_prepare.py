@@ -150,7 +150,7 @@ def _lost_ledger(folder: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_another_tokenizer, r"vocabulary hash .* was begun with"),
+        (_another_tokenizer, r"vocabulary hash .* started with"),
         (_other_weights, r"model in .* its sizes or weights changed"),
         (_another_size, r"model in .* its sizes or weights changed"),
         (_another_format, r"expected run-folder format \d+, got 7 .*use the r1ray that began the run"),
@@ -214,8 +214,8 @@ def _another_answer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_rows_behind, r"begun with: data\.train sums rows 100, now 150; data\.train sums digest \w+, now \w+\. Give"),
-        (_another_answer, r"begun with: data\.train sums digest \w+, now \w+\. Give"),
+        (_rows_behind, r"started with: data\.train sums rows 100, now 150; data\.train sums digest \w+, now \w+\. Use"),
+        (_another_answer, r"started with: data\.train sums digest \w+, now \w+\. Use"),
     ],
 )
 def test_a_resume_on_other_files_is_refused_and_writes_nothing(
@@ -251,7 +251,7 @@ def test_what_fine_tuning_has_found_itself_is_kept_and_compared() -> None:
     Preparation.new(["tiny"], [source, "data.evaluation=[]"], "sft").folder(data=found).release()
     assert read_json(RUN / "data.json") == found
     other = {**found, "held_out": {"exam": 3}}
-    with pytest.raises(IntegrityError, match=r"the conversations are not .* begun with: held_out exam 2, now 3\. Give"):
+    with pytest.raises(IntegrityError, match=r"the conversations differ .* started with: held_out exam 2, now 3\. Use"):
         Preparation.resumed(RUN, [], [], "sft").folder(data=other)
     Preparation.resumed(RUN, [], [], "sft").folder(data=found).release()
 
