@@ -21,6 +21,14 @@ def register(app: typer.Typer) -> None:
     app.command(name="eval")(evaluate)
 
 
+DATA = typer.Option(
+    metavar="NAME=PLACE", help="Where a benchmark's problems are: file, folder or Hugging Face id; may be repeated."
+)
+AGAINST = typer.Option(
+    metavar="DATA", help="Training data to compare with, for the contamination report; may be repeated."
+)
+
+
 def evaluate(
     context: typer.Context,
     items: Annotated[
@@ -40,19 +48,8 @@ def evaluate(
         typer.Option(min=1, help="Longest completion. Default: what the model's context leaves, at most 32,768."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only this many problems of each benchmark.")] = None,
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=PLACE",
-            help="Where a benchmark's problems are: file, folder or Hugging Face id; may be repeated.",
-        ),
-    ] = None,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="DATA", help="Training data to compare with, for the contamination report; may be repeated."
-        ),
-    ] = None,
+    data: Annotated[list[str] | None, DATA] = None,
+    against: Annotated[list[str] | None, AGAINST] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write. Default: runs/eval-MODEL.")] = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Continue the evaluation in this folder.")] = None,
     dry_run: _start.DryRunOption = False,

@@ -71,3 +71,18 @@ def test_config_stands_on_the_contracts_alone() -> None:
 
 def test_no_module_is_loose_in_r1ray() -> None:
     assert {p.stem for p in (ROOT / "r1ray").glob("*.py")} == LOOSE
+
+
+def test_files_and_functions_stay_short() -> None:
+    long = []
+    for top in ("r1ray", "actors", "learner", "benchmarks", "examples"):
+        for path in (ROOT / top).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if (lines := text.count("\n")) > 300:
+                long.append(f"{path.relative_to(ROOT)}: {lines} lines")
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                    if lines > 60:
+                        long.append(f"{path.relative_to(ROOT)}: {node.name}, {lines} lines")
+    assert long == []
