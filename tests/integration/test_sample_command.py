@@ -134,7 +134,7 @@ def times(run: Path) -> dict[str, int]:
     ("change", "told"),
     [
         ("curation.correct.0.part=accuracy", "is not measured on sums, more"),
-        ("curation.general=[{name: chat, path: nowhere.jsonl}]", "nowhere.jsonl, which does not exist"),
+        ("curation.general=[{name: chat, path: nowhere.jsonl}]", "nowhere.jsonl does not exist"),
         ("data.train.0.limit=null", "a synthetic task has no end"),
     ],
 )
