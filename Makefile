@@ -4,6 +4,7 @@
 # make recipe     all stages of R1 with the embedded models, their report, and whether they reach what R1 claims; started again it goes on
 # make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
+# make test-cluster   `ray up` against hosts made of network namespaces; needs root
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
 
@@ -30,7 +31,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install config run recipe test unit lint chaos chaos-short bench-verifiers gpu-check clean
+.PHONY: help install config run recipe test test-cluster unit lint chaos chaos-short bench-verifiers gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -81,7 +82,15 @@ config: install
 
 test: install .venv/sandbox .venv/reasoning-gym lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
-	$(BIN)/python -m pytest -m "integration or slow or gpu" tests
+	$(BIN)/python -m pytest -m "integration or slow or gpu" tests/unit tests/integration
+
+# sshd, rsync and network namespaces: the hosts of the cluster test.
+.venv/hosts: | install
+	apt-get install --yes --quiet openssh-server rsync iproute2 >>$(LOG) 2>&1
+	@touch $@
+
+test-cluster: install .venv/hosts
+	$(BIN)/python -m pytest tests/cluster
 
 unit: install .venv/reasoning-gym
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit

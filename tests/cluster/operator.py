@@ -1,0 +1,92 @@
+"""The operator's machine: `ray up` with conf/clusters/on-premise.yaml against hosts of namespaces, and commands on the head."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.cluster.hosts import Host
+
+PROJECT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+SHIPPED = PROJECT / "conf" / "clusters" / "on-premise.yaml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """Runs commands with a home folder and a token of its own."""
+
+    folder: Path
+    cluster_file: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str | Path, timeout: float = 300.0) -> str:
+        """Output of a command in the project's folder, run to its end. Fails the test if the command fails."""
+        done = subprocess.run(
+            [str(word) for word in command],
+            env=self.environment,
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def on_head(self, command: str, timeout: float = 300.0) -> str:
+        """Output of a shell command on the head, by `ray exec`."""
+        return self.run("ray", "exec", self.cluster_file, command, timeout=timeout)
+
+
+def operator(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> Operator:
+    """An operator whose cluster file is the shipped one with these hosts, the first of them the head.
+
+    `offers`: Ray resources as JSON, by the name of a worker host. Installation is replaced by the running interpreter's.
+    """
+    home = folder / "laptop"
+    (home / ".ray").mkdir(parents=True)
+    (home / ".ray" / "auth_token").write_text(secrets.token_hex(32))
+    cluster_file = folder / "cluster.yaml"
+    cluster_file.write_text(yaml.safe_dump(_for_these_hosts(folder, hosts, offers)))
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")}
+    environment |= {"HOME": str(home), "PATH": f"{BIN}:{environment['PATH']}", "RAY_AUTH_MODE": "token"}
+    return Operator(folder=folder, cluster_file=cluster_file, environment=environment)
+
+
+def _for_these_hosts(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> dict[str, Any]:
+    cluster: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    head, *workers = hosts
+    cluster["provider"] |= {"head_ip": head.address, "worker_ips": [worker.address for worker in workers]}
+    cluster["auth"] = {"ssh_user": "root", "ssh_private_key": str(folder / "key")}
+    stop, start = cluster["worker_start_ray_commands"]
+    lines = [f"""*" {host.address} "*) address={host.address}; offers='{offers[host.name]}' ;;""" for host in workers]
+    before, _, after = start.partition(" in *")
+    cluster["worker_start_ray_commands"] = [stop, f"{before} in {' '.join(lines)} *{after[after.index(') echo') :]}"]
+    cluster["initialization_commands"] = []
+    token, install, path = cluster["setup_commands"]
+    assert "make install" in install
+    link = f"ln -sfn {BIN.parent} ~/r1ray/.venv"
+    own_code = "grep -q PYTHONPATH ~/.bashrc || echo 'export PYTHONPATH=$HOME/r1ray OMP_NUM_THREADS=1' >> ~/.bashrc"
+    cluster["setup_commands"] = [token, link, path, own_code]
+    return cluster
+
+
+def wait_for(
+    what: str, moment: Callable[[], bool], within_s: float, every_s: float = 0.2, also: Callable[[], str] = str
+) -> float:
+    """Seconds until `moment` holds. Fails after `within_s`, with the text of `also`."""
+    began = time.monotonic()
+    while not moment():
+        assert time.monotonic() - began < within_s, f"waited {within_s:g} s for {what}\n{also()}"
+        time.sleep(every_s)
+    return time.monotonic() - began
