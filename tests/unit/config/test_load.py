@@ -14,7 +14,12 @@ from r1ray.config.problems import Provenance
 from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError
 
-OVERLAYS = sorted(str(p.relative_to(CONF_DIR)) for p in CONF_DIR.rglob("*.yaml") if "recipes" not in p.parts)
+LAUNCHER_FILES = ("clusters/on-premise.yaml",)  # of `ray up`, not configurations
+OVERLAYS = sorted(
+    name
+    for p in CONF_DIR.rglob("*.yaml")
+    if "recipes" not in p.parts and (name := str(p.relative_to(CONF_DIR))) not in LAUNCHER_FILES
+)
 
 
 def tiny(*overrides: str) -> LoadedConfig:
