@@ -62,6 +62,7 @@ class ScriptedEngine:
         self._steps = steps
         self._running: dict[str, tuple[int, int]] = {}  # request -> steps left, n
         self.version = -1
+        self.min_version = -1  # under an older policy no request goes on
         self.groups: list[Any] = []
         self._receiving = False
         self.arrived = False
@@ -73,6 +74,8 @@ class ScriptedEngine:
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         if self.failure is not None:
             raise self.failure
+        if self.version < self.min_version:
+            return []
         finished = []
         for request_id, (left, n) in list(self._running.items()):
             self._running[request_id] = (left - 1, n)

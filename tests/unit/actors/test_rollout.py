@@ -175,9 +175,10 @@ def test_a_receive_that_never_ends_has_a_deadline(worker: RolloutWorker, engine:
 def test_weights_change_while_groups_are_under_way(
     worker: RolloutWorker, services: Services, engine: ScriptedEngine
 ) -> None:
-    engine._steps = 50
+    engine.min_version = 1
     receive(worker, engine, 0)
     services.offers.put([0])
+    assert services.asked.get(timeout=WAIT_S)
     receive(worker, engine, 1)
     (group,) = services.delivered.get(timeout=WAIT_S)
     assert group.max_policy_version == 1
