@@ -1,16 +1,22 @@
-"""`r1ray doctor`: check the installation and the machine."""
+"""`r1ray doctor`: check this machine, a configuration, and with `--cluster` every node of a Ray cluster."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
+from r1ray.cli import _start
 from r1ray.cli._output import JsonOption, console, print_json
 
-COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red"}
+if TYPE_CHECKING:
+    from r1ray.preflight.findings import Finding
+
+COLOURS = {"ok": "green", "warning": "yellow", "error": "red"}
+THIS = "this machine"
 
 
 def register(app: typer.Typer) -> None:
@@ -18,19 +24,53 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def doctor(as_json: JsonOption = False) -> None:
-    """Check packages, memory, GPUs and the sandbox of this machine; exit code 1 if something is wrong."""
-    from r1ray.preflight.doctor import examine
-    from r1ray.util.machine import this_machine
+def doctor(
+    items: _start.ConfigArgument = None,
+    cluster: Annotated[
+        bool,
+        typer.Option("--cluster", help="Check every node of the running Ray cluster at ray.address (default: auto)."),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check machine and installation; with a configuration also its model, data and run folder.
 
-    findings = examine(this_machine())
-    if as_json:
-        print_json({"findings": [asdict(f) for f in findings]})
+    Exit code: 0 without errors, 1 with errors, 2 if the configuration is wrong or the cluster cannot be joined.
+    Example: r1ray doctor, or r1ray doctor --cluster my.yaml clusters/ray
+    """
+    from r1ray.preflight.prepare import Preparation
+
+    overlays, overrides = _start.split(items)
+    preparation = Preparation.new(overlays, overrides) if items else None
+    pairs: list[dict[str, object]] = []
+    if cluster:
+        from r1ray.launch.doctor import examine_cluster
+
+        address = preparation.loaded.config.ray.address if preparation is not None else None
+        report = examine_cluster(address or "auto", preparation)
+        findings, pairs = report.findings, [asdict(pair) for pair in report.pairs]
     else:
-        table = Table(box=None, show_header=False, pad_edge=False)
-        for f in findings:
-            colour = COLOURS[f.verdict]
-            table.add_row(f"[{colour}]{f.verdict}[/]", escape(f.what), escape(f.detail), escape(f.fix))
-        console.print(table)
-    if any(f.verdict == "wrong" for f in findings):
+        from r1ray.preflight.doctor import examine
+
+        findings = examine(preparation)
+    bad = [finding for finding in findings if finding.verdict == "error"]
+    if as_json:
+        print_json({"findings": [asdict(f) for f in findings], "pairs": pairs, "errors": len(bad)})
+    else:
+        _print(findings, "cluster" if cluster else THIS)
+    if bad:
         raise typer.Exit(1)
+
+
+def _print(findings: Sequence[Finding], title: str) -> None:
+    """Findings by node, each problem with what it means and how to mend it, and a last line with their numbers."""
+    for node in dict.fromkeys(f.node for f in findings):
+        console.print(f"[bold]{escape(node or title)}[/]")
+        for f in (f for f in findings if f.node == node):
+            console.print(
+                f"  [{COLOURS[f.verdict]}]{f.verdict:<8}[/]{escape(f'{f.what:<18} {f.detail}')}", soft_wrap=True
+            )
+            if f.meaning:
+                console.print(escape(f"          means: {f.meaning}"), soft_wrap=True)
+                console.print(escape(f"          mend:  {f.fix}"), soft_wrap=True)
+    numbers = {verdict: sum(f.verdict == verdict for f in findings) for verdict in COLOURS}
+    console.print(f"{numbers['ok']} ok, {numbers['warning']} warnings, {numbers['error']} errors")

@@ -1,6 +1,6 @@
 """Refuse, before Ray starts, whatever a start can refuse: the one function behind `--dry-run` and every start.
 
-surroundings -> memory -> run folder -> engine arguments -> cluster -> losses -> rewards -> sources
+surroundings -> memory -> run folder -> engine arguments -> cluster -> its nodes -> losses -> rewards -> sources
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from r1ray.curation.dataset import check_inputs
 from r1ray.data.source import open_prompts
 from r1ray.data.tokenizer import Tokenizer, load_tokenizer
 from r1ray.evaluation.benchmarks.prepare import Prepared
+from r1ray.launch.node_checks import check_nodes
 from r1ray.launch.ray_session import look_at
 from r1ray.models.folder import read_shape
 from r1ray.preflight.capacity import capacity_problems
 from r1ray.preflight.engine_keys import engine_key_problems
 from r1ray.preflight.placement import Plan
-from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
+from r1ray.preflight.prepare import Preparation
 from r1ray.preflight.sources import batch_problems, judging_problems, tokenizer_problems
 from r1ray.rewards.scorer import Scorer
 from r1ray.run.metrics import check_wandb
@@ -54,6 +55,8 @@ def check_start(
         if (cluster := look_at(config.ray.address)) is not None:
             problems += capacity_problems(config, plan.roles, cluster, resumed=preparation.existing is not None)
         refuse(problems, origins)
+        if cluster is not None:
+            check_nodes(config, use, plan.roles, model=preparation.model_is_built)
         if use == "train":
             load_policy_loss(config.algorithm.loss)
             load_advantage(config.algorithm.advantage)
@@ -78,7 +81,7 @@ def _model(preparation: Preparation) -> Iterator[Path]:
 
     Its tokenizer and its sizes, which the checks read, are those of the built one.
     """
-    if not preparation.takes_embedded_model or EMBEDDED_FOLDER.exists():
+    if preparation.model_is_built:
         yield Path(preparation.loaded.config.model.path)
         return
     from learner.tiny.build import write_untrained

@@ -63,6 +63,17 @@ def look_at(address: str | None) -> ClusterNodes | None:
     )
 
 
+def demands_token(address: str) -> bool:
+    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token."""
+    with grpc.insecure_channel(_resolve(address)) as channel:
+        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
+        try:
+            stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=PROBE_S)
+        except grpc.RpcError as e:
+            return bool(e.code() == grpc.StatusCode.UNAUTHENTICATED)
+        return False
+
+
 def _resolve(address: str) -> str:
     """The host:port that `ray.address` means. Raises ConfigError if no cluster is found or it has another form."""
     if address == "auto":
@@ -101,7 +112,8 @@ def connect(address: str | None, log: Path, **local: Any) -> None:
     """Join the cluster at `address`, or with None start one on this machine that ends with this process.
 
     `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
-    Raises ConfigError if Ray has no usable token, InfrastructureError if the cluster does not answer any more.
+    Raises ConfigError if Ray has no usable token or the cluster runs another version of Ray or Python,
+    InfrastructureError if the cluster does not answer any more.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray_worker.print_to_stdstream = partial(_write, log)
@@ -116,6 +128,11 @@ def connect(address: str | None, log: Path, **local: Any) -> None:
         raise ConfigError(f"Ray cannot start: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
     except ConnectionError as e:
         raise InfrastructureError(f"the Ray cluster at {address or 'this machine'} cannot be joined: {e}") from e
+    except RuntimeError as e:
+        if not str(e).startswith("Version mismatch"):
+            raise InfrastructureError(f"the Ray cluster at {address or 'this machine'} cannot be joined: {e}") from e
+        text = " ".join(str(e).split())
+        raise ConfigError(f"ray.address = {address!r}: {text}; install the same versions on every node") from e
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 

@@ -49,6 +49,11 @@ class Preparation:
         """Whether the run begins with the embedded model, which is built at the start if it is missing."""
         return self.use != "eval" and Path(self.loaded.config.model.path) == EMBEDDED_FOLDER
 
+    @property
+    def model_is_built(self) -> bool:
+        """False for the embedded model before a start has built it."""
+        return not self.takes_embedded_model or EMBEDDED_FOLDER.exists()
+
     @classmethod
     def new(cls, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
         """Prepare a new run. Raises ConfigError with every problem of the configuration."""

@@ -1,4 +1,7 @@
-"""Two Ray nodes on one machine, with token authentication: the learner on the head, generation on the other."""
+"""Two Ray nodes on one machine, with token authentication: the learner on the head, generation on the other.
+
+Wrong starts are named before anything is created; `r1ray doctor --cluster` looks at both nodes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict[str, str]]]:
     """Address and environment of a cluster of a head and a worker node, each with a temporary folder of its own."""
     environment = {
@@ -88,23 +91,61 @@ def wait_for_nodes(address: str, nodes: int, environment: dict[str, str]) -> Non
     subprocess.run([sys.executable, "-c", program, address, str(nodes)], env=environment, check=True, timeout=180)
 
 
-def test_learner_and_rollouts_on_different_nodes(cluster: tuple[str, dict[str, str]], tmp_path: Path) -> None:
-    address, environment = cluster
-    model, run = tmp_path / "model", tmp_path / "run"
-    write_model(random_model(seed=2), model)
-    settings = [
-        f"run.dir={run}",
-        f"model.path={model}",
-        f"ray.address={address}",
-        "ray.learner_resources={learner: 1}",
-        "ray.rollout_resources={rollout: 1}",
-        "ray.reward_resources={reward: 1}",
-        "run.steps=2",
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    write_model(random_model(seed=2), folder)
+    return folder
+
+
+def r1ray(
+    environment: dict[str, str], command: list[str], address: str, model: Path, run: Path, *settings: str
+) -> subprocess.CompletedProcess[str]:
+    """A command on the configuration of these tests."""
+    words = [
+        *(str(HERE / "loop.yaml"), f"run.dir={run}", f"model.path={model}", f"ray.address={address}"),
+        *("ray.learner_resources={learner: 1}", "ray.rollout_resources={rollout: 1}"),
+        *("ray.reward_resources={reward: 1}", "run.steps=2", *settings),
     ]
-    command = [sys.executable, "-m", "r1ray", "train", str(HERE / "loop.yaml"), *settings]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    argv = [sys.executable, "-m", "r1ray", *command, *words]
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=400, check=False)
+
+
+def test_learner_and_rollouts_on_different_nodes(
+    cluster: tuple[str, dict[str, str]], model: Path, tmp_path: Path
+) -> None:
+    address, environment = cluster
+    run = tmp_path / "run"
+    done = r1ray(environment, ["train"], address, model, run)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = read_metrics(run)
     assert [row["step"] for row in rows] == [0, 1]
     # Only the second node has the resource that a rollout worker asks for, only the head the learner's.
     assert rows[-1]["sync/workers"] == 1
+
+
+def test_a_wrong_token_and_an_unreachable_head_are_named_and_nothing_is_written(
+    cluster: tuple[str, dict[str, str]], model: Path, tmp_path: Path
+) -> None:
+    address, environment = cluster
+    other = {**environment, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    refused = r1ray(other, ["train"], address, model, tmp_path / "run")
+    assert (refused.returncode, "the cluster refuses this process" in refused.stderr) == (2, True), refused.stderr
+    nowhere = r1ray(environment, ["train"], f"127.0.0.1:{free_port()}", model, tmp_path / "run")
+    assert (nowhere.returncode, "no Ray cluster answers there" in nowhere.stderr) == (2, True), nowhere.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_doctor_looks_at_every_node_and_every_pair(
+    cluster: tuple[str, dict[str, str]], model: Path, tmp_path: Path
+) -> None:
+    address, environment = cluster
+    done = r1ray(environment, ["doctor", "--cluster", "--json"], address, model, tmp_path / "run")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["errors"]) == (0, 0), done.stdout + done.stderr
+    checked = {what: {f["node"] for f in found["findings"] if f["what"] == what} for what in ("versions", "clock")}
+    assert [len(nodes) for nodes in checked.values()] == [2, 2]
+    assert [pair["gb_s"] > 0 for pair in found["pairs"]] == [True, True]
+    details = [f["detail"] for f in found["findings"] if f["verdict"] == "ok"]
+    assert "the cluster demands it" in details  # the token
+    assert sum("is the driver's, and so are its locks" in detail for detail in details) == 2
