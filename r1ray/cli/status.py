@@ -1,73 +1,133 @@
-"""`r1ray status` and `r1ray scale`: show the state of a run, and change its number of workers."""
+"""`r1ray status`: show the state of a run, once or live, from its folder or from the head of its cluster."""
 
 from __future__ import annotations
 
+import json
 import time
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
+from rich.console import Group, RenderableType
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from r1ray.cli._output import JsonOption, RunArgument, console, print_json
-from r1ray.errors import ConfigError
-from r1ray.run.folder import RunFolder
-from r1ray.run.status import RunStatus, explain, read_run_status
-from r1ray.util.formatting import duration, number, share
+from r1ray.cli._output import JsonOption, RunArgument, console
+from r1ray.cli._remote import AddressOption, connect
+from r1ray.errors import R1RayError
+from r1ray.run.metrics import jsonable
+from r1ray.run.status import ENDED, read_run_status
+from r1ray.util.formatting import duration, number, printable, share
+
+EVERY_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
-    """Add `status` and `scale`."""
+    """Add `status`."""
     app.command()(status)
-    app.command()(scale)
 
 
-def status(run: RunArgument, as_json: JsonOption = False) -> None:
-    """Show what a run is doing, and why if it is stuck."""
-    found = read_run_status(run)
-    if as_json:
-        print_json(found.to_json())
-        return
-    console.print(_table(found))
-    for line in explain(found):
-        console.print(f"- {escape(line)}", soft_wrap=True)
-
-
-def _table(found: RunStatus) -> Table:
-    told, table = found.record, Table(box=None, show_header=False, pad_edge=False)
-    age = f", told {duration(found.age_s)} ago" if found.age_s is not None else ""
-    table.add_row("run", escape(str(found.path)))
-    table.add_row("state", f"[bold]{found.state}[/]{age}")
-    table.add_row("driver", escape(str(found.driver)) if found.driver else "none")
-    if "step" in told:
-        eta = f", {duration(told['eta_s'])} left" if told.get("eta_s") is not None and found.driver else ""
-        table.add_row("step", f"{told['step']} of {told['steps']}, after {duration(told['elapsed_s'])}{eta}")
-    if "policy_version" in told:
-        table.add_row("policy", f"{told['policy_version']}, synced {told.get('synced_version', '–')}")
-    for worker in told.get("workers") or []:
-        speed = f"{number(worker['tokens_per_s'])} tokens/s"
-        table.add_row(worker["id"], f"{worker['state']}, policy {worker['version']}, {speed}")
-    if (row := told.get("evaluation")) is not None:
-        table.add_row("evaluation", f"policy {row['step']}, {row['source']}: {share(row['accuracy'])} right")
-    if (ledger := found.ledger) is not None:
-        table.add_row("groups", f"{ledger.trained} trained, {ledger.dropped} dropped, {ledger.reissued} sampled again")
-    return table
-
-
-def scale(
+def status(
     run: RunArgument,
-    wanted: Annotated[str, typer.Argument(metavar="rollout=N", help="Wanted number of rollout workers.")],
+    as_json: JsonOption = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Refresh until the run ends.")] = False,
+    address: AddressOption = None,
 ) -> None:
-    """Change the number of rollout workers of a run while it trains.
+    """Show what a run is doing, and why if it is stuck."""
+    found = _local(run, follow) if address is None else _remote(address, run, follow)
+    if as_json:
+        for one in found:
+            typer.echo(json.dumps(one, ensure_ascii=False, indent=None if follow else 1))
+    elif follow and console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            for one in found:
+                live.update(render(one), refresh=True)
+    else:
+        for one in found:
+            console.print(render(one), soft_wrap=True)
 
-    Example: r1ray scale runs/tiny rollout=4
-    """
-    role, _, count = wanted.partition("=")
-    if role != "rollout" or not count.isdigit() or int(count) < 1:
-        raise ConfigError(f"{wanted!r} expected rollout=N with N >= 1; only rollout workers can be scaled")
-    folder = RunFolder.open(run)
-    driver = folder.holder()
-    if driver is None:
-        raise ConfigError(f"no process is running {run}: use `r1ray train --resume {run} rollout.workers={count}`")
-    folder.request_scale(role, int(count))
-    console.print(f"asked {escape(str(driver))} at {time.strftime('%H:%M:%S')} for {count} rollout workers")
+
+def _local(run: Path, follow: bool) -> Iterator[dict[str, Any]]:
+    while True:
+        found = read_run_status(run)
+        yield jsonable(found.to_json())
+        if not follow or found.driver is None:
+            return
+        time.sleep(EVERY_S)
+
+
+def _remote(address: str, run: Path, follow: bool) -> Iterator[dict[str, Any]]:
+    """What the same command prints as JSON on the head."""
+    jobs = connect(address, run)
+    if follow:
+        for line in jobs.command(["status", str(run), "--json", "--follow"]):
+            yield _decode(line)
+        return
+    lines: list[str] = []
+    try:
+        lines.extend(jobs.command(["status", str(run), "--json"]))
+    except R1RayError:
+        typer.echo("\n".join(lines), err=True)
+        raise
+    yield _decode("\n".join(lines))
+
+
+def _decode(text: str) -> dict[str, Any]:
+    """The status in what the head printed. Raises R1RayError for other text, such as the error of the command."""
+    try:
+        found = json.loads(text)
+    except ValueError as e:
+        raise R1RayError(f"the head answered with: {text}") from e
+    if not isinstance(found, dict) or "state" not in found:
+        raise R1RayError(f"the head answered with: {text}")
+    return found
+
+
+def render(found: Mapping[str, Any]) -> RenderableType:
+    """The table and the reasons of a status in the form of `RunStatus.to_json`."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, text in _rows(found):
+        table.add_row(name, Text.from_markup(text) if name == "state" else Text(printable(text)))
+    return Group(table, *(Text(f"- {printable(line)}") for line in found["why"]))
+
+
+def _rows(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    record, driver = found["status"], found["driver"]
+    yield "run", str(found["path"])
+    age = f", written {duration(found['age_s'])} ago" if found["age_s"] is not None else ""
+    yield "state", f"[bold]{found['state']}[/]{age}"
+    yield "driver", f"process {driver['pid']} on {driver['host']}" if driver else "none"
+    if "step" in record:
+        left = f", {duration(record['eta_s'])} left" if record.get("eta_s") is not None and driver else ""
+        yield "step", f"{record['step']} of {record['steps']}, after {duration(record['elapsed_s'])}{left}"
+    if record.get("waiting_for") and record["state"] not in ENDED:
+        yield "stage", f"waiting for {record['waiting_for']}"
+    if "policy_version" in record:
+        yield "policy", f"{record['policy_version']}, synced {record.get('synced_version', '–')}"
+    if (sync := record.get("last_sync")) is not None:
+        yield "last sync", f"policy {sync['version']} in {duration(sync['seconds'])}, {duration(sync['age_s'])} ago"
+    yield from _work(record, found["ledger"])
+    for worker in record.get("workers") or []:
+        speed = f"{number(worker['tokens_per_s'])} tokens/s"
+        yield worker["id"], f"{worker['state']}, policy {worker['version']}, {speed}"
+    for actor in record.get("actors") or []:
+        yield actor["id"], f"{actor['state']}, process {actor['pid'] or '–'}"
+    if (row := record.get("evaluation")) is not None:
+        yield "evaluation", f"policy {row['step']}, {row['source']}: {share(row['accuracy'])} right"
+
+
+def _work(record: Mapping[str, Any], ledger: Mapping[str, Any] | None) -> Iterable[tuple[str, str]]:
+    """Rates, queue and staleness."""
+    rates, metrics = record.get("rates") or {}, record.get("metrics") or {}
+    if any(rates.values()):
+        sides = (f"{number(rates.get(f'{side}_tokens_per_s'))} {side}" for side in ("rollout", "learner"))
+        yield "tokens/s", ", ".join(sides)
+    if "staleness/mean" in metrics:
+        most = number(metrics.get("staleness/max"))
+        yield "staleness", f"{number(metrics['staleness/mean'])} steps on average, at most {most}"
+    if ledger is not None:
+        yield "queue", f"{ledger['ready']} groups ready, {ledger['leased']} in flight, {ledger['taken']} taken"
+        counts = (ledger["trained"], ledger["dropped"], ledger["reissued"])
+        yield "groups", "{} trained, {} dropped, {} sampled again".format(*counts)

@@ -24,6 +24,7 @@ from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import TICK_S, pause
 from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
+from r1ray.control.commands import Commands, Scaling
 from r1ray.control.drop_monitor import DropMonitor
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
@@ -63,6 +64,7 @@ class Parts:
     stalls: Stalls
     progress: Progress
     stop: Stop
+    commands: Commands
     abort: Callable[[Rendezvous, str], object]
 
 
@@ -85,9 +87,8 @@ class Controller(TrainingLoop):
     """The control loop of policy optimization."""
 
     def __init__(self, config: Config, parts: Parts) -> None:
-        super().__init__(parts.writer, parts.stop)
+        super().__init__(parts.writer, parts.stop, parts.commands)
         self._config = config
-        self._folder = parts.folder
         self._fleet = parts.fleet
         self._managed = parts.managed
         self._stalls = parts.stalls
@@ -135,6 +136,10 @@ class Controller(TrainingLoop):
     def _last_step(self) -> int:
         return self._config.run.steps
 
+    @property
+    def _scaling(self) -> Scaling:
+        return self._fleet
+
     def _prepare(self) -> None:
         self._progress.state("starting")
         self._fleet.tick()
@@ -155,8 +160,6 @@ class Controller(TrainingLoop):
             self._leasing = False
             self._queue.handle.start(QueueApi.stop_leasing)
         super().tick()
-        if (requested := self._folder.read_scale_request().get("rollout")) is not None:
-            self._fleet.scale(requested)
         self._fleet.tick()
         self._managed.tick()
         self._outages.report_external("the workers' calls of the ledger", self._managed.problem)

@@ -12,6 +12,7 @@ from typing import Any
 from r1ray.config.rules import SupervisedUse, supervised_settings
 from r1ray.config.schema import Config
 from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
+from r1ray.control.commands import Commands
 from r1ray.control.handles import SupervisedApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.outages import OutageTracker
@@ -38,10 +39,11 @@ class Finetuning(TrainingLoop):
         folder: RunFolder,
         writer: MetricsWriter,
         stop: Stop,
+        commands: Commands,
         report: Report,
     ) -> None:
         """`data`: what the driver found in the sources (`SupervisedData.facts`); the ranks must find the same."""
-        super().__init__(writer, stop)
+        super().__init__(writer, stop, commands)
         self._config = config
         self._evaluate_every = supervised_settings(config, use).evaluate_every_steps
         self._data = dict(data)

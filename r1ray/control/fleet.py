@@ -117,12 +117,20 @@ class Fleet:
 
     # -- changes ------------------------------------------------------------------------------------------------
 
-    def scale(self, requested: int) -> None:
-        """Set the desired number of workers to `requested`, within 1 and `max_workers`."""
-        workers = max(1, min(requested, self._settings.max_workers))
-        if workers != self._desired:
+    def scale(self, workers: int, by: str) -> int:
+        """Set the desired number of workers; returns the one before. `by`: who wants it, for the event.
+
+        Raises ConfigError if `workers` is not within 1 and `max_workers`.
+        """
+        before, most = self._desired, self._settings.max_workers
+        if not 1 <= workers <= most:
+            raise ConfigError(
+                f"rollout={workers}: expected 1 to {most} (rollout.max_workers, which a resume may change)"
+            )
+        if workers != before:
             self._desired = workers
-            self._event("scaled", requested=requested, workers=workers, max_workers=self._settings.max_workers)
+            self._event("scaled", workers=workers, before=before, by=by)
+        return before
 
     def tick(self) -> None:
         """Supervise every worker once; never blocks.

@@ -26,6 +26,11 @@ class Stop:
         self.reason = ""
 
     @property
+    def grace_s(self) -> float:
+        """Seconds from the request to the end of the process at the latest."""
+        return self._grace_s
+
+    @property
     def requested(self) -> bool:
         """Whether the run is to end soon."""
         return self._until is not None

@@ -14,6 +14,7 @@ import abc
 from typing import Any
 
 from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
+from r1ray.control.commands import Commands, Scaling
 from r1ray.control.learners import LearnerLostError
 from r1ray.control.stop import RunInterruptedError, Stop
 from r1ray.run.metrics import MetricsWriter
@@ -22,9 +23,10 @@ from r1ray.run.metrics import MetricsWriter
 class TrainingLoop(abc.ABC):
     """`run` returns when the last step is trained or a requested stop is due."""
 
-    def __init__(self, writer: MetricsWriter, stop: Stop) -> None:
+    def __init__(self, writer: MetricsWriter, stop: Stop, commands: Commands) -> None:
         self._writer = writer
         self._stop = stop
+        self._commands = commands
 
     @property
     @abc.abstractmethod
@@ -70,7 +72,13 @@ class TrainingLoop(abc.ABC):
 
     def tick(self) -> None:
         """Called at least every TICK_S seconds during any wait; never blocks for long. Raises RunInterruptedError."""
+        self._commands.tick(self._scaling)
         self._stop.check(unsaved=self._learner.unsaved)
+
+    @property
+    def _scaling(self) -> Scaling | None:
+        """How `r1ray scale` changes this run; None if it has no rollout workers."""
+        return None
 
     @abc.abstractmethod
     def _prepare(self) -> None:

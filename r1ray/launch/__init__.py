@@ -95,6 +95,7 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
             stalls=stalls,
             progress=progress,
             stop=session.stop,
+            commands=session.commands,
             abort=abort,
         ),
     )

@@ -11,6 +11,7 @@ The only file that uses private parts of Ray (2.60), each for want of a public c
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ from ray._private.authentication.authentication_token_setup import maybe_enable_
 from ray._private.grpc_utils import init_grpc_channel
 from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
 
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.preflight.capacity import ClusterNodes
@@ -34,7 +36,7 @@ from r1ray.preflight.capacity import ClusterNodes
 PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
 
-_AUTH_FIX = (
+AUTH_FIX = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH, by default "
     "~/.ray/auth_token)"
 )
@@ -52,7 +54,7 @@ def look_at(address: str | None) -> ClusterNodes | None:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(init_grpc_channel(found))
         reply = stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=PROBE_S)
     except AuthenticationError as e:  # token authentication is on, and there is no token here
-        raise ConfigError(f"ray.address = {address!r}: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
+        raise ConfigError(f"ray.address = {address!r}: {first_sentence(e.message)}; {AUTH_FIX}") from e
     except grpc.RpcError as e:
         raise ConfigError(_refusal(address, found, e)) from e
     alive = [node for node in reply.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE]
@@ -72,6 +74,16 @@ def demands_token(address: str) -> bool:
         except grpc.RpcError as e:
             return bool(e.code() == grpc.StatusCode.UNAUTHENTICATED)
         return False
+
+
+def jobs_client(address: str) -> JobSubmissionClient:
+    """A client of the Jobs API of the dashboard at `address` (http://host:port), with the token of this machine.
+
+    Raises what the client raises: `r1ray.launch.jobs` names it.
+    """
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would override the argument
+    return JobSubmissionClient(address)
 
 
 def _resolve(address: str) -> str:
@@ -96,14 +108,14 @@ def _resolve(address: str) -> str:
 def _refusal(address: str, found: str, error: grpc.RpcError) -> str:
     where = f"ray.address = {address!r}" + (f" (here {found})" if address != found else "")
     if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-        return f"{where}: the cluster refuses this process: {error.details()}; {_AUTH_FIX}"
+        return f"{where}: the cluster refuses this process: {error.details()}; {AUTH_FIX}"
     return (
         f"{where}: no Ray cluster answers there ({error.code().name}: {error.details()}); give host:port of its head, auto, "
         "or null for a cluster of its own"
     )
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """What happened, without Ray's own advice."""
     return text.partition(". ")[0].rstrip(".")
 
@@ -125,7 +137,7 @@ def connect(address: str | None, log: Path, **local: Any) -> None:
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except AuthenticationError as e:
-        raise ConfigError(f"Ray cannot start: {_first_sentence(e.message)}; {_AUTH_FIX}") from e
+        raise ConfigError(f"Ray cannot start: {first_sentence(e.message)}; {AUTH_FIX}") from e
     except ConnectionError as e:
         raise InfrastructureError(f"the Ray cluster at {address or 'this machine'} cannot be joined: {e}") from e
     except RuntimeError as e:

@@ -55,6 +55,7 @@ def run_sampling(
             samples=folder.path / samples,
             writer=writer,
             stop=session.stop,
+            commands=session.commands,
             tell=status.report,
         )
         job = SamplingJob(config, training_samples(config) if wanted is None else wanted, parts)

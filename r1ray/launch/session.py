@@ -13,16 +13,22 @@ import ray
 
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.load import LoadedConfig
+from r1ray.control.commands import Commands
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.signals import stop_on_signals
+from r1ray.run.driver_log import LoggedView
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import EVENTS, MetricsWriter
 from r1ray.run.notices import notices_to
+from r1ray.run.requests import remove_old
 from r1ray.run.view import View, make_view
 from r1ray.util.machine import this_machine
 from r1ray.util.versions import installed_versions
+
+RAY_PHASE = "Ray"
+"""The first phase of a start, after all checks; `r1ray submit` waits for its line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +39,8 @@ class Session:
     folder: RunFolder
     view: View
     writer: MetricsWriter
-    stop: Stop  # requested by the first signal
+    stop: Stop  # requested by the first signal or by `r1ray stop`
+    commands: Commands
 
     def run(self, job: Callable[[], bool], ended: Callable[[str, str], None]) -> bool:
         """Run `job`, record its outcome and end Ray. Returns what `job` returns: whether the run is finished.
@@ -46,7 +53,7 @@ class Session:
             finished = job()
             state = "finished" if finished else "interrupted"
         except KeyboardInterrupt:
-            self.writer.event("interrupted", reason="at once, by a second signal")
+            self.writer.event("interrupted", reason="at once, by request")
             state, message = "interrupted", "at once"
             raise
         except BaseException as e:
@@ -81,7 +88,7 @@ def open_session(
     config, logging = loaded.config, loaded.config.logging
     begun = (folder.path / EVENTS).exists()
     trains = "learner" in PROCESSES[use]
-    with make_view(total_steps=total_steps) as view:
+    with LoggedView(make_view(total_steps=total_steps), folder.logs / "driver.log", total_steps=total_steps) as view:
         try:
             prepare()
             cluster = Cluster(
@@ -106,13 +113,14 @@ def open_session(
             writer.event("started", pid=os.getpid(), machine=machine, versions=versions, **details)
             stop = Stop(config.deadlines.shutdown_s)
             stop_on_signals(stop, view, after)
-            folder.clear_requests()  # of an earlier driver
-            view.phase("Ray", 0, 1)
+            remove_old(folder)
+            view.phase(RAY_PHASE, 0, 1)
             try:
                 cluster.connect(use)
             except BaseException as e:
                 writer.event("failed", error=type(e).__name__, message=str(e))
                 raise
-            view.phase("Ray", 1, 1)
+            view.phase(RAY_PHASE, 1, 1)
             stop_on_signals(stop, view, after)  # again: Ray's C++ part has put handlers of its own around them
-            yield Session(cluster=cluster, folder=folder, view=view, writer=writer, stop=stop)
+            commands = Commands(folder, stop=stop, on_event=writer.event)
+            yield Session(cluster=cluster, folder=folder, view=view, writer=writer, stop=stop, commands=commands)

@@ -34,6 +34,7 @@ def train_supervised(
             folder=folder,
             writer=session.writer,
             stop=session.stop,
+            commands=session.commands,
             report=status.report,
         )
 

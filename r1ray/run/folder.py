@@ -58,6 +58,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.own: Holder | None = None
+        """This process, while it holds the lock."""
         self._lock: IO[str] | None = None
 
     # --- paths
@@ -113,9 +115,9 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
-    def scale_request(self) -> Path:
-        """Requested numbers of workers by role."""
-        return self.path / "control" / "scale.json"
+    def control(self) -> Path:
+        """Folder of requests to the driver and its answers, see `r1ray.run.requests`."""
+        return self.path / "control"
 
     # --- creation
 
@@ -136,7 +138,7 @@ class RunFolder:
         folder.lock()
         try:
             folder.refuse_begun()  # again: another driver may have been faster
-            for sub in (folder.logs, folder.checkpoints, folder.scale_request.parent):
+            for sub in (folder.logs, folder.checkpoints, folder.control):
                 sub.mkdir(exist_ok=True)
             write_atomic(folder.config, config_yaml.encode())
             for name, content in (records or {}).items():
@@ -245,8 +247,9 @@ class RunFolder:
                 handle.close()
                 raise ConfigError(f"{self.path} is in use by {holder}: stop it, or give another run.dir")
             time.sleep(0.02)
+        self.own = Holder(pid=os.getpid(), host=socket.gethostname(), since=time.time())
         handle.truncate(0)
-        handle.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}))
+        handle.write(json.dumps(asdict(self.own)))
         handle.flush()
         self._lock = handle
 
@@ -254,7 +257,7 @@ class RunFolder:
         """Release the lock, if this process holds it."""
         if self._lock is not None:
             self._lock.close()
-            self._lock = None
+            self._lock = self.own = None
 
     def holder(self) -> Holder | None:
         """The driver that holds the lock; None if no driver is alive."""
@@ -275,17 +278,3 @@ class RunFolder:
     def write_status(self, status: Mapping[str, Any]) -> None:
         """Replace status.json atomically, without waiting for the disk, because the next one follows in a second."""
         write_atomic(self.status, json.dumps(jsonable(status)).encode(), durable=False)
-
-    def request_scale(self, role: str, workers: int) -> None:
-        """Request `workers` workers of `role` from the driver, which polls the file. The last request counts."""
-        self.scale_request.parent.mkdir(exist_ok=True)
-        request = {**self.read_scale_request(), role: workers}
-        write_atomic(self.scale_request, json.dumps(request).encode())
-
-    def clear_requests(self) -> None:
-        """Delete requests to an earlier driver."""
-        self.scale_request.unlink(missing_ok=True)
-
-    def read_scale_request(self) -> dict[str, int]:
-        """Role -> requested number of workers; empty if there is no request."""
-        return read_json(self.scale_request) if self.scale_request.exists() else {}

@@ -18,6 +18,7 @@ from typing import Any
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.calls import pause
+from r1ray.control.commands import Commands
 from r1ray.control.fleet import Fleet
 from r1ray.control.handles import Handle, RolloutApi
 from r1ray.control.managed_actors import RayManagedActors
@@ -57,6 +58,7 @@ class JobParts:
     samples: Path  # folder of the shards
     writer: MetricsWriter
     stop: Stop
+    commands: Commands
     tell: Callable[[str, int, int, dict[str, Any]], None]  # state, prompts done, prompts in all, figures
 
 
@@ -145,9 +147,8 @@ class SamplingJob:
         )
 
     def _tick(self) -> None:
+        self._parts.commands.tick(self._parts.fleet)
         self._parts.stop.check(unsaved=self._running > 0)
-        if (requested := self._parts.folder.read_scale_request().get("rollout")) is not None:
-            self._parts.fleet.scale(requested)
         self._parts.fleet.tick()
         self._parts.managed.tick()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 from learner.checkpoint import discard_newer, prune
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
+from r1ray.control.commands import Commands
 from r1ray.control.controller import Controller, Parts
 from r1ray.control.fleet import Fleet, FleetSettings
 from r1ray.control.health import HealthLimits
@@ -245,6 +247,7 @@ class World:
                     evaluations=read_evaluations(self.folder.path),
                 ),
                 stop=self.stop,
+                commands=Commands(self.folder, stop=self.stop, on_event=writer.event, clock=itertools.count().__next__),
                 abort=lambda rendezvous, reason: False,
             )
             return Controller(config, parts).run()

@@ -233,11 +233,6 @@ def test_status_of_a_run_as_text_and_as_json(folder: RunFolder) -> None:
     assert told["state"] == "running"
 
 
-def test_scale_writes_a_request_for_the_driver(folder: RunFolder) -> None:
-    assert run("scale", str(folder.path), "rollout=3")[0] == 0
-    assert folder.read_scale_request() == {"rollout": 3}
-
-
 @pytest.mark.parametrize("wanted", ["rollout", "rollout=0", "rollout=-1", "rollout=x", "learner=2"])
 def test_scale_refuses_what_cannot_be(folder: RunFolder, wanted: str) -> None:
     with pytest.raises(ConfigError, match="rollout=N"):
@@ -248,7 +243,6 @@ def test_scale_of_a_run_without_a_driver_says_how_to_start_one(folder: RunFolder
     folder.release()
     with pytest.raises(ConfigError, match=r"train --resume .* rollout\.workers=3"):
         run("scale", str(folder.path), "rollout=3")
-    assert folder.read_scale_request() == {}
 
 
 @pytest.mark.parametrize("command", [["status"], ["verify"], ["train", "--resume"]])

@@ -12,6 +12,7 @@ from r1ray.config.schema import SourceConfig
 from r1ray.control.stop import Stop
 from r1ray.errors import ConfigError, DiskFull, IntegrityError, NoTrainableGroups, ProcessDied, RetryBudgetExhausted
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
+from r1ray.run.requests import send
 from tests.unit.fake_run import World
 
 Make = Callable[..., World]
@@ -310,14 +311,22 @@ def test_leases_of_an_earlier_driver_are_handed_back_first(make: Make) -> None:
     assert world.ledger.status().reissued == 2
 
 
-@pytest.mark.parametrize("requested", [3, 9])
-def test_workers_can_be_added_while_it_runs(make: Make, requested: int) -> None:
+def test_workers_can_be_added_while_it_runs(make: Make) -> None:
     world = make()
-    world.on_train = lambda step: world.folder.request_scale("rollout", requested) if step == 1 else None
+    world.on_train = lambda step: send(world.folder, "scale", {"rollout": 3}) if step == 1 else None
     assert world.run()
     (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "scaled"]
-    assert (event["requested"], event["workers"]) == (requested, min(requested, 4))
-    assert world.kinds().count("worker_started") == event["workers"]
+    assert (event["before"], event["workers"]) == (1, 3)
+    assert world.kinds().count("worker_started") == 3
+
+
+def test_a_stop_by_request_saves_as_one_by_signal_does(make: Make) -> None:
+    world = make()
+    world.on_train = lambda step: send(world.folder, "stop", {}) if step == 2 else None
+    assert not world.run()
+    assert world.trained == [0, 1, 2]
+    assert world.disk.checkpoints == [2, 3]
+    assert world.kinds()[-1] == "interrupted"
 
 
 def _raise(error: Exception) -> Callable[..., Any]:

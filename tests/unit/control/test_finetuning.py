@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from r1ray.config.schema import Config
+from r1ray.control.commands import Commands
 from r1ray.control.finetuning import Finetuning
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.stop import Stop
@@ -105,6 +106,7 @@ def folder(tmp_path: Path) -> Iterator[RunFolder]:
 
 def train(ranks: Ranks, folder: RunFolder, stop: Stop | None = None) -> bool:
     """One start of the command."""
+    stop = stop or Stop(60.0)
     with MetricsWriter(folder.path, tensorboard=False) as writer:
         return Finetuning(
             ranks.config,
@@ -113,7 +115,8 @@ def train(ranks: Ranks, folder: RunFolder, stop: Stop | None = None) -> bool:
             learners=lambda tick: LearnerGroup(ranks.config, spawn=ranks.spawn, tick=tick),
             folder=folder,
             writer=writer,
-            stop=stop or Stop(60.0),
+            stop=stop,
+            commands=Commands(folder, stop=stop, on_event=writer.event),
             report=lambda state, done, total, figures: None,
         ).run()
 

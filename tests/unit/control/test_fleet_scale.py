@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import pytest
+
+from r1ray.errors import ConfigError
 from tests.unit.fleet_support import World
 
 
-def test_scaling_stays_within_its_bounds() -> None:
+@pytest.mark.parametrize("workers", [0, 4])
+def test_scaling_beyond_its_bounds_is_refused(workers: int) -> None:
     world = World(workers=1)
-    world.fleet.scale(9)
-    world.fleet.scale(9)
+    with pytest.raises(ConfigError, match=rf"rollout={workers}: expected 1 to 3 \(rollout\.max_workers"):
+        world.fleet.scale(workers, "me")
+    world.fleet.tick()
+    assert len(world.fleet.members) == 1
+    assert "scaled" not in world.kinds()
+
+
+def test_scaling_is_recorded_with_who_wanted_it() -> None:
+    world = World(workers=1)
+    assert world.fleet.scale(3, "me") == 1
+    assert world.fleet.scale(3, "me") == 3
     world.fleet.tick()
     assert len(world.fleet.members) == 3
-    assert world.kinds().count("scaled") == 1
+    assert [fields for kind, fields in world.events if kind == "scaled"] == [{"workers": 3, "before": 1, "by": "me"}]
 
 
 def test_a_worker_that_starts_leaves_at_once_and_before_those_who_serve() -> None:
     world = World(workers=2)
     world.ready("rollout-1")
     world.fleet.synced(("rollout-1",), 0)
-    world.fleet.scale(1)
+    world.fleet.scale(1, "me")
     world.fleet.tick()
     assert set(world.fleet.members) == {"rollout-1"}
     assert world.remotes["rollout-0"].dead
@@ -27,11 +40,11 @@ def test_a_worker_that_starts_leaves_at_once_and_before_those_who_serve() -> Non
 def test_scaling_up_starts_and_scaling_down_drains() -> None:
     world = World(workers=1)
     world.ready("rollout-0")
-    world.fleet.scale(2)
+    world.fleet.scale(2, "me")
     world.fleet.tick()
     assert set(world.fleet.members) == {"rollout-0", "rollout-1"}
     world.ready("rollout-1")
-    world.fleet.scale(1)
+    world.fleet.scale(1, "me")
     world.fleet.tick()
     assert world.fleet.members["rollout-1"].state == "draining"
     world.fleet.tick()
@@ -46,7 +59,7 @@ def draining() -> World:
     world = World(workers=2)
     world.ready("rollout-0", "rollout-1")
     world.remotes["rollout-1"].hold.add("drain")
-    world.fleet.scale(1)
+    world.fleet.scale(1, "me")
     world.fleet.tick()
     return world
 

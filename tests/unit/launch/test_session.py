@@ -95,7 +95,7 @@ def _failed() -> bool:
         (
             _interrupted,
             KeyboardInterrupt,
-            [("interrupted", {"reason": "at once, by a second signal"})],
+            [("interrupted", {"reason": "at once, by request"})],
             ("interrupted", "at once"),
         ),
         (

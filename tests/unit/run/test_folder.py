@@ -163,13 +163,6 @@ def test_status_is_replaced_whole_and_is_json_whatever_the_numbers(folder: RunFo
     assert json.loads(folder.status.read_text(), parse_constant=pytest.fail)["step"] == 2
 
 
-def test_the_last_scale_request_counts(folder: RunFolder) -> None:
-    assert folder.read_scale_request() == {}
-    folder.request_scale("rollout", 2)
-    folder.request_scale("rollout", 3)
-    assert RunFolder.open(folder.path).read_scale_request() == {"rollout": 3}
-
-
 def test_a_write_that_fails_leaves_the_old_content_and_no_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "a"
     write_atomic(target, b"old")

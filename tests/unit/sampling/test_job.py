@@ -14,6 +14,7 @@ import pytest
 
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
+from r1ray.control.commands import Commands
 from r1ray.control.fleet import Fleet
 from r1ray.control.handles import RolloutApi
 from r1ray.control.job_progress import JobStatusWriter
@@ -82,13 +83,15 @@ def make(
     config.run.deterministic = sampling.get("deterministic", False)
     told: list[Any] = []
     wanted = [Wanted(source=name, samples=3, sampling=Sampling(temperature=1.0, seed=0)) for name in fleet.sizes]
+    stop, writer = stop or Stop(60.0), stack.enter_context(MetricsWriter(tmp_path, tensorboard=False))
     parts = JobParts(
         fleet=cast(Fleet, fleet),
         managed=cast(RayManagedActors, FakeManagedActors()),
         folder=RunFolder(tmp_path),
         samples=tmp_path / "samples",
-        writer=stack.enter_context(MetricsWriter(tmp_path, tensorboard=False)),
-        stop=stop or Stop(60.0),
+        writer=writer,
+        stop=stop,
+        commands=Commands(RunFolder(tmp_path), stop=stop, on_event=writer.event),
         tell=lambda *args: told.append(args),
     )
     return SamplingJob(config, wanted, parts), told
