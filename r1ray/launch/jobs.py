@@ -83,11 +83,12 @@ class Jobs:
     client: Client
 
     @classmethod
-    def at(cls, address: str, connect: Callable[[str], Client] = jobs_client) -> Jobs:
+    def at(cls, address: str, connect: Callable[[str], Client] | None = None) -> Jobs:
         """Connect. Raises ConfigError without a usable token, InfrastructureError if no dashboard answers there."""
         if not address.startswith(("http://", "https://")):
             raise ConfigError(f"--address {address}: expected http://HOST:PORT of the dashboard")
-        return cls(address=address, client=_within(address, lambda: connect(address)))
+        client: Client = _within(address, lambda: (connect or jobs_client)(address))
+        return cls(address=address, client=client)
 
     def submit(self, words: Sequence[str], **options: Any) -> str:
         """Start `python -m r1ray WORDS` on the head; returns the id of the job. `options`: see `submit_job`."""

@@ -83,6 +83,7 @@ def jobs_client(address: str) -> JobSubmissionClient:
     """
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would override the argument
+    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)  # it reports each upload
     return JobSubmissionClient(address)
 
 
