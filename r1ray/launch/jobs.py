@@ -151,8 +151,9 @@ class Jobs:
             time.sleep(0.1)
         if details.status != "SUCCEEDED":
             code = details.driver_exit_code
+            reason = (details.message or str(details.status)).partition(", last available logs")[0]
             raise RemoteFailed(
-                f"{what} failed on the head of {self.address} (exit code {code}): {details.message or details.status}",
+                f"{what} failed on the head of {self.address}: {reason}; its output is above",
                 exit_code=code if code is not None and 0 < code < 256 else 1,
             )
 

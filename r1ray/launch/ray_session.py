@@ -83,7 +83,8 @@ def jobs_client(address: str) -> JobSubmissionClient:
     """
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would override the argument
-    logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.ERROR)  # it reports each upload
+    for module in ("dashboard_sdk", "job.sdk"):  # they report uploads and the end of connections
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
     return JobSubmissionClient(address)
 
 

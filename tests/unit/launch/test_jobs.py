@@ -28,8 +28,12 @@ def test_the_lines_of_the_command_are_those_after_rays_own() -> None:
 
 
 def test_a_command_that_fails_there_fails_here_with_its_exit_code() -> None:
-    fake = FakeJobs(chunks=["ConfigError: no\n"], outcome=Details("FAILED", "Job entrypoint command failed", 2))
-    with pytest.raises(RemoteFailed, match=r"r1ray scale failed on the head .*exit code 2") as failure:
+    fake = FakeJobs(
+        chunks=["ConfigError: no\n"], outcome=Details("FAILED", "failed with exit code 2, last available logs: ...", 2)
+    )
+    with pytest.raises(
+        RemoteFailed, match=r"r1ray scale failed on the head .*exit code 2; its output is above$"
+    ) as failure:
         list(on(fake).command(["scale"]))
     assert failure.value.exit_code == 2
     assert fake.deleted == ["job-1"]
