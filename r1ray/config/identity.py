@@ -35,6 +35,7 @@ ALTERABLE = (
     "checkpoint",
     "deadlines",
     "recovery",
+    "hardware",
     "ray",
     "logging",
 )

@@ -18,6 +18,7 @@ from r1ray.config.sections.data import DataConfig, SourceConfig
 from r1ray.config.sections.deadlines import DeadlineConfig
 from r1ray.config.sections.evaluation import EvaluationConfig
 from r1ray.config.sections.hacking_monitor import HackingMonitorConfig
+from r1ray.config.sections.hardware import HardwareConfig
 from r1ray.config.sections.learner import LearnerConfig, OptimizerConfig
 from r1ray.config.sections.logging import LoggingConfig
 from r1ray.config.sections.model import ModelConfig
@@ -43,6 +44,7 @@ __all__ = [
     "EvaluationConfig",
     "GeneralConfig",
     "HackingMonitorConfig",
+    "HardwareConfig",
     "LearnerConfig",
     "LengthConfig",
     "LoggingConfig",
@@ -90,5 +92,6 @@ class Config:
     curation: CurationConfig = field(default_factory=CurationConfig)
     deadlines: DeadlineConfig = field(default_factory=DeadlineConfig)
     recovery: RecoveryConfig = field(default_factory=RecoveryConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
     ray: RayConfig = field(default_factory=RayConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)

@@ -26,7 +26,7 @@ from r1ray.control.node_checks import inspect_nodes
 from r1ray.launch.ray_session import connect
 from r1ray.preflight.node import inspect
 from r1ray.preflight.nodes import Node, driver_request, refuse_nodes, requests
-from r1ray.preflight.placement import Role
+from r1ray.preflight.roles import Role
 from r1ray.preflight.storage import existing_folder, marker
 from r1ray.preflight.system import this_system
 from r1ray.util.imports import IMPORT_PATH, import_folders

@@ -33,11 +33,24 @@ class ModelShape:
     output: int = 0  # values of an output layer (`lm_head`) with weights of its own; 0: tied to the embedding
     experts: int = 0  # values in the fused gate and up tensor of one layer's experts; 0: no experts
     quantized: str = ""  # quantisation method of the stored weights, such as fp8; empty: not quantised
+    routed: int = 0  # parameters of all routed experts; 0: no experts
+    active_share: float = 1.0  # share of the routed experts that one token uses
+    latent: int = 0  # values of a token in one layer's compressed KV cache (MLA); 0: a key and a value of each head
 
     @property
     def largest(self) -> int:
         """Number of values of the largest weight: embedding, feed-forward matrix, or one layer's experts."""
         return max(self.vocabulary * self.hidden, self.intermediate * self.hidden, self.experts)
+
+    @property
+    def active(self) -> float:
+        """Parameters that one token uses: all of a dense model."""
+        return self.parameters - self.routed * (1 - self.active_share)
+
+    @property
+    def cached(self) -> int:
+        """Values of one token in the KV cache of one layer."""
+        return self.latent or 2 * self.key_value
 
 
 def read_shape(folder: Path) -> ModelShape:
@@ -51,7 +64,10 @@ def read_shape(folder: Path) -> ModelShape:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         heads = int(raw["num_attention_heads"])
         sizes = {name: size for file in _weights(folder) for name, size in _sizes(file).items()}
+        rank = int(raw.get("kv_lora_rank") or 0)  # multi-head latent attention: DeepSeek-V2 and V3
         head_size = int(raw.get("head_dim") or raw["hidden_size"] // heads)
+        if rank:
+            head_size = int(raw["qk_nope_head_dim"]) + int(raw["qk_rope_head_dim"])
         shape = ModelShape(
             parameters=sum(sizes.values()),
             output=sizes.get("lm_head.weight", 0),
@@ -64,6 +80,9 @@ def read_shape(folder: Path) -> ModelShape:
             context=int(raw["max_position_embeddings"]),
             experts=_experts(raw),
             quantized=str((raw.get("quantization_config") or {}).get("quant_method", "")),
+            routed=sum(size for name, size in sizes.items() if ".experts." in name),
+            active_share=_active_share(raw),
+            latent=rank + int(raw["qk_rope_head_dim"]) if rank else 0,
         )
     except FileNotFoundError as e:
         raise ConfigError(f"{folder} is not a model folder: it has no config.json") from e
@@ -81,10 +100,20 @@ def _experts(raw: dict[str, Any]) -> int:
 
     Some configurations have a list with one number per layer.
     """
-    keys = ("n_routed_experts", "num_experts", "num_local_experts")
-    count = next((_largest(raw[key]) for key in keys if raw.get(key)), 0)
+    count = _expert_count(raw)
     width = _largest(raw.get("moe_intermediate_size") or raw["intermediate_size"])
     return count * 2 * width * int(raw["hidden_size"])
+
+
+def _expert_count(raw: dict[str, Any]) -> int:
+    keys = ("n_routed_experts", "num_experts", "num_local_experts")
+    return next((_largest(raw[key]) for key in keys if raw.get(key)), 0)
+
+
+def _active_share(raw: dict[str, Any]) -> float:
+    """Share of the routed experts that one token uses; 1.0 without experts."""
+    chosen = raw.get("num_experts_per_tok")
+    return min(1.0, int(chosen) / count) if chosen and (count := _expert_count(raw)) else 1.0
 
 
 def has_chat_template(folder: Path) -> bool:

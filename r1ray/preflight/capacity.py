@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
-from r1ray.preflight.placement import Role
+from r1ray.preflight.roles import Role
 
 Resources = Mapping[str, float]
 """Ray's name of a resource -> amount."""

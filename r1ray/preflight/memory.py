@@ -52,6 +52,17 @@ def logits_at_once(*, cuda: bool) -> int:
     return LOGITS_AT_ONCE["cuda" if cuda else "cpu"]
 
 
+def engine_item_bytes(config: Config) -> int:
+    """Bytes of one value in the rollout engine: a weight, or a value of the KV cache."""
+    dtype = config.rollout.engine.dtype
+    return BYTES[config.model.dtype if dtype == "auto" else dtype]
+
+
+def cache_bytes(config: Config, shape: ModelShape) -> int:
+    """KV cache of one token in all layers."""
+    return shape.layers * shape.cached * engine_item_bytes(config)
+
+
 def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tuple[Items, Items]:
     """Return the memory of one learner rank: (on its device, in host memory in any case), without the process itself.
 

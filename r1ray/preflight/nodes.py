@@ -11,7 +11,7 @@ from r1ray.errors import ConfigError
 from r1ray.preflight.capacity import Resources, demand
 from r1ray.preflight.findings import Finding, error, errors, ok, warning
 from r1ray.preflight.node import NodeReport, NodeRequest
-from r1ray.preflight.placement import Role
+from r1ray.preflight.roles import Role
 from r1ray.preflight.storage import Marker
 from r1ray.rewards.registry import build
 from r1ray.util.versions import comparable

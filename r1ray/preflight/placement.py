@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
 from r1ray.models.folder import ModelShape
-from r1ray.preflight.memory import BYTES, learner_bytes
+from r1ray.preflight.hardware import hardware_problems
+from r1ray.preflight.memory import cache_bytes, engine_item_bytes, learner_bytes
+from r1ray.preflight.roles import Role
 from r1ray.util.machine import GIB, Machine
 
 # Host memory of a process besides the model, in GiB: as measured with `ps` in the embedded run, plus a quarter.
@@ -24,19 +26,6 @@ QUEUE_BASE_GIB = 0.2
 SYSTEM_BASE_GIB = 1.2  # Ray's own processes and the driver
 
 QUEUE_CPUS = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
-    """Actors of one kind and what each needs. Memory in bytes by item, all of it in the host if the actor has no GPU."""
-
-    name: str
-    count: int
-    cpus: float  # Ray CPUs of each
-    gpus: float  # Ray GPUs of each
-    resources: dict[str, float]  # custom Ray resources of each
-    device: dict[str, float] = field(default_factory=dict)  # GPU memory of each
-    host: dict[str, float] = field(default_factory=dict)  # host memory of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +65,7 @@ class Plan:
             lines.append(
                 "This machine was not checked, because ray.address is set: the cluster provides memory and GPUs."
             )
+            lines += [f"Does not fit: {p.key}: {p.message}; {p.fix}" for p in self.problems]
             return "\n".join(lines)
         used, there = self.host_bytes / GIB, self.machine.memory_bytes / GIB
         lines.append(f"Host memory in all: {used:.1f} GiB of {there:.1f} GiB")
@@ -88,7 +78,7 @@ def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "t
     """Plan a run of `config` with a model of `shape`, on `machine` unless the run joins a cluster."""
     made = {
         "learner": _learner(config, shape, use),
-        "rollout": _rollout(config, shape),
+        "rollout": _rollout(config, shape, use),
         "reward_worker": _reward(config),
     }
     roles = tuple(made[name] for name in PROCESSES[use])
@@ -101,8 +91,11 @@ def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "t
         machine=machine if local else None,
         cache_tokens=None
         if given is None or "rollout" not in PROCESSES[use]
-        else int(given * GIB / _cache_bytes(config, shape)),
-        problems=tuple(_cache_problems(config, shape)) if "rollout" in PROCESSES[use] else (),
+        else int(given * GIB / cache_bytes(config, shape)),
+        problems=(
+            *(_cache_problems(config, shape) if "rollout" in PROCESSES[use] else ()),
+            *hardware_problems(config, roles, shape, use),
+        ),
     )
     if not local:
         return plan
@@ -118,13 +111,16 @@ def _learner(config: Config, shape: ModelShape, use: Use) -> Role:
     return _role("learner rank", learner.ranks, learner.num_cpus, learner.num_gpus, resources, device, host)
 
 
-def _rollout(config: Config, shape: ModelShape) -> Role:
+def _rollout(config: Config, shape: ModelShape, use: Use) -> Role:
     rollout, engine = config.rollout, config.rollout.engine
-    weights = float(shape.parameters * _engine_bytes(config))
+    weights = float(shape.parameters * engine_item_bytes(config))
     device = {"weights": weights / engine.tensor_parallel_size}
     if engine.kv_cache_gib is not None:
         device["KV cache"] = engine.kv_cache_gib * GIB
-    host = {"process": ROLLOUT_BASE_GIB * GIB, "staged weights": weights}
+    parts = engine.tensor_parallel_size
+    host = {"process": parts * ROLLOUT_BASE_GIB * GIB}
+    if use == "train":
+        host["staged weights"] = parts * weights  # each process stages the whole model
     resources = config.ray.rollout_resources
     gpus = rollout.num_gpus * engine.tensor_parallel_size
     return _role("rollout worker", rollout.workers, rollout.num_cpus, gpus, resources, device, host)
@@ -158,20 +154,10 @@ def _role(
     return Role(name=name, count=count, cpus=cpus, gpus=gpus, resources=resources, device=device, host=host)
 
 
-def _engine_bytes(config: Config) -> int:
-    dtype = config.rollout.engine.dtype
-    return BYTES[config.model.dtype if dtype == "auto" else dtype]
-
-
-def _cache_bytes(config: Config, shape: ModelShape) -> int:
-    """KV cache of one token: a key and a value in every layer."""
-    return 2 * shape.layers * shape.key_value * _engine_bytes(config)
-
-
 def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
     """Refuse a cache that is too small for one longest sequence, as vLLM does at its start."""
     given, longest = config.rollout.engine.kv_cache_gib, config.model.max_length
-    needed = longest * _cache_bytes(config, shape) / GIB
+    needed = longest * cache_bytes(config, shape) / GIB
     if given is not None and given < needed:
         message = f"is too small for one sequence of model.max_length = {longest}, which takes {needed:.3g} GiB"
         yield problem(config, "rollout.engine.kv_cache_gib", message, f"at least {math.ceil(needed * 100) / 100}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import pytest
 from r1ray.config.load import load_config
 from r1ray.config.schema import Config
 from r1ray.config.sources import CONF_DIR
+from r1ray.models.published import PUBLISHED, published_shape
+from r1ray.preflight.placement import make_plan
 from r1ray.recipe.plan import costs
 from r1ray.recipe.preflight import base_model
 from r1ray.recipe.reading import read_recipe
 from r1ray.recipe.stages import Recipe
 from r1ray.recipe.status import assess_all
 from r1ray.recipe.tasks import Task, make_tasks
+from r1ray.util.machine import this_machine
 
 RECIPES = CONF_DIR / "recipes"
 SIZES = [(name, size) for name in ("r1", "r1_zero", "distill") for size in ("paper", "small", "tiny")]
@@ -155,6 +159,22 @@ def test_engines_of_the_papers_size_divide_the_heads_of_their_models(name: str) 
             assert HEADS[given] % task.config.rollout.engine.tensor_parallel_size == 0, task.name
             seen += 1
     assert seen
+
+
+@pytest.mark.parametrize("size", ["paper", "small"])
+@pytest.mark.parametrize("name", ["r1", "r1_zero", "distill"])
+def test_a_stage_names_its_hardware_and_fits_it(name: str, size: str) -> None:
+    """But for training of 671B parameters: its processes do not fit into the memory of a host (docs/scaling.md)."""
+    for task in tasks(name, size):
+        if task.config is None or task.kind.use is None:
+            continue
+        shape = published_shape(str(base_model(task, tasks(name, size))))
+        assert shape is not None, task.name
+        assert task.config.hardware.gpu is not None, task.name
+        config = replace(task.config, ray=replace(task.config.ray, address="head:6379"))
+        found = {p.key for p in make_plan(config, shape, this_machine(), task.kind.use).problems}
+        large = shape is PUBLISHED["deepseek-v3"] and task.kind.use in ("train", "sft")
+        assert found == ({"hardware.host_gib"} if large else set()), task.name
 
 
 @pytest.mark.parametrize("size", ["paper", "small"])

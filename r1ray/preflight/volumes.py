@@ -1,0 +1,75 @@
+"""Bytes that a run reads, writes and sends, and the seconds that takes at the speeds of `hardware`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from r1ray.config.checks import PROCESSES, Use
+from r1ray.config.problems import Problem, problem, value_at
+from r1ray.config.rules import keeps_reference
+from r1ray.config.schema import Config
+from r1ray.models.folder import ModelShape
+from r1ray.preflight.memory import BYTES
+from r1ray.util.formatting import duration
+
+STATE_BYTES = 12
+"""Of one parameter in a checkpoint: float32 weights and two moments."""
+
+WRITE_PASSES = 2
+"""A checkpoint is written, and then read again for its SHA-256 (learner/checkpoint.py)."""
+
+STAGING_GB_S = 20.0
+"""Copy between a GPU and pinned host memory over PCIe 4 x16, which has 32 GB/s by its specification."""
+
+READ_BACK_GB_S = 1.5
+"""Comparison of an engine's weights with what arrived, by one CPU thread (`sync.digest: full`)."""
+
+
+def model_bytes(config: Config, shape: ModelShape) -> float:
+    """The weights in the compute type, as they are loaded and sent."""
+    return float(shape.parameters * BYTES[config.model.dtype])
+
+
+def checkpoint_bytes(config: Config, shape: ModelShape) -> float:
+    """One checkpoint: optimiser state, and the reference policy if the run keeps one."""
+    reference = BYTES[config.model.dtype] if keeps_reference(config) else 0
+    return float(shape.parameters * (STATE_BYTES + reference))
+
+
+def load_seconds(config: Config, shape: ModelShape) -> float:
+    """A host reads the model once; its processes share the file cache."""
+    return model_bytes(config, shape) / (config.hardware.disk_mb_s * 1e6)
+
+
+def checkpoint_seconds(config: Config, shape: ModelShape) -> float:
+    """Rank 0 writes a checkpoint and hashes it."""
+    return WRITE_PASSES * checkpoint_bytes(config, shape) / (config.hardware.disk_mb_s * 1e6)
+
+
+def sync_seconds(config: Config, shape: ModelShape) -> float:
+    """One weight sync: network, staging at both ends, and the read-back, one after the other."""
+    sent, gpus = model_bytes(config, shape), config.rollout.num_gpus > 0
+    seconds = sent / (config.hardware.network_gb_s * 1e9)
+    if gpus:
+        seconds += 2 * sent / (STAGING_GB_S * 1e9)
+    if config.sync.digest == "full":
+        seconds += sent / (READ_BACK_GB_S * 1e9)
+    return seconds
+
+
+def deadline_problems(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
+    """Find deadlines that expire before the declared hardware has moved the bytes."""
+    sections = PROCESSES[use]
+    needed = {"deadlines.actor_start_s": (load_seconds(config, shape), "to read the model", model_bytes(config, shape))}
+    if "learner" in sections:
+        seconds, size = checkpoint_seconds(config, shape), checkpoint_bytes(config, shape)
+        needed["deadlines.checkpoint_s"] = (seconds, "to write a checkpoint and read it for its hash", size)
+    if use == "train":
+        what = "to send the weights to the rollout workers"
+        needed["sync.deadline_s"] = (sync_seconds(config, shape), what, model_bytes(config, shape))
+    for key, (seconds, what, size) in needed.items():
+        if value_at(config, key) < seconds:
+            speed = "network_gb_s" if key.startswith("sync") else "disk_mb_s"
+            declared = f"hardware.{speed} = {value_at(config, f'hardware.{speed}'):g}"
+            message = f"is too short {what}: {size / 1e9:,.0f} GB take about {duration(seconds)} at {declared}"
+            yield problem(config, key, message, f"at least {seconds:.0f}, or faster hardware")
