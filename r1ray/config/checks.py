@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 from r1ray.config.algorithm import ALGORITHM
+from r1ray.config.autoscale import autoscale
 from r1ray.config.curation import curation, sampled_sources
 from r1ray.config.data import decontamination, programs, rewards, shared_names, sources, unique_names
 from r1ray.config.lengths import longest_completion
@@ -255,6 +256,7 @@ _TRAIN: tuple[Check, ...] = (
     _learner,
     _warm_up,
     _engine,
+    autoscale,
     transport,
     _reward_gpus,
     _evaluation,

@@ -17,6 +17,7 @@ ALTERABLE = (
     "run.dir",
     "rollout.workers",
     "rollout.max_workers",
+    "rollout.autoscale",
     "rollout.num_cpus",
     "rollout.groups_in_engine",
     "reward_worker.workers",

@@ -22,6 +22,7 @@ from typing import Any
 
 from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
+from r1ray.control.autoscaling import autoscaler_of
 from r1ray.control.calls import TICK_S, pause
 from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
 from r1ray.control.commands import Commands, Scaling
@@ -119,6 +120,7 @@ class Controller(TrainingLoop):
             progress=self._progress,
         )
         self._evaluator = Evaluator(config, self._fleet.evaluation_sizes, self._evaluated)
+        self._autoscaler = autoscaler_of(config, self._fleet, parts.writer.event)
         self._watch = HackingWatch(config)
         self._drops = DropMonitor(
             groups_per_step=config.learner.groups_per_step,
@@ -138,7 +140,7 @@ class Controller(TrainingLoop):
 
     @property
     def _scaling(self) -> Scaling:
-        return self._fleet
+        return self._autoscaler or self._fleet
 
     def _prepare(self) -> None:
         self._progress.state("starting")
@@ -165,6 +167,8 @@ class Controller(TrainingLoop):
         self._outages.report_external("the workers' calls of the ledger", self._managed.problem)
         self._evaluator.tick(self._fleet.serving())
         self._progress.tick(self._fleet, self._managed, self._queue.handle)
+        if self._autoscaler is not None:
+            self._autoscaler.look(self._progress, evaluating=self._evaluator.busy)
         if (ledger := self._progress.ledger) is not None:
             self._progress.warning = self._drops.look(ledger)
         self._stalls.tick(self._progress, self._fleet, self._managed, self._training.group)

@@ -9,6 +9,7 @@ pauses between starts grow.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -94,6 +95,11 @@ class Fleet:
     def members(self) -> dict[str, Member]:
         """All workers by name."""
         return dict(self._members)
+
+    @property
+    def desired(self) -> int:
+        """The number of workers that there should be."""
+        return self._desired
 
     def alive(self) -> dict[str, Handle[RolloutApi]]:
         """Workers that can take part in a sync."""
@@ -204,8 +210,16 @@ class Fleet:
                 self._starts.tried(now)
             for _ in range(missing):
                 self._start(now)
-        # Workers that serve are drained last, and of these the oldest.
-        by_use = sorted(staying, key=lambda item: item[1].health.state is not State.HEALTHY)
+        # Workers that serve are drained last; of these, workers of nodes with many others, so that nodes become empty;
+        # of these, the oldest.
+        nodes = Counter(m.place["node"] for _, m in staying if m.place is not None)
+        by_use = sorted(
+            staying,
+            key=lambda item: (
+                item[1].health.state is not State.HEALTHY,
+                -nodes[item[1].place["node"]] if item[1].place is not None else 0,
+            ),
+        )
         for name, member in by_use[self._desired :]:
             self._event("worker_draining", worker=name)
             if member.health.state is State.RESTARTING:

@@ -18,6 +18,7 @@ class World:
         self.remotes: dict[str, FakeHandle] = {}
         self.stats: dict[str, dict[str, float]] = {}
         self.readies: dict[str, Future[Any]] = {}
+        self.nodes: dict[str, str] = {}  # worker -> its node, if that matters
         self.released: list[tuple[str, bool]] = []  # and whether it was drained
         self.events: list[tuple[str, dict[str, Any]]] = []
         settings = FleetSettings(
@@ -38,7 +39,7 @@ class World:
         self.fleet.tick()
 
     def _spawn(self, name: str) -> tuple[FakeHandle, Future[Any]]:
-        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0}
+        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0, "idle_s": 0.0, "busy_s": 0.0}
         self.remotes[name] = FakeHandle(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
         self.readies[name] = Future()
         return self.remotes[name], self.readies[name]
@@ -46,7 +47,11 @@ class World:
     def ready(self, *names: str) -> None:
         for name in names:
             self.readies[name].set_result(
-                {"place": {"pid": 1, "node": "n"}, "evaluation": {"heldout": 7}, "left_out": {"a": {"too_long": 2}}}
+                {
+                    "place": {"pid": 1, "node": self.nodes.get(name, "n")},
+                    "evaluation": {"heldout": 7},
+                    "left_out": {"a": {"too_long": 2}},
+                }
             )
         self.fleet.tick()
 

@@ -37,11 +37,22 @@ class LengthConfig:
 
 
 @dataclass
+class AutoscaleConfig:
+    """Bounds between which the number of rollout workers of `r1ray train` follows the load."""
+
+    min: Annotated[int | None, Range(ge=1), Doc("fewest workers; null: their number changes by `r1ray scale` only")] = (
+        None
+    )
+    max: Annotated[int | None, Range(ge=1), Doc("most workers, at most rollout.max_workers")] = None
+
+
+@dataclass
 class RolloutConfig:
     """Generation of training completions."""
 
     workers: Annotated[int, Range(ge=1), Doc("rollout workers at the start, one vLLM engine each")] = 1
-    max_workers: Annotated[int, Range(ge=1), Doc("ceiling of `r1ray scale`")] = 8
+    max_workers: Annotated[int, Range(ge=1), Doc("most workers at any time")] = 8
+    autoscale: AutoscaleConfig = field(default_factory=AutoscaleConfig)
     num_cpus: Annotated[float, Range(ge=0), Doc("Ray CPUs of each worker")] = 1.0
     num_gpus: Annotated[
         float,

@@ -78,3 +78,14 @@ def test_a_worker_that_dies_as_it_drains_has_died() -> None:
     world.remotes["rollout-1"].kill()
     world.after(0.1)
     assert world.released == [("rollout-1", False)]
+
+
+def test_workers_leave_so_that_whole_nodes_become_empty() -> None:
+    world = World(workers=3)
+    world.nodes = {"rollout-0": "a", "rollout-1": "b", "rollout-2": "b"}
+    world.ready("rollout-0", "rollout-1", "rollout-2")
+    world.fleet.synced(("rollout-0", "rollout-1", "rollout-2"), 0)
+    world.fleet.scale(2, "me")
+    world.fleet.tick()
+    world.fleet.tick()
+    assert set(world.fleet.members) == {"rollout-1", "rollout-2"}
