@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
+from actors.ledger_copies import LedgerCopies
 from r1ray.control.handles import Identity
 from r1ray.errors import InfrastructureError
 from r1ray.ledger.ledger import Ledger
-from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus, RolledBack
+from r1ray.ledger.provide import provide, remove_superseded
+from r1ray.ledger.records import CopyState, Lease, LedgerOpened, LedgerSettings, LedgerStatus, RolledBack
+from r1ray.run.ledger import LedgerPlace
 from r1ray.types import BatchManifest
 
 LEASE_CHECK_S = 1.0
@@ -29,8 +33,12 @@ PROBLEM_S = 5.0
 class QueueOwner:
     """See `r1ray.control.handles.QueueApi`. Async methods run one at a time between awaits, as SQLite requires."""
 
-    def __init__(self, path: str, settings: LedgerSettings, run_id: str) -> None:
-        self._arguments = (path, settings, run_id)
+    def __init__(self, place: LedgerPlace, settings: LedgerSettings, run_id: str) -> None:
+        self._place = place.expanded()
+        self._settings = settings
+        self._run_id = run_id
+        self._opening: asyncio.Task[LedgerOpened] | None = None
+        self._providing = False  # the file of the ledger may be replaced
         self._problem: tuple[float, str] | None = None  # time and text of the last failed write of a worker
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
@@ -40,8 +48,52 @@ class QueueOwner:
     @cached_property
     def _ledger(self) -> Ledger:
         """Opened at the first use, and again if that failed: Ray gives up an actor whose `__init__` fails."""
-        path, settings, run_id = self._arguments
-        return Ledger.open(Path(path), settings, run_id=run_id)
+        if self._providing:
+            raise InfrastructureError("the ledger is still being opened")
+        return Ledger.open(self._place.file, self._settings, run_id=self._run_id)
+
+    @cached_property
+    def _copies(self) -> LedgerCopies | None:
+        """None if the ledger is in the run folder."""
+        place = self._place
+        if place.copy is None:
+            return None
+        return LedgerCopies(self._ledger, place.file, place.copy, self._run_id, place.copy_every_s)
+
+    async def open(self) -> LedgerOpened:
+        """Find the ledger, restore it from its copy, or create it. A restored one is copied at once, see `provide`."""
+        if self._opening is None:
+            self._opening = asyncio.get_running_loop().create_task(self._open())
+        try:
+            return await asyncio.shield(self._opening)
+        except Exception:
+            self._opening = None  # a repeated call tries again
+            raise
+
+    async def _open(self) -> LedgerOpened:
+        place = self._place
+        place.refuse_network()
+        await self.close()
+        self._providing = True
+        try:
+            arguments = (place.file, place.run_dir, self._settings, self._run_id)
+            source, copied_at = await asyncio.to_thread(provide, *arguments)
+        finally:
+            self._providing = False
+        if self._copies is not None and source != "found":
+            made = await self._copies.complete()
+            if made.problem is not None:
+                raise InfrastructureError(f"the ledger cannot be copied into the run folder: {made.problem}")
+        remove_superseded(place.file, place.run_dir, self._run_id)
+        status = self._ledger.status()
+        return LedgerOpened(
+            source=source,
+            host=socket.gethostname(),
+            path=str(place.file),
+            copied_at=copied_at,
+            stored=status.scored + status.taken + status.trained,
+            bound_steps=status.bound_steps,
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -153,9 +205,15 @@ class QueueOwner:
         """Count a start of the learner."""
         return self._ledger.next_incarnation()
 
-    async def commit(self, policy_version: int, checkpoint: str) -> None:
-        """Mark the groups of all steps below `policy_version` as trained."""
-        self._ledger.commit(policy_version, checkpoint)
+    async def commit(self, policy_version: int, checkpoint: str, unknown: Sequence[BatchManifest] = ()) -> None:
+        """Mark the groups of all steps below `policy_version` as trained, see `Ledger.commit`. A copy follows."""
+        self._ledger.commit(policy_version, checkpoint, unknown)
+        if self._copies is not None:
+            self._copies.request()
+
+    async def finish_copy(self) -> CopyState | None:
+        """Wait for a copy of the present ledger, or for its failure; None if there are no copies."""
+        return None if self._copies is None else await self._copies.complete()
 
     async def rollback(self, policy_version: int) -> RolledBack:
         """Return the groups of later steps to the queue."""
@@ -165,7 +223,8 @@ class QueueOwner:
 
     async def status(self) -> LedgerStatus:
         """Counts by state, and the oldest lease."""
-        return self._ledger.status()
+        status = self._ledger.status()
+        return status if self._copies is None else replace(status, copy=self._copies.state)
 
     def identity(self) -> Identity:
         """Answer a health check; `problem` is the last failed write of the last PROBLEM_S seconds."""
@@ -173,5 +232,10 @@ class QueueOwner:
         return {"pid": os.getpid(), "node": "", "problem": self._problem[1] if self._problem and recent else None}
 
     async def close(self) -> None:
-        """Close the ledger."""
-        self._ledger.close()
+        """Close the ledger, if it is open; the next call opens it again."""
+        copies: LedgerCopies | None = self.__dict__.pop("_copies", None)
+        ledger: Ledger | None = self.__dict__.pop("_ledger", None)
+        if copies is not None:
+            await copies.stop()
+        if ledger is not None:
+            ledger.close()

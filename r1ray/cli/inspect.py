@@ -31,6 +31,8 @@ def inspect(
 
     Example: r1ray inspect runs/tiny --step 20 --max-reward 0
     """
+    from r1ray.run.folder import RunFolder
+    from r1ray.run.ledger import find_ledger
     from r1ray.run.transcripts import Filter, found, render
 
     wanted = Filter(step=step, state=state, min_reward=min_reward, max_reward=max_reward, text=text)
@@ -38,5 +40,8 @@ def inspect(
     for record, group in found(run, wanted, limit=limit):
         console.print(render(record, group, wanted, completions=completions))
         shown += 1
+    ledger = find_ledger(RunFolder.open(run))
+    if ledger is not None and (age := ledger.age()) is not None:
+        console.print(age, soft_wrap=True)
     if not shown:
         console.print("No group of this run matches.")

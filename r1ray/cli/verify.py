@@ -45,6 +45,8 @@ def verify(run: RunArgument, as_json: JsonOption = False) -> None:
         for violation in report.violations:
             ids = f" ({', '.join(violation.ids)})" if violation.ids else ""
             console.print(f"[red]{violation.kind}[/]: {escape(violation.message + ids)}", soft_wrap=True)
+        if report.read_from is not None:
+            console.print(escape(report.read_from), soft_wrap=True)
         if report.ok:
             console.print("[green]holds[/]: every group is accounted for")
     if not report.ok:

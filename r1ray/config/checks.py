@@ -110,6 +110,13 @@ def _deadlines(config: Config) -> Iterator[Problem]:
             yield problem(config, longer, f"expires before {what} may end", f"use at least {shorter} = {least:g}")
 
 
+def _ledger(config: Config) -> Iterator[Problem]:
+    """Find a folder of the ledger that would depend on the working directory of the queue's process."""
+    folder = config.run.ledger_dir
+    if folder is not None and not folder.startswith(("/", "~/")):
+        yield problem(config, "run.ledger_dir", "is not absolute", "begin it with / or ~/")
+
+
 def _learner(config: Config) -> Iterator[Problem]:
     """Find settings of the learner that need another ZeRO stage, another type or a GPU."""
     learner = config.learner
@@ -253,6 +260,7 @@ _TRAIN: tuple[Check, ...] = (
     _determinism,
     _deadlines,
     *ALGORITHM,
+    _ledger,
     _learner,
     _warm_up,
     _engine,

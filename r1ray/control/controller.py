@@ -26,6 +26,7 @@ from r1ray.control.autoscaling import autoscaler_of
 from r1ray.control.calls import TICK_S, pause
 from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedError
 from r1ray.control.commands import Commands, Scaling
+from r1ray.control.copy_monitor import CopyMonitor, open_ledger
 from r1ray.control.drop_monitor import DropMonitor
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
@@ -127,6 +128,7 @@ class Controller(TrainingLoop):
             max_dropped_batches=config.recovery.max_dropped_batches,
             on_event=parts.writer.event,
         )
+        self._copies = CopyMonitor(config.run.ledger_copy_every_s, on_event=parts.writer.event)
         self._write_up: Callable[[], None] = _nothing
         self._leasing = True
 
@@ -144,6 +146,7 @@ class Controller(TrainingLoop):
 
     def _prepare(self) -> None:
         self._progress.state("starting")
+        open_ledger(self._queue, self._folder, on_event=self._writer.event)
         self._fleet.tick()
         self._queue.call(QueueApi.release_all)
 
@@ -170,7 +173,7 @@ class Controller(TrainingLoop):
         if self._autoscaler is not None:
             self._autoscaler.look(self._progress, evaluating=self._evaluator.busy)
         if (ledger := self._progress.ledger) is not None:
-            self._progress.warning = self._drops.look(ledger)
+            self._progress.warning = self._drops.look(ledger) or self._copies.look(ledger)
         self._stalls.tick(self._progress, self._fleet, self._managed, self._training.group)
 
     def _begin(self) -> None:

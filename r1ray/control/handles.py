@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from typing import Any, Concatenate, Generic, NotRequired, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
-from r1ray.ledger.records import Lease, LedgerStatus, RolledBack
+from r1ray.ledger.records import CopyState, Lease, LedgerOpened, LedgerStatus, RolledBack
 from r1ray.preflight.node import NodeReport, NodeRequest
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, Sent, TransferSpecs
@@ -68,6 +68,10 @@ class ManagedApi(Protocol):
 class QueueApi(ManagedApi, Protocol):
     """The replay queue (`actors.queue.QueueOwner`). Every method may be repeated safely."""
 
+    async def open(self) -> LedgerOpened:
+        """Find, restore or create the ledger; before every other call of a driver."""
+        ...
+
     async def lease(self, worker_id: str, version: int, groups: int, held: list[str], wait_s: float) -> list[Lease]:
         """Lease up to `groups` prompts; waits up to `wait_s` for the first."""
         ...
@@ -112,8 +116,12 @@ class QueueApi(ManagedApi, Protocol):
         """Count a start of the learner."""
         ...
 
-    async def commit(self, policy_version: int, checkpoint: str) -> None:
-        """Mark the groups of all steps below `policy_version` as trained."""
+    async def commit(self, policy_version: int, checkpoint: str, unknown: Sequence[BatchManifest] = ()) -> None:
+        """Mark the groups of all steps below `policy_version` as trained; `unknown`: see `Ledger.commit`."""
+        ...
+
+    async def finish_copy(self) -> CopyState | None:
+        """Wait for a copy of the present ledger in the run folder; None if there are no copies."""
         ...
 
     async def rollback(self, policy_version: int) -> RolledBack:

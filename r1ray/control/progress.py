@@ -166,6 +166,8 @@ class Progress:
                 "queue/dropped": float(ledger.dropped),
                 "queue/reissued": float(ledger.reissued),
             }
+            if ledger.copy is not None and ledger.copy.age_s is not None:
+                metrics["queue/copy_age_s"] = ledger.copy.age_s
         return metrics
 
     def marks(self, fleet: Fleet) -> tuple[float, ...]:

@@ -19,7 +19,8 @@ from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedErro
 from r1ray.control.handles import LearnerApi, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.outages import OutageTracker, QueueClient
-from r1ray.errors import IntegrityError, RetryBudgetExhausted
+from r1ray.errors import DiskFull, IntegrityError, RetryBudgetExhausted
+from r1ray.run.batch_records import BatchRecords
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.types import BatchManifest
@@ -41,6 +42,7 @@ class Training(CheckpointedLearner[LearnerApi]):
     ) -> None:
         super().__init__(config, group=group, outages=outages, folder=folder, writer=writer, tick=tick)
         self._queue = queue
+        self._records = BatchRecords(folder.path)
         self.incarnation = 0
         self._rollbacks = 0  # without training past `_furthest` in between
         self._furthest = 0
@@ -53,7 +55,7 @@ class Training(CheckpointedLearner[LearnerApi]):
         self.start()
         newest = self.load_latest()
         if self.saved is not None and newest["name"] is not None:
-            self._queue.call(QueueApi.commit, self.saved, newest["name"])
+            self._queue.call(QueueApi.commit, self.saved, newest["name"], self._unknown(newest["name"]))
         elif trained := self._queue.call(QueueApi.status).trained_steps:
             raise IntegrityError(
                 f"{trained} steps are trained, but there is no checkpoint of them in {self._folder.checkpoints}; "
@@ -62,6 +64,7 @@ class Training(CheckpointedLearner[LearnerApi]):
         self._queue.call(QueueApi.rollback, self.step)
         # Only after the rollback: the ledger must never count steps that no checkpoint has.
         self.discard_newer()
+        self._records.back_to(self.step)
         self.incarnation = self._queue.call(QueueApi.next_incarnation)
         pids = {name: place["pid"] for name, place in self._group.places.items()}
         self._writer.event("learner_started", policy_version=self.step, incarnation=self.incarnation, pids=pids)
@@ -69,13 +72,38 @@ class Training(CheckpointedLearner[LearnerApi]):
     def train(self, manifest: BatchManifest, *, meanwhile: Callable[[], None]) -> dict[str, float]:
         """Train one step; its metrics. Raises LearnerLostError and DivergedError."""
         metrics = self.train_step(lambda rank: rank.start(LearnerApi.train_step, manifest), meanwhile=meanwhile)
+        self._records.add(manifest)
         if not metrics["train/skipped"] and manifest.step > self._furthest:
             self._rollbacks = 0
         self.check_finite(metrics["train/skipped"])
         return metrics
 
+    def _unknown(self, checkpoint: str) -> list[BatchManifest]:
+        """The batches that the checkpoint of `saved` was trained on and the ledger, an older copy, does not know."""
+        step, known = self.step, self._queue.call(QueueApi.status).bound_steps
+        if known >= step:
+            return []
+        unknown = self._records.read(known, step)
+        message = (
+            f"{checkpoint} was trained on steps {known} to {step - 1}, which the ledger's copy does not know: marked as "
+            f"trained from batches/, {sum(len(m.groups) for m in unknown)} groups; no prompt of them is trained again"
+        )
+        self._writer.event("ledger_reconciled", message=message, first_step=known, policy_version=step)
+        return unknown
+
+    def checkpoint(self) -> None:
+        """As in the base; the batches of its steps are recorded first, see `BatchRecords`."""
+        if self.saved != self.step and self._config.run.ledger_dir is not None:
+            self._outages.retry_until_recovered(
+                "the records of batches", lambda: self._records.write(self.step), DiskFull
+            )
+        super().checkpoint()
+
     def _committed(self, name: str) -> None:
         self._queue.call(QueueApi.commit, self.step, name)
+        copy = self._queue.call(QueueApi.status).copy
+        known = self.step if copy is None else 0 if copy.last is None else copy.last.bound_steps
+        self._records.committed(self.step, known)
 
     def roll_back(self, error: DivergedError) -> None:
         """Discard the steps since the checkpoint before the first skipped step; call `begin` next.

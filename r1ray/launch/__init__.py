@@ -14,6 +14,7 @@ from collections.abc import Callable
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.controller import Controller, Parts
+from r1ray.control.copy_monitor import finish_copies
 from r1ray.control.fleet import Fleet
 from r1ray.control.handles import Handle, QueueApi
 from r1ray.control.learners import LearnerGroup
@@ -23,7 +24,6 @@ from r1ray.control.watchdog import Watchdog
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.session import Session, open_session
 from r1ray.launch.supervision import managed_actors, rollout_fleet
-from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.report import build_report
 from r1ray.run.folder import RunFolder
@@ -49,13 +49,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
 
 def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
     """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError."""
-    config = loaded.config
-
-    def prepare() -> None:
-        if not folder.ledger.exists():
-            Ledger.create(folder.ledger, ledger_settings(config), run_id=folder.identity().run_id).close()
-
-    with open_session(loaded, folder, "train", total_steps=config.run.steps, prepare=prepare, resume=resume) as session:
+    with open_session(loaded, folder, "train", total_steps=loaded.config.run.steps, resume=resume) as session:
         controller, ended = _controller(session)
         session.run(controller.run, ended)
     session.view.line(f"Report: {build_report(folder.path)}")
@@ -103,6 +97,8 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
     def ended(state: str, message: str) -> None:
         progress.state(state, message)
         progress.write(fleet)
+        if config.run.ledger_dir is not None:
+            finish_copies(queue, config.deadlines.shutdown_s, on_event=writer.event)
 
     return controller, ended
 

@@ -21,9 +21,9 @@ from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
 from r1ray.launch import ray_session
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
-from r1ray.ledger.audit import LEDGER_NAME
 from r1ray.ledger.records import LedgerSettings
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
+from r1ray.run.ledger import LedgerPlace
 from r1ray.util.imports import IMPORT_PATH, import_folders
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 
@@ -84,8 +84,8 @@ class Cluster:
             # The ledger wants a local disk: where nothing else is said, that of the driver.
             scheduling_strategy=None if self.config.ray.queue_resources else _here(),
         )
-        path = str(Path(self.run_dir).absolute() / LEDGER_NAME)
-        return spawn(QUEUE, path, settings, self.run_id)
+        ledger = LedgerPlace.of(self.config.run, Path(self.run_dir), self.run_id)
+        return spawn(QUEUE, ledger, settings, self.run_id)
 
     def rewards(self) -> list[Handle[RewardApi]]:
         """Start the reward workers."""

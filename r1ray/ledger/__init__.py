@@ -7,6 +7,9 @@
     reader.py    `LedgerReader`: read-only access, while the run is live or after it ended
     lengths.py   `length_quartiles`: trained against leased groups by length
     audit.py     `audit`: checks the invariants from the file alone
+    copies.py    `write_copy`: a copy of the ledger in use
+    provide.py   `provide`: find, restore or create the ledger of a run
+    adoption.py  `adopt`: batches that an older copy does not know
     schema.py, storage.py, summary.py, records.py: tables, connections, columns of a group, public records
 
 See docs/ledger.md for the states and the failure modes.

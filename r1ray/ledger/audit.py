@@ -59,6 +59,8 @@ class AuditReport:
     rows: tuple[AuditRow, ...]
     lengths: tuple[LengthQuartile, ...]
     violations: tuple[Violation, ...]
+    copied_at: float | None = None  # of the copy that was read, seconds since the epoch; None: the ledger itself
+    read_from: str | None = None  # which copy was read, and its age
 
     @property
     def ok(self) -> bool:

@@ -168,7 +168,8 @@ def rollback(db: sqlite3.Connection, policy_version: int) -> RolledBack:
         )
     if policy_version < pruned:
         raise IntegrityError(
-            f"cannot roll back to policy {policy_version}: the payloads of steps before {pruned} are pruned;"
+            f"cannot roll back to policy {policy_version}: the payloads of steps before {pruned} are pruned,"
+            " or lost with an earlier ledger;"
             " use a newer checkpoint, and raise queue.keep_payload_steps for the next run"
         )
     counts = db.execute(

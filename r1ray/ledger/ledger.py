@@ -6,19 +6,21 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from r1ray.errors import ConfigError
 from r1ray.ledger import batches, intake, leases
+from r1ray.ledger.adoption import adopt
 from r1ray.ledger.reader import read_status
 from r1ray.ledger.records import Lease, LedgerSettings, LedgerStatus, PutOutcome, RolledBack
 from r1ray.ledger.storage import (
     check_file,
     connect_writer,
     create_file,
+    put_meta,
     read_meta,
     read_settings,
     transaction,
@@ -188,13 +190,15 @@ class Ledger:
         with transaction(self._db, self._path, "DEFERRED") as db:
             return batches.read_payloads(db, group_ids)
 
-    def commit(self, policy_version: int, checkpoint: str) -> None:
+    def commit(self, policy_version: int, checkpoint: str, unknown: Sequence[BatchManifest] = ()) -> None:
         """Mark all steps below `policy_version` as trained: the complete checkpoint `checkpoint` is on the disk.
 
         Call it on resume too, with the checkpoint that the run resumes from, because a process may have died between
         writing the checkpoint and this call. Raises IntegrityError if the ledger has no batch for one of these steps.
+        `unknown`: the batches of these steps that the ledger has not, because it is a copy from before them.
         """
         with self._transaction() as db:
+            adopt(db, self._settings, self._clock(), unknown)
             batches.commit(db, self._settings, self._clock(), policy_version, checkpoint)
 
     def rollback(self, policy_version: int) -> RolledBack:
@@ -215,6 +219,11 @@ class Ledger:
         """The incarnation that a newly started learner publishes under: one above all earlier ones."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return batches.next_incarnation(db)
+
+    def stamp_copy(self) -> None:
+        """Record that a copy of the ledger is made now; the copy carries this time."""
+        with self._transaction() as db:
+            put_meta(db, "copied_at", repr(self._clock()))
 
     def status(self) -> LedgerStatus:
         """Where the groups are. Cheap enough for a call every second."""

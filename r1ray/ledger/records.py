@@ -83,6 +83,38 @@ class RolledBack:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenCopy:
+    """A complete copy of the ledger in the run folder."""
+
+    copied_at: float  # seconds since the epoch, by the queue's clock
+    bound_steps: int  # steps whose batches it knows
+    trained_steps: int
+    size: int  # bytes
+    seconds: float  # that writing it took; 0 if an earlier process wrote it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyState:
+    """The copies of a ledger that lies outside the run folder."""
+
+    last: WrittenCopy | None  # the last complete one
+    age_s: float | None  # of `last`
+    problem: str | None  # why newer ones fail; None if the last attempt succeeded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerOpened:
+    """How the queue came by its ledger."""
+
+    source: Literal["found", "created", "restored"]
+    host: str
+    path: str
+    copied_at: float | None  # of the copy that it was restored from, seconds since the epoch
+    stored: int  # groups that are scored, taken or trained
+    bound_steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStatus:
     """Where the groups are. Counts are of groups unless the comment says prompts, indices or steps."""
 
@@ -109,6 +141,7 @@ class LedgerStatus:
     oldest_lease_s: float | None  # age
     oldest_lease_group: str | None
     oldest_lease_worker: str | None
+    copy: CopyState | None = None  # None: the ledger lies in the run folder
 
     @property
     def admitted(self) -> int:

@@ -32,7 +32,7 @@ The audit checks it again, because SQLite's integrity check skips CHECK constrai
 """
 
 TABLES = f"""
-CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_before (step)
+CREATE TABLE meta (                     -- run_id, settings (JSON), pruned_before (step), copied_at, lineage
   key TEXT PRIMARY KEY,
   value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;

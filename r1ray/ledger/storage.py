@@ -22,6 +22,9 @@ BUSY_TIMEOUT_S = 30.0
 WAL_KEEP_BYTES = 64 * 2**20
 """Size to which SQLite truncates the write-ahead log after a long reader let it grow."""
 
+COPY_NAME = "ledger.copy.sqlite"
+"""The copy in the run folder of a ledger that lies elsewhere. It is replaced as a whole and never written."""
+
 OLDEST_SQLITE = (3, 38, 0)
 """3.37 added STRICT tables; 3.38 has JSON functions in every build."""
 
@@ -99,11 +102,20 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     )
 
 
-def connect_reader(path: Path) -> sqlite3.Connection:
-    """A read-only connection that neither waits for the writer nor makes it wait."""
+def connect_reader(path: Path, *, immutable: bool = False) -> sqlite3.Connection:
+    """A read-only connection that neither waits for the writer nor makes it wait.
+
+    `immutable`: nobody writes the file. SQLite then needs neither locks nor shared memory, nor other files beside it.
+    """
     # On read-only media there is no writer, and SQLite cannot create its shared memory.
     read_only_media = not _log(path).exists() and not os.access(path.parent, os.W_OK)
-    return _connect(path, _uri(path, immutable=read_only_media), "query_only = ON")
+    fixed = immutable or path.name == COPY_NAME or read_only_media
+    return _connect(path, _uri(path, immutable=fixed), "query_only = ON")
+
+
+def has_log(path: Path) -> bool:
+    """Whether the newest part of the ledger is in a file of its own, beside `path`."""
+    return _log(path).exists()
 
 
 def _connect(path: Path, uri: str, *pragmas: str) -> sqlite3.Connection:
@@ -128,12 +140,23 @@ def _uri(path: Path, *, immutable: bool) -> str:
     return path.absolute().as_uri() + ("?mode=ro&immutable=1" if immutable else "?mode=ro")
 
 
+def find_meta(db: sqlite3.Connection, key: str) -> str | None:
+    """A value of the meta table, or None."""
+    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return None if row is None else str(row[0])
+
+
 def read_meta(db: sqlite3.Connection, key: str) -> str:
     """A value of the meta table. Raises IntegrityError if it is missing."""
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-    if row is None:
+    value = find_meta(db, key)
+    if value is None:
         raise IntegrityError(f"the ledger's table meta has no {key}: restore the run folder from a backup")
-    return str(row[0])
+    return value
+
+
+def put_meta(db: sqlite3.Connection, key: str, value: str) -> None:
+    """Add or replace a value of the meta table."""
+    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
 
 def write_meta(db: sqlite3.Connection, key: str, value: str) -> None:

@@ -18,9 +18,9 @@ from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import refuse
 from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.ledger.storage import check_file
 from r1ray.models.folder import model_hash, read_shape
 from r1ray.preflight.environment import check_surroundings
+from r1ray.preflight.ledger_place import check_ledger, describe_ledger, ledger_problems
 from r1ray.preflight.placement import Plan, make_plan
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
@@ -89,14 +89,18 @@ class Preparation:
 
     def describe(self, plan: Plan) -> str:
         """Format the resolved configuration, the placement and the memory."""
-        return f"{self.loaded.to_yaml()}\n{plan.to_text()}"
+        ledger = f"\n{describe_ledger(self.loaded.config)}" if self.use == "train" else ""
+        return f"{self.loaded.to_yaml()}\n{plan.to_text()}{ledger}"
 
     def check(self, model: Path | None = None, planned: Callable[[Plan], None] | None = None) -> Plan:
         """Check the run and return its plan. `planned` gets the plan before it is refused for too little memory.
 
         Raises ConfigError for what this machine or disk lacks, and for too little memory.
         """
-        refuse(check_surroundings(self.loaded.config, self.machine, self.use, model), self.loaded.provenance)
+        config = self.loaded.config
+        found = check_surroundings(config, self.machine, self.use, model)
+        found += ledger_problems(config) if self.use == "train" else []
+        refuse(found, self.loaded.provenance)
         plan = self.plan(model)
         if planned is not None:
             planned(plan)
@@ -203,7 +207,7 @@ def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use
             f"{begun.model_hash}: its sizes or weights changed; give the model folder that it started with"
         )
     if use == "train":
-        _check_ledger(folder, begun.run_id)
+        check_ledger(loaded.config, folder)
 
 
 def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> None:
@@ -250,14 +254,3 @@ def _take(folder: RunFolder, loaded: LoadedConfig, use: Use) -> RunFolder:
         with MetricsWriter(folder.path, tensorboard=False) as writer:
             writer.event("reconfigured", changed=changed)
     return folder
-
-
-def _check_ledger(folder: RunFolder, run_id: str) -> None:
-    """Raise IntegrityError if a run that has checkpoints lacks its ledger.
-
-    A run killed before it had one gets a new one.
-    """
-    if folder.ledger.exists():
-        check_file(folder.ledger, run_id)
-    elif any(folder.checkpoints.iterdir()):
-        raise IntegrityError(f"{folder.ledger} is missing, but there are checkpoints: restore it from a copy")

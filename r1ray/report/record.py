@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from r1ray.errors import ConfigError
-from r1ray.ledger import LedgerReader
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
+from r1ray.run.ledger import open_ledger
 from r1ray.run.metrics import Row, read_evaluations, read_events, read_metrics, read_transcripts
 from r1ray.util.files import read_json
 from r1ray.util.formatting import duration, number, share
@@ -40,6 +40,7 @@ class RunRecord:
     transcripts: list[Row]
     events: list[Row]
     dropped: dict[str, int]  # groups in the ledger, by reason
+    ledger_age: str | None = None  # which copy of the ledger `dropped` is from; None: the ledger itself
 
     def setting(self, key: str) -> Any:
         """Return the value of a dotted configuration key; None if there is no such key."""
@@ -77,6 +78,7 @@ def load_record(run_dir: Path) -> RunRecord:
     config = yaml.safe_load(config_text)
     if not isinstance(config, dict):
         raise ConfigError(f"{folder.config} contains no configuration: restore the file that the run was started with")
+    dropped, ledger_age = _dropped(folder)
     return RunRecord(
         identity=folder.identity(),
         config_text=config_text,
@@ -86,7 +88,8 @@ def load_record(run_dir: Path) -> RunRecord:
         evaluations=read_evaluations(run_dir),
         transcripts=read_transcripts(run_dir),
         events=read_events(run_dir),
-        dropped=_dropped(folder),
+        dropped=dropped,
+        ledger_age=ledger_age,
     )
 
 
@@ -97,14 +100,9 @@ def _state(folder: RunFolder) -> str:
     return "killed" if state in ACTIVE_STATES and folder.holder() is None else state
 
 
-def _dropped(folder: RunFolder) -> dict[str, int]:
-    if not folder.ledger.exists():
-        return {}
-    reader = LedgerReader.open(folder.ledger)
-    try:
-        return reader.status().dropped_by_reason
-    finally:
-        reader.close()
+def _dropped(folder: RunFolder) -> tuple[dict[str, int], str | None]:
+    with open_ledger(folder) as opened:
+        return ({}, None) if opened is None else (opened[0].status().dropped_by_reason, opened[1].age())
 
 
 Value = float | int | str | None

@@ -133,6 +133,8 @@ def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
     seconds = value["training_seconds"]
     if isinstance(seconds, float):
         out.append(f"Training took {duration(seconds)} after the first step.")
+    if run.ledger_age is not None:
+        out.append(f"Counts of dropped groups are {run.ledger_age}.")
     return out
 
 

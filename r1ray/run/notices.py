@@ -18,6 +18,12 @@ NOTICES = {
     "learner_lost": "{message}",
     "rolled_back": "{message}; training returns to policy {to_policy}",
     "checkpoint_skipped": "{message}",
+    "ledger_restored": "{message}",
+    "ledger_moved": "{message}",
+    "ledger_reconciled": "{message}",
+    "ledger_copy_failed": "{message}",
+    "ledger_copy_old": "{message}",
+    "ledger_copy_recovered": "{message}",
     "stalled": "nothing has moved for {seconds:.0f} s: see `r1ray status` and stall-*.txt in the run folder",
     "reward_hacking": "{metric} has been above {bound:g} for {steps} steps (now {value:.3g}): possible reward hacking",
 }

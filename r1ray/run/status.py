@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from r1ray.ledger import LedgerReader, LedgerStatus
+from r1ray.ledger import LedgerStatus
 from r1ray.run.folder import RunFolder
+from r1ray.run.ledger import FoundLedger, open_ledger
 from r1ray.run.lock import Holder
 from r1ray.run.metrics import Row, read_events
 from r1ray.util.files import read_json
@@ -35,6 +36,8 @@ TROUBLE = (
     "stalled",
     "groups_dropped",
     "scores_failed",
+    "ledger_restored",
+    "ledger_copy_failed",
 )
 """Kinds of events that explain why a run makes no progress."""
 
@@ -49,6 +52,7 @@ class RunStatus:
     record: dict[str, Any]  # status.json; empty before the first one
     age_s: float | None  # of status.json
     ledger: LedgerStatus | None  # None before the run has one
+    ledger_file: FoundLedger | None  # that `ledger` was read from
     trouble: tuple[Row, ...]  # the last events that explain a stop, newest last
     free_bytes: int  # on the disk of the run folder
 
@@ -61,6 +65,7 @@ class RunStatus:
             "status": self.record,
             "age_s": self.age_s,
             "ledger": None if self.ledger is None else asdict(self.ledger),
+            "ledger_copied_at": None if self.ledger_file is None else self.ledger_file.copied_at,
             "trouble": list(self.trouble),
             "free_bytes": self.free_bytes,
             "why": explain(self),
@@ -77,13 +82,16 @@ def read_run_status(path: Path, *, clock: float | None = None) -> RunStatus:
         state = "killed"
     now = time.time() if clock is None else clock
     events = [event for event in read_events(path) if event.get("kind") in TROUBLE]
+    with open_ledger(folder) as opened:
+        ledger, file = (None, None) if opened is None else (opened[0].status(), opened[1])
     return RunStatus(
         path=path,
         state=state,
         driver=driver,
         record=record,
         age_s=now - float(record["updated"]) if "updated" in record else None,
-        ledger=_ledger(folder),
+        ledger=ledger,
+        ledger_file=file,
         trouble=tuple(events[-5:]),
         free_bytes=shutil.disk_usage(path).free,
     )
@@ -91,10 +99,12 @@ def read_run_status(path: Path, *, clock: float | None = None) -> RunStatus:
 
 def explain(status: RunStatus) -> list[str]:
     """Why the run is where it is, most important reason first; empty for a run that finished."""
+    copy = None if status.ledger_file is None else status.ledger_file.age()
+    lines = [] if copy is None else [f"groups are {copy}"]
     if status.state == "finished":
-        return []
+        return lines
     record = status.record
-    lines = [*_end(status)]
+    lines += _end(status)
     if status.state not in ENDED:
         if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
             lines.append(f"the driver is alive ({status.driver}) but has been silent for {duration(status.age_s)}")
@@ -161,13 +171,3 @@ def _workers(workers: Sequence[dict[str, Any]]) -> list[str]:
 def _event(event: Row) -> str:
     fields = ", ".join(f"{key} {value}" for key, value in event.items() if key not in ("time", "kind"))
     return f"{event['kind']} at {time.strftime('%H:%M:%S', time.localtime(event['time']))} ({fields})"
-
-
-def _ledger(folder: RunFolder) -> LedgerStatus | None:
-    if not folder.ledger.exists():
-        return None
-    reader = LedgerReader.open(folder.ledger)
-    try:
-        return reader.status()
-    finally:
-        reader.close()

@@ -6,7 +6,6 @@ Thinking is dim, the answer is bold, and a line with the reward precedes each co
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,9 +16,10 @@ from rich.text import Text
 
 from r1ray.codec import unpack_scored
 from r1ray.errors import ConfigError
-from r1ray.ledger import GroupRecord, LedgerReader
+from r1ray.ledger import GroupRecord
 from r1ray.ledger.records import GroupState
 from r1ray.run.folder import RunFolder
+from r1ray.run.ledger import open_ledger
 from r1ray.types import Completion, Score, ScoredGroup
 from r1ray.util.formatting import number, printable
 from r1ray.util.responses import Piece, pieces
@@ -49,9 +49,10 @@ def found(run_dir: Path, wanted: Filter, *, limit: int) -> Iterator[tuple[GroupR
     Raises ConfigError if `run_dir` is not a run folder or its run has no ledger yet.
     """
     folder = RunFolder.open(run_dir)
-    if not folder.ledger.exists():
-        raise ConfigError(f"{run_dir} has no ledger: the run has not leased its first prompt")
-    with closing(LedgerReader.open(folder.ledger, run_id=folder.identity().run_id)) as ledger:
+    with open_ledger(folder) as opened:
+        if opened is None:
+            raise ConfigError(f"{run_dir} has no ledger: the run has not leased its first prompt")
+        ledger, _ = opened
         records = ledger.groups(
             step=wanted.step,
             state=wanted.state,

@@ -24,7 +24,7 @@ from r1ray.control.stalls import Stalls
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.ledger.ledger import Ledger
-from r1ray.ledger.records import LedgerSettings
+from r1ray.ledger.records import LedgerOpened, LedgerSettings
 from r1ray.run.audit import audit_run
 from r1ray.run.checkpoints import find_latest, list_checkpoints, step_of
 from r1ray.run.folder import RunFolder
@@ -83,6 +83,10 @@ class World:
             keep_payload_steps=self.config.queue.keep_payload_steps,
         )
         self.ledger = Ledger.create(self.folder.ledger, settings, run_id=identity.run_id)
+        path = str(self.folder.ledger.absolute())
+        self.opened = LedgerOpened(
+            source="found", host="head", path=path, copied_at=None, stored=0, bound_steps=0
+        )  # what the queue says of its ledger
         self.stop = Stop(self.config.deadlines.shutdown_s)
         self.problem: str | None = None  # of the queue, by its own word
         self.queue = FakeHandle("queue", **self._queue_methods())
@@ -101,7 +105,16 @@ class World:
 
         names = ("commit", "rollback", "next_incarnation", "publish", "payloads", "status", "release_all")
         methods = {name: self._told(name, getattr(self.ledger, name)) for name in names}
-        return {**methods, "take": take, "stop_leasing": lambda: None, "identity": self.identity}
+        return {
+            **methods,
+            "open": self._open_ledger,
+            "take": take,
+            "stop_leasing": lambda: None,
+            "identity": self.identity,
+        }
+
+    def _open_ledger(self) -> LedgerOpened:
+        return self.opened
 
     def identity(self) -> dict[str, Any]:
         """What the queue says of itself."""

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from r1ray.codec import pack_scored
+from r1ray.config.sections.run import RunConfig
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.run.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprints
+from r1ray.run.ledger import LedgerPlace
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
 
 RUN = "run-1"
@@ -55,6 +57,12 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def place_in(run_dir: Path, *, outside: Path | None = None, every_s: float = 1000.0) -> LedgerPlace:
+    """A ledger in the run folder, or in the folder `outside` with copies in the run folder."""
+    run = RunConfig(ledger_dir=None if outside is None else str(outside), ledger_copy_every_s=every_s)
+    return LedgerPlace.of(run, run_dir, RUN)
 
 
 def rules(**changes: object) -> LedgerSettings:

@@ -12,6 +12,7 @@ from actors.queue import QueueOwner
 from r1ray.errors import DiskFull, InfrastructureError, IntegrityError
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
+from tests.unit.ledger_support import place_in
 
 SETTINGS = LedgerSettings(groups_per_step=1, max_staleness=1, lease_timeout_s=600, max_attempts=3)
 
@@ -34,7 +35,7 @@ def test_a_ledger_that_cannot_be_opened_for_now_is_opened_later(path: Path, monk
     monkeypatch.setattr(Ledger, "open", opening)
 
     async def scenario() -> None:
-        owner = QueueOwner(str(path), SETTINGS, "r")  # where an error would end the actor for good
+        owner = QueueOwner(place_in(path.parent), SETTINGS, "r")  # where an error would end the actor for good
         with pytest.raises(InfrastructureError, match="disk I/O error"):
             await owner.lease("w", 0, 1, [], 0.0)
         assert owner.identity()["problem"] == "disk I/O error"
@@ -46,7 +47,7 @@ def test_a_ledger_that_cannot_be_opened_for_now_is_opened_later(path: Path, monk
 
 def test_another_runs_ledger_is_refused_by_its_name(path: Path) -> None:
     async def scenario() -> None:
-        owner = QueueOwner(str(path), SETTINGS, "another")
+        owner = QueueOwner(place_in(path.parent), SETTINGS, "another")
         with pytest.raises(IntegrityError, match="belongs to run"):
             await owner.release_all()
 
@@ -55,7 +56,7 @@ def test_another_runs_ledger_is_refused_by_its_name(path: Path) -> None:
 
 def test_a_write_that_failed_is_told_of_while_it_is_repeated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        owner = QueueOwner(str(path), SETTINGS, "r")
+        owner = QueueOwner(place_in(path.parent), SETTINGS, "r")
         assert owner.identity()["problem"] is None
 
         def full(payloads: list[bytes]) -> Any:

@@ -11,7 +11,7 @@ import pytest
 
 from actors.queue import QueueOwner
 from r1ray.ledger import LedgerReader
-from tests.unit.ledger_support import RUN, ids, new_ledger, payload, rules
+from tests.unit.ledger_support import RUN, ids, new_ledger, payload, place_in, rules
 
 Make = Callable[[], QueueOwner]
 
@@ -23,7 +23,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
     with ExitStack() as stack:
 
         def begin() -> QueueOwner:
-            queue = QueueOwner(str(tmp_path / "ledger.sqlite"), rules(), RUN)
+            queue = QueueOwner(place_in(tmp_path), rules(), RUN)
             stack.callback(queue._ledger.close)
             return queue
 

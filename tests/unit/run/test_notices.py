@@ -22,6 +22,12 @@ EVENTS: dict[str, dict[str, Any]] = {
     "learner_lost": {"message": "learner-0 was lost during: train step 3: killed"},
     "rolled_back": {"message": "steps 4 to 6 were not finite", "from_policy": 7, "to_policy": 4},
     "checkpoint_skipped": {"message": "step_000004 is incomplete"},
+    "ledger_restored": {"message": "the ledger was gone", "copied_at": 1.0, "bound_steps": 3, "lost_groups": None},
+    "ledger_moved": {"message": "the ledger was moved to /local/run.sqlite"},
+    "ledger_reconciled": {"message": "step_000004 was trained on steps 2 to 3", "first_step": 2, "policy_version": 4},
+    "ledger_copy_failed": {"message": "the ledger cannot be copied", "age_s": None},
+    "ledger_copy_old": {"message": "the copy of the ledger is old", "age_s": 999.0},
+    "ledger_copy_recovered": {"message": "the copies of the ledger succeed again", "age_s": 1.0},
     "stalled": {"seconds": 61.2, "stage": "learner", "policy": "warn", "diagnosis": "stall-000003.txt"},
     "reward_hacking": {"step": 9, "metric": "train/kl", "value": 0.34567, "bound": 0.1, "steps": 5},
 }
