@@ -91,6 +91,7 @@ class Controller(TrainingLoop):
     def __init__(self, config: Config, parts: Parts) -> None:
         super().__init__(parts.writer, parts.stop, parts.commands)
         self._config = config
+        self._folder = parts.folder
         self._fleet = parts.fleet
         self._managed = parts.managed
         self._stalls = parts.stalls
@@ -173,7 +174,8 @@ class Controller(TrainingLoop):
         if self._autoscaler is not None:
             self._autoscaler.look(self._progress, evaluating=self._evaluator.busy)
         if (ledger := self._progress.ledger) is not None:
-            self._progress.warning = self._drops.look(ledger) or self._copies.look(ledger)
+            warnings = (self._drops.look(ledger), self._copies.look(ledger))
+            self._progress.warning = "; ".join(text for text in warnings if text)
         self._stalls.tick(self._progress, self._fleet, self._managed, self._training.group)
 
     def _begin(self) -> None:

@@ -17,7 +17,6 @@ from concurrent.futures import Future
 from typing import Any, Concatenate, Generic, NotRequired, ParamSpec, Protocol, TypedDict, TypeVar, overload
 
 from r1ray.ledger.records import CopyState, Lease, LedgerOpened, LedgerStatus, RolledBack
-from r1ray.preflight.node import NodeReport, NodeRequest
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, Sent, TransferSpecs
 from r1ray.types import BatchManifest, Sampling
@@ -248,30 +247,6 @@ class SupervisedApi(RankApi, Protocol):
 
     def evaluate(self) -> list[dict[str, Any]]:
         """Metrics of each held-out source, which `source` names."""
-        ...
-
-
-class NodeApi(Protocol):
-    """A probe of one node of the cluster (`actors.probe.NodeProbe`)."""
-
-    def inspect(self, request: NodeRequest) -> NodeReport:
-        """Check the node."""
-        ...
-
-    def clock(self) -> float:
-        """Seconds since the epoch by the node's clock."""
-        ...
-
-    def listen(self, transport: str, timeout_s: float) -> Rendezvous:
-        """Open the rendezvous of one transfer, for `send`."""
-        ...
-
-    def send(self, nbytes: int, interface: str | None) -> None:
-        """Send to the process that comes to the rendezvous. Raises WeightSyncError."""
-        ...
-
-    def receive(self, rendezvous: Rendezvous, nbytes: int, interface: str | None) -> float:
-        """Receive what `send` sends; returns the seconds. Raises WeightSyncError."""
         ...
 
 

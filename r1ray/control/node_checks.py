@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from r1ray.control.calls import gather
-from r1ray.control.handles import Handle, NodeApi
+from r1ray.control.handles import Handle
+from r1ray.control.node_api import NodeApi
 from r1ray.errors import DeadlineExceeded
 from r1ray.preflight.findings import Finding, Verdict, error, warning
 from r1ray.preflight.network import PairResult, rounds

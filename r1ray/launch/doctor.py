@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r1ray.config.transport import transport_of
 from r1ray.control.calls import gather
-from r1ray.control.handles import NodeApi
+from r1ray.control.node_api import NodeApi
 from r1ray.control.node_checks import Probes, check_clocks, inspect_nodes, measure_pairs, nothing
 from r1ray.launch.node_checks import alive, joined, probes
 from r1ray.launch.ray_session import demands_token, look_at

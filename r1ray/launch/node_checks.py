@@ -21,7 +21,8 @@ from actors.handle import RayHandle
 from actors.probe import NodeProbe
 from r1ray.config.checks import Use
 from r1ray.config.schema import Config
-from r1ray.control.handles import Handle, NodeApi
+from r1ray.control.handles import Handle
+from r1ray.control.node_api import NodeApi
 from r1ray.control.node_checks import inspect_nodes
 from r1ray.launch.ray_session import connect
 from r1ray.preflight.node import inspect

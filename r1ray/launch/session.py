@@ -76,21 +76,18 @@ def open_session(
     *,
     total_steps: int = 0,
     after: str = "this step, with a checkpoint",
-    prepare: Callable[[], None] = lambda: None,
     **details: Any,
 ) -> Iterator[Session]:
     """Start the run in `folder`, whose lock the caller holds, up to a connected Ray.
 
-    `after`: what the first signal waits for. `prepare` writes what the run needs in its folder. `details` go into the
-    event `started`. A start that fails before that event leaves the folder as if it had not been tried, so it can be
-    repeated.
+    `after`: what the first signal waits for. `details` go into the event `started`. A start that fails before that event
+    leaves the folder as if it had not been tried, so it can be repeated.
     """
     config, logging = loaded.config, loaded.config.logging
     begun = (folder.path / EVENTS).exists()
     trains = "learner" in PROCESSES[use]
     with LoggedView(make_view(total_steps=total_steps), folder.logs / "driver.log", total_steps=total_steps) as view:
         try:
-            prepare()
             cluster = Cluster(
                 config=config,
                 model_path=config.model.path,

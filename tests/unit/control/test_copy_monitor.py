@@ -91,9 +91,11 @@ def test_a_resume_from_an_older_copy_trains_no_step_of_the_checkpoint_again(make
             world.stop.request("SIGTERM")
 
     world.on_train = train
+    no_copy_yet = CopyState(last=None, age_s=None, problem=None)
+    world.queue.methods["status"] = lambda: replace(world.ledger.status(), copy=no_copy_yet)
     assert not world.run()
     trained = [group.index for step in range(3) for group in batches(world, step)]
-    stored = world.ledger.status().scored + world.ledger.status().trained
+    world.folder.write_status({"queue": {"scored": 4, "taken": 1, "trained": 3}, "updated": 61.0})  # its last
     world.ledger.close()
     for left in world.folder.path.glob("ledger.sqlite*"):
         left.unlink()
@@ -115,7 +117,8 @@ def test_a_resume_from_an_older_copy_trains_no_step_of_the_checkpoint_again(make
     assert len(set(indices)) == 6
     world.expect_clean("the resume")
     events = {event["kind"]: event for event in read_events(world.folder.path)}
-    assert events["ledger_restored"]["lost_groups"] == stored - world.opened.stored
+    assert events["ledger_restored"]["lost_groups"] == 8 - world.opened.stored
+    assert "(1m 00s before the end of the run)" in events["ledger_restored"]["message"]
     assert ("ledger_reconciled" in events) == (copied_after < 2)
     if copied_after == 0:
         assert events["ledger_reconciled"]["message"].startswith("step_000003 was trained on steps 1 to 2")

@@ -60,7 +60,11 @@ class Life:
     def batch(self, step: int) -> BatchManifest:
         while (manifest := self.ledger.take(step)) is None:
             lagging = max(0, step - self.random.randint(0, 2))
-            for lease in self.ledger.lease(self.random.choice(["w0", "w1"]), lagging, self.random.randint(1, 3)):
+            worker = self.random.choice(["w0", "w1"])
+            leases = self.ledger.lease(worker, lagging, self.random.randint(1, 3))
+            if not leases:  # kept leases are in the way
+                self.ledger.release_worker(worker)
+            for lease in leases:
                 kind = self.random.choice(["good", "good", "good", "error", "lost", "kept"])
                 if kind == "lost":
                     self.ledger.fail(lease.group_id, "lost", infrastructure=True)
