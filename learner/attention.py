@@ -24,6 +24,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from r1ray.errors import ConfigError
 
@@ -136,24 +137,88 @@ def packed_attention(
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     wide = max(query.shape[-1], value.shape[-1])
-    query_NHD, key_NKD, value_NKD = (F.pad(x[0].transpose(0, 1), (0, wide - x.shape[-1])) for x in (query, key, value))
+    query_NHD, key_NKD, value_NKD = (_widened(x[0].transpose(0, 1), wide) for x in (query, key, value))
     half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
     out_NHD = (_varlen if half else _padded)(query_NHD, key_NKD, value_NKD, layout, scale)
     return out_NHD[None, ..., : value.shape[-1]], None
 
 
+def _widened(x_NHD: Tensor, size: int) -> Tensor:
+    """Zeros behind each head up to `size`; F.pad would copy a tensor of that size too."""
+    return x_NHD if x_NHD.shape[-1] == size else F.pad(x_NHD, (0, size - x_NHD.shape[-1]))
+
+
 def _padded(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scale: float) -> Tensor:
+    if not query_NHD.is_cuda:
+        out_NHD: Tensor = GatheredAttention.apply(query_NHD, key_NKD, value_NKD, layout, scale)
+        return out_NHD
     gqa = query_NHD.shape[1] != key_NKD.shape[1]
     outputs = []
     for index_BL in layout.blocks:
-        rows = index_BL.reshape(-1)
-        q, k, v = (
-            x.index_select(0, rows).view(*index_BL.shape, *x.shape[1:]).transpose(1, 2)
-            for x in (query_NHD, key_NKD, value_NKD)
-        )
+        q, k, v = (_gather(x, index_BL) for x in (query_NHD, key_NKD, value_NKD))
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)
-        outputs.append(out.transpose(1, 2).reshape(len(rows), *query_NHD.shape[1:]))
+        outputs.append(_rows(out))
     return torch.cat(outputs).index_select(0, layout.positions_N)
+
+
+def _gather(x_NHD: Tensor, index_BL: Tensor, repeats: int = 1) -> Tensor:
+    """[B, H, L, D]: the rows of a block, each head `repeats` times."""
+    rows = x_NHD.index_select(0, index_BL.reshape(-1)).view(*index_BL.shape, *x_NHD.shape[1:])
+    return (rows if repeats == 1 else rows.repeat_interleave(repeats, dim=2)).transpose(1, 2)
+
+
+def _rows(block_BHLD: Tensor) -> Tensor:
+    """[B x L, H, D]"""
+    return block_BHLD.transpose(1, 2).reshape(-1, block_BHLD.shape[1], block_BHLD.shape[3])
+
+
+class GatheredAttention(torch.autograd.Function):
+    """The gathering form on a CPU: stores packed rows, not padded blocks, and gathers them again in the backward pass.
+
+    With shared prompts the blocks have a prompt for every completion, so they are a multiple of the packed rows.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scale: float
+    ) -> Tensor:
+        """Store the inputs, the output, and the log-sum-exp of the scores of every row and head."""
+        repeats = query_NHD.shape[1] // key_NKD.shape[1]
+        outputs, lse = [], []
+        for index_BL in layout.blocks:
+            q, k, v = _gather(query_NHD, index_BL), *(_gather(x, index_BL, repeats) for x in (key_NKD, value_NKD))
+            out, lse_BHL = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, True, scale=scale)
+            outputs.append(_rows(out))
+            lse.append(lse_BHL)
+        out_NHD = torch.cat(outputs).index_select(0, layout.positions_N)
+        ctx.layout, ctx.scale, ctx.repeats = layout, scale, repeats
+        ctx.save_for_backward(query_NHD, key_NKD, value_NKD, out_NHD, *lse)
+        return out_NHD
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, d_out_NHD: Tensor) -> Any:
+        """Rows of a block that no packed row is taken from have no gradient, so their output does not matter."""
+        query_NHD, key_NKD, value_NKD, out_NHD, *lse = ctx.saved_tensors
+        d_query, d_key, d_value = (torch.zeros_like(x) for x in (query_NHD, key_NKD, value_NKD))
+        total = sum(index_BL.numel() for index_BL in ctx.layout.blocks)
+        d_blocks = d_out_NHD.new_zeros(total, *d_out_NHD.shape[1:]).index_copy_(0, ctx.layout.positions_N, d_out_NHD)
+        end = 0
+        for index_BL, lse_BHL in zip(ctx.layout.blocks, lse, strict=True):
+            rows, first = index_BL.reshape(-1), end
+            end += len(rows)
+            d_out = d_blocks[first:end].view(*index_BL.shape, *d_out_NHD.shape[1:]).transpose(1, 2)
+            q, out = _gather(query_NHD, index_BL), _gather(out_NHD, index_BL)
+            k, v = (_gather(x, index_BL, ctx.repeats) for x in (key_NKD, value_NKD))
+            gradients = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                d_out, q, k, v, out, lse_BHL, 0.0, True, scale=ctx.scale
+            )
+            for d_x, d_block in zip((d_query, d_key, d_value), gradients, strict=True):
+                d_rows = _rows(d_block)
+                if d_rows.shape[1] != d_x.shape[1]:
+                    d_rows = d_rows.unflatten(1, (d_x.shape[1], ctx.repeats)).sum(2)
+                d_x.index_add_(0, rows, d_rows)
+        return d_query, d_key, d_value, None, None
 
 
 def _varlen(query_NHD: Tensor, key_NKD: Tensor, value_NKD: Tensor, layout: PackedLayout, scale: float) -> Tensor:

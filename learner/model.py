@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from learner import attention
+from learner import attention, recompute
 from learner.batch import PackedTokens
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
@@ -151,6 +151,7 @@ class PolicyModel(nn.Module):
         """`unused_ids`: ids without a token, which get probability 0 (`r1ray.data.tokenizer.unused_ids`)."""
         super().__init__()
         self.hf = hf
+        self._recomputer = recompute.install(hf)
         self.hf.set_output_embeddings(LogprobHead(hf.get_output_embeddings().weight, unused_ids))
 
     def forward(self, tokens: PackedTokens, greedy: bool = False) -> tuple[Tensor, Tensor]:
@@ -159,12 +160,13 @@ class PolicyModel(nn.Module):
         With `greedy` the second is 1.0 where the token is the likeliest, else 0.0: supervised training counts those.
         """
         backbone = getattr(self.hf, self.hf.base_model_prefix)
-        hidden_NH = backbone(
-            input_ids=tokens.input_ids_N[None],
-            position_ids=tokens.position_ids_N[None],
-            use_cache=False,
-            **tokens.layout.kwargs(self.hf.config._attn_implementation),
-        ).last_hidden_state[0]
+        with self._recomputer.hooks():
+            hidden_NH = backbone(
+                input_ids=tokens.input_ids_N[None],
+                position_ids=tokens.position_ids_N[None],
+                use_cache=False,
+                **tokens.layout.kwargs(self.hf.config._attn_implementation),
+            ).last_hidden_state[0]
         head = self.hf.get_output_embeddings()
         wanted_TH = hidden_NH.index_select(0, tokens.source_T)
         logprob_T, second_T = head(wanted_TH, tokens.target_T, tokens.temperature_T, greedy)

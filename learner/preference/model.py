@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learner import attention
+from learner import attention, recompute
 from learner.attention import PackedLayout, make_layout
 from learner.model import DTYPES, silence_dropout
 from learner.preference.rows import Example
@@ -54,16 +54,18 @@ class RewardModel(nn.Module):
     def __init__(self, hf: Any) -> None:
         super().__init__()
         self.hf = hf
+        self._recomputer = recompute.install(hf)
 
     def forward(self, batch: PackedExamples) -> Tensor:
         """The scores, float32 [S]."""
         backbone = getattr(self.hf, self.hf.base_model_prefix)
-        hidden_NH = backbone(
-            input_ids=batch.input_ids_N[None],
-            position_ids=batch.position_ids_N[None],
-            use_cache=False,
-            **batch.layout.kwargs(self.hf.config._attn_implementation),
-        ).last_hidden_state[0]
+        with self._recomputer.hooks():
+            hidden_NH = backbone(
+                input_ids=batch.input_ids_N[None],
+                position_ids=batch.position_ids_N[None],
+                use_cache=False,
+                **batch.layout.kwargs(self.hf.config._attn_implementation),
+            ).last_hidden_state[0]
         score: Tensor = self.hf.score(hidden_NH.index_select(0, batch.last_S))[:, 0].float()
         return score
 

@@ -32,6 +32,7 @@ class ModelShape:
     context: int  # longest sequence that the positions allow, in tokens
     output: int = 0  # values of an output layer (`lm_head`) with weights of its own; 0: tied to the embedding
     experts: int = 0  # values in the fused gate and up tensor of one layer's experts; 0: no experts
+    recomputes: bool = False  # RMSNorm and SwiGLU layers, of which the learner stores less (learner/recompute.py)
     quantized: str = ""  # quantisation method of the stored weights, such as fp8; empty: not quantised
     routed: int = 0  # parameters of all routed experts; 0: no experts
     active_share: float = 1.0  # share of the routed experts that one token uses
@@ -79,6 +80,7 @@ def read_shape(folder: Path) -> ModelShape:
             vocabulary=int(raw["vocab_size"]),
             context=int(raw["max_position_embeddings"]),
             experts=_experts(raw),
+            recomputes=raw.get("hidden_act") == "silu" and "rms_norm_eps" in raw and not _experts(raw),
             quantized=str((raw.get("quantization_config") or {}).get("quant_method", "")),
             routed=sum(size for name, size in sizes.items() if ".experts." in name),
             active_share=_active_share(raw),

@@ -130,9 +130,17 @@ def _gathered_bytes(config: Config, shape: ModelShape) -> float:
 
 
 def _activation_bytes(config: Config, shape: ModelShape) -> float:
-    """Return what a micro-batch keeps for its backward pass: per layer 8 hidden, 2 key-value, 4 intermediate vectors."""
+    """Return what a micro-batch keeps for its backward pass.
+
+    Autograd stores 8 hidden, 2 key-value and 4 intermediate vectors per token and layer. `learner/recompute.py` and
+    `learner/attention.py` store half of the hidden and intermediate ones, and compute the rest again layer by layer.
+    """
     per_layer = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
-    values = shape.layers * per_layer
+    stored = per_layer
     if config.model.activation_checkpointing:
-        values = shape.layers * shape.hidden + per_layer  # the inputs of all layers, and one layer computed again
+        stored = shape.hidden
+    elif shape.recomputes:
+        stored = 4 * shape.hidden + 2 * shape.key_value + 2 * shape.intermediate
+    again = per_layer if stored < per_layer else 0  # one layer at a time
+    values = shape.layers * stored + again
     return float(config.learner.micro_batch_tokens * values * BYTES[config.model.dtype])

@@ -67,7 +67,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def in_float64(policy: PolicyModel) -> PolicyModel:
-    """All of it: transformers normalises in float32 and multiplies experts by a kernel without float64."""
+    """All of it: transformers normalises in float32 and multiplies experts by a kernel without float64.
+
+    Norms that `learner.recompute` has replaced compute in float64 by themselves.
+    """
 
     def normalise(norm: Any, hidden: Tensor) -> Tensor:
         scale = torch.rsqrt(hidden.square().mean(-1, keepdim=True) + norm.variance_epsilon)
@@ -76,7 +79,7 @@ def in_float64(policy: PolicyModel) -> PolicyModel:
 
     policy.double().hf.set_experts_implementation("eager")
     for module in policy.modules():
-        if type(module).__name__.endswith("RMSNorm"):
+        if type(module).__name__.endswith("RMSNorm") and "forward" not in vars(module):
             module.forward = partial(normalise, module)
     return policy
 

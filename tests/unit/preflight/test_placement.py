@@ -175,6 +175,22 @@ def test_activation_checkpointing_keeps_the_inputs_of_the_layers_and_one_layer()
     assert saved == 4096 * (3 * 128 + layer) * 4
 
 
+def test_known_layers_keep_half_of_the_hidden_and_intermediate_vectors_and_one_layer_whole() -> None:
+    """tests/unit/learner/test_recompute.py counts what a model really stores."""
+    shape = replace(SMALL, recomputes=True)
+    layer, stored = 8 * 128 + 2 * 128 + 4 * 384, 4 * 128 + 2 * 128 + 2 * 384
+    activations = make_plan(tiny(), shape, LAPTOP).role("learner rank").host["activations"]
+    assert activations == 4096 * (3 * stored + layer) * 4
+
+
+def test_silu_and_rmsnorm_without_experts_are_known_layers(tmp_path: Path) -> None:
+    llama = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
+    assert read_shape(write_model(tmp_path / "llama", **llama)).recomputes
+    assert not read_shape(write_model(tmp_path / "gelu", **{**llama, "hidden_act": "gelu"})).recomputes
+    assert not read_shape(write_model(tmp_path / "layer_norm", hidden_act="silu")).recomputes
+    assert not read_shape(write_model(tmp_path / "experts", **llama, num_experts=4)).recomputes
+
+
 def test_too_little_host_memory_is_refused_with_the_numbers() -> None:
     plan = make_plan(tiny("rollout.max_workers=40", "rollout.workers=40"), SMALL, LAPTOP)
     (found,) = plan.problems
