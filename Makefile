@@ -6,6 +6,7 @@
 # make test       everything that CI runs
 # make test-cluster   `ray up` against hosts made of network namespaces; needs root
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
+# make bench-learner   a training step against bare torch loops, models of 1M to 100M parameters; idle machine only (20 minutes)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
 
 SHELL := /bin/bash
@@ -31,7 +32,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install config run recipe test test-cluster unit lint chaos chaos-short bench-verifiers gpu-check clean
+.PHONY: help install config run recipe test test-cluster unit lint chaos chaos-short bench-verifiers bench-learner gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -109,6 +110,9 @@ chaos-short: install
 
 bench-verifiers: install .venv/sandbox
 	timeout 180 $(BIN)/python -m benchmarks.verifiers --write
+
+bench-learner: install
+	$(BIN)/python -m benchmarks.learner --write
 
 gpu-check: install
 	@if command -v nvidia-smi >/dev/null && nvidia-smi -L; then $(BIN)/python -m pytest -m gpu -rs; \

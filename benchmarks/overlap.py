@@ -4,7 +4,7 @@
     learner alone      the run's own recorded batches, trained again without generation
     together           the run: completion tokens trained per second between two steps, everything included
 
-    python benchmarks/overlap.py --repeats 3            writes benchmarks/results/overlap.json
+    python -m benchmarks.overlap [--repeats 5] [--write]
 
 The figure is together / min(generation alone, learner alone), the median over repeats. All are measured in turn on the
 same machine; each process has one thread. `core_scaling` shows whether the machine has two physical cores: if two
@@ -13,8 +13,6 @@ hardware threads share one core, no program can run both sides at full speed.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,15 +21,14 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
+from benchmarks import measure
 from r1ray.config.load import load_config
 from r1ray.config.schema import Config
 from r1ray.ledger import LedgerReader
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import read_metrics
 from r1ray.types import BatchManifest, Sampling
-from r1ray.util.machine import this_machine
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = 8
@@ -123,9 +120,11 @@ def in_child(what: str, run: Path, steps: int) -> float:
     """Run one of the two measurements in a fresh process with the environment of its actor."""
     from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 
-    command = [sys.executable, __file__, "--child", what, "--run", str(run), "--steps", str(steps)]
+    command = [sys.executable, "-m", "benchmarks.overlap", "--child", what, "--run", str(run), "--steps", str(steps)]
     environment = {**os.environ, **CPU_ENVIRONMENT}
-    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=900)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=900
+    )
     return float(done.stdout.strip().splitlines()[-1])
 
 
@@ -153,33 +152,20 @@ def core_scaling() -> float:
     return products(2) / alone
 
 
-def measure(repeats: int, steps: int) -> dict[str, Any]:
-    """Repeat all measurements and return them with their medians."""
-    rows = []
-    for i in range(repeats):
-        with tempfile.TemporaryDirectory() as scratch:
-            run = Path(scratch) / "run"
-            row = {"together": together(run, steps)}
-            row["generation_alone"] = in_child("generation", run, steps)
-            row["learner_alone"] = in_child("learner", run, steps)
-        row["core_scaling"] = core_scaling()
-        row["ratio"] = row["together"] / min(row["generation_alone"], row["learner_alone"])
-        print(f"repeat {i + 1}: " + ", ".join(f"{k} {v:,.2f}" for k, v in row.items()), flush=True)
-        rows.append(row)
-    machine = this_machine()
-    return {
-        "what": "completion tokens per second; ratio = together / min(generation alone, learner alone)",
-        "machine": {"cores": machine.cores, "memory_gib": round(machine.memory_bytes / 2**30, 1)},
-        "steps": steps,
-        "repeats": rows,
-        "median": {key: statistics.median(r[key] for r in rows) for key in rows[0]},
-    }
+def one_repetition(steps: int) -> dict[str, float]:
+    """Measure everything once: the other two need the run."""
+    with tempfile.TemporaryDirectory() as scratch:
+        run = Path(scratch) / "run"
+        row = {"together": together(run, steps)}
+        row["generation_alone"] = in_child("generation", run, steps)
+        row["learner_alone"] = in_child("learner", run, steps)
+    row["core_scaling"] = core_scaling()
+    return row
 
 
 def main() -> None:
-    """Parse the command line, measure, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
+    """Parse the command line, measure, and store the result if requested."""
+    parser = measure.parser(__doc__, repeats=5)
     parser.add_argument("--steps", type=int, default=36)
     parser.add_argument("--child", choices=["generation", "learner"])
     parser.add_argument("--run", type=Path)
@@ -188,11 +174,18 @@ def main() -> None:
         alone = {"generation": generation_alone, "learner": lambda run: learner_alone(run, arguments.steps)}
         print(alone[arguments.child](arguments.run))
         return
-    result = measure(arguments.repeats, arguments.steps)
-    target = ROOT / "benchmarks" / "results" / "overlap.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["median"], indent=1))
+    session = measure.start("overlap", arguments)
+    rows = []
+    for i in range(session.repeats):
+        rows.append(one_repetition(arguments.steps))
+        print(f"repeat {i + 1}: " + ", ".join(f"{k} {v:,.2f}" for k, v in rows[-1].items()), flush=True)
+    slower = [min(row["generation_alone"], row["learner_alone"]) for row in rows]
+    ratio = measure.ratio([row["together"] for row in rows], slower)
+    figures = {key: measure.summarise([row[key] for row in rows]) for key in rows[0]}
+    print(measure.table(["", "median and range"], [*figures.items(), ("together / slower side", ratio)]))
+    what = "completion tokens per second; ratio = together / min(generation alone, learner alone)"
+    result = {"what": what, "steps": arguments.steps, **{key: s.to_json() for key, s in figures.items()}}
+    session.finish(result, {"together / slower side": ratio})
 
 
 if __name__ == "__main__":
