@@ -21,7 +21,10 @@ from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.provide import provide, remove_superseded
 from r1ray.ledger.records import CopyState, Lease, LedgerOpened, LedgerSettings, LedgerStatus, RolledBack
 from r1ray.run.ledger import LedgerPlace
+from r1ray.telemetry.catalogue import LEDGER_PUT_SECONDS
+from r1ray.telemetry.recorder import SILENT, Recorder
 from r1ray.types import BatchManifest
+from r1ray.util.machine import resident_bytes
 
 LEASE_CHECK_S = 1.0
 """Interval of the checks for lapsed leases while a call waits."""
@@ -33,12 +36,13 @@ PROBLEM_S = 5.0
 class QueueOwner:
     """See `r1ray.control.handles.QueueApi`. Async methods run one at a time between awaits, as SQLite requires."""
 
-    def __init__(self, place: LedgerPlace, settings: LedgerSettings, run_id: str) -> None:
+    def __init__(self, place: LedgerPlace, settings: LedgerSettings, run_id: str, recorder: Recorder = SILENT) -> None:
         self._place = place.expanded()
         self._settings = settings
         self._run_id = run_id
         self._opening: asyncio.Task[LedgerOpened] | None = None
         self._providing = False  # the file of the ledger may be replaced
+        self._recorder = recorder
         self._problem: tuple[float, str] | None = None  # time and text of the last failed write of a worker
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
@@ -174,8 +178,10 @@ class QueueOwner:
 
     async def put(self, payloads: list[bytes], atomic: bool) -> list[str]:
         """Store scored groups; `atomic`: all in one transaction. Returns the outcome of each by name."""
+        began = time.perf_counter()
         with self._writing():
             outcomes = self._ledger.put_many(payloads) if atomic else [self._ledger.put(p) for p in payloads]
+        self._recorder.observe(LEDGER_PUT_SECONDS, time.perf_counter() - began)
         await self._notify()
         return [str(o) for o in outcomes]
 
@@ -229,7 +235,12 @@ class QueueOwner:
     def identity(self) -> Identity:
         """Answer a health check; `problem` is the last failed write of the last PROBLEM_S seconds."""
         recent = self._problem is not None and time.monotonic() - self._problem[0] < PROBLEM_S
-        return {"pid": os.getpid(), "node": "", "problem": self._problem[1] if self._problem and recent else None}
+        return {
+            "pid": os.getpid(),
+            "node": "",
+            "problem": self._problem[1] if self._problem and recent else None,
+            "rss_bytes": resident_bytes(),
+        }
 
     async def close(self) -> None:
         """Close the ledger, if it is open; the next call opens it again."""

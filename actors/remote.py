@@ -22,9 +22,12 @@ from r1ray.config.checks import Use
 from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, Identity, Place, QueueApi, RewardApi, WorkerInfo
 from r1ray.ledger.records import Lease
+from r1ray.telemetry.logs import at
+from r1ray.telemetry.recorder import SILENT, Recorder
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Sampling
+from r1ray.util.machine import resident_bytes
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R")
@@ -157,13 +160,15 @@ class RolloutActor:
         deadline_s: float,
     ) -> Applied:
         """See `RolloutWorker.receive_weights`."""
-        return self._worker.receive_weights(
+        applied = self._worker.receive_weights(
             version=version,
             group=None if group is None else (*group, self._address),
             specs=specs,
             bucket_bytes=bucket_bytes,
             deadline_s=deadline_s,
         )
+        at(version=version)
+        return applied
 
     def evaluate(
         self, source: str, start: int, stop: int, sampling: Sampling, n: int, deadline_s: float
@@ -187,7 +192,7 @@ class RolloutActor:
 class RewardActor(RewardWorker):
     """A RewardWorker that stores into the queue actor."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, recorder: Recorder = SILENT) -> None:
         client = RetryingClient(config)
         queue = functools.cache(queue_handle)  # looked up at first use: a sampling job has no queue
 
@@ -196,11 +201,11 @@ class RewardActor(RewardWorker):
                 lambda: queue().start(QueueApi.put, payloads, atomic), "the ledger's put of scored groups"
             )
 
-        super().__init__(config, put)
+        super().__init__(config, put, recorder)
 
     # In its own thread, and retried while Ray restarts the actor: a busy actor must not count as dead.
     @in_own_threads(max_task_retries=-1)
     def identity(self) -> Identity:
         """Answer a health check."""
         here = place()
-        return {"pid": here["pid"], "node": here["node"]}
+        return {"pid": here["pid"], "node": here["node"], "rss_bytes": resident_bytes()}

@@ -12,7 +12,7 @@ from typing import Protocol
 from r1ray.config.lengths import completion_limit
 from r1ray.config.schema import Config
 from r1ray.ledger.records import Lease
-from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
+from r1ray.types import GENERATED_S, QUEUED_S, Completion, PromptTask, RolloutGroup, Sampling
 
 
 def seed_of(prompt: PromptTask, seed: int) -> int:
@@ -70,7 +70,7 @@ class Work:
 
     def finished(self, completions: tuple[Completion, ...], worker_id: str) -> RolloutGroup:
         """The group with its completions."""
-        timings = {"queued": self.submitted_at - self.leased_at, "generated": time.monotonic() - self.submitted_at}
+        timings = {QUEUED_S: self.submitted_at - self.leased_at, GENERATED_S: time.monotonic() - self.submitted_at}
         return RolloutGroup(
             group_id=self.group_id,
             prompt=self.prompt,

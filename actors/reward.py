@@ -8,6 +8,10 @@ from typing import TypeVar
 
 from r1ray.codec import pack_scored, unpack_rollout
 from r1ray.config.schema import Config
+from r1ray.telemetry.catalogue import SCORED_GROUPS, SCORING_SECONDS
+from r1ray.telemetry.logs import at
+from r1ray.telemetry.recorder import SILENT, Recorder
+from r1ray.types import SCORED_S
 
 R = TypeVar("R")
 Put = Callable[[list[bytes], bool], list[str]]
@@ -16,13 +20,14 @@ Put = Callable[[list[bytes], bool], list[str]]
 class RewardWorker:
     """`put(payloads, atomic)` stores scored groups and raises if it is not certain that they are stored."""
 
-    def __init__(self, config: Config, put: Put) -> None:
+    def __init__(self, config: Config, put: Put, recorder: Recorder = SILENT) -> None:
         sources: Mapping[str, list[str] | None] = {
             s.name: s.rewards for s in (*config.data.train, *config.data.evaluation)
         }
         from r1ray.rewards.scorer import Scorer
 
-        self._scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources)
+        self._scorer = Scorer(config.rewards, config.reward_worker, source_rewards=sources, recorder=recorder)
+        self._recorder = recorder
         self._put = put
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="score")
 
@@ -52,7 +57,12 @@ class RewardWorker:
         return [done.result() for done in running]
 
     def _score_one(self, group: bytes) -> bytes:
-        return pack_scored(self._scorer.score(unpack_rollout(group)))
+        rollout = unpack_rollout(group)
+        at(version=rollout.max_policy_version)
+        scored = self._scorer.score(rollout)
+        self._recorder.add(SCORED_GROUPS)
+        self._recorder.observe(SCORING_SECONDS, scored.rollout.timings[SCORED_S])
+        return pack_scored(scored)
 
     def close(self) -> None:
         """Stop scoring; calls in progress fail."""

@@ -28,7 +28,7 @@ from r1ray.errors import DataError, DeadlineExceeded, ProcessDied
 from r1ray.ledger.records import Lease
 from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
-from r1ray.util.machine import memory_in_use
+from r1ray.util.machine import memory_in_use, resident_bytes
 
 R = TypeVar("R")
 UNSYNCED = -1
@@ -114,12 +114,14 @@ class RolloutWorker:
 
     def stats(self) -> dict[str, float]:
         """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered,
-        short_of_memory: 1 while it leases nothing because of that, stuck_s: duration of the present engine step)."""
+        short_of_memory: 1 while it leases nothing because of that, rss_bytes: resident memory, stuck_s: duration of the
+        present engine step)."""
         self._refuse_if_failed()
         began = self._step_began
         gauges: dict[str, float] = {"version": self._version, "leased": self._leased}
         gauges["undelivered"] = len(self._held) - self._leased
         gauges["short_of_memory"] = float(self._short_of_memory)
+        gauges["rss_bytes"] = float(resident_bytes())
         gauges["stuck_s"] = 0.0 if began is None else time.monotonic() - began
         return {**self._counts, **gauges}
 

@@ -42,7 +42,10 @@ from r1ray.errors import ConfigError, IntegrityError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
 from r1ray.transport.transfer import Sent, TransferSpecs
-from r1ray.types import BatchManifest, ScoredGroup
+from r1ray.types import SCORED_S, BatchManifest, ScoredGroup
+
+SCORING = "reward_worker/seconds"
+"""Metric: time to score a group."""
 
 
 class PolicyRank(TrainingRank):
@@ -137,8 +140,8 @@ class PolicyRank(TrainingRank):
         }
 
     def _new_sums(self) -> MetricSums:
-        means = [*MEANS, "length/truncated", "length/empty", *self._reward_parts, *self._length_correlation.means]
-        return MetricSums(means=means, maxima=MAXIMA, device=self._engine.device)
+        means = [*MEANS, "length/truncated", "length/empty", SCORING, *self._reward_parts]
+        return MetricSums(means=[*means, *self._length_correlation.means], maxima=MAXIMA, device=self._engine.device)
 
     def _plan(self, manifest: BatchManifest, advantages: SequenceOf[FloatArray]) -> list[MinibatchPlan]:
         learner = self._config.learner
@@ -190,6 +193,7 @@ class PolicyRank(TrainingRank):
             values = [score.parts[key] for score in scores if key in score.parts]  # not every source has every reward
             sums.add(name, sum(values), len(values))
         for group in groups:
+            sums.add(SCORING, groups[group].rollout.timings.get(SCORED_S, 0.0), 1)
             self._length_correlation.add(groups[group], [c for g, c in members if g == group], sums)
         completions = [groups[g].rollout.completions[c] for g, c in members]
         sums.add("length/truncated", sum(c.finish_reason == "length" for c in completions), len(completions))

@@ -77,6 +77,10 @@ class Sampling:
     seed: int | None = None  # None: the engine's own stream
 
 
+QUEUED_S, GENERATED_S, SCORED_S = "queued", "generated", "scored"
+"""Keys of `RolloutGroup.timings`: from the lease to the engine, in the engine, and in the reward worker."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
     """G completions of one prompt. Producer: RolloutWorker. Consumer: RewardWorker."""
@@ -86,7 +90,7 @@ class RolloutGroup:
     completions: tuple[Completion, ...]  # [G]
     sampling: Sampling
     worker_id: str
-    timings: dict[str, float]  # seconds: "queued", "generated"
+    timings: dict[str, float]  # seconds by stage: QUEUED_S, GENERATED_S and, once it is scored, SCORED_S
 
     @property
     def min_policy_version(self) -> int:

@@ -130,6 +130,8 @@ class Controller(TrainingLoop):
             on_event=parts.writer.event,
         )
         self._copies = CopyMonitor(config.run.ledger_copy_every_s, on_event=parts.writer.event)
+        sources = (self._fleet, self._managed, self._training, outages, self._drops)
+        self._progress.budgets = tuple(source.budgets for source in sources)
         self._write_up: Callable[[], None] = _nothing
         self._leasing = True
 
@@ -249,13 +251,14 @@ class Controller(TrainingLoop):
         self._write_up = _nothing
         metrics = ended.metrics | self._progress.step_metrics(self._fleet, ended.report)
         metrics["batch/wait_s"] = ended.waited_s
+        metrics["time/step_s"] = ended.wall_s
         metrics["learner/idle_share"] = 1.0 - metrics["learner/step_s"] / ended.wall_s
         metrics["learner/tokens_per_s"] = metrics["batch/tokens"] / ended.wall_s
         row = self._writer.step(ended.manifest.step, metrics)
         for transcript in self._transcripts(ended.manifest):
             self._writer.transcript(transcript)
         self._watch.step(row, self._writer.event)
-        self._progress.stepped(row)
+        self._progress.stepped(row, ended.manifest)
 
     def _transcripts(self, manifest: BatchManifest) -> list[dict[str, Any]]:
         ids = [g.group_id for g in manifest.groups[: self._config.logging.transcripts_per_step]]

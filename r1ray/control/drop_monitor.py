@@ -38,6 +38,11 @@ class DropMonitor:
         self._start: LedgerStatus | None = None  # at the last complete batch, or at the first look
         self._accepted_at: LedgerStatus | None = None  # at the last accepted group
         self._text = ""
+        self._used = 0.0
+
+    def budgets(self) -> dict[str, float]:
+        """Used share of the groups in a row that may be rejected."""
+        return {"recovery.max_dropped_batches": self._used}
 
     def look(self, status: LedgerStatus) -> str:
         """The present episode in one sentence, "" if there is none.
@@ -68,7 +73,8 @@ class DropMonitor:
         return window.share >= REJECTED_SHARE or failed / window.judged >= FAILED_SHARE
 
     def _end_if_hopeless(self, window: _Window) -> None:
-        if window.rejected < self._max_batches * self._batch:
+        self._used = window.rejected / (self._max_batches * self._batch)
+        if self._used < 1:
             return
         raise NoTrainableGroups(
             f"{window.described(' in a row')}. After {self._max_batches} batches without one group to train on "

@@ -118,6 +118,10 @@ class Fleet:
         """Number of problems by evaluation source, as reported by the last worker that became ready."""
         return self._sizes
 
+    def budgets(self) -> dict[str, float]:
+        """Used share of the restarts."""
+        return {"recovery.max_worker_restarts": self._deaths / max(1, self._settings.restart_budget * self._desired)}
+
     def _staying(self) -> list[tuple[str, Member]]:
         return [(n, m) for n, m in self._members.items() if m.drain is None]
 

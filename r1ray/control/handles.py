@@ -34,9 +34,10 @@ class Place(TypedDict):
 
 
 class Identity(Place):
-    """The answer of an actor to a health check. `problem`: why its calls fail at present, if they do."""
+    """The answer of an actor to a health check."""
 
-    problem: NotRequired[str | None]
+    problem: NotRequired[str | None]  # why its calls fail at present, if they do
+    rss_bytes: NotRequired[int]  # its resident memory
 
 
 class WorkerInfo(TypedDict):

@@ -34,6 +34,11 @@ class Restarts:
         self._deaths = 0
         self._starts = Backoff()
 
+    @property
+    def used(self) -> float:
+        """Used share of the budget."""
+        return self._deaths / max(1, self._budget)
+
     def lost(self, error: LearnerLostError) -> None:
         """Count a death. Raises RetryBudgetExhausted."""
         self._deaths += 1

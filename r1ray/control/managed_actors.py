@@ -34,6 +34,7 @@ class _Actor:
     probe: HealthProbe[Identity]
     place: Place | None = None
     problem: str | None = None  # why its calls fail although it is alive
+    rss_bytes: int | None = None
     starts: Backoff = field(default_factory=Backoff)
 
     @property
@@ -74,6 +75,14 @@ class RayManagedActors:
         """Process of each actor that has answered."""
         return {a.handle.name: a.place for a in self._actors if a.place is not None}
 
+    def memory(self) -> dict[str, float]:
+        """Resident memory in bytes by name."""
+        return {a.handle.name: float(a.rss_bytes) for a in self._actors if a.rss_bytes is not None}
+
+    def budgets(self) -> dict[str, float]:
+        """Used share of the restarts, by key."""
+        return {key: self._deaths.get(key, 0) / max(1, limit) for key, limit in self._limits.items()}
+
     @property
     def problem(self) -> str | None:
         """Why the calls of one of the actors fail at present, as that actor reported it; None if they succeed."""
@@ -105,7 +114,7 @@ class RayManagedActors:
         actor.handle.kill()  # Ray starts it again
         actor.health.restart(now)
         actor.probe = _probe(actor.handle, actor.health)
-        actor.place = actor.problem = None
+        actor.place = actor.problem = actor.rss_bytes = None
         self._died(actor, reason)
 
     def _answered(self, actor: _Actor, identity: Identity) -> None:
@@ -115,6 +124,7 @@ class RayManagedActors:
         if actor.pid != pid:
             self._event("actor_ready", actor=actor.handle.name, pid=pid)
         actor.place, actor.problem = {"pid": pid, "node": identity["node"]}, identity.get("problem")
+        actor.rss_bytes = identity.get("rss_bytes")
         actor.health.ready()
         actor.health.synced()  # it serves no policy that could be stale
 

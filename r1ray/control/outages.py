@@ -33,6 +33,11 @@ class OutageTracker:
         self._clock = clock
         self._since: dict[str, float] = {}  # operation that fails -> time of its first failure
 
+    def budgets(self) -> dict[str, float]:
+        """Used share of the time that the longest outage may last."""
+        longest_s = max((self._clock() - since for since in self._since.values()), default=0.0)
+        return {"recovery.outage_timeout_s": longest_s / self._limit_s}
+
     def retry_until_recovered(self, what: str, action: Callable[[], R], *failures: type[InfrastructureError]) -> R:
         """`action()`, repeated while it raises one of `failures`.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -13,6 +14,9 @@ from r1ray.control.fleet import Fleet
 from r1ray.control.handles import Handle, QueueApi
 from r1ray.control.health import State
 from r1ray.control.managed_actors import RayManagedActors
+from r1ray.control.process_memory import memory_metrics, process_memory
+from r1ray.control.rollout_pace import RolloutPace
+from r1ray.control.run_telemetry import RunTelemetry, merged_budgets
 from r1ray.control.sync import SyncReport
 from r1ray.control.watchdog import Stage
 from r1ray.ledger.records import LedgerStatus
@@ -20,6 +24,7 @@ from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter
 from r1ray.run.status import ENDED
 from r1ray.run.view import View
+from r1ray.types import BatchManifest
 from r1ray.util.files import is_disk_full
 
 STATUS_EVERY_S = 1.0
@@ -34,6 +39,7 @@ class Progress:
         folder: RunFolder,
         view: View,
         writer: MetricsWriter,
+        telemetry: RunTelemetry,
         steps: int,
         sources: Iterable[str],
         evaluations: list[dict[str, Any]],
@@ -43,6 +49,7 @@ class Progress:
         self._folder = folder
         self._view = view
         self._writer = writer
+        self._telemetry = telemetry
         self._steps = steps
         self._clock = clock
         self._began = clock()
@@ -58,14 +65,18 @@ class Progress:
         self._waiting_for = ""
         self._paused: tuple[str, float] | None = None  # the reason, and since when
         self._managed: dict[str, tuple[str, int | None]] = {}
+        self._memory: dict[str, float] = {}  # of managed actors
+        self.budgets: Sequence[Callable[[], Mapping[str, float]]] = ()
+        """Each returns the used share of budgets after which the run ends, by key."""
+        self.stalled_s = 0.0
+        """For how long nothing has moved although something should."""
         self._sources = tuple(sources)
         self._evaluations = {(row["step"], row["source"]): row for row in evaluations}
         self._last_row: dict[str, Any] = {}
         self.step = 0
         """The step after the last one whose records are written."""
         self._step_ends: list[float] = []
-        self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters at the last step, and their time
-        self._pace: dict[str, dict[str, float]] = {}  # worker -> growth of its counters between the last two steps
+        self._pace = RolloutPace()
 
     # -- facts --------------------------------------------------------------------------------------------------
 
@@ -96,6 +107,7 @@ class Progress:
     def synced(self, report: SyncReport) -> None:
         """A policy was published."""
         self._sync = (report, self._clock())
+        self._telemetry.synced(report)
         if report.stale or report.out:
             self._writer.event("sync_incomplete", version=report.version, stale=report.stale, out=report.out)
         for process, reason in report.retried:
@@ -122,8 +134,9 @@ class Progress:
         self._evaluations = {key: row for key, row in self._evaluations.items() if key[0] <= step}
         self._written = float("-inf")
 
-    def stepped(self, row: dict[str, Any]) -> None:
+    def stepped(self, row: dict[str, Any], manifest: BatchManifest) -> None:
         """The records of a step are written."""
+        self._telemetry.stepped(row, manifest)
         self._last_row = dict(row)
         self.step = int(row["step"]) + 1
         self._state = "running"
@@ -139,23 +152,13 @@ class Progress:
 
     def step_metrics(self, fleet: Fleet, report: SyncReport) -> dict[str, float]:
         """Metrics of the step that just ended: rates and idle shares of the rollout workers, queue, sync, time."""
-        for name, member in fleet.members.items():
-            before = self._seen.get(name)
-            if before is not None and before["time"] == member.answered_at:
-                continue  # no answer since the last step: keep its last rate
-            now = {key: member.stats.get(key, 0.0) for key in ("tokens", "busy_s", "idle_s")}
-            now["time"] = member.answered_at
-            if before is not None:
-                self._pace[name] = {key: now[key] - before[key] for key in now}
-            self._seen[name] = now
-        pace = [self._pace[name] for name in fleet.members if name in self._pace]
-        waited, worked = (sum(p[key] for p in pace) for key in ("idle_s", "busy_s"))
         metrics = {
-            "rollout/tokens_per_s": sum(p["tokens"] / p["time"] for p in pace),
-            "rollout/idle_share": waited / (waited + worked) if waited + worked else 0.0,
+            **self._pace.step(fleet.members),
+            **memory_metrics(self._memory_of(fleet)),
             "sync/seconds": report.seconds,
             "sync/apply_s": report.apply_s,
             "sync/digest_s": report.digest_s,
+            "sync/bytes": float(report.weight_bytes),
             "sync/workers": float(len(report.synced)),
             "time/elapsed_s": self._clock() - self._began,
         }
@@ -169,6 +172,9 @@ class Progress:
             if ledger.copy is not None and ledger.copy.age_s is not None:
                 metrics["queue/copy_age_s"] = ledger.copy.age_s
         return metrics
+
+    def _memory_of(self, fleet: Fleet) -> dict[str, float]:
+        return process_memory(fleet.members, self._memory, self._last_row)
 
     def marks(self, fleet: Fleet) -> tuple[float, ...]:
         """Counters of tokens, of scores, and of steps."""
@@ -207,7 +213,7 @@ class Progress:
     def tick(self, fleet: Fleet, managed: RayManagedActors, queue: Handle[QueueApi]) -> None:
         """Once a second: request the ledger's counts, write status.json, refresh the view. Never blocks."""
         now = self._clock()
-        self._managed = managed.states()
+        self._managed, self._memory = managed.states(), managed.memory()
         if self._status_request is not None and self._status_request.done():
             # Callers that need the answer of a restarting ledger notice the failure; the status can do without one.
             if self._status_request.exception() is None:
@@ -223,6 +229,7 @@ class Progress:
     def write(self, fleet: Fleet) -> None:
         """Write status.json and refresh the view."""
         status = self._status(fleet)
+        self._telemetry.observed(status, fleet.members)
         try:
             self._folder.write_status(status)
         except OSError as e:
@@ -248,24 +255,23 @@ class Progress:
             message = message or self.warning
         if self._paused is not None and state not in ENDED:
             state, message = "paused", self._paused[0]
+        workers = [
+            {"id": n, "role": "rollout", "state": m.state, "version": m.version, "tokens_per_s": m.tokens_per_s}
+            for n, m in fleet.members.items()
+        ]
         status: dict[str, Any] = {
             "state": state,
             "waiting_for": self._waiting_for,
             "message": message,
             "step": step,
             "steps": self._steps,
-            "workers": [
-                {
-                    "id": n,
-                    "role": "rollout",
-                    "state": m.state,
-                    "version": m.version,
-                    "tokens_per_s": m.tokens_per_s,
-                }
-                for n, m in fleet.members.items()
-            ],
+            "workers": workers,
             "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._managed.items()],
             "rates": rates,
+            "budgets": merged_budgets(used() for used in self.budgets),
+            "memory": self._memory_of(fleet),
+            "stalled_s": self.stalled_s,
+            "free_bytes": shutil.disk_usage(self._folder.path).free,
             "metrics": self._last_row or None,
             "evaluation": self._newest_evaluation(),
             "eta_s": self._eta(step),
@@ -275,8 +281,9 @@ class Progress:
             "host": socket.gethostname(),
         }
         if (ledger := self._ledger) is not None:
-            names = ("leased", "scored", "taken", "trained", "dropped", "oldest_lease_s")
-            status["queue"] = {n: getattr(ledger, n) for n in names}
+            names = ("leased", "scored", "ready", "taken", "trained", "dropped", "oldest_lease_s")
+            copy_age_s = None if ledger.copy is None else ledger.copy.age_s
+            status["queue"] = {**{n: getattr(ledger, n) for n in names}, "copy_age_s": copy_age_s}
         if self._sync is not None:
             report, at = self._sync
             status["last_sync"] = {"version": report.version, "seconds": report.seconds, "age_s": self._clock() - at}

@@ -45,6 +45,7 @@ class Stalls:
         if starting or progress.pausing:
             stage = Stage.DEADLINE  # deadlines.actor_start_s, or recovery.outage_timeout_s
         stalled_s = self._watchdog.look(progress.marks(fleet), stage)
+        progress.stalled_s = self._watchdog.still_s
         if stalled_s is None:
             return
         places = dict(learners.places) if stage is Stage.STEP else dict(workers)

@@ -26,7 +26,7 @@ from r1ray.control.handles import Handle, LearnerApi, RolloutApi
 from r1ray.control.learners import TRANSIENT_ERRORS
 from r1ray.errors import InfrastructureError, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, Sent, TransferSpecs
+from r1ray.transport.transfer import Applied, Sent, TransferSpecs, bytes_of
 
 R = TypeVar("R")
 
@@ -46,6 +46,7 @@ class SyncReport:
     stale: dict[str, str] = field(default_factory=dict)  # worker -> reason
     out: dict[str, str] = field(default_factory=dict)
     retried: tuple[tuple[str, str], ...] = ()  # process -> reason, for each failed transfer: the first failure in it
+    weight_bytes: int = 0  # of the policy, which each synced worker received
     seconds: float = 0.0  # the whole publication
     apply_s: float = 0.0  # longest pause of generation of a worker
     digest_s: float = 0.0
@@ -120,6 +121,7 @@ class WeightSync:
             stale=stale,
             out=out,
             retried=tuple(retried),
+            weight_bytes=bytes_of(self._specs or ()),
             seconds=time.monotonic() - began,
             apply_s=max((a.apply_s for a in synced.values()), default=0.0),
             digest_s=max((a.digest_s for a in synced.values()), default=0.0),

@@ -99,6 +99,11 @@ class Training(CheckpointedLearner[LearnerApi]):
             )
         super().checkpoint()
 
+    def budgets(self) -> dict[str, float]:
+        """Used share of the restarts and the rollbacks."""
+        rollbacks = self._rollbacks / max(1, self._config.recovery.max_nan_rollbacks)
+        return {"recovery.max_learner_restarts": self._restarts.used, "recovery.max_nan_rollbacks": rollbacks}
+
     def _committed(self, name: str) -> None:
         self._queue.call(QueueApi.commit, self.step, name)
         copy = self._queue.call(QueueApi.status).copy

@@ -30,16 +30,18 @@ class Watchdog:
         self._marks: tuple[float, ...] = ()
         self._moved = clock()
         self._reported = self._moved
+        self.still_s = 0.0
+        """For how long nothing had moved at the last look."""
 
     def look(self, marks: tuple[float, ...], stage: Stage) -> float | None:
         """`marks` are counters of tokens, scores and steps: any change is movement."""
         now = self._clock()
         if marks != self._marks or stage is Stage.DEADLINE:
             self._marks, self._moved, self._reported = marks, now, now
-            return None
+        self.still_s = now - self._moved
         if now - self._reported < self._stall_s:
             return None
-        return now - self._moved
+        return self.still_s
 
     def reported(self) -> None:
         """The stall was handled, which may have taken a while: the next `stall_timeout_s` begin now."""

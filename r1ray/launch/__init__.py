@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from actors.telemetry import RayRecorder
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
 from r1ray.control.controller import Controller, Parts
@@ -19,6 +20,7 @@ from r1ray.control.fleet import Fleet
 from r1ray.control.handles import Handle, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
+from r1ray.control.run_telemetry import RunTelemetry
 from r1ray.control.stalls import Stalls
 from r1ray.control.watchdog import Watchdog
 from r1ray.launch.cluster import Cluster
@@ -61,10 +63,14 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
     cluster, folder, writer = session.cluster, session.folder, session.writer
     config = cluster.config
     queue = cluster.queue(ledger_settings(config))
+    telemetry = RunTelemetry(RayRecorder(cluster.run_id))
+    writer.listeners.append(telemetry.event)
+    writer.event("connected", metrics=cluster.metrics_addresses())
     progress = Progress(
         folder=folder,
         view=session.view,
         writer=writer,
+        telemetry=telemetry,
         steps=config.run.steps,
         sources=[source.name for source in config.data.evaluation],
         evaluations=read_evaluations(folder.path),

@@ -24,6 +24,7 @@ from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProces
 from r1ray.ledger.records import LedgerSettings
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
 from r1ray.run.ledger import LedgerPlace
+from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
 
@@ -61,6 +62,10 @@ class Cluster:
             _temp_dir=ray_config.temp_dir,
         )
 
+    def metrics_addresses(self) -> list[str]:
+        """Where Prometheus finds the metrics: host:port of the agent of each node, below /metrics."""
+        return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in ray.nodes() if node["Alive"]]
+
     def _cpu_demand(self, use: Use) -> list[tuple[float, int]]:
         c = self.config
         demand = {
@@ -85,7 +90,7 @@ class Cluster:
             scheduling_strategy=None if self.config.ray.queue_resources else _here(),
         )
         ledger = LedgerPlace.of(self.config.run, Path(self.run_dir), self.run_id)
-        return spawn(QUEUE, ledger, settings, self.run_id)
+        return spawn(QUEUE, ledger, settings)
 
     def rewards(self) -> list[Handle[RewardApi]]:
         """Start the reward workers."""
@@ -131,7 +136,7 @@ class Cluster:
         spawn = self._rank(SftProcess) if use == "sft" else self._rank(RewardModelProcess)
         return spawn(f"learner-{rank}", self.config, rank, self.vocab_hash)
 
-    def _rank(self, cls: Callable[Concatenate[Path, Params], T]) -> Callable[Concatenate[str, Params], Handle[T]]:
+    def _rank(self, cls: Callable[Concatenate[LogTarget, Params], T]) -> Callable[Concatenate[str, Params], Handle[T]]:
         c = self.config.learner
         environment = {
             "OMP_NUM_THREADS": str(max(1, int(c.num_cpus))),  # also of DeepSpeed's optimiser in host memory
@@ -141,7 +146,7 @@ class Cluster:
 
     def _actor(
         self,
-        cls: Callable[Concatenate[Path, Params], T],
+        cls: Callable[Concatenate[LogTarget, Params], T],
         num_cpus: float,
         num_gpus: float,
         resources: dict[str, float],
@@ -175,8 +180,9 @@ class Cluster:
 
         return spawn
 
-    def _log(self, name: str) -> Path:
-        return Path(self.run_dir).absolute() / "logs" / f"{name}.log"
+    def _log(self, name: str) -> LogTarget:
+        path = Path(self.run_dir).absolute() / "logs" / f"{name}.log"
+        return LogTarget(path=path, run_id=self.run_id, actor=name, as_json=self.config.logging.json)
 
     def stacks(self, places: Mapping[str, Place]) -> dict[str, str]:
         """The stacks of processes by name, taken on their nodes. A node that does not answer says so instead."""

@@ -30,6 +30,7 @@ from r1ray.preflight.nodes import Node, driver_request, refuse_nodes, requests
 from r1ray.preflight.roles import Role
 from r1ray.preflight.storage import existing_folder, marker
 from r1ray.preflight.system import this_system
+from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -61,7 +62,7 @@ def joined(address: str) -> Iterator[list[Node]]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     with tempfile.TemporaryDirectory(prefix="r1ray-ray-") as scratch:
         try:
-            connect(address, Path(scratch) / "ray.log")
+            connect(address, LogTarget(path=Path(scratch) / "ray.log", run_id="", actor="ray", as_json=False))
             yield nodes_of(ray.nodes())
         finally:
             ray.shutdown()

@@ -22,6 +22,9 @@ from learner.preference.rank import RewardModelRank
 from learner.sft.rank import SftRank
 from r1ray.config.schema import Config
 from r1ray.control.handles import QueueApi
+from r1ray.control.process_memory import LEARNER_MEMORY
+from r1ray.telemetry.logs import LogTarget, at
+from r1ray.util.machine import resident_bytes
 
 FETCH_GROUPS = 64
 """Largest number of payloads in one reply of the queue."""
@@ -30,16 +33,23 @@ PY_SPY_S = 15.0
 
 
 class _RankProcess(Logged):
-    """Mixed into the class of a rank: adds the process id and the node to what `setup` returns."""
+    """Mixed into the class of a rank: adds the process to what `setup` returns, and its memory to the metrics."""
 
     def setup(self, host: str, port: int) -> dict[str, Any]:
         return {**super().setup(host, port), "place": place()}  # type: ignore[misc]
+
+    def train_step(self, *args: Any) -> dict[str, float]:
+        version: int = self._version  # type: ignore[attr-defined]
+        at(step=version, version=version)
+        metrics = super().train_step(*args)  # type: ignore[misc]
+        at(version=version + 1)
+        return {**metrics, LEARNER_MEMORY: float(resident_bytes())}
 
 
 class LearnerProcess(_RankProcess, PolicyRank):
     """A rank of policy optimization, which fetches payloads from the queue actor."""
 
-    def __init__(self, log: Path, config: Config, rank: int) -> None:
+    def __init__(self, log: LogTarget, config: Config, rank: int) -> None:
         host = ray.util.get_node_ip_address()
         super().__init__(log, config=config, rank=rank, fetch=_fetch_from_queue(config), host=host)
 
@@ -47,7 +57,7 @@ class LearnerProcess(_RankProcess, PolicyRank):
 class SftProcess(_RankProcess, SftRank):
     """A rank of supervised fine-tuning."""
 
-    def __init__(self, log: Path, config: Config, rank: int, vocab_hash: str) -> None:
+    def __init__(self, log: LogTarget, config: Config, rank: int, vocab_hash: str) -> None:
         host = ray.util.get_node_ip_address()
         super().__init__(log, config=config, rank=rank, vocab_hash=vocab_hash, host=host)
 
@@ -55,7 +65,7 @@ class SftProcess(_RankProcess, SftRank):
 class RewardModelProcess(_RankProcess, RewardModelRank):
     """A rank of reward-model training."""
 
-    def __init__(self, log: Path, config: Config, rank: int, vocab_hash: str) -> None:
+    def __init__(self, log: LogTarget, config: Config, rank: int, vocab_hash: str) -> None:
         host = ray.util.get_node_ip_address()
         super().__init__(log, config=config, rank=rank, vocab_hash=vocab_hash, host=host)
 

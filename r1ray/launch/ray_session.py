@@ -16,7 +16,6 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -32,6 +31,7 @@ from ray.job_submission import JobSubmissionClient
 
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.preflight.capacity import ClusterNodes
+from r1ray.telemetry.logs import LogTarget, json_line
 
 PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
@@ -122,7 +122,7 @@ def first_sentence(text: str) -> str:
     return text.partition(". ")[0].rstrip(".")
 
 
-def connect(address: str | None, log: Path, **local: Any) -> None:
+def connect(address: str | None, log: LogTarget, **local: Any) -> None:
     """Join the cluster at `address`, or with None start one on this machine that ends with this process.
 
     `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
@@ -155,8 +155,13 @@ def _keep_handler(handler: Callable[[int, Any], None]) -> None:
     return None
 
 
-def _write(log: Path, data: Mapping[str, Any], ignore_prefix: bool) -> None:
+def _write(log: LogTarget, data: Mapping[str, Any], ignore_prefix: bool) -> None:
     """Take the place of Ray's printing into the driver's terminal; the run's events report dead processes there."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a", encoding="utf-8") as file:
-        file.writelines(f"{time.strftime('%F %T')} {line.rstrip()}\n" for line in data["lines"])
+    log.path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [line.rstrip() for line in data["lines"]]
+    if log.as_json:
+        made = [json_line(line, run_id=log.run_id, actor=log.actor, stream="stderr") for line in lines]
+    else:
+        made = [f"{time.strftime('%F %T')} {line}" for line in lines]
+    with log.path.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in made)

@@ -18,8 +18,9 @@ from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.signals import stop_on_signals
-from r1ray.run.driver_log import LoggedView
+from r1ray.run.driver_log import LoggedView, log_view
 from r1ray.run.folder import RunFolder
+from r1ray.run.json_view import JsonView
 from r1ray.run.metrics import EVENTS, MetricsWriter
 from r1ray.run.notices import notices_to
 from r1ray.run.requests import remove_old
@@ -68,6 +69,12 @@ class Session:
         return finished
 
 
+def _view(folder: RunFolder, total_steps: int, *, json_of: str | None) -> View:
+    """The view on the terminal and in logs/driver.log; with JSON lines if `json_of` is the id of the run."""
+    shown = make_view(total_steps=total_steps) if json_of is None else JsonView(json_of, total_steps)
+    return LoggedView(shown, log_view(folder.logs / "driver.log", total_steps=total_steps, run_id=json_of))
+
+
 @contextmanager
 def open_session(
     loaded: LoadedConfig,
@@ -86,14 +93,15 @@ def open_session(
     config, logging = loaded.config, loaded.config.logging
     begun = (folder.path / EVENTS).exists()
     trains = "learner" in PROCESSES[use]
-    with LoggedView(make_view(total_steps=total_steps), folder.logs / "driver.log", total_steps=total_steps) as view:
+    run_id = folder.identity().run_id
+    with _view(folder, total_steps, json_of=run_id if logging.json else None) as view:
         try:
             cluster = Cluster(
                 config=config,
                 model_path=config.model.path,
                 vocab_hash=vocab_hash(Path(config.model.path)),
                 run_dir=str(folder.path),
-                run_id=folder.identity().run_id,
+                run_id=run_id,
             )
             writer = MetricsWriter(
                 folder.path,

@@ -19,6 +19,7 @@ from r1ray.errors import ConfigError
 from r1ray.launch.jobs import Jobs
 from r1ray.launch.session import RAY_PHASE
 from r1ray.launch.working_tree import pack
+from r1ray.telemetry.logs import message_of
 
 MARGIN_S = 30.0
 """Seconds that `ray job stop` leaves the driver beyond deadlines.shutdown_s."""
@@ -67,7 +68,7 @@ def until_started(jobs: Jobs, job: str) -> Iterator[str]:
     """What the driver prints until its checks are passed. Raises RemoteFailed if it ends before."""
     for line in jobs.lines(job):
         yield line
-        if line.startswith(RAY_PHASE):
+        if message_of(line).startswith(RAY_PHASE):
             return
     jobs.refuse_failure(job, "the start of the run")
 

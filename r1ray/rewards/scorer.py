@@ -17,13 +17,16 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
-from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied
+from r1ray.errors import ConfigError, DataError, InfrastructureError, ProcessDied, VerifierCrash, VerifierTimeout
 from r1ray.rewards import failures
 from r1ray.rewards.base import Ask, Call, Judgement, Reward, Sample
+from r1ray.rewards.execution.programs import killed_for
 from r1ray.rewards.execution.sandbox import Sandbox
 from r1ray.rewards.registry import build
 from r1ray.rewards.workers.pool import Pool
-from r1ray.types import RolloutGroup, Score, ScoredGroup
+from r1ray.telemetry.catalogue import SANDBOX_KILLS
+from r1ray.telemetry.recorder import SILENT, Recorder
+from r1ray.types import SCORED_S, RolloutGroup, Score, ScoredGroup
 
 _VERIFY_LANE = 256
 """Verifications under way. Most take milliseconds, and no more of the long ones run at once than there
@@ -109,6 +112,7 @@ class Scorer:
         worker: RewardWorkerConfig,
         source_rewards: Mapping[str, Sequence[str] | None] | None = None,
         processors: int | None = None,
+        recorder: Recorder = SILENT,
     ) -> None:
         """`source_rewards`: source -> names out of `rewards`, or None for all. `processors`: number
         to use, or None for all.
@@ -117,6 +121,7 @@ class Scorer:
         """
         processors = processors or len(os.sched_getaffinity(0))
         self._timeout_s = worker.timeout_s
+        self._recorder = recorder
         self._sandbox = Sandbox(worker.sandbox)
         every = [(config, build(config.name, config.params)) for config in rewards]
         self._default = _chosen(every, None, "rewards")
@@ -151,6 +156,7 @@ class Scorer:
         Raises InfrastructureError if a part failed for no fault of the sample, such as an endpoint
         that is down: the prompt must not be blamed for it.
         """
+        began = time.perf_counter()
         pending = [self.begin(Sample.of(group, i)) for i in range(len(group.completions))]
         judged = [p.result() for p in pending]
         for one in judged:
@@ -158,7 +164,8 @@ class Scorer:
                 raise InfrastructureError(
                     f"group {group.group_id} could not be scored: {one.score.error}"
                 ) from one.outage
-        return ScoredGroup(rollout=group, scores=tuple(one.score for one in judged))
+        timings = {**group.timings, SCORED_S: time.perf_counter() - began}
+        return ScoredGroup(rollout=replace(group, timings=timings), scores=tuple(one.score for one in judged))
 
     def begin(self, sample: Sample) -> Pending:
         """Start scoring a sample: cheap rewards are computed at once, calls go to worker processes."""
@@ -192,7 +199,16 @@ class Scorer:
         limit_s = max(self._timeout_s, call.limit_s)
         if call.lane == "program":
             call = replace(call, args={**call.args, "sandbox": self._sandbox.kind, "limit_s": limit_s})
-        judgement = self._pool.call(call, limit_s)
+        try:
+            judgement = self._pool.call(call, limit_s)
+        except VerifierTimeout:
+            self._recorder.add(SANDBOX_KILLS, reason="timeout")
+            raise
+        except VerifierCrash:
+            self._recorder.add(SANDBOX_KILLS, reason="crash")
+            raise
+        if call.lane == "program" and (killed := killed_for(judgement.why)):
+            self._recorder.add(SANDBOX_KILLS, reason=killed)
         return judgement if call.then is None else replace(judgement, value=call.then(judgement.value))
 
 

@@ -10,6 +10,7 @@ from typing import Self
 
 from rich.console import Console
 
+from r1ray.run.json_view import JsonView
 from r1ray.run.lines import Status
 from r1ray.run.view import PlainView, View
 from r1ray.util.files import is_disk_full
@@ -20,13 +21,16 @@ WIDTH = 200
 class _Log(io.StringIO):
     """Appends whole texts to a file. Lines for which the disk has no room are left out; the terminal has them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, stamped: bool) -> None:
+        """`stamped`: the time precedes each line."""
         super().__init__()
         self._path = path
+        self._stamped = stamped
 
     def write(self, text: str) -> int:
         stamped = "".join(
-            f"{time.strftime('%H:%M:%S')} {line}" if line.strip() else line for line in text.splitlines(keepends=True)
+            f"{time.strftime('%H:%M:%S')} {line}" if self._stamped and line.strip() else line
+            for line in text.splitlines(keepends=True)
         )
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -37,14 +41,21 @@ class _Log(io.StringIO):
         return len(text)
 
 
-class LoggedView:
-    """Shows a run in `view`, and appends what a plain view would print to the file `path`, whose folder exists."""
+def log_view(
+    path: Path, *, total_steps: int, run_id: str | None = None, clock: Callable[[], float] = time.monotonic
+) -> View:
+    """Appends what a plain view would print to the file `path`, whose folder exists; as JSON if `run_id` is given."""
+    if run_id is not None:
+        return JsonView(run_id, total_steps, file=_Log(path, stamped=False))
+    console = Console(file=_Log(path, stamped=True), width=WIDTH, no_color=True, highlight=False)
+    return PlainView(console, total_steps, clock)
 
-    def __init__(
-        self, view: View, path: Path, *, total_steps: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        console = Console(file=_Log(path), width=WIDTH, no_color=True, highlight=False)
-        self._views: tuple[View, View] = (view, PlainView(console, total_steps, clock))
+
+class LoggedView:
+    """Shows a run in `view`, and the same in `log`."""
+
+    def __init__(self, view: View, log: View) -> None:
+        self._views: tuple[View, View] = (view, log)
 
     def __enter__(self) -> Self:
         self._views[0].__enter__()

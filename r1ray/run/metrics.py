@@ -41,9 +41,7 @@ _MARKER = "rewind"
 
 
 class MetricsWriter:
-    """Appends to the JSON lines files of one run folder, and sends the same numbers to TensorBoard and Weights &
-    Biases.
-    """
+    """Appends to the JSON lines files of a run folder, and sends the numbers to TensorBoard and Weights & Biases."""
 
     def __init__(
         self,
@@ -59,7 +57,7 @@ class MetricsWriter:
         Raises ConfigError if `wandb_project` is set and the wandb package is missing.
         """
         self._clock = clock
-        self._on_event = on_event
+        self.listeners = [on_event]  # called in turn with each event
         self._wandb = _start_wandb(run_dir, wandb_project) if wandb_project else None
         self._board = _TensorBoard(run_dir / "tensorboard") if tensorboard else None
         self._files = {name: _Lines(run_dir / name) for name in (METRICS, EVALUATIONS, TRANSCRIPTS, EVENTS)}
@@ -86,7 +84,8 @@ class MetricsWriter:
         """Record an event of the given kind with its fields."""
         event = {"time": self._clock(), "kind": kind, **fields}
         self._append(EVENTS, event)
-        self._on_event(event)
+        for listener in self.listeners:
+            listener(event)
 
     def rewind(self, step: int) -> None:
         """Record that training continues from policy `step`: records of step `step` and later are void."""

@@ -41,6 +41,11 @@ def this_machine() -> Machine:
     )
 
 
+def resident_bytes() -> int:
+    """Resident memory of this process, shared pages included."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 def memory_in_use() -> float:
     """The share of this machine's or container's memory that is in use and not reclaimable, 0 to 1."""
     import psutil

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import pairwise
@@ -16,11 +17,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.chaos.campaign import verify
 from r1ray.ledger import LedgerReader
 from r1ray.run.metrics import read_metrics
 from r1ray.run.status import explain, read_run_status
+from r1ray.telemetry.catalogue import CATALOGUE, STEPS
 from tests.integration.test_run_in_trouble import CLEAN, Driver, model, start
 
 __all__ = ["model"]
@@ -28,6 +31,16 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 LEASE_S = 12.0
 RUNS_S, STANDS_S = 0.01, 0.09
+
+
+def exported_by_each(driver: Driver) -> bool:
+    """Whether Ray's endpoint has metrics of the driver, the queue and the reward workers, after steps of this run."""
+    (connected,) = driver.seen.events("connected")
+    with urllib.request.urlopen(f"http://{connected['metrics'][0]}/metrics", timeout=30) as answer:
+        samples = [s for family in text_string_to_metric_families(answer.read().decode()) for s in family.samples]
+    values = {sample.name: sample.value for sample in samples if "run" in sample.labels}
+    owners = {metric.owner for metric in CATALOGUE.values() if set(metric.series) <= set(values)}
+    return owners == {"driver", "queue", "reward worker"} and values[STEPS.exported] > 0
 
 
 class Straggler(threading.Thread):
@@ -63,6 +76,7 @@ def test_a_straggler_holds_no_step_back_for_longer_than_its_lease(model: Path, t
     try:
         begun = len(read_metrics(run))
         driver.wait_for("steps beside the straggler", lambda: len(read_metrics(run)) >= begun + 12)
+        driver.wait_for("the metrics of every process that has some", lambda: exported_by_each(driver))
     finally:
         slow.end()
     driver.process.send_signal(signal.SIGTERM)

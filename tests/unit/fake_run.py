@@ -20,6 +20,7 @@ from r1ray.control.health import HealthLimits
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.managed_actors import Budget, RayManagedActors
 from r1ray.control.progress import Progress
+from r1ray.control.run_telemetry import RunTelemetry
 from r1ray.control.stalls import Stalls
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
@@ -33,6 +34,7 @@ from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
 from r1ray.transport.transfer import Applied, Sent
 from r1ray.types import BatchManifest
 from tests.unit.ledger_support import write_checkpoint
+from tests.unit.recorder import MemoryRecorder
 from tests.unit.scripted import FakeHandle, scored
 
 LIMITS = HealthLimits(start_s=60, suspect_s=20, dead_s=60)
@@ -70,6 +72,7 @@ class World:
         self.digests = True
         self.worker_start_s = 0.0
         self.evaluated: list[int] = []
+        self.metrics = MemoryRecorder()
         self.groups_opened = 0  # for weight syncs
         self.worker_holds: set[str] = set()  # calls that the worker does not answer
         identity = RunIdentity.new(vocab_hash="v", model_hash="m", config_hash="c")
@@ -226,7 +229,8 @@ class World:
     def run(self) -> bool:
         """One driver, from its start to its end; a second call is a resume."""
         config, recovery = self.config, self.config.recovery
-        with MetricsWriter(self.folder.path, tensorboard=False) as writer:
+        telemetry = RunTelemetry(self.metrics)
+        with MetricsWriter(self.folder.path, tensorboard=False, on_event=telemetry.event) as writer:
             fleet = Fleet(
                 FleetSettings(workers=1, max_workers=4, restart_budget=2, max_missed_syncs=3, limits=LIMITS, drain_s=1),
                 spawn=self._spawn,
@@ -255,6 +259,7 @@ class World:
                     folder=self.folder,
                     view=NoView(),
                     writer=writer,
+                    telemetry=telemetry,
                     steps=6,
                     sources=[source.name for source in config.data.evaluation],
                     evaluations=read_evaluations(self.folder.path),

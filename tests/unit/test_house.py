@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 LAYERS = (
-    *("errors", "types", "codec", "util", "config", "ledger", "transport", "tasks", "data", "rewards", "run", "models"),
+    *("errors", "types", "codec", "util", "telemetry", "config", "ledger"),
+    *("transport", "tasks", "data", "rewards", "run", "models"),
     *("preflight", "serving", "control", "sampling", "evaluation", "curation", "recipe", "report"),
     *("actors", "learner", "launch", "cli"),
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -97,6 +98,15 @@ def judge(
         if verdict.why and not partial:
             break
     return (passed / total if partial else float(passed == total)), first
+
+
+_FAILED = re.compile(r"test \d+ of \d+: (\w+)")
+
+
+def killed_for(failed: str | None) -> str | None:
+    """The limit for which a program was killed, from the second result of `judge`; None if it ended by itself."""
+    found = _FAILED.match(failed or "")
+    return found[1] if found and found[1] in ("timeout", "memory", "output") else None
 
 
 def _by_output(run: Run | Verdict, cases: list[dict[str, str]], limits: Limits, deadline: float) -> Iterator[Verdict]:

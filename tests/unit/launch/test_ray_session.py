@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.launch import ray_session
 from r1ray.launch.ray_session import connect, look_at
+from r1ray.telemetry.logs import LogTarget
 
 TOKEN = "5a" * 32
 
@@ -136,6 +137,10 @@ def test_auto_names_the_cluster_that_it_found(monkeypatch: pytest.MonkeyPatch) -
         look_at("auto")
 
 
+def log(folder: Path, *, as_json: bool = False) -> LogTarget:
+    return LogTarget(path=folder / "ray.log", run_id="r", actor="ray", as_json=as_json)
+
+
 class Init:
     """Takes the place of `ray.init`."""
 
@@ -153,9 +158,9 @@ def test_a_cluster_of_its_own_is_never_one_that_runs_here(monkeypatch: pytest.Mo
     init = Init()
     monkeypatch.setattr(ray_session.ray, "init", init)
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
-    connect(None, tmp_path / "ray.log", num_cpus=3)
+    connect(None, log(tmp_path), num_cpus=3)
     assert (init.options["address"], init.options["num_cpus"]) == ("local", 3)
-    connect("127.0.0.1:7000", tmp_path / "ray.log", num_cpus=3)
+    connect("127.0.0.1:7000", log(tmp_path), num_cpus=3)
     assert init.options["address"] == "127.0.0.1:7000"
     assert "num_cpus" not in init.options
 
@@ -172,4 +177,4 @@ def test_what_ray_raises_has_a_name(
 ) -> None:
     monkeypatch.setattr(ray, "init", Init(raised))
     with pytest.raises(named, match=r"no token was found; set RAY_AUTH_MODE|cannot be joined: Failed to connect"):
-        connect("127.0.0.1:7000", tmp_path / "ray.log")
+        connect("127.0.0.1:7000", log(tmp_path))

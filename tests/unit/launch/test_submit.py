@@ -11,6 +11,7 @@ import pytest
 from r1ray.errors import ConfigError
 from r1ray.launch.jobs import Jobs, RemoteFailed
 from r1ray.launch.submit import new_run, resumed_run, submit, until_started
+from r1ray.telemetry.logs import json_line
 from tests.unit.fake_jobs import Details, FakeJobs
 
 PLACES = ("run.dir=/shared/runs/my", "model.path=/shared/models/base")
@@ -79,6 +80,9 @@ def test_a_resume_is_of_a_path_on_the_cluster(tree: Path) -> None:
 
 
 def test_the_drivers_lines_are_shown_until_its_checks_are_passed() -> None:
+    line = json_line("Ray ...", run_id="r", actor="driver", stream="stdout")
+    fake = FakeJobs(chunks=[f"a warning\n{line}\nmore\n"], holds=True)
+    assert list(until_started(Jobs(address="http://x", client=fake), "my-1")) == ["a warning", line]
     fake = FakeJobs(chunks=["a warning\nRay ...\nmore\n"], holds=True)
     assert list(until_started(Jobs(address="http://x", client=fake), "my-1")) == ["a warning", "Ray ..."]
     assert (fake.stopped, fake.deleted) == ([], [])  # the run continues
