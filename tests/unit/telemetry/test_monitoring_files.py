@@ -17,7 +17,7 @@ from r1ray.telemetry.catalogue import CATALOGUE, PREFIX, RUN
 
 ROOT = Path(__file__).parents[3]
 MONITORING = ROOT / "conf" / "observability"
-RULES = MONITORING / "alerts.yaml"
+RULES = MONITORING / "alerts.yml"
 TESTS = Path(__file__).parent / "alerts_test.yaml"
 DASHBOARD = json.loads((MONITORING / "grafana.json").read_text())
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
