@@ -28,6 +28,7 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferInitInfo,
     WeightTransferUpdateInfo,
 )
+from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
@@ -141,6 +142,7 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         """Load the received tensors into the model. Raises WeightSyncError before all are received."""
         if self._staged is None:
             raise WeightSyncError("cannot apply a weight update before all of it is received")
+        _repack_experts_on_cpu(self.model)
         initialize_layerwise_reload(self.model)
         self.model.load_weights(iter(self._staged.items()))
         finalize_layerwise_reload(self.model, self.model_config)
@@ -163,6 +165,19 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         if self._channel is not None:
             self._channel.close()
         self._channel = self._join = None
+
+
+def _repack_experts_on_cpu(model: torch.nn.Module) -> None:
+    """Make the coming reload pack experts as the first load did.
+
+    vLLM 0.32 packs a layer's experts for its CPU kernel only when it builds that kernel; a reload into a kernel that is
+    there copies unpacked values into packed storage, and the layer computes nonsense.
+    """
+    for module in model.modules():
+        method: Any = getattr(module, "quant_method", None)
+        kernel = getattr(method, "moe_kernel", None)
+        if kernel is not None and isinstance(kernel.fused_experts, CPUUnquantizedExperts):
+            method.moe_kernel = None
 
 
 def _mask_logits(ids: list[int], layer: Any, inputs: Any, logits: torch.Tensor | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,21 +45,22 @@ def _write(weights: Iterator[tuple[str, Tensor]], source: Path, target: Path, fi
                 shutil.copyfile(path, folder / path.name)
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8")
-        dtypes: set[str] = set()
+        dtypes: Counter[str] = Counter()
         index = write_shards(folder, "model", _watched(weights, dtypes))
         index_file = {"metadata": {}, "weight_map": index}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=1))
         _set_dtype(folder / "config.json", dtypes)
 
 
-def _watched(weights: Iterator[tuple[str, Tensor]], dtypes: set[str]) -> Iterator[tuple[str, Tensor]]:
+def _watched(weights: Iterator[tuple[str, Tensor]], dtypes: Counter[str]) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in weights:
-        dtypes.add(str(tensor.dtype).removeprefix("torch."))
+        dtypes[str(tensor.dtype).removeprefix("torch.")] += tensor.numel()
         yield name, tensor
 
 
-def _set_dtype(path: Path, dtypes: set[str]) -> None:
+def _set_dtype(path: Path, elements: Counter[str]) -> None:
+    """Name the dtype of most elements: a buffer may be float32 in a model of bfloat16."""
     config = json.loads(path.read_text())
     config.pop("torch_dtype", None)  # the name of the key in older folders
-    config["dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
+    config["dtype"] = max(elements, key=elements.__getitem__, default="float32")
     path.write_text(json.dumps(config, indent=2) + "\n")

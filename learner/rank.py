@@ -16,6 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from learner import checkpoint
+from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from learner.engine import Engine
 from learner.export import export_model
 from learner.group import init_process_group, named_failures
@@ -119,14 +121,21 @@ class TrainingRank(abc.ABC):
         """Number of completed training steps; a step whose update was skipped counts."""
         return self._version
 
-    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
-        """(Hugging Face name, tensor) in a fixed order, tied weights once, in the compute dtype.
+    @cached_property
+    def _format(self) -> CheckpointFormat:
+        return CheckpointFormat(self._engine.module.hf)
 
-        Each tensor is valid until the next is requested; every rank must iterate to the end.
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor) as in the model's Hugging Face checkpoint: parameters in the compute dtype, then buffers.
+
+        The order is fixed and tied weights come once. Each tensor is valid until the next is requested; every rank must
+        iterate to the end.
         """
         with named_failures("gathering weights"):
             for name, tensor in self._engine.full_parameters():
-                yield name.removeprefix("hf."), tensor
+                yield from self._format.tensors(name.removeprefix("hf."), tensor)
+            for name, buffer in persistent_buffers(self._engine.module.hf):
+                yield from self._format.tensors(name, buffer)
 
     def export(self, folder: Path | str) -> None:
         """Write the model to `folder` in the Hugging Face format, completely or not at all. Raises DiskFull."""

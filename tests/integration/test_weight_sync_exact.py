@@ -14,7 +14,6 @@ import pytest
 import ray
 import torch
 
-from actors.engine import VllmEngine
 from learner.publish import WeightPublisher
 from r1ray.config.schema import Config
 from r1ray.errors import ServedWeightsDiffer, WeightSyncError
@@ -22,6 +21,7 @@ from r1ray.transport.plan import spec_of
 from r1ray.transport.rendezvous import listen
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
+from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
 from tests.integration.models import VOCABULARY, random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -29,64 +29,6 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 PROMPTS = [list(range(10, 20 + i)) for i in range(16)]
 GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
 SAMPLED = Sampling(temperature=0.7, max_new_tokens=24)
-
-
-class EngineHost:
-    """A VllmEngine in a process of its own, driven by the test."""
-
-    def __init__(self, config: Config, model_path: str) -> None:
-        self._engine = VllmEngine(config, model_path)
-        self._engine.set_version(0)
-
-    def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[Any]:
-        for i, tokens in enumerate(prompts):
-            self._engine.submit(str(i), tokens, sampling, 1)
-        return self._drain()
-
-    def _drain(self) -> list[Any]:
-        finished = {}
-        while self._engine.unfinished:
-            finished.update(self._engine.step())
-        return [finished[i][0] for i in sorted(finished, key=int)]
-
-    def receive(self, rendezvous: Any, specs: Any, version: int, prompts: list[list[int]], sampling: Sampling) -> Any:
-        """Begin to generate, receive and apply in flight, finish generating."""
-        for i, tokens in enumerate(prompts):
-            self._engine.submit(str(i), tokens, sampling, 1)
-        for _ in range(6):
-            self._engine.step()
-        if rendezvous is not None:
-            self._engine.enter_group(rendezvous, 1, "127.0.0.1")
-        self._engine.begin_receive(specs, 1 << 16)
-        finished: dict[str, Any] = {}
-        steps = 0
-        while (applied := self._engine.try_apply(version)) is None:
-            # A few steps beside the transfer; then wait for it, so that it meets requests under way however slow it is.
-            if steps < 6:
-                finished.update(self._engine.step())
-                steps += 1
-        while self._engine.unfinished:
-            finished.update(self._engine.step())
-        return applied, [finished[i][0] for i in sorted(finished, key=int)]
-
-    def corrupt_after_loading(self) -> None:
-        """Make every weight update load something else than was received."""
-
-        def spoil(worker: Any) -> None:
-            engine = worker.weight_transfer_engine
-            load = engine.model.load_weights
-            engine.model.load_weights = lambda weights: load((n, w + 1 if "mlp" in n else w) for n, w in weights)
-
-        self._engine._engine.collective_rpc(spoil)
-
-
-def config_for(path: Path) -> Config:
-    config = Config()
-    config.model.path, config.model.dtype, config.model.max_length = str(path), "float32", 128
-    config.rollout.num_gpus = 0.0
-    config.rollout.engine.kv_cache_gib = 0.1
-    config.rollout.engine.enforce_eager = True
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +64,6 @@ def publisher(folders: Any) -> WeightPublisher:
     )
 
 
-def specs_of(weights: dict[str, torch.Tensor]) -> list[tuple[str, str, tuple[int, ...]]]:
-    return [(s.name, s.dtype, s.shape) for s in (spec_of(n, t) for n, t in weights.items())]
-
-
 def tokens(completions: list[Any]) -> list[list[int]]:
     return [c.token_ids.tolist() for c in completions]
 
@@ -153,27 +91,9 @@ def test_after_a_sync_in_flight_the_engine_is_the_exported_checkpoint(hosts: Any
 
     # Tokens sampled after the change come from the new policy, keys and values recomputed: check against the learner.
     assert any(len(c.version_spans) == 2 for c in spanning)
-    worst = mismatch(weights, folders[1], spanning, version=5)
+    worst = mismatch(folders[1], PROMPTS, spanning, version=5, temperature=0.7)
     print(f"in flight: largest |vLLM - learner| after the change {worst:.1e}")
     assert worst < 1e-4
-
-
-def mismatch(weights: Any, trained: Path, completions: list[Any], version: int) -> float:
-    """Largest |vLLM - transformers| log-probability over tokens of `version` in completions of PROMPTS at T = 0.7."""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32)
-    worst = 0.0
-    for prompt, c in zip(PROMPTS, completions, strict=True):
-        ids = torch.tensor([prompt + c.token_ids.tolist()])
-        with torch.no_grad():
-            logprobs = torch.log_softmax(model(ids).logits[0][:, :VOCABULARY] / 0.7, -1)
-        own = logprobs[len(prompt) - 1 : -1].gather(1, ids[0, len(prompt) :, None])[:, 0].numpy()
-        for span in c.version_spans:
-            if span.version == version:
-                part = slice(span.start, span.end)
-                worst = max(worst, float(np.abs(own[part] - c.behavior_logprobs[part]).max()))
-    return worst
 
 
 def test_a_sender_that_dies_leaves_the_old_policy_serving(hosts: Any, folders: Any, publisher: Any) -> None:

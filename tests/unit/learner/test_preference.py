@@ -220,9 +220,8 @@ def test_the_report_is_of_the_exported_policy(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr("learner.preference.rank.export_model", export)
     made = make_rank(configured(tmp_path, *pairs(20)), monkeypatch)
-    hf = type(
-        "ToyForSequenceClassification", (), {"config": SimpleNamespace(to_json_string=lambda: '{"id2label": {}}')}
-    )()
+    settings = SimpleNamespace(to_json_string=lambda: '{"id2label": {}}')
+    hf = type("ToyForSequenceClassification", (torch.nn.Module,), {"config": settings})()
     engine: Any = made._engine
     engine.module, engine.full_parameters = SimpleNamespace(hf=hf), lambda: iter(())
     made.export(tmp_path / "final")  # without an evaluation: it makes one
