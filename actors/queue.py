@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
+from actors.group_commit import GroupCommit
 from actors.ledger_copies import LedgerCopies
 from r1ray.control.handles import Identity
 from r1ray.errors import InfrastructureError
@@ -41,6 +42,7 @@ class QueueOwner:
         self._settings = settings
         self._run_id = run_id
         self._opening: asyncio.Task[LedgerOpened] | None = None
+        self._puts = GroupCommit(lambda: self._ledger)
         self._providing = False  # the file of the ledger may be replaced
         self._recorder = recorder
         self._problem: tuple[float, str] | None = None  # time and text of the last failed write of a worker
@@ -180,7 +182,7 @@ class QueueOwner:
         """Store scored groups; `atomic`: all in one transaction. Returns the outcome of each by name."""
         began = time.perf_counter()
         with self._writing():
-            outcomes = self._ledger.put_many(payloads) if atomic else [self._ledger.put(p) for p in payloads]
+            outcomes = await self._puts.put(payloads, atomic)
         self._recorder.observe(LEDGER_PUT_SECONDS, time.perf_counter() - began)
         await self._notify()
         return [str(o) for o in outcomes]

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
-from r1ray.errors import ConfigError
+from r1ray.errors import ConfigError, IntegrityError
 from r1ray.ledger import batches, intake, leases
 from r1ray.ledger.adoption import adopt
 from r1ray.ledger.reader import read_status
@@ -23,6 +23,7 @@ from r1ray.ledger.storage import (
     put_meta,
     read_meta,
     read_settings,
+    savepoint,
     transaction,
     write_meta,
 )
@@ -162,6 +163,27 @@ class Ledger:
         """`put` each in order, in one transaction: if one raises, none is stored."""
         with self._transaction() as db:
             return [intake.put(db, self._settings, self._clock(), payload) for payload in payloads]
+
+    def put_calls(self, calls: Sequence[tuple[list[bytes], bool]]) -> list[list[PutOutcome] | IntegrityError]:
+        """`put` the payloads of several calls, each (payloads, atomic), in one transaction with one wait for the disk.
+
+        A call whose payload is refused gets the error of `put` and changes no other call. If it is atomic, none of its
+        payloads is stored; otherwise those before the refused one are.
+        """
+        with self._transaction() as db:
+            return [self._put_call(db, payloads, atomic) for payloads, atomic in calls]
+
+    def _put_call(
+        self, db: sqlite3.Connection, payloads: list[bytes], atomic: bool
+    ) -> list[PutOutcome] | IntegrityError:
+        outcomes: list[PutOutcome] = []
+        try:
+            for part in [payloads] if atomic else [[payload] for payload in payloads]:
+                with savepoint(db, self._path):
+                    outcomes += [intake.put(db, self._settings, self._clock(), payload) for payload in part]
+        except IntegrityError as e:
+            return e
+        return outcomes
 
     def fail(self, group_id: str, reason: str, infrastructure: bool) -> bool:
         """Record that a leased group failed, and queue its prompt. Returns False if the group was settled before.

@@ -185,6 +185,24 @@ def transaction(
 
 
 @contextmanager
+def savepoint(db: sqlite3.Connection, path: Path) -> Iterator[None]:
+    """Undo what the body changed if it raises IntegrityError; the transaction around it continues."""
+    with named_failures(path):
+        db.execute("SAVEPOINT part")
+    try:
+        with named_failures(path):
+            yield
+    except IntegrityError:
+        with named_failures(path):
+            db.execute("ROLLBACK TO part")
+        raise
+    finally:
+        if db.in_transaction:  # false if SQLite has rolled back by itself
+            with named_failures(path):
+                db.execute("RELEASE part")
+
+
+@contextmanager
 def named_failures(path: Path) -> Iterator[None]:
     """Translate SQLite's errors into r1ray's; errors in the SQL itself pass unchanged."""
     try:

@@ -100,7 +100,7 @@ def read_run_status(path: Path, *, clock: float | None = None) -> RunStatus:
 def explain(status: RunStatus) -> list[str]:
     """Why the run is where it is, most important reason first; empty for a run that finished."""
     copy = None if status.ledger_file is None else status.ledger_file.age()
-    lines = [] if copy is None else [f"groups are {copy}"]
+    lines = [] if copy is None else [f"counts of groups are {copy}"]
     if status.state == "finished":
         return lines
     record = status.record

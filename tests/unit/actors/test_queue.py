@@ -62,7 +62,7 @@ def test_a_write_that_failed_is_told_of_while_it_is_repeated(path: Path, monkeyp
         def full(payloads: list[bytes]) -> Any:
             raise DiskFull("no room left to write")
 
-        monkeypatch.setattr(owner._ledger, "put_many", full)
+        monkeypatch.setattr(owner._ledger, "put_calls", full)
         with pytest.raises(DiskFull):
             await owner.put([b""], True)
         await owner.lease("w", 0, 0, [], 0.0)  # what writes nothing does not mean that there is room

@@ -70,7 +70,9 @@ def test_on_other_machines_the_copy_is_read_and_its_age_is_said(folder: RunFolde
     status = read_run_status(folder.path)
     assert status.ledger is not None
     assert status.ledger.trained_steps == 1
-    assert any(line.startswith("groups are read from the copy of the ledger, made ") for line in explain(status))
+    assert any(
+        line.startswith("counts of groups are read from the copy of the ledger, made ") for line in explain(status)
+    )
     assert status.to_json()["ledger_copied_at"] == Clock().now
     assert len(list(found(folder.path, Filter(), limit=9))) == 2
     assert sorted(p.name for p in folder.path.glob("ledger*")) == [COPY_NAME, "ledger.json"]  # SQLite added no file
