@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = (
     *("errors", "types", "codec", "util", "telemetry", "config", "ledger"),
     *("transport", "tasks", "data", "rewards", "run", "models"),
-    *("preflight", "serving", "control", "sampling", "evaluation", "curation", "recipe", "report"),
+    *("preflight", "planning", "serving", "control", "sampling", "evaluation", "curation", "recipe", "report"),
     *("actors", "learner", "launch", "cli"),
 )
 """From the lowest to the highest. A layer imports only lower ones."""

@@ -1,0 +1,84 @@
+"""Calibration: a simulated run, written as a real one would be, is predicted again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from r1ray.config.load import load_config
+from r1ray.config.schema import Config
+from r1ray.models.folder import ModelShape
+from r1ray.planning.calibrate import Measured, calibrate, scenario_of
+from r1ray.planning.rates import Efficiency, Rates
+from r1ray.planning.scenario import Scenario
+from r1ray.planning.simulation import simulate
+
+SMALL = ModelShape(
+    parameters=687_000, layers=3, hidden=128, heads=4, intermediate=384, key_value=128, vocabulary=361, context=256
+)
+TRUE = Efficiency(
+    training_share=0.2, decode_share=0.02, compute_share=0.02, engine_step_s=0.005, learner_step_s=0.3, sync_s=0.05
+)
+LENGTHS = (10, 20, 20, 30, 30, 30, 40, 60)
+
+
+def config(*overrides: str) -> Config:
+    hosts = ("model.path=models/x", "hardware.gpu=cpu", "hardware.per_node=2", "checkpoint.every_steps=1000")
+    return load_config(["tiny"], [*hosts, *overrides]).config
+
+
+def run_of(settings: Config) -> Measured:
+    """The figures that a run with the rates `TRUE` would have, on two cores."""
+    rates = Rates(config=settings, shape=SMALL, efficiency=TRUE)
+    found = simulate(rates, Scenario(mean_tokens=30.0, lengths=LENGTHS, prompt_tokens=20.0, cores=2))
+    context, rows, elapsed = 20.0 + 30.0 / 2, [], 0.0
+    for i in range(8):
+        packed = 8000.0 + 200 * (i % 3)
+        step = rates.training_s(packed, context)
+        elapsed += step + rates.sync_s()
+        working = found.tokens_s / (1 - found.rollout_idle)
+        rows.append(
+            {
+                "batch/packed_tokens": packed,
+                "learner/step_s": step,
+                "sync/seconds": rates.sync_s(),
+                "time/elapsed_s": elapsed,
+                "rollout/tokens_per_s": working * (1 - found.rollout_idle),
+                "rollout/idle_share": found.rollout_idle,
+            }
+        )
+    return Measured(
+        config=settings,
+        shape=SMALL,
+        step_s=found.step_s,
+        tokens_s=found.tokens_s,
+        staleness=found.staleness,
+        learner_idle=found.learner_idle,
+        rollout_idle=found.rollout_idle,
+        prompt_tokens=20.0,
+        lengths=LENGTHS,
+        rows=tuple(rows),
+    )
+
+
+def test_the_rates_of_a_run_are_found_again() -> None:
+    found = calibrate(run_of(config())).efficiency
+    assert found.training_share == pytest.approx(TRUE.training_share, rel=0.02)
+    assert found.learner_step_s == pytest.approx(TRUE.learner_step_s, rel=0.05)
+    assert found.sync_s == pytest.approx(TRUE.sync_s, rel=0.05)
+    assert found.compute_share == pytest.approx(TRUE.compute_share, rel=0.15)
+
+
+@pytest.mark.parametrize("change", ["rollout.workers=2", "queue.max_staleness=0", "rollout.group_size=16"])
+def test_other_settings_are_predicted_from_one_run(change: str) -> None:
+    fitted, other = calibrate(run_of(config())), config(change)
+    predicted = simulate(Rates(config=other, shape=SMALL, efficiency=fitted.efficiency), scenario_of(fitted, other))
+    assert predicted.step_s == pytest.approx(run_of(other).step_s, rel=0.15)
+
+
+def test_a_line_that_does_not_rise_goes_through_the_origin() -> None:
+    measured = run_of(config())
+    flat = tuple({**row, "learner/step_s": 2.0} for row in measured.rows)
+    found = calibrate(replace(measured, rows=flat)).efficiency
+    assert found.training_share > 0
