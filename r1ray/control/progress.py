@@ -268,6 +268,7 @@ class Progress:
             "workers": workers,
             "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._managed.items()],
             "rates": rates,
+            "bottleneck": self._telemetry.bottleneck,
             "budgets": merged_budgets(used() for used in self.budgets),
             "memory": self._memory_of(fleet),
             "stalled_s": self.stalled_s,

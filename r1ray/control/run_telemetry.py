@@ -6,12 +6,15 @@ too. What the driver does not see is recorded where it happens (`Metric.owner`).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from r1ray.config.schema import Config
 from r1ray.control.fleet import DRAINING, Member
 from r1ray.control.health import State
 from r1ray.control.sync import SyncReport
+from r1ray.run.bottleneck import STEPS, find_bottleneck
 from r1ray.telemetry import catalogue as c
 from r1ray.telemetry.catalogue import Metric
 from r1ray.telemetry.logs import at
@@ -48,8 +51,10 @@ _PART = "reward/part/"
 class RunTelemetry:
     """Translates what happens in a run into metrics. Repeated steps count again: they are work that was done."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, config: Config) -> None:
         self._recorder = recorder
+        self._config = config
+        self._rows: deque[Mapping[str, float]] = deque(maxlen=STEPS + 1)  # of the last steps
         self._seen: dict[str, dict[str, float]] = {}  # worker -> its counters at the last look
         self._processes: set[str] = set()
 
@@ -67,6 +72,7 @@ class RunTelemetry:
     def stepped(self, row: Mapping[str, float], manifest: BatchManifest) -> None:
         """A step was trained; `row` is its line in metrics.jsonl."""
         at(step=int(row["step"]) + 1)
+        self._rows.append(row)
         record = self._recorder
         record.add(c.STEPS)
         for name, metric in GAUGES.items():
@@ -83,6 +89,18 @@ class RunTelemetry:
         parts["other"] = max(0.0, row["time/step_s"] - sum(parts.values()))
         for part, seconds in parts.items():
             record.add(c.STEP_SECONDS, float(seconds), part=part)
+
+    @property
+    def bottleneck(self) -> str | None:
+        """What limits the speed of the last steps, and the remedy, in one sentence; None: not known yet."""
+        config = self._config
+        found = find_bottleneck(
+            list(self._rows),
+            ranks=config.learner.ranks,
+            workers=config.rollout.workers,
+            max_staleness=config.queue.max_staleness,
+        )
+        return None if found is None else found.text
 
     def synced(self, report: SyncReport) -> None:
         """A policy was published."""

@@ -63,7 +63,7 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
     cluster, folder, writer = session.cluster, session.folder, session.writer
     config = cluster.config
     queue = cluster.queue(ledger_settings(config))
-    telemetry = RunTelemetry(RayRecorder(cluster.run_id))
+    telemetry = RunTelemetry(RayRecorder(cluster.run_id), config)
     writer.listeners.append(telemetry.event)
     writer.event("connected", metrics=cluster.metrics_addresses())
     progress = Progress(

@@ -10,7 +10,7 @@ from pathlib import Path
 from r1ray.codec import unpack_scored
 from r1ray.ledger.batches import awaited, bound_steps, read_payloads, trained_steps
 from r1ray.ledger.leases import cursor
-from r1ray.ledger.records import GroupRecord, GroupState, LedgerSettings, LedgerStatus
+from r1ray.ledger.records import GroupRecord, GroupState, LedgerSettings, LedgerStatus, StepTimes
 from r1ray.ledger.storage import check_file, connect_reader, read_meta, read_settings, transaction
 from r1ray.ledger.summary import from_row
 
@@ -111,6 +111,25 @@ class LedgerReader:
         """The packed ScoredGroups, in the order of `group_ids`. Raises IntegrityError if one is not stored."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return read_payloads(db, group_ids)
+
+    def attempts(self, index: int) -> list[GroupRecord]:
+        """All groups of a prompt, in the order of their leases."""
+        query = (
+            "SELECT g.*, EXISTS (SELECT 1 FROM payloads AS p WHERE p.group_id = g.group_id) AS has_payload"
+            " FROM groups AS g WHERE g.prompt_index = :index ORDER BY g.attempt"
+        )
+        return [_record(row) for row in self._query(query, {"index": index})]
+
+    def step_times(self, step: int) -> StepTimes:
+        """When the batch of a step, which must have one, was taken, and what followed."""
+        query = (
+            "SELECT bound_at, (SELECT MIN(published_at) FROM published AS p"
+            "   WHERE p.version = s.step + 1 AND p.published_at >= s.bound_at) AS published_at,"
+            " (SELECT MIN(committed_at) FROM commits AS c WHERE c.policy_version > s.step) AS committed_at"
+            " FROM steps AS s WHERE s.step = :step"
+        )
+        (row,) = self._query(query, {"step": step})
+        return StepTimes(**dict(row))
 
     def groups(
         self,

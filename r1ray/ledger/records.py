@@ -154,6 +154,15 @@ class LedgerStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepTimes:
+    """When a step was taken, published and saved, in seconds since the epoch. Producer: ledger. Consumer: `trace`."""
+
+    bound_at: float  # its batch was taken
+    published_at: float | None  # its policy was first served, after that
+    committed_at: float | None  # a checkpoint has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRecord:
     """One group as `inspect` shows it."""
 

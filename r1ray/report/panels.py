@@ -165,6 +165,7 @@ TIME = Section(
             keys=(("queue/dropped", "dropped"), ("queue/reissued", "leased again")),
         ),
         Panel(title="Reward workers", note="seconds per group", keys=(("reward_worker/seconds", "scoring"),)),
+        Panel(title="Memory", note="resident bytes, largest process of each kind", keys=(("memory/", ""),)),
         Panel(title="Rollout workers", note="in the last sync", keys=(("sync/workers", "workers"),)),
     ),
 )

@@ -13,9 +13,11 @@ from typing import Any
 import yaml
 
 from r1ray.errors import ConfigError
+from r1ray.run.bottleneck import find_bottleneck
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
 from r1ray.run.ledger import open_ledger
+from r1ray.run.memory_growth import memory_growth
 from r1ray.run.metrics import Row, read_evaluations, read_events, read_metrics, read_transcripts
 from r1ray.util.files import read_json
 from r1ray.util.formatting import duration, number, share
@@ -48,6 +50,16 @@ class RunRecord:
         for name in key.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         return value
+
+    @property
+    def bottleneck(self) -> str | None:
+        """What limited the speed of the last steps, in one sentence; None if the run does not show it."""
+        keys = ("learner.ranks", "rollout.workers", "queue.max_staleness")
+        ranks, workers, staleness = (self.setting(key) for key in keys)
+        if None in (ranks, workers, staleness):
+            return None
+        found = find_bottleneck(self.metrics, ranks=ranks, workers=workers, max_staleness=staleness)
+        return None if found is None else found.text
 
     @property
     def steps(self) -> int:
@@ -137,7 +149,7 @@ def figure_table(run: RunRecord) -> list[Figure]:
     "held out" is the first evaluation source of the configuration. Shares are in [0, 1], lengths in
     tokens, times in seconds.
     """
-    return [*_heldout(run), *_training(run), *_speed(run), *_faults(run)]
+    return [*_heldout(run), *_training(run), *_speed(run), *_memory(run), *_faults(run)]
 
 
 def _heldout(run: RunRecord) -> list[Figure]:
@@ -214,6 +226,19 @@ def _speed(run: RunRecord) -> list[Figure]:
         ("sync_seconds", "Weight sync, seconds: median", number, _median(run, "sync/seconds")),
     )
     return [Figure(key=key, label=label, show=show, value=value) for key, label, show, value in rows]
+
+
+def _memory(run: RunRecord) -> list[Figure]:
+    """Growth of each kind of process: bytes per step after the first fifth of the run."""
+    return [
+        Figure(
+            key=f"memory_growth/{each.process}",
+            label=f"Memory of {each.process}: growth per step, MiB",
+            show=number,
+            value=each.bytes_per_step / 2**20,
+        )
+        for each in memory_growth(run.metrics)
+    ]
 
 
 def _faults(run: RunRecord) -> list[Figure]:

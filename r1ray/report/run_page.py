@@ -135,6 +135,8 @@ def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
         out.append(f"Training took {duration(seconds)} after the first step.")
     if run.ledger_age is not None:
         out.append(f"Counts of dropped groups are {run.ledger_age}.")
+    if (limit := run.bottleneck) is not None:
+        out.append(f"Speed of the last steps: {limit}.")
     return out
 
 

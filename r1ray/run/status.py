@@ -120,6 +120,8 @@ def explain(status: RunStatus) -> list[str]:
             lines += _workers(record.get("workers") or [])
         if (sync := record.get("last_sync")) is not None:
             lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
+        if record.get("bottleneck"):
+            lines.append(str(record["bottleneck"]))
     trouble = [event for event in status.trouble if event["kind"] != "failed"]
     if trouble:
         lines.append(f"last trouble: {_event(trouble[-1])}")

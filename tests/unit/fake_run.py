@@ -229,7 +229,7 @@ class World:
     def run(self) -> bool:
         """One driver, from its start to its end; a second call is a resume."""
         config, recovery = self.config, self.config.recovery
-        telemetry = RunTelemetry(self.metrics)
+        telemetry = RunTelemetry(self.metrics, config)
         with MetricsWriter(self.folder.path, tensorboard=False, on_event=telemetry.event) as writer:
             fleet = Fleet(
                 FleetSettings(workers=1, max_workers=4, restart_budget=2, max_missed_syncs=3, limits=LIMITS, drain_s=1),

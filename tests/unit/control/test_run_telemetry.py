@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from r1ray.config.schema import Config
 from r1ray.control.process_memory import memory_metrics
 from r1ray.control.run_telemetry import RunTelemetry, merged_budgets
 from r1ray.control.sync import SyncReport
@@ -56,7 +57,7 @@ def test_the_parts_of_a_steps_time_add_up_to_it() -> None:
         "train/kl": 0.1,
         "batch/tokens": 100.0,
     }
-    RunTelemetry(recorder).stepped(row, manifest(4, versions=[4, 3, 3]))
+    RunTelemetry(recorder, Config()).stepped(row, manifest(4, versions=[4, 3, 3]))
     parts = {name: recorder.values["step_seconds", (name,)] for name in ("wait", "train", "sync", "other")}
     assert parts == {"wait": 1.0, "train": 2.0, "sync": 0.5, "other": 0.5}
     assert recorder.observed["staleness_steps"] == [0, 1, 1]
@@ -85,7 +86,7 @@ def manifest(step: int, versions: list[int]) -> BatchManifest:
 def test_bytes_of_a_sync_count_every_worker_that_received_it() -> None:
     recorder = MemoryRecorder()
     report = SyncReport(version=2, epoch=1, digest="d", synced=("a", "b"), weight_bytes=10, seconds=0.3, apply_s=0.1)
-    RunTelemetry(recorder).synced(report)
+    RunTelemetry(recorder, Config()).synced(report)
     assert recorder.values["sync_bytes", ()] == 20
     assert recorder.observed["sync_seconds"] == [0.3]
 
@@ -97,7 +98,7 @@ def status(**changes: Any) -> dict[str, Any]:
 
 def test_tokens_grow_by_what_a_worker_generated_and_memory_of_a_gone_process_is_0() -> None:
     recorder = MemoryRecorder()
-    telemetry = RunTelemetry(recorder)
+    telemetry = RunTelemetry(recorder, Config())
     member: Any = SimpleNamespace(state="healthy", stats={"tokens": 5.0, "busy_s": 1.0, "idle_s": 0.0})
     telemetry.observed(status(memory={"rollout-0": 7.0}), {"rollout-0": member})
     member.stats = {"tokens": 9.0, "busy_s": 1.5, "idle_s": 2.0}
@@ -110,7 +111,7 @@ def test_tokens_grow_by_what_a_worker_generated_and_memory_of_a_gone_process_is_
 
 def test_lost_actors_count_by_role() -> None:
     recorder = MemoryRecorder()
-    telemetry = RunTelemetry(recorder)
+    telemetry = RunTelemetry(recorder, Config())
     for event in ({"kind": "actor_lost", "actor": "reward-1"}, {"kind": "actor_lost", "actor": "queue"}):
         telemetry.event(event)
     telemetry.event({"kind": "worker_lost", "worker": "rollout-3"})

@@ -68,6 +68,13 @@ def test_the_blocked_stage_the_sync_and_the_workers_that_do_not_serve(folder: Ru
     assert "the driver" not in text
 
 
+def test_the_bottleneck_of_a_run_that_is_alive_is_named(folder: RunFolder) -> None:
+    told(folder, bottleneck="learner-bound: a second rank (learner.ranks=2) would give up to 1.6x")
+    assert "learner-bound: a second rank" in why(folder)
+    told(folder, state="interrupted", bottleneck="learner-bound: ...")
+    assert "learner-bound" not in why(folder)
+
+
 def test_a_living_driver_that_says_nothing(folder: RunFolder) -> None:
     told(folder)
     assert "has been silent for 1m 30s" in why(folder, age_s=90)
