@@ -8,11 +8,11 @@ further rank or worker is assumed to have a processor of its own and no cost of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
-from r1ray.run.metrics import Row
 from r1ray.util.formatting import duration, share
 
 STEPS = 20
@@ -34,7 +34,9 @@ class Bottleneck:
     text: str  # one sentence: what limits, the evidence, the remedy and its gain
 
 
-def find_bottleneck(rows: Sequence[Row], *, ranks: int, workers: int, max_staleness: int) -> Bottleneck | None:
+def find_bottleneck(
+    rows: Sequence[Mapping[str, Any]], *, ranks: int, workers: int, max_staleness: int
+) -> Bottleneck | None:
     """The bottleneck of the last steps; None if there are too few. `rows` are lines of metrics.jsonl.
 
     Worked example: of 2.0 s the learner trains 1.9 and syncs 0.1, and the rollout workers idle half of the time. A second
