@@ -127,7 +127,7 @@ def connect(address: str | None, log: LogTarget, **local: Any) -> None:
 
     `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
     Raises ConfigError if Ray has no usable token or the cluster runs another version of Ray or Python,
-    InfrastructureError if the cluster does not answer any more.
+    InfrastructureError if the cluster does not answer any more, or a local one does not start in time.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray_worker.print_to_stdstream = partial(_write, log)
@@ -147,6 +147,13 @@ def connect(address: str | None, log: LogTarget, **local: Any) -> None:
             raise InfrastructureError(f"the Ray cluster at {address or 'this machine'} cannot be joined: {e}") from e
         text = " ".join(str(e).split())
         raise ConfigError(f"ray.address = {address!r}: {text}; install the same versions on every node") from e
+    except Exception as e:  # Ray gives its first node 30 s, and raises this class itself
+        if "timed out during startup" not in str(e):
+            raise
+        load, cores = os.getloadavg()[0], os.cpu_count()
+        raise InfrastructureError(
+            f"Ray did not start on this machine within 30 s (load {load:.1f} on {cores} cores): repeat when it is less busy"
+        ) from e
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
 
