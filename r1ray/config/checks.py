@@ -11,7 +11,7 @@ from typing import Literal
 from r1ray.config.algorithm import ALGORITHM
 from r1ray.config.autoscale import autoscale
 from r1ray.config.curation import curation, sampled_sources
-from r1ray.config.data import decontamination, programs, rewards, shared_names, sources, unique_names
+from r1ray.config.data import decontamination, rewards, shared_names, sources, task_verifiers, unique_names
 from r1ray.config.lengths import longest_completion
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
@@ -173,7 +173,10 @@ def _reward_gpus(config: Config) -> Iterator[Problem]:
 
     A reward model is on one GPU of its worker; `auto` is the first one. User-defined rewards may use any number.
     """
-    held, models = config.reward_worker.num_gpus, [r for r in config.rewards if r.name.partition("/")[0] == "model"]
+    held, models = (
+        config.reward_worker.num_gpus,
+        [r for r in config.rewards if r.name.partition("/")[0] in ("model", "fluency")],
+    )
     used = len(
         {"cuda:0"} | {str(r.params["device"]) for r in models if str(r.params.get("device")).startswith("cuda:")}
     )
@@ -270,7 +273,7 @@ _TRAIN: tuple[Check, ...] = (
     _evaluation,
 )
 
-_REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names, programs)
+_REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names, task_verifiers)
 
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from r1ray.config.problems import Problem, problem
+from r1ray.config.rules import TASK_VERIFIERS
 from r1ray.config.schema import Config, SourceConfig
 
 
@@ -78,17 +79,16 @@ def shared_names(config: Config) -> Iterator[Problem]:
             yield problem(config, f"data.evaluation.{i}.name", message, "rename it, or use the same rewards")
 
 
-def programs(config: Config) -> Iterator[Problem]:
-    """Find the synthetic task that asks for a program next to a verifier of short answers."""
+def task_verifiers(config: Config) -> Iterator[Problem]:
+    """Find synthetic tasks that need a certain verifier next to another one."""
     verifiers = {r.name: r.params.get("verifier") for r in config.rewards if r.name.partition("/")[0] == "accuracy"}
     for section, entries in (("train", config.data.train), ("evaluation", config.data.evaluation)):
         for i, source in enumerate(entries):
-            if source.kind != "synthetic" or source.path != "transpose":
-                continue
+            needed = TASK_VERIFIERS.get(str(source.path)) if source.kind == "synthetic" else None
             used = [v for name, v in verifiers.items() if source.rewards is None or name in source.rewards]
-            if any(v != "code" for v in used):
-                message = "asks for a program, which only the verifier `code` runs"
-                fix = "add the reward {name: accuracy, params: {verifier: code}} and name it in the source's rewards"
+            if needed and any(v != needed for v in used):
+                message = f"has answers that only the verifier `{needed}` judges"
+                fix = f"add the reward {{name: accuracy, params: {{verifier: {needed}}}}} and name it in the source's rewards"
                 yield problem(config, f"data.{section}.{i}.path", message, fix)
 
 

@@ -13,7 +13,10 @@ KL = "train/kl"
 LENGTH_CORRELATION = "reward/length_correlation"
 """Metric of the total reward. The metric of a single reward has its name behind a slash."""
 
-LEARNED_KINDS = ("model", "judge")
+TASK_VERIFIERS = {"transpose": "code", "writing": "instructions"}
+"""Synthetic task whose answers its own checker cannot judge -> the verifier that does."""
+
+LEARNED_KINDS = ("model", "judge", "fluency")
 """Kinds of rewards that come from a model, which a policy can learn to fool."""
 
 

@@ -121,7 +121,9 @@ class Controller(TrainingLoop):
             queue=self._queue,
             progress=self._progress,
         )
-        self._evaluator = Evaluator(config, self._fleet.evaluation_sizes, self._evaluated)
+        self._evaluator = Evaluator(
+            config, self._fleet.evaluation_sizes, self._evaluated, parts.writer.heldout_transcript
+        )
         self._autoscaler = autoscaler_of(config, self._fleet, parts.writer.event)
         self._watch = HackingWatch(config)
         self._drops = DropMonitor(

@@ -15,6 +15,7 @@ from r1ray.control.handles import Handle, RolloutApi
 from r1ray.control.work_dispatcher import WorkDispatcher
 from r1ray.rewards.answers.canonical import verifier_of
 from r1ray.rewards.answers.summary import summarise
+from r1ray.run.metrics import transcript_row
 from r1ray.types import Sampling, ScoredGroup
 
 PART = 128
@@ -45,10 +46,14 @@ class Evaluation:
 
 class Evaluator:
     """`sizes()` returns the number of problems by source, empty until a worker is ready; `on_row` gets the figures of
-    each finished source."""
+    each finished source, `on_transcript` the responses to its first problems."""
 
     def __init__(
-        self, config: Config, sizes: Callable[[], Mapping[str, int]], on_row: Callable[[dict[str, Any]], None]
+        self,
+        config: Config,
+        sizes: Callable[[], Mapping[str, int]],
+        on_row: Callable[[dict[str, Any]], None],
+        on_transcript: Callable[[dict[str, Any]], None],
     ) -> None:
         self._config = config.evaluation
         self._steps = config.run.steps
@@ -57,6 +62,8 @@ class Evaluator:
         self._deadline_s = config.deadlines.evaluation_s
         self._sizes = sizes
         self._on_row = on_row
+        self._on_transcript = on_transcript
+        self._transcripts = config.logging.transcripts_per_evaluation
         self._running: list[Evaluation] = []
 
     @property
@@ -119,6 +126,8 @@ class Evaluator:
                     groups[part.greedy] += done[part]
             row = {"step": step, "source": source, **summarise(groups[False], groups[True], self._verifiers[source])}
             self._on_row({**row, "seconds": seconds})
+            for group in (groups[False] or groups[True])[: self._transcripts]:
+                self._on_transcript(transcript_row(step, 0, group))
 
 
 def _name(part: Part) -> str:

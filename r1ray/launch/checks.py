@@ -30,7 +30,7 @@ from r1ray.preflight.placement import Plan
 from r1ray.preflight.prepare import Preparation
 from r1ray.preflight.sources import batch_problems, judging_problems, tokenizer_problems
 from r1ray.rewards.scorer import Scorer
-from r1ray.run.metrics import check_wandb
+from r1ray.run.trackers import check_wandb
 
 
 def check_start(

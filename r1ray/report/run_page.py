@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from r1ray.report import run_sections as sections
 from r1ray.report.charts import Chart, ChartBook
+from r1ray.report.evaluated_charts import accuracy_chart, evaluated_chart, part_charts, reflection_chart
+from r1ray.report.figures import Figure, figure_table
 from r1ray.report.html import Markup, join, node, page
 from r1ray.report.panels import (
     ANSWERS,
@@ -13,12 +15,9 @@ from r1ray.report.panels import (
     REWARD_MODEL,
     SECTIONS,
     Section,
-    accuracy_chart,
     chart,
-    evaluated_chart,
-    reflection_chart,
 )
-from r1ray.report.record import Figure, RunRecord, figure_table
+from r1ray.report.record import RunRecord
 from r1ray.util.formatting import duration, number, share
 from r1ray.util.responses import REFLECTIVE_WORDS, ReflectiveWords
 
@@ -45,7 +44,7 @@ def render_run(run: RunRecord, words: Sequence[str] = REFLECTIVE_WORDS) -> str:
         body += _charts(run, book, ReflectiveWords(words))
     elif run.metrics:
         body.append(sections.only_step(run))
-    body.append(sections.samples(run))
+    body += [sections.before_and_after(run), sections.samples(run)]
     if run.metrics or run.evaluations:
         body.append(sections.table_of_figures(figures))
     body += [sections.facts(run), sections.events(run)]
@@ -72,6 +71,7 @@ def _charts(run: RunRecord, book: ChartBook, words: ReflectiveWords) -> list[Mar
             for key, title, note, show in HELD_OUT_CHARTS.get(section.title, ())
         ]
         if section is ANSWERS:
+            charts += [keep(made, title) for title, made in part_charts(run).items()]
             charts.append(keep(reflection_chart(run, words), "Reflective words"))
         out.append(_section(section, [book.small(c) for c in charts if c], not_shown))
         not_shown = []

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from r1ray.report.figures import Figure
 from r1ray.report.html import Markup, copyable, escape, join, node
-from r1ray.report.record import Figure, RunRecord
+from r1ray.report.record import RunRecord
 from r1ray.run.metrics import Row
 from r1ray.util.formatting import duration, number
 from r1ray.util.responses import pieces
@@ -35,6 +36,27 @@ def samples(run: RunRecord) -> Markup | None:
         blocks.append(node("div", node("h3", f"Step {step:,}"), pair, class_="step"))
     lead = "Sampled during training: the first responses kept of each step, not selected. Thinking is shown in grey."
     return node("section", node("h2", "Sampled responses"), node("p", lead, class_="sub"), *blocks)
+
+
+def before_and_after(run: RunRecord) -> Markup | None:
+    """Return the responses of the first and the last evaluated policy to the same held-out prompts, side by side."""
+    source = run.sources[0] if run.sources else None
+    rows = [row for row in run.heldout_transcripts if row["source"] == source]
+    steps = sorted({row["step"] for row in rows})
+    if len(steps) < 2:
+        return None
+    by_policy = {step: {row["prompt_id"]: row for row in rows if row["step"] == step} for step in (steps[0], steps[-1])}
+    before, after = by_policy.values()
+    blocks = [
+        node("div", node("div", _sample(row), _sample(after[prompt]), class_="pair"), class_="step")
+        for prompt, row in before.items()
+        if prompt in after
+    ]
+    lead = (
+        f"Responses of policy {steps[0]:,} (left) and policy {steps[-1]:,} (right) to the first problems of {source}, "
+        "not selected."
+    )
+    return node("section", node("h2", "Before and after"), node("p", lead, class_="sub"), *blocks)
 
 
 def _sample(row: Row) -> Markup:

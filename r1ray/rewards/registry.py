@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from r1ray.config.rules import LEARNED_KINDS
 from r1ray.config.schema import RewardConfig
 from r1ray.errors import ConfigError
 from r1ray.rewards.answers.accuracy import VERIFIERS
 from r1ray.rewards.base import Reward
 from r1ray.rewards.execution.code import CodeVerifier
+from r1ray.rewards.learned.fluency import Fluency, LanguageModel
 from r1ray.rewards.learned.judge import Budget, JudgeReward, UnansweredPrompts
 from r1ray.rewards.learned.preference import ModelReward, Server
 from r1ray.rewards.params import make
@@ -41,6 +43,10 @@ def _model(params: Mapping[str, Any], owner: str) -> Reward:
     return make(ModelReward, params, owner, server=Server())
 
 
+def _fluency(params: Mapping[str, Any], owner: str) -> Reward:
+    return make(Fluency, params, owner, server=LanguageModel())
+
+
 def _judge(params: Mapping[str, Any], owner: str) -> Reward:
     return make(JudgeReward, params, owner, budget=Budget(), unanswered=UnansweredPrompts())
 
@@ -58,6 +64,7 @@ REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
     "repetition": _plain(Repetition),
     "model": _model,
     "judge": _judge,
+    "fluency": _fluency,
 }
 """Kind -> function that makes the reward from (parameters, name for messages)."""
 
@@ -85,8 +92,8 @@ def longest_answer_s(rewards: Sequence[RewardConfig]) -> float:
     """Longest time in seconds for one score of a model or an endpoint; 0 if there is none. Raises
     ConfigError like `build`.
     """
-    asked = [build(r.name, r.params) for r in rewards if kind_of(r.name) in ("model", "judge")]
-    return max((r.timeout_s for r in asked if isinstance(r, ModelReward | JudgeReward)), default=0.0)
+    asked = [build(r.name, r.params) for r in rewards if kind_of(r.name) in LEARNED_KINDS]
+    return max((r.timeout_s for r in asked if isinstance(r, ModelReward | JudgeReward | Fluency)), default=0.0)
 
 
 def longest_program_s(rewards: Sequence[RewardConfig]) -> float:

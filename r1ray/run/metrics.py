@@ -14,18 +14,16 @@ JSON mapping does) and read back as floats.
 from __future__ import annotations
 
 import contextlib
-import importlib
-import importlib.util
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from r1ray.errors import ConfigError, IntegrityError
+from r1ray.errors import IntegrityError
+from r1ray.run.trackers import TensorBoard, start_wandb
 from r1ray.types import ScoredGroup
 from r1ray.util.files import is_disk_full
 
@@ -34,7 +32,9 @@ Row = dict[str, Any]
 METRICS = "metrics.jsonl"
 EVALUATIONS = "evaluations.jsonl"
 TRANSCRIPTS = "transcripts.jsonl"
+HELDOUT_TRANSCRIPTS = "heldout_transcripts.jsonl"
 EVENTS = "events.jsonl"
+_REWOUND = (METRICS, EVALUATIONS, TRANSCRIPTS, HELDOUT_TRANSCRIPTS)
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _MARKER = "rewind"
@@ -58,9 +58,9 @@ class MetricsWriter:
         """
         self._clock = clock
         self.listeners = [on_event]  # called in turn with each event
-        self._wandb = _start_wandb(run_dir, wandb_project) if wandb_project else None
-        self._board = _TensorBoard(run_dir / "tensorboard") if tensorboard else None
-        self._files = {name: _Lines(run_dir / name) for name in (METRICS, EVALUATIONS, TRANSCRIPTS, EVENTS)}
+        self._wandb = start_wandb(run_dir, wandb_project) if wandb_project else None
+        self._board = TensorBoard(run_dir / "tensorboard") if tensorboard else None
+        self._files = {name: _Lines(run_dir / name) for name in (*_REWOUND, EVENTS)}
 
     def step(self, step: int, metrics: Mapping[str, float]) -> Row:
         """Record the metrics of training step `step`; returns the line as written."""
@@ -80,6 +80,10 @@ class MetricsWriter:
         """Record one sampled completion of step `row["step"]`."""
         self._append(TRANSCRIPTS, row)
 
+    def heldout_transcript(self, row: Mapping[str, Any]) -> None:
+        """Record one response of the evaluation of policy `row["step"]`."""
+        self._append(HELDOUT_TRANSCRIPTS, row)
+
     def event(self, kind: str, **fields: Any) -> None:
         """Record an event of the given kind with its fields."""
         event = {"time": self._clock(), "kind": kind, **fields}
@@ -89,7 +93,7 @@ class MetricsWriter:
 
     def rewind(self, step: int) -> None:
         """Record that training continues from policy `step`: records of step `step` and later are void."""
-        for name in (METRICS, EVALUATIONS, TRANSCRIPTS):
+        for name in _REWOUND:
             self._append(name, {_MARKER: step, "time": self._clock()})
         if self._board:
             self._board.restart(step, self._clock())
@@ -148,69 +152,6 @@ class _Lines:
         self._file.close()
 
 
-class _TensorBoard:
-    """Event files, written by the tensorboard package itself because importing torch's wrapper takes seconds.
-
-    A writer cannot be used after a failed write. While the disk is full, events wait for a new writer with a new file.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._session, self._summary = event_pb2.Event, event_pb2.SessionLog, summary_pb2.Summary
-        self._open: Callable[[], Any] = partial(EventFileWriter, str(directory))
-        self._writer: Any = None
-        self._waiting: list[Any] = []
-        self._write()
-
-    def scalars(self, step: int, wall_time: float, values: Mapping[str, float]) -> None:
-        points = [self._summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
-        self._write(self._event(step=step, wall_time=wall_time, summary=self._summary(value=points)))
-
-    def restart(self, step: int, wall_time: float) -> None:
-        """Make TensorBoard drop the earlier points of `step` and later steps."""
-        start = self._session(status=self._session.START)
-        self._write(self._event(step=step, wall_time=wall_time, session_log=start))
-
-    def _write(self, *events: Any) -> None:
-        self._waiting += events
-        try:
-            self._writer = self._writer or self._open()
-            for event in self._waiting:
-                self._writer.add_event(event)
-            self._writer.flush()
-            self._waiting.clear()
-        except OSError as e:
-            if not is_disk_full(e):
-                raise
-            self._writer = None
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-def check_wandb(project: str | None) -> None:
-    """Raise ConfigError if `logging.wandb_project` is set and the wandb package is missing."""
-    if project is not None and importlib.util.find_spec("wandb") is None:
-        raise ConfigError(
-            f"logging.wandb_project={project!r} needs the package wandb: run `pip install wandb`, or set the key to null"
-        )
-
-
-def _start_wandb(run_dir: Path, project: str) -> Any:
-    check_wandb(project)
-    wandb = importlib.import_module("wandb")
-    run = wandb.init(project=project, name=run_dir.name, dir=str(run_dir), id=_run_id(run_dir), resume="allow")
-    run.define_metric("*", step_metric="step")  # its own step can only increase; ours may go back
-    return run
-
-
-def _run_id(run_dir: Path) -> str:
-    return str(json.loads((run_dir / "run.json").read_text())["run_id"])
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -240,6 +181,7 @@ def transcript_row(step: int, i: int, group: ScoredGroup) -> Row:
     completion, score, prompt = group.rollout.completions[i], group.scores[i], group.rollout.prompt
     return {
         "step": step,
+        "source": prompt.task,
         "prompt_id": prompt.prompt_id,
         "prompt": prompt.messages[-1]["content"],
         "text": completion.text,
@@ -267,6 +209,13 @@ def read_evaluations(run_dir: Path) -> list[Row]:
 def read_transcripts(run_dir: Path) -> list[Row]:
     """The recorded completions, ordered by step."""
     return sorted(_current(run_dir / TRANSCRIPTS, lambda step, to: step < to), key=lambda row: row["step"])
+
+
+def read_heldout_transcripts(run_dir: Path) -> list[Row]:
+    """The recorded responses of evaluations, one per policy, source and problem, ordered by policy."""
+    rows = _current(run_dir / HELDOUT_TRANSCRIPTS, lambda step, to: step <= to)  # as in read_evaluations
+    last = {(row["step"], row["source"], row["prompt_id"]): row for row in rows}
+    return sorted(last.values(), key=lambda row: row["step"])
 
 
 def read_events(run_dir: Path) -> list[Row]:

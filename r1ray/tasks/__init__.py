@@ -22,6 +22,7 @@ TASKS = {
     "parentheses": "r1ray.tasks.parentheses:ParenthesesTask",
     "syllogism": "r1ray.tasks.syllogism:SyllogismTask",
     "transpose": "r1ray.tasks.transpose:TransposeTask",
+    "writing": "r1ray.tasks.writing:WritingTask",
 }
 """Name of a shipped task -> `module:class`."""
 

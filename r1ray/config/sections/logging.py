@@ -18,3 +18,6 @@ class LoggingConfig:
     tensorboard: Annotated[bool, Doc("event files under tensorboard/ in the run folder")] = True
     wandb_project: Annotated[str | None, Doc("project of Weights & Biases; null: not used")] = None
     transcripts_per_step: Annotated[int, Range(ge=0), Doc("sample completions that are kept for the report")] = 4
+    transcripts_per_evaluation: Annotated[
+        int, Range(ge=0), Doc("responses of each held-out source and evaluation that are kept for the report")
+    ] = 8

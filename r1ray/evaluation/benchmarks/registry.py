@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from r1ray.config.rules import TASK_VERIFIERS
 from r1ray.config.schema import SourceConfig
 from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks import rows
@@ -138,7 +139,7 @@ def find(spec: str) -> Benchmark:
     if name in TASKS or name.startswith(gym.PREFIX):
         source = SourceConfig(name=spec, kind="synthetic", path=name, split="heldout", params=_params(spec, rest))
         source.limit = SYNTHETIC_LIMIT
-        return Benchmark(name=spec, source=source, verifier="code" if name == "transpose" else "task", k=4)
+        return Benchmark(name=spec, source=source, verifier=TASK_VERIFIERS.get(name, "task"), k=4)
     raise ConfigError(f"--benchmarks {spec}: there is no benchmark {name!r}; {nearest(name, [*BENCHMARKS, *TASKS])}")
 
 

@@ -35,6 +35,8 @@ def summarise(
 ) -> dict[str, Any]:
     """The figures of `evaluations.jsonl` that come from samples: pass@1 (mean over k), standard error, format, length.
 
+    `parts` and `parts_se` have the mean and its standard error of every other reward, over the samples that it judged.
+
     With several samples also `pass_at` (k' -> pass@k') and, if `verifier` judges answers that can agree, `consensus`
     (cons@k).
     """
@@ -58,11 +60,25 @@ def summarise(
     formats = [score.of_kind("format") for score in scores]
     if any(judged is not None for judged in formats):
         row["format"] = math.fsum(judged or 0.0 for judged in formats) / len(scores)
+    if parts := _parts(sampled):
+        row["parts"] = {name: mean for name, (mean, _) in parts.items()}
+        row["parts_se"] = {name: error for name, (_, error) in parts.items()}
     if row["samples"] > 1:
         row |= _of_several(sampled, verifier)
     if greedy:
         row["greedy_accuracy"] = math.fsum(accuracy_of(g.scores[0]) for g in greedy) / len(greedy)
     return row
+
+
+def _parts(sampled: Sequence[ScoredGroup]) -> dict[str, tuple[float, float]]:
+    """Reward -> mean and standard error over problems, for rewards that have no column of their own."""
+    values: dict[str, list[float]] = {}
+    for group in sampled:
+        for name in dict.fromkeys(name for score in group.scores for name in score.parts):
+            if name.partition("/")[0] not in ("accuracy", "format"):
+                judged = [score.parts[name] for score in group.scores if name in score.parts]
+                values.setdefault(name, []).append(math.fsum(judged) / len(judged))
+    return {name: mean_and_error(per_problem) for name, per_problem in sorted(values.items())}
 
 
 def _of_several(sampled: Sequence[ScoredGroup], verifier: str | None) -> dict[str, Any]:

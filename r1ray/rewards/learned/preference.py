@@ -1,19 +1,16 @@
-"""Reward model in the reward worker: loaded once, shared by many threads, run in batches."""
+"""Reward model: the score of a response by a model that learned preferences or safety."""
 
 from __future__ import annotations
 
 import math
-import threading
-import time
-from collections import deque
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from r1ray.errors import ConfigError, DeadlineExceeded, VerifierTimeout
+from r1ray.errors import ConfigError
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.learned.conversation import Part, conversation_ids, judged_part
+from r1ray.rewards.learned.serving import MAX_BATCH, Dtype, ModelServer, ModelSettings, choose_device
 from r1ray.types import Message
 from r1ray.util.files import read_json
 
@@ -27,12 +24,6 @@ REPORT = "reward_report.json"
 """File that training writes into the model's folder: what the model was trained for, and how good
 it is.
 """
-
-MAX_BATCH = 64
-"""A scorer has at most this many requests under way at once."""
-
-_LOADING = threading.Lock()
-"""One model is loaded at a time: transformers' lazy imports fail if two threads start them at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +42,7 @@ class ModelReward(Reward):
     max_length: int = 8192  # tokens of prompt and judged part
     floor: float = -10.0  # of a pairwise score
     device: str = "auto"  # auto: a GPU if the reward worker has one
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     timeout_s: float = 600.0  # for one score; the first waits for the model to be loaded
     server: Server
 
@@ -91,68 +82,23 @@ class ModelReward(Reward):
                     )
 
     def _value(self, messages: tuple[Message, ...], judged: str) -> float:
-        score = self.server.score(self, messages, judged)
+        ids = conversation_ids(self.server.tokenizer(self), messages, judged, self.max_length)
+        score = self.server.score(self, ids)
         if self.kind == "pairwise":
             return max(score, self.floor)
         return 1.0 / (1.0 + math.exp(-score)) if score > -700.0 else 0.0
 
 
-class Server:
-    """One reward model without a thread of its own: a thread that finds it idle runs a batch of all
-    waiting requests.
-    """
+class Server(ModelServer[list[int]]):
+    """One reward model, shared by all threads of a scorer."""
 
-    def __init__(self) -> None:
-        self._turn = threading.Lock()  # held by the thread that uses the model
-        self._waiting: deque[tuple[list[int], Future[float]]] = deque()
-        self._held: tuple[Tokenizer, Any] | None = None
+    def load(self, settings: ModelSettings) -> tuple[Tokenizer, Any]:
+        """See ModelServer."""
+        return load_reward_model(Path(settings.path), settings.device, settings.dtype)
 
-    def score(self, reward: ModelReward, messages: tuple[Message, ...], response: str) -> float:
-        """The model's score of a response.
-
-        Raises DataError for a conversation that is too long; VerifierTimeout after
-        `reward.timeout_s`, or DeadlineExceeded if the model was not loaded by then.
-        """
-        deadline = time.monotonic() + reward.timeout_s
-        tokenizer, model = self._load(reward)
-        answer: Future[float] = Future()
-        self._waiting.append((conversation_ids(tokenizer, messages, response, reward.max_length), answer))
-        while not answer.done():
-            if not self._turn.acquire(timeout=max(0.0, deadline - time.monotonic())):
-                answer.cancel()
-                raise VerifierTimeout(f"the reward model {reward.path} gave no score within {reward.timeout_s:g} s")
-            try:
-                if not answer.done():
-                    self._run_batch(model, reward.batch_size)
-            finally:
-                self._turn.release()
-        return answer.result()
-
-    def _run_batch(self, model: Any, size: int) -> None:
-        batch = [self._waiting.popleft() for _ in range(min(size, len(self._waiting)))]
-        batch = [(ids, answer) for ids, answer in batch if answer.set_running_or_notify_cancel()]
-        if not batch:
-            return
-        try:
-            scores = scores_of(model, [ids for ids, _ in batch])
-        except BaseException as e:  # every waiting thread must get the failure
-            for _, answer in batch:
-                answer.set_exception(e)
-            return
-        for (_, answer), score in zip(batch, scores, strict=True):
-            answer.set_result(score)
-
-    def _load(self, reward: ModelReward) -> tuple[Tokenizer, Any]:
-        if self._held is not None:  # without waiting for another model to load
-            return self._held
-        if not _LOADING.acquire(timeout=reward.timeout_s):
-            raise DeadlineExceeded(f"the reward model {reward.path} was not loaded within {reward.timeout_s:g} s")
-        try:
-            if self._held is None:
-                self._held = load_reward_model(Path(reward.path), reward.device, reward.dtype)
-            return self._held
-        finally:
-            _LOADING.release()
+    def scores(self, model: Any, rows: list[list[int]]) -> list[float]:
+        """See ModelServer."""
+        return scores_of(model, rows)
 
 
 def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:
@@ -166,8 +112,6 @@ def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, A
     from r1ray.data.tokenizer import load_tokenizer
 
     disable_progress_bar()  # it would write control characters into log files
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = load_tokenizer(str(path))
     try:
         model = AutoModelForSequenceClassification.from_pretrained(path, dtype=getattr(torch, dtype))
@@ -175,7 +119,7 @@ def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, A
         raise ConfigError(f"the reward model {path} cannot be loaded: {e}") from e
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.eos_token_id
-    return tokenizer, model.to(device).eval()
+    return tokenizer, model.to(choose_device(device)).eval()
 
 
 def scores_of(model: Any, rows: list[list[int]]) -> list[float]:

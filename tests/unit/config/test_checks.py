@@ -114,6 +114,7 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "a training source",
         ),
         (["data.train.0.path=transpose", "data.train.0.params={}"], "data.train.0.path", "verifier `code`"),
+        (["data.train.0.path=writing", "data.train.0.params={}"], "data.train.0.path", "verifier `instructions`"),
         (["data.evaluation.1.name=bus_4_7"], "data.evaluation.1.name", "is the name of an earlier source"),
         (["model.max_length=100"], "model.max_length", "at least 174"),
         (["evaluation.max_new_tokens=150"], "evaluation.max_new_tokens", "at most 128"),

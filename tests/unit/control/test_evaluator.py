@@ -46,11 +46,14 @@ def test_what_could_not_be_judged_is_counted_and_not_right() -> None:
     assert (row["accuracy"], row["errors"]) == (0.5, 1)
 
 
-def evaluator(sizes: dict[str, int]) -> tuple[Evaluator, list[dict[str, Any]]]:
+def evaluator(
+    sizes: dict[str, int], transcripts: list[dict[str, Any]] | None = None
+) -> tuple[Evaluator, list[dict[str, Any]]]:
     config = Config()
+    config.logging.transcripts_per_evaluation = 2
     config.data.evaluation = [SourceConfig(name=name) for name in sizes]
     rows: list[dict[str, Any]] = []
-    return Evaluator(config, lambda: sizes, rows.append), rows
+    return Evaluator(config, lambda: sizes, rows.append, ([] if transcripts is None else transcripts).append), rows
 
 
 def worker(name: str) -> FakeHandle:
@@ -138,3 +141,29 @@ def test_no_evaluation_sources_means_nothing_to_wait_for() -> None:
     subject.start(0)
     assert not subject.busy
     assert rows == []
+
+
+def test_the_first_responses_of_an_evaluation_are_kept_in_the_order_of_the_problems() -> None:
+    kept: list[dict[str, Any]] = []
+    subject, rows = evaluator({"heldout": PART + 3}, kept)
+    a = worker("a")
+    subject.start(7)
+    for _ in range(3):
+        subject.tick({"a": a})
+    assert len(rows) == 1
+    assert [(row["step"], row["prompt_id"]) for row in kept] == [
+        (7, scored(i).rollout.prompt.prompt_id) for i in (0, 1)
+    ]
+    assert {row["source"] for row in kept} == {scored().rollout.prompt.task}
+
+
+def test_other_rewards_of_an_evaluation_have_a_mean_and_an_error_over_problems() -> None:
+    def with_fluency(i: int, *values: float) -> Any:
+        group = scored(i, rewards=[1.0] * len(values))
+        scores = [replace(s, parts={**s.parts, "fluency": v}) for s, v in zip(group.scores, values, strict=True)]
+        return replace(group, scores=tuple(scores))
+
+    row = summarise([with_fluency(0, -1.0, -2.0), with_fluency(1, -2.5, -2.5)], [])
+    assert row["parts"] == {"fluency": -2.0}  # problems -1.5 and -2.5
+    assert row["parts_se"] == {"fluency": pytest.approx(0.5)}
+    assert "parts" not in summarise([scored(0)], [])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.report.record import figures
+from r1ray.report.figures import figures
 from r1ray.run.metrics import MetricsWriter, read_metrics
 from tests.synthetic_run import write_run
 

@@ -10,6 +10,7 @@ import pytest
 
 from r1ray.errors import ConfigError
 from r1ray.report import build_report
+from r1ray.report.figures import figures
 from r1ray.run.metrics import MetricsWriter
 from tests.synthetic_run import write_run
 
@@ -235,3 +236,33 @@ def test_a_command_with_its_own_report_is_refused_and_names_it(tmp_path, use, ow
     of_command(tmp_path, use)
     with pytest.raises(ConfigError, match=own_report):
         build_report(tmp_path)
+
+
+def heldout_row(step: int, problem: str, text: str, source: str = "bus") -> dict:
+    row = {"step": step, "source": source, "prompt_id": problem, "prompt": f"problem {problem}", "text": text}
+    return {**row, "reward": 1.0, "parts": {"accuracy": 1.0, "fluency": -2.5}, "finish_reason": "stop", "tokens": 3}
+
+
+def test_responses_before_and_after_training_stand_side_by_side(tmp_path):
+    write_run(tmp_path, steps=3)
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step, text in ((0, "early"), (2, "middle"), (3, "<b>late")):
+            for problem in ("a", "b"):
+                w.heldout_transcript(heldout_row(step, problem, f"{text} {problem}"))
+        w.heldout_transcript(heldout_row(3, "c", "without a partner"))
+        w.heldout_transcript(heldout_row(3, "a", "of another source", source="bus-long"))
+    page = page_of(tmp_path)
+    assert "Before and after" in page.texts["h2"]
+    texts = [t for t in page.texts["div"] if t.startswith(("early", "middle", "<b>late", "without", "of another"))]
+    assert texts == ["early a", "<b>late a", "early b", "<b>late b"]
+    assert any("policy 0 (left) and policy 3 (right)" in text for text in page.texts["p"])
+
+
+def test_rewards_that_evaluations_measure_have_charts_and_figures(tmp_path):
+    write_run(tmp_path, steps=3, evaluate_every=0)
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step, fluency in ((0, -3.25), (3, -2.5)):
+            w.evaluation({"step": step, "source": "bus", "accuracy": 0.5, "parts": {"fluency": fluency}})
+    assert "Held-out fluency" in page_of(tmp_path).texts["h3"]
+    found = figures(tmp_path)
+    assert (found["heldout_part/fluency_start"], found["heldout_part/fluency"]) == (-3.25, -2.5)

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1ray.config.rules import TASK_VERIFIERS
 from r1ray.errors import ConfigError, VerifierError
 from r1ray.tasks import TASKS, get_task
 
 NAMES = list(TASKS)
-JUDGED_BY_CHECK = [name for name in NAMES if name != "transpose"]
+JUDGED_BY_CHECK = [name for name in NAMES if name not in TASK_VERIFIERS]
 N = 150
 SMALL_WORLDS = {"courtesy": 20}
 """Task -> distinct held-out prompts expected of one that has fewer than N in all: courtesy has 6 requests x 26 people.
@@ -98,6 +99,8 @@ def test_any_text_gets_a_verdict(answer: str) -> None:
         ("knights", {"peple": 2}, r"did you mean 'people'"),
         ("syllogism", {"terms": 3}, "no parameter 'terms'"),
         ("transpose", {"max_side": 1}, "max_side = 1"),
+        ("writing", {"words": 0}, r"words: expected \[least, most\] within 1 to 1000"),
+        ("writing", {"words": [5, 9], "width": 5}, "width: expected .* within 0 to 4"),
     ],
 )
 def test_bad_parameters_are_refused(name: str, params: dict[str, Any], message: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from learner.files import write_aside
 from r1ray.errors import DiskFull
-from r1ray.run.metrics import MetricsWriter, _TensorBoard, read_events, read_metrics
+from r1ray.run.metrics import MetricsWriter, read_events, read_metrics
+from r1ray.run.trackers import TensorBoard
 from r1ray.util.files import is_disk_full
 
 
@@ -74,7 +75,7 @@ def test_a_folder_that_does_not_fit_leaves_nothing_and_says_so(tmp_path: Path, e
 
 
 def test_points_for_tensorboard_wait_for_room(tmp_path: Path) -> None:
-    board = _TensorBoard(tmp_path)
+    board = TensorBoard(tmp_path)
     opened, kept = [], []
     room = False
 

@@ -193,6 +193,7 @@ def test_synthetic_tasks_are_benchmarks_with_parameters(tmp_path: Path) -> None:
     assert (source.params, source.limit) == ({"n": [4, 7]}, SYNTHETIC_LIMIT)
     assert (made.reward.name, made.reward.params) == ("accuracy/bus_n_4-7", {"verifier": "task"})
     assert find("transpose").verifier == "code"
+    assert find("writing").verifier == "instructions"
 
 
 @pytest.mark.parametrize(

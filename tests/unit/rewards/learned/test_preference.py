@@ -8,7 +8,7 @@ from r1ray.errors import DeadlineExceeded
 from r1ray.rewards.learned import preference
 from r1ray.rewards.learned.preference import ModelReward, Server
 
-MESSAGES = ({"role": "user", "content": "question"},)
+IDS = [1, 2]
 
 
 def reward(path: str, timeout_s: float) -> ModelReward:
@@ -27,21 +27,20 @@ def test_one_model_loads_at_a_time(monkeypatch):
         return None, None
 
     monkeypatch.setattr(preference, "load_reward_model", load)
-    monkeypatch.setattr(preference, "conversation_ids", lambda *_: [1, 2])
     monkeypatch.setattr(preference, "scores_of", lambda model, rows: [float(len(row)) for row in rows])
     first, slow, late = reward("first", 30), reward("slow", 30), reward("late", 0.05)
-    assert first.server.score(first, MESSAGES, "yes") == 2.0
+    assert first.server.score(first, IDS) == 2.0
 
     scores = []
-    thread = threading.Thread(target=lambda: scores.append(slow.server.score(slow, MESSAGES, "yes")))
+    thread = threading.Thread(target=lambda: scores.append(slow.server.score(slow, IDS)))
     thread.start()
     assert begun.wait(30)
     with pytest.raises(DeadlineExceeded, match="late was not loaded within"):
-        late.server.score(late, MESSAGES, "yes")
-    assert first.server.score(first, MESSAGES, "yes") == 2.0
+        late.server.score(late, IDS)
+    assert first.server.score(first, IDS) == 2.0
     go_on.set()
     thread.join(30)
 
     assert scores == [2.0]
-    assert late.server.score(late, MESSAGES, "yes") == 2.0
+    assert late.server.score(late, IDS) == 2.0
     assert loaded == ["first", "slow", "late"]
