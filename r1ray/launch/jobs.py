@@ -100,7 +100,9 @@ class Jobs:
 
         Raises RemoteFailed with the exit code of the command.
         """
-        job = self.submit(words, runtime_env={"env_vars": {"PYTHONUNBUFFERED": "1"}}, metadata={"r1ray": words[0]})
+        # Without an address: there it must work on the run folder, not submit itself again.
+        variables = {"PYTHONUNBUFFERED": "1", "RAY_API_SERVER_ADDRESS": ""}
+        job = self.submit(words, runtime_env={"env_vars": variables}, metadata={"r1ray": words[0]})
         ended = False
         try:
             yield from self.lines(job)

@@ -25,6 +25,7 @@ def test_the_lines_of_the_command_are_those_after_rays_own() -> None:
     assert list(on(fake).command(["status", "/runs/a b", "--json"])) == ["one", "two", "last"]
     assert fake.submitted[0]["entrypoint"] == "python -m r1ray status '/runs/a b' --json"
     assert (fake.stopped, fake.deleted) == ([], ["job-1"])
+    assert fake.submitted[0]["runtime_env"]["env_vars"]["RAY_API_SERVER_ADDRESS"] == ""  # else it would submit itself
 
 
 def test_a_command_that_fails_there_fails_here_with_its_exit_code() -> None:

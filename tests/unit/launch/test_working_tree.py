@@ -11,7 +11,7 @@ import yaml
 from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError
 from r1ray.launch import working_tree
-from r1ray.launch.working_tree import EXCLUDED, pack
+from r1ray.launch.working_tree import AT_THE_TOP, EXCLUDED, pack
 
 
 def write(tree: Path, *names: str, size: int = 1) -> None:
@@ -56,4 +56,5 @@ def test_large_files_are_refused_by_name(
 @pytest.mark.parametrize("file", [CONF_DIR.parent / "cluster.yaml", CONF_DIR / "clusters" / "on-premise.yaml"])
 def test_what_ray_up_leaves_out_is_left_out_too(file: Path) -> None:
     left_out = yaml.safe_load(file.read_text())["rsync_exclude"]
-    assert {name.removeprefix("**/") for name in left_out} <= set(EXCLUDED)
+    assert {name.removeprefix("**/").removeprefix("/") for name in left_out} <= set(EXCLUDED)
+    assert {name for name in left_out if name.strip("/") in AT_THE_TOP} == {"/runs", "/models"}  # not r1ray/models
