@@ -7,6 +7,7 @@ tensor parallelism vLLM's executor starts the worker processes and the same call
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from actors.shm_cleanup import SHARED_MEMORY, STAGED
 from r1ray.config.schema import Config
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import EngineRefused, ServedWeightsDiffer, WeightSyncError
@@ -107,6 +109,12 @@ def without_end_token(token_ids: Sequence[int], end_ids: Collection[int | None])
     return token_ids[:-1] if len(token_ids) and token_ids[-1] in end_ids else token_ids
 
 
+def engine_prompt(token_ids: Sequence[int], salt: str | None) -> dict[str, Any]:
+    """A prompt in vLLM's form. Blocks of the prefix cache are shared by prompts with the same `salt` only."""
+    prompt: dict[str, Any] = {"prompt_token_ids": list(token_ids)}
+    return prompt if salt is None else {**prompt, "cache_salt": salt}
+
+
 def engine_refused(error: Exception) -> EngineRefused:
     """vLLM's error as text: some of its exceptions cannot travel to the driver (pydantic's hold its arguments)."""
     lines = [line for line in str(error).splitlines() if "For further information visit" not in line]
@@ -134,6 +142,9 @@ class VllmEngine:
         self._end_ids = {self._tokenizer.eos_token_id, *self._stop_ids}
         self._digest = config.sync.digest
         self._interface = config.sync.interface
+        self._processes = config.rollout.engine.tensor_parallel_size
+        self._transfers = 0
+        self._keeps_cache = config.sync.kv_cache == "keep"
         self._version = -1
 
     # -- generation ---------------------------------------------------------------------------------------------
@@ -155,7 +166,7 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(request_id, {"prompt_token_ids": list(token_ids)}, params)
+        self._engine.add_request(request_id, engine_prompt(token_ids, self._cache_salt()), params)
 
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         """See `GenerationEngine.step`."""
@@ -192,7 +203,14 @@ class VllmEngine:
     def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
         """See `GenerationEngine.begin_receive`."""
         self._engine.collective_rpc("start_weight_update")
-        info = {"specs": list(specs), "bucket_bytes": bucket_bytes, "digest": self._digest != "none"}
+        self._transfers += 1
+        name = f"{STAGED}{os.getpid()}-{self._transfers}"
+        info = {
+            "specs": list(specs),
+            "bucket_bytes": bucket_bytes,
+            "digest": self._digest != "none",
+            "stage": str(SHARED_MEMORY / name) if self._processes > 1 else None,
+        }
         self._engine.collective_rpc("update_weights", args=(info,))
 
     def try_apply(self, version: int) -> Applied | None:
@@ -220,8 +238,11 @@ class VllmEngine:
                 )
         self._engine.collective_rpc("weights_release")
         checked = time.monotonic()
-        # Running sequences keep their tokens and recompute their keys and values under the new policy.
-        self._engine.reset_prefix_cache(reset_running_requests=True)
+        recomputed = 0
+        if not self._keeps_cache:
+            # Running sequences keep their tokens and recompute their keys and values under the new policy.
+            recomputed = self._tokens_under_way()
+            self._engine.reset_prefix_cache(reset_running_requests=True)
         self.set_version(version)
         return Applied(
             version=version,
@@ -229,7 +250,17 @@ class VllmEngine:
             receive_s=max(r.seconds for r in received),
             apply_s=time.monotonic() - began,
             digest_s=checked - read_back,
+            recomputed_tokens=recomputed,
         )
+
+    def _tokens_under_way(self) -> int:
+        """Tokens with keys and values in the cache of sequences that run."""
+        scheduler = self._engine.engine_core.engine_core.scheduler  # in this process, see the module's docstring
+        return sum(request.num_computed_tokens for request in scheduler.running)
+
+    def _cache_salt(self) -> str | None:
+        """With a cache that outlives a sync, prompts share blocks only with prompts of the same policy."""
+        return f"policy {self._version}" if self._keeps_cache else None
 
     def set_version(self, version: int) -> None:
         """See `GenerationEngine.set_version`."""

@@ -61,7 +61,7 @@ def _equal(module: nn.Module, leaf: str, parameter: nn.Parameter, expected: list
         served = module.cpu_linear(unit, parameter, None).t()
         return bool(torch.equal(served[: whole.shape[0]].contiguous(), whole[:, columns]))
     served = parameter.detach()[: whole.shape[0]]  # vLLM pads the vocabulary
-    return bool(torch.equal(served.cpu(), whole.cpu()))
+    return bool(torch.equal(served, whole.to(served.device)))  # there: one CPU thread takes seconds for a large model
 
 
 def _differing_experts(model: nn.Module, received: dict[str, torch.Tensor], unseen: set[str]) -> set[str]:

@@ -3,9 +3,9 @@
 This is an engine of vLLM's own weight-transfer protocol, registered under the name "r1ray" by importing this module; it
 runs in the process that holds the model (with tensor parallelism: in each of them).
 
-    init_weight_transfer_engine  keep the group of a new epoch; the thread below joins it, because joining can block
+    init_weight_transfer_engine  keep the group of a new epoch; the receiving thread joins it, because joining can block
     start_weight_update          nothing: the model does not change while tensors arrive
-    update_weights               start a thread that receives every bucket into host memory, and return
+    update_weights               start a thread that receives every bucket into host memory (staging.py), and return
     finish_weight_update         load the staged tensors into the model, all at once
 
 While the thread receives, the engine continues to generate with the old weights. If the learner dies meanwhile, the
@@ -14,11 +14,10 @@ staged tensors are discarded and nothing has changed.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
+import functools
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +33,10 @@ from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
 from actors.readback import differing_weights
+from actors.staging import OwnStage, Received, SharedStage, Stage, WeightReceiver
 from r1ray.errors import ConfigError, WeightSyncError
-from r1ray.transport.channel import Channel, Rendezvous
-from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, unpack
+from r1ray.transport.channel import Rendezvous
+from r1ray.transport.plan import TensorSpec, bucket_plan
 from r1ray.transport.rendezvous import join
 
 ENGINE_NAME = "r1ray"
@@ -59,14 +59,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
     specs: list[tuple[str, str, tuple[int, ...]]]  # name, dtype, shape in the order of sending
     bucket_bytes: int
     digest: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Received:
-    """Result of one receiving thread."""
-
-    digest: str  # of the bytes on the wire; empty if not requested
-    seconds: float
+    stage: str | None  # file in shared memory for the staged weights of all processes; None: there is one process
 
 
 class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
@@ -75,25 +68,21 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
 
-    _join: Callable[[], Channel] | None = None
-    _channel: Channel | None = None
-    _thread: threading.Thread | None = None
-    _staged: dict[str, torch.Tensor] | None = None
-    _error: BaseException | None = None
-    _received: Received | None = None
+    @functools.cached_property
+    def receiver(self) -> WeightReceiver:
+        """The thread and what it receives, on the device that vLLM gave to this process."""
+        return WeightReceiver(self.device)
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Leave the old group; `receive_weights` joins the new one."""
-        self.shutdown()
-        parallel = self.parallel_config
-        rank = init_info.rank_offset + parallel.data_parallel_index * parallel.world_size + parallel.rank
-        self._join = partial(
-            join, Rendezvous(**init_info.rendezvous), rank=rank, interface=init_info.interface, host=init_info.host
-        )
+        rank = init_info.rank_offset + self.parallel_config.rank
+        rendezvous = Rendezvous(**init_info.rendezvous)
+        interface, host = init_info.interface, init_info.host
+        self.receiver.enter(lambda device: join(rendezvous, rank=rank, interface=interface, host=host, device=device))
 
     def start_weight_update(self) -> None:
         """Raises WeightSyncError if there is no group to receive from."""
-        if self._join is None and self._channel is None:
+        if not self.receiver.has_group:
             raise WeightSyncError("a weight update was started before this worker got a weight-sync group")
 
     def update_weights(self, update_info: dict[str, Any]) -> None:
@@ -103,48 +92,20 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
         """Start the thread that receives."""
-        self._error = self._received = self._staged = None
-        self._thread = threading.Thread(target=self._receive, args=(update_info,), name="weight-receiver", daemon=True)
-        self._thread.start()
-
-    def _receive(self, info: UpdateInfo) -> None:
-        try:
-            if self._join is not None:
-                self._channel, self._join = self._join(), None
-            assert self._channel is not None
-            began = time.monotonic()
-            digest = Digest()
-            staged: dict[str, torch.Tensor] = {}
-            specs = [TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in info.specs]
-            for bucket in bucket_plan(specs, info.bucket_bytes):
-                buffer = self._channel.buffer(bucket.nbytes)
-                self._channel.broadcast(buffer)
-                if info.digest:
-                    digest.update(buffer)
-                staged.update(unpack(bucket, self._channel.stage(buffer)))
-            self._staged = staged
-            self._received = Received(
-                digest=digest.hexdigest() if info.digest else "", seconds=time.monotonic() - began
-            )
-        except BaseException as e:  # handed to the engine's thread by `received`
-            self._error = e
-
-    def received(self) -> Received | None:
-        """None while buckets are arriving; raises the error that ended the thread."""
-        if self._thread is not None and self._thread.is_alive():
-            return None
-        if self._error is not None:
-            error, self._error = self._error, None
-            raise error
-        return self._received
+        specs = [TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in update_info.specs]
+        plan = bucket_plan(specs, update_info.bucket_bytes)
+        shared = update_info.stage
+        stage: Stage = OwnStage(plan)
+        if shared is not None:
+            stage = SharedStage(plan, Path(shared), writer=self.parallel_config.rank == 0)
+        self.receiver.begin(plan, stage, digest=update_info.digest)
 
     def finish_weight_update(self) -> None:
         """Load the received tensors into the model. Raises WeightSyncError before all are received."""
-        if self._staged is None:
-            raise WeightSyncError("cannot apply a weight update before all of it is received")
+        staged = self.receiver.tensors()
         _repack_experts_on_cpu(self.model)
         initialize_layerwise_reload(self.model)
-        self.model.load_weights(iter(self._staged.items()))
+        self.model.load_weights(iter(staged.items()))
         finalize_layerwise_reload(self.model, self.model_config)
         # On CPU a tied lm_head keeps the GEMM packed from the old embedding; pack it again.
         for module in self.model.modules():
@@ -153,18 +114,15 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def read_back(self) -> list[str]:
         """Names of served weights that differ from what was received."""
-        assert self._staged is not None
-        return differing_weights(self.model, self._staged)
+        return differing_weights(self.model, self.receiver.tensors())
 
     def release(self) -> None:
         """Free the received tensors."""
-        self._staged = None
+        self.receiver.release()
 
     def shutdown(self) -> None:
         """Leave the group."""
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self._join = None
+        self.receiver.leave()
 
 
 def _repack_experts_on_cpu(model: torch.nn.Module) -> None:
@@ -204,8 +162,8 @@ class ReceiverExtension:
             layer.register_forward_hook(partial(_mask_logits, ids))
 
     def weights_received(self) -> Received | None:
-        """See `StagedReceiver.received`."""
-        return self.weight_transfer_engine.received()
+        """See `WeightReceiver.received`."""
+        return self.weight_transfer_engine.receiver.received()
 
     def weights_release(self) -> None:
         """Free the staged tensors and end the update session, whether they were applied or not."""

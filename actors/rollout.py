@@ -71,6 +71,7 @@ class RolloutWorker:
         self._draining = self._stopping = False
         self._failure: BaseException | None = None
         self._step_began: float | None = None  # None: the engine is not in a step
+        self._warm = False  # the first step has ended, in which kernels may be compiled
         self._counts = {"tokens": 0, "groups": 0, "busy_s": 0.0, "idle_s": 0.0, "steps": 0}
 
     def start(self) -> None:
@@ -114,11 +115,10 @@ class RolloutWorker:
 
     def stats(self) -> dict[str, float]:
         """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered,
-        short_of_memory: 1 while it leases nothing because of that, rss_bytes: resident memory, stuck_s: duration of the
-        present engine step)."""
+        stuck_s: of the present step, warm: 0 until the first has ended, short_of_memory: 1: leases no more, rss_bytes)."""
         self._refuse_if_failed()
         began = self._step_began
-        gauges: dict[str, float] = {"version": self._version, "leased": self._leased}
+        gauges: dict[str, float] = {"version": self._version, "leased": self._leased, "warm": float(self._warm)}
         gauges["undelivered"] = len(self._held) - self._leased
         gauges["short_of_memory"] = float(self._short_of_memory)
         gauges["rss_bytes"] = float(resident_bytes())
@@ -211,7 +211,7 @@ class RolloutWorker:
             if self._engine.unfinished:
                 self._step_began = time.monotonic()
                 finished = self._engine.step()
-                self._step_began = None
+                self._step_began, self._warm = None, True
                 self._finish(finished)
             self._weights.try_apply()
             self._counts["idle_s"] += began - waited

@@ -1,7 +1,8 @@
-"""Remove shared memory of killed processes: vLLM's workers of one engine share some, and SIGKILL allows no clean-up.
+"""Remove shared memory of killed processes: the processes of one engine share some, and SIGKILL allows no clean-up.
 
-Python names such files psm_* and sem.mp-*. A file is removed if it belongs to this user, is ten minutes old, and no
-process that we can see has it mapped. Unlinking does not affect a process that has it mapped, visible or not.
+Python names such files of vLLM psm_* and sem.mp-*; staged weights are r1ray-weights-* (staging.py). A file is removed if
+it belongs to this user, is ten minutes old, and no process that we can see has it mapped. Unlinking does not affect a
+process that has it mapped, visible or not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  the mount point
 OLD_S = 600.0
+STAGED = "r1ray-weights-"
 
 
 def remove_leftovers(folder: Path = SHARED_MEMORY, proc: Path = Path("/proc")) -> list[str]:
@@ -18,7 +20,7 @@ def remove_leftovers(folder: Path = SHARED_MEMORY, proc: Path = Path("/proc")) -
     uid = proc.joinpath("self").stat().st_uid
     before = time.time() - OLD_S
     old = []
-    for pattern in ("psm_*", "sem.mp-*"):
+    for pattern in ("psm_*", "sem.mp-*", f"{STAGED}*"):
         for path in folder.glob(pattern):
             try:
                 found = path.stat()

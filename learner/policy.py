@@ -66,7 +66,11 @@ class PolicyRank(TrainingRank):
             self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]
         self._publisher = WeightPublisher(
-            config.sync, transport=transport_of(config), specs=self._specs, is_sender=self._rank == 0
+            config.sync,
+            transport=transport_of(config),
+            specs=self._specs,
+            is_sender=self._rank == 0,
+            device=self._engine.device,
         )
         return {}
 

@@ -18,7 +18,17 @@ from r1ray.transport.transfer import Sent
 class WeightPublisher:
     """Rank 0 sends. The other ranks only iterate over `weights`, since gathering a sharded tensor needs all ranks."""
 
-    def __init__(self, config: SyncConfig, *, transport: str, specs: list[TensorSpec], is_sender: bool) -> None:
+    def __init__(
+        self,
+        config: SyncConfig,
+        *,
+        transport: str,
+        specs: list[TensorSpec],
+        is_sender: bool,
+        device: torch.device | None = None,
+    ) -> None:
+        """`device`: of the weights; gloo needs none."""
+        self._device = device
         self._config = config
         self._transport = transport
         self._plan = bucket_plan(specs, config.bucket_bytes)
@@ -72,7 +82,7 @@ class WeightPublisher:
     def _accept(self) -> Channel:
         if self._listener is None:
             raise WeightSyncError("weights were to be published before a weight-sync group was opened")
-        return self._listener.accept(interface=self._config.interface)
+        return self._listener.accept(interface=self._config.interface, device=self._device)
 
     def _next(self, stream: Iterable[tuple[str, torch.Tensor]], spec: TensorSpec) -> torch.Tensor:
         name, tensor = next(iter(stream))

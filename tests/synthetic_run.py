@@ -136,6 +136,7 @@ def _step(w: MetricsWriter, step: int, rng: random.Random) -> None:
             "sync/seconds": 0.13 + abs(rng.gauss(0, 0.02)),
             "sync/apply_s": 0.02,
             "sync/digest_s": 0.03,
+            "sync/recomputed_tokens": 0.0,
             "sync/workers": 1,
         },
     )

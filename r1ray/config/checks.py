@@ -47,6 +47,15 @@ ENGINE_KEYS = {
 """vLLM argument -> the key that sets it, so that it may not be in `rollout.engine.extra`."""
 
 
+PARALLEL_KEYS = {
+    "pipeline_parallel_size": "remove it and set rollout.engine.tensor_parallel_size",
+    "data_parallel_size": "remove it and set rollout.workers: each has an engine of its own",
+    "decode_context_parallel_size": "remove it",
+    "prefill_context_parallel_size": "remove it",
+}
+"""vLLM argument that must be 1 -> what to set instead."""
+
+
 def check(config: Config, use: Use = "train") -> list[Problem]:
     """Return every problem of the combinations of values in `config`.
 
@@ -166,6 +175,10 @@ def _engine(config: Config) -> Iterator[Problem]:
         key = f"rollout.engine.extra.{name}"
         message, fix = "is set by another key", f"remove it and set {ENGINE_KEYS[name]}"
         yield Problem(key=key, value=engine.extra[name], message=message, fix=fix)
+    for name in sorted(set(engine.extra) & set(PARALLEL_KEYS)):
+        if engine.extra[name] != 1:
+            key, message = f"rollout.engine.extra.{name}", "adds processes that get no rank in the weight-sync group"
+            yield Problem(key=key, value=engine.extra[name], message=message, fix=PARALLEL_KEYS[name])
 
 
 def _reward_gpus(config: Config) -> Iterator[Problem]:

@@ -279,8 +279,8 @@ class Fleet:
         if generated:
             self._deaths = 0
             self._starts.succeeded()
-        if stats["stuck_s"] > self._settings.limits.dead_s:
-            limit = self._settings.limits.dead_s
-            member.health.died(
-                f"its engine has been in one step for {stats['stuck_s']:.0f} s, {limit:g} s is the limit"
-            )
+        limits = self._settings.limits
+        limit, key = (limits.dead_s, "rpc_s") if stats["warm"] else (limits.start_s, "actor_start_s")  # it may compile
+        if stats["stuck_s"] > limit:
+            reason = f"its engine has been in one step for {stats['stuck_s']:.0f} s"
+            member.health.died(f"{reason}, {limit:g} s is the limit (deadlines.{key})")

@@ -155,11 +155,7 @@ class Progress:
         metrics = {
             **self._pace.step(fleet.members),
             **memory_metrics(self._memory_of(fleet)),
-            "sync/seconds": report.seconds,
-            "sync/apply_s": report.apply_s,
-            "sync/digest_s": report.digest_s,
-            "sync/bytes": float(report.weight_bytes),
-            "sync/workers": float(len(report.synced)),
+            **report.metrics(),
             "time/elapsed_s": self._clock() - self._began,
         }
         if (ledger := self._ledger) is not None:

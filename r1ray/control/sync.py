@@ -50,6 +50,18 @@ class SyncReport:
     seconds: float = 0.0  # the whole publication
     apply_s: float = 0.0  # longest pause of generation of a worker
     digest_s: float = 0.0
+    recomputed_tokens: int = 0  # of all workers
+
+    def metrics(self) -> dict[str, float]:
+        """Its metrics, see docs/run-folder.md."""
+        return {
+            "sync/seconds": self.seconds,
+            "sync/apply_s": self.apply_s,
+            "sync/digest_s": self.digest_s,
+            "sync/bytes": float(self.weight_bytes),
+            "sync/recomputed_tokens": float(self.recomputed_tokens),
+            "sync/workers": float(len(self.synced)),
+        }
 
 
 class WeightSync:
@@ -125,6 +137,7 @@ class WeightSync:
             seconds=time.monotonic() - began,
             apply_s=max((a.apply_s for a in synced.values()), default=0.0),
             digest_s=max((a.digest_s for a in synced.values()), default=0.0),
+            recomputed_tokens=sum(a.recomputed_tokens for a in synced.values()),
         )
 
     def _transfer(

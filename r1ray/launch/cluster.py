@@ -26,7 +26,7 @@ from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
 from r1ray.run.ledger import LedgerPlace
 from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT, DETERMINISTIC_CUDA, GPU_ENVIRONMENT
 
 Params = ParamSpec("Params")
 T = TypeVar("T")
@@ -164,7 +164,8 @@ class Cluster:
         # Ray hides only those GPUs that it has given to others.
         hidden = {} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
         imports = {IMPORT_PATH: os.pathsep.join(import_folders())}
-        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **(environment or {})}
+        exact = DETERMINISTIC_CUDA if num_gpus and self.config.run.deterministic else {}
+        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **exact, **(environment or {})}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
         actor = made.options(
             num_cpus=num_cpus,

@@ -117,10 +117,9 @@ def _rollout(config: Config, shape: ModelShape, use: Use) -> Role:
     device = {"weights": weights / engine.tensor_parallel_size}
     if engine.kv_cache_gib is not None:
         device["KV cache"] = engine.kv_cache_gib * GIB
-    parts = engine.tensor_parallel_size
-    host = {"process": parts * ROLLOUT_BASE_GIB * GIB}
+    host = {"process": engine.tensor_parallel_size * ROLLOUT_BASE_GIB * GIB}
     if use == "train":
-        host["staged weights"] = parts * weights  # each process stages the whole model
+        host["staged weights"] = weights  # one copy for all processes, in /dev/shm (actors/staging.py)
     resources = config.ray.rollout_resources
     gpus = rollout.num_gpus * engine.tensor_parallel_size
     return _role("rollout worker", rollout.workers, rollout.num_cpus, gpus, resources, device, host)
@@ -185,8 +184,15 @@ def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[P
             f"{machine.memory_bytes / GIB:.1f} GiB; most of it: {largest.count} {largest.name}, {item}"
         )
         yield problem(config, "model.path", message, "a smaller model, micro-batch, KV cache or number of workers")
-    store = config.ray.object_store_gib
-    if store * GIB > machine.shared_memory_bytes:
+    store, rollout = config.ray.object_store_gib, plan.role("rollout worker")
+    staged = rollout.count * rollout.host.get("staged weights", 0.0) / GIB
+    if config.rollout.engine.tensor_parallel_size > 1 and (store + staged) * GIB > machine.shared_memory_bytes:
+        message = (
+            f"stages {staged:.2f} GiB of weights in /dev/shm beside {store:g} GiB of object store, which has "
+            f"{machine.shared_memory_bytes / GIB:.2f} GiB free"
+        )
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, "1, or a larger /dev/shm")
+    elif store * GIB > machine.shared_memory_bytes:
         message = f"is more than /dev/shm has free, {machine.shared_memory_bytes / GIB:.2f} GiB"
         yield problem(config, "ray.object_store_gib", message, "less, or a larger /dev/shm (docker run --shm-size=2g)")
     if machine.gpus:

@@ -6,7 +6,10 @@ bytes and numbers, nothing pickled); the receivers copy the bucket and acknowled
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -19,18 +22,38 @@ from r1ray.transport.abortable import AbortSignal, abortable, wait_completed
 from r1ray.transport.channel import Rendezvous
 
 _WATCHDOG_S = 60.0
+_WITHOUT_WATCHDOG = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
+"""Read by a group when it is made. NCCL's watchdog ends the whole process at an error of a peer: a learner rank would
+die with a rollout worker. Our own deadlines end the operations; DeepSpeed's groups keep their watchdogs.
+"""
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables of this process for as long as the context lasts."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class CudaChannel:
-    """One end of an NCCL or IPC group on this process's current device."""
+    """One end of an NCCL or IPC group on one device."""
 
-    def __init__(self, store: Store, rendezvous: Rendezvous, *, rank: int) -> None:
+    def __init__(self, store: Store, rendezvous: Rendezvous, *, rank: int, device: torch.device) -> None:
+        """`device` is that of this process's weights: torch's current device is per thread, and 0 in a new one."""
         self._rendezvous = rendezvous
         self._rank = rank
         self._store = store
         self._signal = AbortSignal(store)
         self._sent = 0
-        self._device = torch.device("cuda", torch.cuda.current_device())
+        self._device = device
         self._group = self._nccl_group() if rendezvous.transport == "nccl" else None
         self._formed = False  # whether the NCCL group has its communicator
 
@@ -40,7 +63,8 @@ class CudaChannel:
         options = ProcessGroupNCCL.Options()
         # Later than our deadline: at its own timeout NCCL's watchdog would end the whole process.
         options._timeout = timedelta(seconds=2 * self._rendezvous.timeout_s + _WATCHDOG_S)
-        return ProcessGroupNCCL(self._store, self._rank, self._rendezvous.world_size, options)
+        with _environment(_WITHOUT_WATCHDOG):
+            return ProcessGroupNCCL(self._store, self._rank, self._rendezvous.world_size, options)
 
     def buffer(self, nbytes: int) -> torch.Tensor:
         """Device memory to send from or receive into, uint8 [nbytes]."""
@@ -48,7 +72,8 @@ class CudaChannel:
 
     def stage(self, buffer: torch.Tensor) -> torch.Tensor:
         """A copy in pinned host memory: staged weights must not take device memory from the KV cache."""
-        return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
+        with torch.cuda.device(self._device):  # pinned memory belongs to a device's context
+            return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
 
     def broadcast(self, buffer: torch.Tensor) -> None:
         """As in `Channel`. Raises WeightSyncError at the bucket's deadline, or once the group is aborted.
@@ -89,7 +114,7 @@ class CudaChannel:
         return work
 
     def _offer(self, buffer: torch.Tensor, until: float) -> None:
-        torch.cuda.current_stream().synchronize()
+        torch.cuda.current_stream(self._device).synchronize()
         handle = buffer.untyped_storage()._share_cuda_()
         key, self._sent = f"bucket/{self._sent}", self._sent + 1
         self._store.set(key, msgpack.packb([*handle, buffer.storage_offset(), buffer.numel()]))
@@ -102,7 +127,7 @@ class CudaChannel:
         storage = torch.UntypedStorage._new_shared_cuda(*handle)
         shared = torch.empty(0, dtype=torch.uint8, device=self._device).set_(storage, offset, (numel,))
         buffer.copy_(shared)
-        torch.cuda.current_stream().synchronize()
+        torch.cuda.current_stream(self._device).synchronize()
         self._store.set(f"{key}/taken/{self._rank}", b"1")
 
     def _wait_for(self, keys: list[str], until: float) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.rendezvous import Listener, join, listen
 
@@ -25,7 +27,7 @@ class Sender:
 
     def send(self, nbytes: int, interface: str | None) -> None:
         """Wait for the receiver, then send. Raises WeightSyncError."""
-        channel = self._listener.accept(interface=interface)
+        channel = self._listener.accept(interface=interface, device=_device(self.rendezvous.transport))
         for size in (WARM_UP_BYTES, nbytes):
             channel.broadcast(channel.buffer(size))
         channel.close()
@@ -33,7 +35,7 @@ class Sender:
 
 def receive(rendezvous: Rendezvous, nbytes: int, *, interface: str | None, host: str | None) -> float:
     """The other end, whose own address is `host`. Returns the seconds for `nbytes`. Raises WeightSyncError."""
-    channel = join(rendezvous, rank=1, interface=interface, host=host)
+    channel = join(rendezvous, rank=1, interface=interface, host=host, device=_device(rendezvous.transport))
     channel.broadcast(channel.buffer(WARM_UP_BYTES))
     buffer = channel.buffer(nbytes)
     began = time.monotonic()
@@ -41,3 +43,8 @@ def receive(rendezvous: Rendezvous, nbytes: int, *, interface: str | None, host:
     seconds = time.monotonic() - began
     channel.close()
     return seconds
+
+
+def _device(transport: str) -> torch.device | None:
+    """The one GPU that Ray gave to this process; gloo needs none."""
+    return None if transport == "gloo" else torch.device("cuda", 0)

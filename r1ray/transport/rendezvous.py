@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
+import torch
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from r1ray.errors import ConfigError, WeightSyncError
@@ -45,15 +46,15 @@ class Listener:
         )
         self._store = _of_epoch(store, self.rendezvous)
 
-    def accept(self, *, interface: str | None = None) -> Channel:
-        """Form the group once every receiver has reported.
+    def accept(self, *, interface: str | None = None, device: torch.device | None = None) -> Channel:
+        """Form the group once every receiver has reported. `device`: of the weights; gloo needs none.
 
         Raises WeightSyncError if one does not within the timeout, or if the rendezvous is aborted.
         """
         missing = self._missing_receivers()
         reason = f"receivers {missing} did not report within {self.rendezvous.timeout_s:g} s (sync.bucket_deadline_s)"
         _raise_unless_on(_settle(self._store, reason if missing else _ON), self.rendezvous)
-        return _enter(self._store, self.rendezvous, 0, interface, self.rendezvous.address)
+        return _enter(self._store, self.rendezvous, 0, interface, self.rendezvous.address, device)
 
     def _missing_receivers(self) -> list[int]:
         """Ranks that have not reported by the deadline or by the abort."""
@@ -71,8 +72,18 @@ def listen(transport: str, *, address: str, epoch: int, world_size: int, timeout
     return Listener(transport, address=address, epoch=epoch, world_size=world_size, timeout_s=timeout_s)
 
 
-def join(rendezvous: Rendezvous, *, rank: int, interface: str | None = None, host: str | None = None) -> Channel:
-    """Join the group as receiver `rank` (from 1). Blocks until it has formed. Raises WeightSyncError."""
+def join(
+    rendezvous: Rendezvous,
+    *,
+    rank: int,
+    interface: str | None = None,
+    host: str | None = None,
+    device: torch.device | None = None,
+) -> Channel:
+    """Join the group as receiver `rank` (from 1). Blocks until it has formed. Raises WeightSyncError.
+
+    `device`: of the weights; gloo needs none.
+    """
     store = _store(rendezvous, rendezvous.timeout_s)
     try:
         store.set(_report(rank), b"")
@@ -84,7 +95,7 @@ def join(rendezvous: Rendezvous, *, rank: int, interface: str | None = None, hos
             f"gone or sync.bucket_deadline_s={rendezvous.timeout_s:g} passed: {e}"
         ) from e
     _raise_unless_on(verdict, rendezvous)
-    return _enter(store, rendezvous, rank, interface, host)
+    return _enter(store, rendezvous, rank, interface, host, device)
 
 
 def abort(rendezvous: Rendezvous, reason: str) -> bool:
@@ -133,11 +144,19 @@ def _raise_unless_on(verdict: str, rendezvous: Rendezvous) -> None:
         raise WeightSyncError(f"weight-sync group of epoch {rendezvous.epoch} did not form: {verdict}")
 
 
-def _enter(store: Store, rendezvous: Rendezvous, rank: int, interface: str | None, host: str | None) -> Channel:
+def _enter(
+    store: Store,
+    rendezvous: Rendezvous,
+    rank: int,
+    interface: str | None,
+    host: str | None,
+    device: torch.device | None,
+) -> Channel:
     if rendezvous.transport == "gloo":
         from r1ray.transport.gloo import GlooChannel
 
         return GlooChannel(store, rendezvous, rank=rank, interface=interface, host=host)
     from r1ray.transport.cuda import CudaChannel  # NCCL chooses its interfaces by its own NCCL_SOCKET_IFNAME
 
-    return CudaChannel(store, rendezvous, rank=rank)
+    assert device is not None, f"{rendezvous.transport} needs the device of the weights"
+    return CudaChannel(store, rendezvous, rank=rank, device=device)

@@ -39,3 +39,4 @@ class Applied:
     receive_s: float
     apply_s: float  # how long generation was paused
     digest_s: float  # of `apply_s`: reading back the served weights
+    recomputed_tokens: int = 0  # of sequences under way, whose keys and values the new policy computes again

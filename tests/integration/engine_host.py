@@ -53,6 +53,10 @@ class EngineHost:
             finished.update(self._engine.step())
         return applied, [finished[i][0] for i in sorted(finished, key=int)]
 
+    def keep_cache(self, keep: bool) -> None:
+        """As `sync.kv_cache: keep` from now on, or recompute."""
+        self._engine._keeps_cache = keep
+
     def corrupt_after_loading(self) -> None:
         """Make every weight update load something else than was received."""
 

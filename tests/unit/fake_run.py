@@ -214,7 +214,7 @@ class World:
             Timer(self.worker_start_s, ready.set_result, (info,)).start()
         else:
             ready.set_result(info)
-        stats = {"tokens": 1.0, "stuck_s": 0.0, "short_of_memory": 0.0}
+        stats = {"tokens": 1.0, "stuck_s": 0.0, "warm": 1.0, "short_of_memory": 0.0}
 
         def evaluate(*_: Any) -> list[bytes]:
             self.evaluated.append(self.published[-1])

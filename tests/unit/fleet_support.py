@@ -39,7 +39,8 @@ class World:
         self.fleet.tick()
 
     def _spawn(self, name: str) -> tuple[FakeHandle, Future[Any]]:
-        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0, "idle_s": 0.0, "busy_s": 0.0}
+        rest = {"short_of_memory": 0.0, "idle_s": 0.0, "busy_s": 0.0}
+        self.stats[name] = {"tokens": 0.0, "stuck_s": 0.0, "warm": 1.0, **rest}
         self.remotes[name] = FakeHandle(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
         self.readies[name] = Future()
         return self.remotes[name], self.readies[name]

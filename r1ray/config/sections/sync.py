@@ -22,4 +22,11 @@ class SyncConfig:
         Literal["full", "wire", "none"],
         Doc("what is compared with the weights sent: those that the engine serves, the bytes received, or nothing"),
     ] = "full"
+    kv_cache: Annotated[
+        Literal["recompute", "keep"],
+        Doc(
+            "keys and values of sequences under way after a sync: computed again by the new policy, or kept from the "
+            "old one"
+        ),
+    ] = "recompute"
     interface: Annotated[str | None, Doc("network interface; null: that of the learner node's address")] = None

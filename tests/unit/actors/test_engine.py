@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from actors.engine import engine_refused, stop_token_ids, without_end_token
+from actors.engine import engine_prompt, engine_refused, stop_token_ids, without_end_token
 from r1ray.errors import EngineRefused
 from r1ray.util.formatting import one_line
 
@@ -40,6 +40,12 @@ def test_stop_tokens_of_a_model_folder(tmp_path, content, expected):
 
 def test_a_folder_without_a_generation_config_names_no_stop_token(tmp_path):
     assert stop_token_ids(str(tmp_path)) == []
+
+
+def test_prompts_of_different_policies_share_no_blocks_if_the_cache_outlives_a_sync():
+    assert engine_prompt((1, 2), None) == {"prompt_token_ids": [1, 2]}
+    salts = [engine_prompt((1, 2), f"policy {version}")["cache_salt"] for version in (3, 4)]
+    assert salts == ["policy 3", "policy 4"]
 
 
 class HoldsItsArguments(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
@@ -60,3 +61,32 @@ def test_an_expert_that_is_served_nowhere_is_named() -> None:
     assert differing_weights(Served(received), received | {"other.experts.0.gate_proj.weight": torch.ones(2)}) == [
         "other.experts.0.gate_proj.weight"
     ]
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"up": nn.Linear(4, 6), "down": nn.Linear(6, 4)})
+
+
+def received(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def test_weights_that_differ_and_weights_that_are_not_served_are_named(model: nn.Module) -> None:
+    staged = received(model)
+    assert differing_weights(model, staged) == []
+    staged["up.weight"][0, 0] += 1
+    staged["gone.weight"] = torch.ones(1)
+    assert differing_weights(model, staged) == ["gone.weight", "up.weight"]
+
+
+def test_served_weights_are_compared_where_they_are(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU 15 GB of served weights stay there; a copy to the host and one CPU thread took about 10 s per sync."""
+
+    def copied(*args: object, **kwargs: object) -> torch.Tensor:
+        pytest.fail("weights were copied to the host")
+
+    staged = received(model)
+    monkeypatch.setattr(torch.Tensor, "cpu", copied)
+    assert differing_weights(model, staged) == []

@@ -182,6 +182,16 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
         (["rollout.engine.kv_cache_gib=null"], "rollout.engine.kv_cache_gib", "e.g. 0.25"),
         (["rollout.engine.enforce_eager=false"], "rollout.engine.enforce_eager", "true"),
         (["rollout.engine.extra={max_num_seqs: 3}"], "rollout.engine.extra.max_num_seqs", "set rollout.engine.max_num"),
+        (
+            ["rollout.engine.extra={data_parallel_size: 2}"],
+            "rollout.engine.extra.data_parallel_size",
+            "set rollout.workers",
+        ),
+        (
+            ["rollout.engine.extra={pipeline_parallel_size: 2}"],
+            "rollout.engine.extra.pipeline_parallel_size",
+            "set rollout.engine.tensor_parallel_size",
+        ),
         (["sync.transport=nccl"], "sync.transport", "learner.num_gpus and rollout.num_gpus are 0"),
         (["sync.transport=ipc", "learner.num_gpus=0.5", "rollout.num_gpus=0.5"], "sync.transport", "max_workers=1"),
         (

@@ -57,7 +57,7 @@ def test_a_sync_that_passed_a_silent_worker_by_leaves_it_unsynced() -> None:
     held = world.remotes["rollout-0"].pending[-1]
     world.after(5.0)
     world.fleet.synced(("rollout-1",), 2)
-    held.set_result({"tokens": 0.0, "stuck_s": 0.0, "short_of_memory": 0.0})
+    held.set_result({"tokens": 0.0, "stuck_s": 0.0, "warm": 1.0, "short_of_memory": 0.0})
     world.after(0.1)
     assert world.fleet.unsynced() == ["rollout-0"]
     assert world.fleet.members["rollout-0"].version == 1
@@ -70,6 +70,16 @@ def test_an_engine_that_hangs_in_a_step_ends_its_worker() -> None:
     world.after(1.0)
     world.after(0.1)
     assert world.released == [("rollout-0", False)]
+
+
+def test_a_first_step_in_which_kernels_are_compiled_is_not_stuck() -> None:
+    world = World()
+    world.ready("rollout-0", "rollout-1")
+    for stuck_s, released in ((11.0, []), (101.0, [("rollout-0", False)])):
+        world.stats["rollout-0"] |= {"stuck_s": stuck_s, "warm": 0.0}
+        world.after(1.1)
+        world.after(0.1)
+        assert world.released == released
 
 
 def test_a_worker_that_never_gets_ready_is_replaced() -> None:

@@ -53,6 +53,14 @@ def test_a_group_is_formed_once_and_kept_while_membership_stays(sync: WeightSync
     assert (report.epoch, group_of(a)) == (1, None)
 
 
+def test_recomputed_tokens_of_all_workers_are_counted(sync: WeightSync) -> None:
+    def receive_weights(*, version: int, **_: Any) -> Applied:
+        return Applied(version=version, digest="d", receive_s=0.0, apply_s=0.0, digest_s=0.0, recomputed_tokens=21)
+
+    workers = {name: FakeHandle(name, receive_weights=receive_weights) for name in "ab"}
+    assert sync.publish([learner()], workers, 0).recomputed_tokens == 42
+
+
 def test_every_process_of_a_worker_has_a_rank_of_its_own() -> None:
     rank, a, b = learner(), worker("a"), worker("b")
     made(processes=4).publish([rank], {"a": a, "b": b}, 0)

@@ -54,6 +54,22 @@ def test_a_learner_has_the_threads_and_gpus_that_it_reserves(
     assert [e.get("CUDA_VISIBLE_DEVICES") for e in environments] == [*([""] if hidden else [None]) * 2, ""]
 
 
+@pytest.mark.parametrize(("exact", "workspace"), [("true", ":4096:8"), ("false", None)])
+def test_processes_of_a_deterministic_run_fix_the_workspace_of_cublas(
+    monkeypatch: pytest.MonkeyPatch, exact: str, workspace: str | None
+) -> None:
+    ray = Pretended()
+    monkeypatch.setattr(cluster.ray, "remote", ray)
+    gpu = ["learner.num_gpus=1", "rollout.num_gpus=1", "sync.transport=nccl", "queue.max_staleness=0"]
+    config = load_config(["tiny"], [*gpu, *ONE_TO_ONE, f"run.deterministic={exact}"]).config
+    made = Cluster(config=config, model_path="m", vocab_hash="v", run_dir="r", run_id="i")
+    made.learner(0)
+    made.rollout("rollout-0")
+    made.rewards()
+    environments = [options["runtime_env"]["env_vars"] for options in ray.options_of]
+    assert [e.get("CUBLAS_WORKSPACE_CONFIG") for e in environments] == [workspace, workspace, None]
+
+
 @pytest.mark.parametrize(
     ("overrides", "transport"),
     [

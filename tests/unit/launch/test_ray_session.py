@@ -16,7 +16,7 @@ from ray.exceptions import AuthenticationError
 
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.launch import ray_session
-from r1ray.launch.ray_session import connect, look_at
+from r1ray.launch.ray_session import connect, demands_token, look_at
 from r1ray.telemetry.logs import LogTarget
 
 TOKEN = "5a" * 32
@@ -26,9 +26,10 @@ class Head(gcs_service_pb2_grpc.NodeInfoGcsServiceServicer):  # type: ignore[mis
     """The head of a cluster, as far as one request goes: it wants the token `TOKEN`, and one of its nodes is dead."""
 
     launched_as = ""
+    demands = True
 
     def GetAllNodeInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
-        if ("authorization", f"Bearer {TOKEN}") not in context.invocation_metadata():
+        if self.demands and ("authorization", f"Bearer {TOKEN}") not in context.invocation_metadata():
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken: missing or incorrect")
         reply = gcs_service_pb2.GetAllNodeInfoReply()
         for state, resources in (
@@ -116,6 +117,13 @@ def test_a_cluster_that_accepts_the_token_tells_its_nodes(
     assert (found.total["CPU"], found.autoscaled) == (12.0, autoscaled)
 
 
+def test_whether_a_cluster_demands_a_token(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _with(monkeypatch, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
+    assert demands_token(head)
+    monkeypatch.setattr(Head, "demands", False)
+    assert not demands_token(head)
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -172,6 +180,8 @@ def test_a_cluster_of_its_own_is_never_one_that_runs_here(monkeypatch: pytest.Mo
         (ConnectionError("Failed to connect"), InfrastructureError),
         (Exception("The current node timed out during startup. This could happen"), InfrastructureError),
         (Exception("something else"), Exception),
+        (RuntimeError("No node info found"), InfrastructureError),
+        (RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n"), ConfigError),
     ],
 )
 def test_what_ray_raises_has_a_name(
@@ -179,7 +189,8 @@ def test_what_ray_raises_has_a_name(
 ) -> None:
     monkeypatch.setattr(ray, "init", Init(raised))
     named_as = (
-        "no token was found; set RAY_AUTH_MODE|cannot be joined: Failed to connect|within 30 s .* less busy|^something"
+        r"no token was found; set RAY_AUTH_MODE|cannot be joined: (Failed|No node)|within 30 s .* less busy|^something"
+        r"|Ray: 2.59.0; install the same"
     )
     with pytest.raises(named, match=named_as):
         connect("127.0.0.1:7000", log(tmp_path))

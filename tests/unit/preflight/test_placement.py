@@ -212,6 +212,16 @@ def test_an_object_store_larger_than_shared_memory_is_refused() -> None:
     assert "0.06 GiB" in plan.problems[0].message
 
 
+def test_the_processes_of_one_engine_stage_one_copy_in_shared_memory() -> None:
+    parallel = ("rollout.engine.tensor_parallel_size=4", "sync.digest=wire", "rollout.workers=1", "learner.ranks=8")
+    roles = [make_plan(seven_b(*words), SEVEN_B, NODE).role("rollout worker") for words in (parallel, ())]
+    assert roles[0].host["staged weights"] == roles[1].host["staged weights"]
+    assert roles[0].host["process"] == 4 * roles[1].host["process"]
+    assert "rollout.engine.tensor_parallel_size" in keys(make_plan(seven_b(*parallel), SEVEN_B, NODE))
+    roomy = replace(NODE, shared_memory_bytes=64 * GIB)
+    assert "rollout.engine.tensor_parallel_size" not in keys(make_plan(seven_b(*parallel), SEVEN_B, roomy))
+
+
 def test_custom_resources_need_a_cluster_that_has_them() -> None:
     assert keys(make_plan(tiny("ray.rollout_resources={rollout: 1}"), SMALL, LAPTOP)) == {"ray.rollout_resources"}
     joined = make_plan(tiny("ray.rollout_resources={rollout: 1}", "ray.address=auto"), SMALL, LAPTOP)
