@@ -94,7 +94,12 @@ config: install
 	$(call step,reasoning-gym,$(PIP) install --no-deps -r $<)
 	@touch $@
 
-test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 lint
+# boto3, and moto in the place of AWS; the tests of cluster.yaml say so where they are missing.
+.venv/aws: conf/pins/aws.txt | install
+	$(call step,boto3 and moto,$(PIP) install --no-deps -r $<)
+	@touch $@
+
+test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/aws lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 	$(BIN)/python -m pytest -m "integration or slow or gpu" tests/unit tests/integration
 
@@ -106,7 +111,7 @@ test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 lint
 test-cluster: install .venv/hosts
 	$(BIN)/python -m pytest tests/cluster
 
-unit: install .venv/reasoning-gym .venv/smollm2
+unit: install .venv/reasoning-gym .venv/smollm2 .venv/aws
 	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 
 lint: install

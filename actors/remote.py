@@ -17,6 +17,7 @@ import ray
 from actors.handle import RetryingClient, queue_handle, reward_handles
 from actors.reward import RewardWorker
 from actors.reward_calls import COMPLETIONS_A_CALL, scoring_timeout_s
+from actors.spot_notice import SpotNotice, SpotWatch
 from r1ray.codec import pack_rollout
 from r1ray.config.checks import Use
 from r1ray.config.schema import Config
@@ -113,6 +114,7 @@ class RolloutActor:
         self._id = worker_id
         self._model_path = model_path
         self._vocab_hash = vocab_hash
+        self._watch: SpotWatch | None = None
 
     def start(self) -> WorkerInfo:
         """Load the model and begin to lease; returns the problems of each source and the training rows left out.
@@ -142,6 +144,9 @@ class RolloutActor:
             config=config, worker_id=self._id, engine=engine, prompts=prompts.training, services=self._services
         )
         self._worker.start()
+        if config.rollout.spot_notice == "aws":
+            self._watch = SpotWatch(SpotNotice(), self._worker.stop_leasing)
+            self._watch.start()
         dropped = {name: problems.dropped for name, problems in self._problems.items()}
         sizes = {name: len(problems) for name, problems in self._problems.items()}
         training = prompts.training
@@ -180,8 +185,8 @@ class RolloutActor:
 
     @in_own_threads()
     def stats(self) -> dict[str, float]:
-        """See `RolloutWorker.stats`."""
-        return self._worker.stats()
+        """See `RolloutWorker.stats`; `host_ends_s`: seconds until its host is taken away, once that is known."""
+        return {**self._worker.stats(), **(self._watch.stats() if self._watch else {})}
 
     @in_own_threads()
     def drain(self, deadline_s: float) -> None:

@@ -81,13 +81,7 @@ class RolloutWorker:
             threading.Thread(target=self._guard, args=(loop,), name=loop.__name__, daemon=True).start()
 
     def receive_weights(
-        self,
-        *,
-        version: int,
-        group: Group | None,
-        specs: TransferSpecs,
-        bucket_bytes: int,
-        deadline_s: float,
+        self, *, version: int, group: Group | None, specs: TransferSpecs, bucket_bytes: int, deadline_s: float
     ) -> Applied:
         """Take part in one weight sync: enter `group` (rendezvous, rank, host) if given, receive, apply.
 
@@ -127,11 +121,16 @@ class RolloutWorker:
 
     def drain(self, deadline_s: float) -> None:
         """Lease nothing more, finish and deliver the groups in progress. Raises DeadlineExceeded."""
+        self.stop_leasing()
+        with self._changed:
+            if not self._changed.wait_for(lambda: not self._held, deadline_s):
+                raise DeadlineExceeded(f"{self._id} still held {len(self._held)} groups after {deadline_s:g} s")
+
+    def stop_leasing(self) -> None:
+        """Lease nothing more."""
         with self._changed:
             self._draining = True
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: not self._held, deadline_s):
-                raise DeadlineExceeded(f"{self._id} still held {len(self._held)} groups after {deadline_s:g} s")
 
     def stop(self) -> None:
         """End the threads after their present step."""

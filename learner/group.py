@@ -16,11 +16,10 @@ from r1ray.errors import DeadlineExceeded, InfrastructureError
 def init_process_group(*, rank: int, world_size: int, address: str, port: int, timeout_s: float) -> torch.device:
     """Join the learner's process group: gloo on CPU, nccl on GPU. Returns this rank's device.
 
-    Every collective of the group completes or fails within `timeout_s`. Raises InfrastructureError if the ranks do not
-    meet.
+    The ranks meet within `timeout_s`, and every collective completes or fails within it, unless
+    `set_collective_timeout` changes that. Raises InfrastructureError if the ranks do not meet.
     """
     import deepspeed
-    from deepspeed.utils import groups
 
     cuda = torch.cuda.is_available()
     timeout = timedelta(seconds=timeout_s)
@@ -41,18 +40,27 @@ def init_process_group(*, rank: int, world_size: int, address: str, port: int, t
             rank=rank,
             world_size=world_size,
         )
-        # DeepSpeed communicates over a clone of the world group that does not inherit its timeout.
-        torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._clone_world_group())
+        set_collective_timeout(timeout_s)
     except (RuntimeError, ValueError) as e:
         raise InfrastructureError(f"learner rank {rank} of {world_size} could not join {address}:{port}: {e}") from e
     return device
 
 
+def set_collective_timeout(seconds: float) -> None:
+    """Bound every later collective of this rank by `seconds`."""
+    from deepspeed.utils import groups
+
+    timeout = timedelta(seconds=seconds)
+    torch.distributed.distributed_c10d._set_pg_timeout(timeout)
+    # DeepSpeed communicates over a clone of the world group that does not inherit its timeout.
+    torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._clone_world_group())
+
+
 @contextlib.contextmanager
-def named_failures(doing: str) -> Iterator[None]:
+def named_failures(doing: str, deadline: str = "deadlines.collective_s") -> Iterator[None]:
     """Raise failures of collectives in the block as DeadlineExceeded or InfrastructureError that name `doing`.
 
-    Other errors pass unchanged. After either error the group is unusable.
+    `deadline`: the key that bounds them. Other errors pass unchanged. After either error the group is unusable.
     """
     try:
         yield
@@ -60,5 +68,5 @@ def named_failures(doing: str) -> Iterator[None]:
         if not isinstance(e, torch.distributed.DistError) and "gloo" not in str(e):
             raise
         if "timed out" in str(e).lower():
-            raise DeadlineExceeded(f"{doing}: a rank did not come within deadlines.collective_s: {e}") from e
+            raise DeadlineExceeded(f"{doing}: a rank did not come within {deadline}: {e}") from e
         raise InfrastructureError(f"{doing}: the connection to another learner rank broke: {e}") from e

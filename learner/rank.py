@@ -27,7 +27,7 @@ from learner import checkpoint
 from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from learner.engine import Engine
 from learner.export import export_model
-from learner.group import init_process_group, named_failures
+from learner.group import init_process_group, named_failures, set_collective_timeout
 from learner.model import load_policy
 from learner.reference import ReferencePolicy
 from r1ray.config.schema import Config
@@ -66,7 +66,7 @@ class TrainingRank(abc.ABC):
     # -- start ------------------------------------------------------------------------------------------------------
 
     def address(self) -> tuple[str, int]:
-        """(host, free port) where the ranks can meet, if this is rank 0."""
+        """(host, free port) where the ranks meet if this is rank 0. The answer also says that this rank runs."""
         with socket.socket() as s:
             s.bind(("", 0))
             return self._host, s.getsockname()[1]
@@ -86,10 +86,11 @@ class TrainingRank(abc.ABC):
             world_size=self._world_size,
             address=host,
             port=port,
-            timeout_s=config.deadlines.collective_s,
+            timeout_s=config.deadlines.actor_start_s,  # ranks that load a model from a shared disk are minutes apart
         )
-        with named_failures("learner setup"):
+        with named_failures("learner setup", deadline="deadlines.actor_start_s"):
             prepared = self.build(device)
+        set_collective_timeout(config.deadlines.collective_s)
         return {
             "rank": self._rank,
             "device": str(device),

@@ -47,11 +47,9 @@ def serve(
     from r1ray.serving.server import Address
 
     address = Address(host=host, port=port)
+    address.require_key(os.environ.get("VLLM_API_KEY"))
     address.check()
     policy = find_policy(model).ready()
-    if address.open_to_others and not os.environ.get("VLLM_API_KEY"):
-        warning = f"Everyone who can reach {host} can use this server: set VLLM_API_KEY to require a key."
-        console.print(f"[yellow]{warning}[/]", soft_wrap=True)
     _run(
         policy.model,
         template or policy.template,

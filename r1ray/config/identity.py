@@ -23,6 +23,7 @@ ALTERABLE = (
     "rollout.autoscale",
     "rollout.num_cpus",
     "rollout.groups_in_engine",
+    "rollout.spot_notice",
     "reward_worker.workers",
     "reward_worker.num_cpus",
     "queue.lease_timeout_s",

@@ -23,6 +23,7 @@ from r1ray.control.start_failures import StartFailures
 from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, ProcessDied, RetryBudgetExhausted
 
 DRAINING = "draining"
+HOST_END_S = 10.0  # a drain ends so long before its host does, so that unfinished prompts are leased again in order
 
 
 @dataclass(slots=True)
@@ -39,7 +40,7 @@ class Member:
     stats: dict[str, float] = field(default_factory=dict)
     tokens_per_s: float = 0.0
     answered_at: float = 0.0
-    drain: tuple[Future[None], float] | None = None  # while it leaves: its last call, and the time of it
+    drain: tuple[Future[None], float] | None = None  # while it leaves: its last call, and the time until it may take
     misses: int = 0  # syncs in a row
     sync_again: Backoff = field(default_factory=Backoff)
 
@@ -65,6 +66,7 @@ class Fleet:
     """`spawn(name)` starts a worker and returns it with a future of its readiness; `on_event` gets every change.
 
     `release(name, drained)` returns the leases of a worker that died, or left on request (`drained`).
+    `host_ends(node, seconds)`: nothing new may be placed on this node, which is taken away then. Returns why it failed.
     """
 
     def __init__(
@@ -74,12 +76,14 @@ class Fleet:
         spawn: Callable[[str], tuple[Handle[RolloutApi], Future[WorkerInfo]]],
         release: Callable[[str, bool], None],
         on_event: Callable[..., None],
+        host_ends: Callable[[str, float], str] = lambda node, seconds: "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._spawn = spawn
         self._release = release
         self._event = on_event
+        self._host_ends = host_ends
         self._clock = clock
         self._members: dict[str, Member] = {}
         self._next = 0
@@ -134,9 +138,8 @@ class Fleet:
         """
         before, most = self._desired, self._settings.max_workers
         if not 1 <= workers <= most:
-            raise ConfigError(
-                f"rollout={workers}: expected 1 to {most} (rollout.max_workers, which a resume may change)"
-            )
+            expected = f"1 to {most} (rollout.max_workers, which a resume may change)"
+            raise ConfigError(f"rollout={workers}: expected {expected}")
         if workers != before:
             self._desired = workers
             self._event("scaled", workers=workers, before=before, by=by)
@@ -225,12 +228,16 @@ class Fleet:
             ),
         )
         for name, member in by_use[self._desired :]:
-            self._event("worker_draining", worker=name)
-            if member.health.state is State.RESTARTING:
-                self._forget(name, drained=True)
-                self._event("worker_left", worker=name, drained=True)
-            else:
-                member.drain = (member.handle.start(RolloutApi.drain, self._settings.drain_s), now)
+            self._drain(name, member, self._settings.drain_s, now)
+
+    def _drain(self, name: str, member: Member, seconds: float, now: float) -> None:
+        """Let a worker finish its groups for up to `seconds`; one that is still starting ends at once."""
+        self._event("worker_draining", worker=name, seconds=seconds)
+        if member.health.state is not State.RESTARTING:
+            member.drain = (member.handle.start(RolloutApi.drain, seconds), now + seconds)
+            return
+        self._forget(name, drained=True)
+        self._event("worker_left", worker=name, drained=True)
 
     def _start(self, now: float) -> None:
         name = f"rollout-{self._next}"
@@ -261,10 +268,11 @@ class Fleet:
 
     def _tick_drain(self, name: str, member: Member, now: float) -> None:
         assert member.drain is not None
-        last, began = member.drain
-        if last.done() or now - began > self._settings.drain_s:
-            # A worker that exceeds its time left on request all the same: its prompts are not at fault.
-            self._forget(name, drained=not (last.done() and isinstance(last.exception(), ProcessDied)))
+        last, until = member.drain
+        if last.done() or now > until:
+            # A worker out of time, or whose host is gone, left on request all the same: its prompts are not at fault.
+            died = last.done() and isinstance(last.exception(), ProcessDied) and "host_ends_s" not in member.stats
+            self._forget(name, drained=not died)
             self._event("worker_left", worker=name, drained=last.done() and last.exception() is None)
 
     def _tick_answers(self, member: Member, now: float) -> None:
@@ -279,6 +287,12 @@ class Fleet:
         if generated:
             self._deaths = 0
             self._starts.succeeded()
+        if (seconds := stats.get("host_ends_s")) is not None:
+            assert member.place is not None  # it was ready before it answered
+            name, node = member.handle.name, member.place["node"]
+            self._event("host_ends", worker=name, node=node, seconds=seconds, problem=self._host_ends(node, seconds))
+            self._drain(name, member, max(1.0, min(self._settings.drain_s, seconds - HOST_END_S)), now)
+            return
         limits = self._settings.limits
         limit, key = (limits.dead_s, "rpc_s") if stats["warm"] else (limits.start_s, "actor_start_s")  # it may compile
         if stats["stuck_s"] > limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from r1ray.config.schema import Config
 from r1ray.control.backoff import Backoff
@@ -14,10 +14,37 @@ from r1ray.control.handles import GroupApi, Handle, Place
 from r1ray.errors import DiskFull, InfrastructureError, RetryBudgetExhausted
 
 Rank = TypeVar("Rank", bound=GroupApi)
+Placed = TypeVar("Placed", bound=GroupApi, covariant=True)
 R = TypeVar("R")
 
 TRANSIENT_ERRORS = (InfrastructureError, RuntimeError, OSError, MemoryError)
 """Errors of a rank that a restart may fix. RuntimeError: what torch raises for devices, memory and collectives."""
+
+
+NODES_NOTICE_S = 10.0
+"""A start that waits longer than this for nodes says so, and again after each NODES_REPEAT_S."""
+NODES_REPEAT_S = 120.0
+
+
+class Gang(Protocol[Placed]):
+    """A reservation for all ranks of a learner: the cluster holds all of them or none."""
+
+    @property
+    def reserved(self) -> Future[Any]:
+        """Done once the cluster has reserved the resources of every rank."""
+        ...
+
+    def describe(self) -> str:
+        """What is reserved, and what the cluster has at present."""
+        ...
+
+    def spawn(self, rank: int) -> Handle[Placed]:
+        """Start one rank."""
+        ...
+
+    def release(self) -> None:
+        """Give the reservation back."""
+        ...
 
 
 class LearnerLostError(InfrastructureError):
@@ -62,32 +89,59 @@ class Restarts:
 
 
 class LearnerGroup(Generic[Rank]):
-    """`spawn(rank)` starts one rank. A call goes to all ranks, since they meet in its collectives."""
+    """`reserve()` requests the resources of all ranks. A call goes to all ranks, since they meet in its collectives."""
 
-    def __init__(self, config: Config, *, spawn: Callable[[int], Handle[Rank]], tick: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reserve: Callable[[], Gang[Rank]],
+        tick: Callable[[], None],
+        on_event: Callable[..., None],
+    ) -> None:
         self._config = config
-        self._spawn = spawn
+        self._reserve = reserve
         self._tick = tick
+        self._event = on_event
+        self._gang: Gang[Rank] | None = None
         self.ranks: list[Handle[Rank]] = []
         self.places: dict[str, Place] = {}
 
     def start(self) -> list[dict[str, Any]]:
         """Start all ranks and join them; the answer of each rank's `setup`.
 
-        Raises LearnerLostError, and ConfigError for a model that cannot be trained.
+        No rank enters a collective before all of them run: a rank whose node is still booting must not use up the
+        deadline of the others. Raises LearnerLostError, and ConfigError for a model that cannot be trained.
         """
-        self.ranks = [self._spawn(rank) for rank in range(self._config.learner.ranks)]
-        deadline = self._config.deadlines.actor_start_s
-        what = "start (deadlines.actor_start_s)"
-        first = gather(
-            {self.ranks[0].name: self.ranks[0].start(GroupApi.address)}, deadline_s=deadline, what=what, tick=self._tick
-        )
-        if first.failures:
-            raise self._lost(first.failures, what)
-        ((address, port),) = first.results.values()
-        infos = self.call(lambda rank: rank.start(GroupApi.setup, address, port), deadline_s=deadline, what=what)
+        self._gang = gang = self._reserve()
+        self._await_nodes(gang)
+        self.ranks = [gang.spawn(rank) for rank in range(self._config.learner.ranks)]
+        deadline, what = self._config.deadlines.actor_start_s, "start (deadlines.actor_start_s)"
+        until = time.monotonic() + deadline
+        (address, port), *_ = self.call(lambda rank: rank.start(GroupApi.address), deadline_s=deadline, what=what)
+        left = until - time.monotonic()
+        infos = self.call(lambda rank: rank.start(GroupApi.setup, address, port), deadline_s=left, what=what)
         self.places = {rank.name: info["place"] for rank, info in zip(self.ranks, infos, strict=True)}
         return infos
+
+    def _await_nodes(self, gang: Gang[Rank]) -> None:
+        """Wait for the reservation. Raises LearnerLostError at deadlines.actor_start_s."""
+        deadline, began = self._config.deadlines.actor_start_s, time.monotonic()
+        due = began + NODES_NOTICE_S
+
+        def tick() -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + NODES_REPEAT_S
+                waited = time.monotonic() - began
+                self._event("learner_waiting", message=gang.describe(), seconds=waited, deadline_s=deadline)
+            self._tick()
+
+        done = gather({"learner": gang.reserved}, deadline_s=deadline, what="reservation", tick=tick)
+        for error in done.failures.values():
+            what = f"{gang.describe()}, which it did not reserve within {deadline:g} s (deadlines.actor_start_s)"
+            self.kill()
+            raise LearnerLostError(f"the learner waited for {what}: {error}") from error
 
     def call(
         self,
@@ -124,6 +178,9 @@ class LearnerGroup(Generic[Rank]):
         for rank in self.ranks:
             rank.kill()
         self.ranks = []
+        if self._gang is not None:
+            self._gang.release()
+            self._gang = None
 
     def _lost(self, failures: Mapping[str, BaseException], what: str) -> BaseException:
         self.kill()

@@ -89,7 +89,7 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
             folder=folder,
             writer=writer,
             queue=queue,
-            learners=lambda tick: LearnerGroup(config, spawn=cluster.learner, tick=tick),
+            learners=lambda tick: LearnerGroup(config, reserve=cluster.learner, tick=tick, on_event=writer.event),
             fleet=fleet,
             managed=managed_actors(cluster, writer.event, queue=queue),
             stalls=stalls,

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.handle import QUEUE, RayHandle, reward_names
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
@@ -20,6 +20,7 @@ from r1ray.config.rules import SupervisedUse
 from r1ray.config.schema import Config
 from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
 from r1ray.launch import ray_session
+from r1ray.launch.gang import PlacementGroupGang, Rank, Spawn
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.records import LedgerSettings
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
@@ -127,22 +128,38 @@ class Cluster:
         )
         return spawn(name, self.config, name, self.model_path, self.vocab_hash, use)
 
-    def learner(self, rank: int) -> Handle[LearnerApi]:
-        """Start a rank of policy optimization."""
-        return self._rank(LearnerProcess)(f"learner-{rank}", self.config, rank)
+    def learner(self) -> PlacementGroupGang[LearnerApi]:
+        """Reserve the ranks of policy optimization."""
 
-    def supervised(self, use: SupervisedUse, rank: int) -> Handle[SupervisedApi]:
-        """Start a rank of supervised fine-tuning or of reward-model training."""
-        spawn = self._rank(SftProcess) if use == "sft" else self._rank(RewardModelProcess)
-        return spawn(f"learner-{rank}", self.config, rank, self.vocab_hash)
+        def spawn(rank: int, place: PlacementGroupSchedulingStrategy) -> Handle[LearnerApi]:
+            return self._rank(LearnerProcess, place)(f"learner-{rank}", self.config, rank)
 
-    def _rank(self, cls: Callable[Concatenate[LogTarget, Params], T]) -> Callable[Concatenate[str, Params], Handle[T]]:
+        return self._gang(spawn)
+
+    def supervised(self, use: SupervisedUse) -> PlacementGroupGang[SupervisedApi]:
+        """Reserve the ranks of supervised fine-tuning or of reward-model training."""
+
+        def spawn(rank: int, place: PlacementGroupSchedulingStrategy) -> Handle[SupervisedApi]:
+            start = self._rank(SftProcess, place) if use == "sft" else self._rank(RewardModelProcess, place)
+            return start(f"learner-{rank}", self.config, rank, self.vocab_hash)
+
+        return self._gang(spawn)
+
+    def _gang(self, spawn: Spawn[Rank]) -> PlacementGroupGang[Rank]:
+        c = self.config.learner
+        each = {"CPU": c.num_cpus, "GPU": c.num_gpus, **self.config.ray.learner_resources}
+        return PlacementGroupGang(c.ranks, {name: amount for name, amount in each.items() if amount}, spawn)
+
+    def _rank(
+        self, cls: Callable[Concatenate[LogTarget, Params], T], place: PlacementGroupSchedulingStrategy
+    ) -> Callable[Concatenate[str, Params], Handle[T]]:
         c = self.config.learner
         environment = {
             "OMP_NUM_THREADS": str(max(1, int(c.num_cpus))),  # also of DeepSpeed's optimiser in host memory
             "MALLOC_MMAP_THRESHOLD_": str(LEARNER_MMAP_THRESHOLD),
         }
-        return self._actor(cls, c.num_cpus, c.num_gpus, self.config.ray.learner_resources, environment=environment)
+        resources = self.config.ray.learner_resources
+        return self._actor(cls, c.num_cpus, c.num_gpus, resources, environment=environment, scheduling_strategy=place)
 
     def _actor(
         self,

@@ -5,6 +5,7 @@ The only file that uses private parts of Ray (2.60), each for want of a public c
     authentication, grpc_utils, generated     one request to a cluster's head: `ray.init` repeats a refused token for
                                               20 s, prints a line each second, and may abort the process
     utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process half started
+    worker.global_worker.gcs_client           the one way to drain a node beside the hidden command `ray drain-node`
     worker.print_to_stdstream                 Ray prints deaths of workers into the driver's terminal
 """
 
@@ -25,8 +26,8 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.grpc_utils import init_grpc_channel
-from ray.core.generated import gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
-from ray.exceptions import AuthenticationError
+from ray.core.generated import autoscaler_pb2, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
+from ray.exceptions import AuthenticationError, RpcError
 from ray.job_submission import JobSubmissionClient
 
 from r1ray.errors import ConfigError, InfrastructureError
@@ -156,6 +157,22 @@ def connect(address: str | None, log: LogTarget, **local: Any) -> None:
         ) from e
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def drain_node(node: str, seconds: float) -> str:
+    """Have Ray place nothing more on a node (by Ray's id), which is taken away in `seconds`.
+
+    Without it, Ray would place a worker's replacement on the resources that the worker gives back there, and it would
+    be lost with the node. Returns why Ray does not do so; "" if it does.
+    """
+    client = ray_worker.global_worker.gcs_client
+    reason = autoscaler_pb2.DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION
+    deadline_ms = int((time.time() + seconds) * 1000)
+    try:
+        accepted, why = client.drain_node(node, reason, "EC2 takes the spot instance back", deadline_ms)
+    except RpcError as e:
+        return f"Ray's head does not answer: {e}"
+    return "" if accepted else f"Ray does not drain node {node}: {why}"
 
 
 def _keep_handler(handler: Callable[[int, Any], None]) -> None:

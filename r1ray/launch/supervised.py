@@ -29,7 +29,10 @@ def train_supervised(
             use=use,
             data=data,
             learners=lambda tick: LearnerGroup(
-                loaded.config, spawn=partial(session.cluster.supervised, use), tick=tick
+                loaded.config,
+                reserve=partial(session.cluster.supervised, use),
+                tick=tick,
+                on_event=session.writer.event,
             ),
             folder=folder,
             writer=session.writer,

@@ -11,6 +11,7 @@ from r1ray.control.fleet import Fleet, FleetSettings
 from r1ray.control.handles import Handle, ManagedApi, QueueApi, RolloutApi, WorkerInfo
 from r1ray.control.health import HealthLimits
 from r1ray.control.managed_actors import Budget, RayManagedActors
+from r1ray.launch import ray_session
 from r1ray.launch.cluster import Cluster
 
 OnEvent = Callable[..., None]
@@ -49,4 +50,4 @@ def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], 
         limits=health_limits(config),
         drain_s=config.deadlines.shutdown_s,
     )
-    return Fleet(settings, spawn=spawn, release=release, on_event=on_event)
+    return Fleet(settings, spawn=spawn, release=release, on_event=on_event, host_ends=ray_session.drain_node)

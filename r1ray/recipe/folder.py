@@ -106,6 +106,7 @@ def lock_folder(recipe: Recipe) -> Iterator[None]:
     """Create the recipe's folder if needed and lock it. Raises ConfigError if another process holds it."""
     for path in (recipe.dir, recipe.dir / "stages", recipe.dir / "logs"):
         path.mkdir(parents=True, exist_ok=True)
+    recipe.dir.chmod(0o700)
     with RunFolder(recipe.dir) as lock:
         lock.lock()
         yield

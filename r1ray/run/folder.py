@@ -135,6 +135,7 @@ class RunFolder:
         folder = cls(path)
         folder.refuse_unusable()
         path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)  # transcripts, weights and messages of a run are its user's
         folder.lock()
         try:
             folder.refuse_begun()  # again: another driver may have been faster

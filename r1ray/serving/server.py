@@ -51,6 +51,14 @@ class Address:
         """Whether other machines can reach it."""
         return self.host not in LOOPBACK
 
+    def require_key(self, key: str | None) -> None:
+        """Raise ConfigError if it would listen to other machines without a `key`."""
+        if self.open_to_others and not key:
+            raise ConfigError(
+                f"--host {self.host}: everyone who can reach this machine could use the server; set VLLM_API_KEY to the key "
+                "that clients must send, or leave --host out"
+            )
+
     def check(self) -> None:
         """Raise ConfigError if this machine cannot listen there."""
         try:

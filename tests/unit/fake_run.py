@@ -35,7 +35,7 @@ from r1ray.transport.transfer import Applied, Sent
 from r1ray.types import BatchManifest
 from tests.unit.ledger_support import write_checkpoint
 from tests.unit.recorder import MemoryRecorder
-from tests.unit.scripted import FakeHandle, scored
+from tests.unit.scripted import FakeGang, FakeHandle, scored
 
 LIMITS = HealthLimits(start_s=60, suspect_s=20, dead_s=60)
 
@@ -241,7 +241,9 @@ class World:
                 folder=self.folder,
                 writer=writer,
                 queue=self.queue,
-                learners=lambda tick: LearnerGroup(config, spawn=self._learner, tick=tick),
+                learners=lambda tick: LearnerGroup(
+                    config, reserve=lambda: FakeGang(self._learner), tick=tick, on_event=writer.event
+                ),
                 fleet=fleet,
                 managed=RayManagedActors(
                     [(Budget(restarts=2, key="recovery.max_queue_restarts"), [self.queue])],

@@ -21,6 +21,8 @@ class World:
         self.nodes: dict[str, str] = {}  # worker -> its node, if that matters
         self.released: list[tuple[str, bool]] = []  # and whether it was drained
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.ended: list[tuple[str, float]] = []  # hosts, and the seconds that they have
+        self.problem = ""
         settings = FleetSettings(
             workers=workers,
             max_workers=3,
@@ -34,6 +36,7 @@ class World:
             spawn=self._spawn,
             release=lambda name, drained: self.released.append((name, drained)),
             on_event=lambda kind, **fields: self.events.append((kind, fields)),
+            host_ends=self._host_ends,
             clock=lambda: self.now,
         )
         self.fleet.tick()
@@ -44,6 +47,10 @@ class World:
         self.remotes[name] = FakeHandle(name, stats=lambda: dict(self.stats[name]), drain=lambda seconds: None)
         self.readies[name] = Future()
         return self.remotes[name], self.readies[name]
+
+    def _host_ends(self, node: str, seconds: float) -> str:
+        self.ended.append((node, seconds))
+        return self.problem
 
     def ready(self, *names: str) -> None:
         for name in names:

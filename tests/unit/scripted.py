@@ -140,5 +140,22 @@ class FakeHandle(Handle[Any]):
                 future.set_exception(ProcessDied(f"{self.name} died"))
 
 
+class FakeGang:
+    """A reservation of a learner's ranks: made at once, unless the test holds it."""
+
+    def __init__(self, spawn: Callable[[int], FakeHandle], *, held: bool = False) -> None:
+        self.spawn = spawn
+        self.reserved: Future[Any] = Future()
+        self.released = False
+        if not held:
+            self.reserved.set_result(None)
+
+    def describe(self) -> str:
+        return "nodes for the learner"
+
+    def release(self) -> None:
+        self.released = True
+
+
 def sync_failure(text: str = "peer died") -> WeightSyncError:
     return WeightSyncError(text)

@@ -71,4 +71,8 @@ class RolloutConfig:
         list[LengthConfig], Doc("other limits from later steps on, in the order of the steps")
     ] = field(default_factory=list)
     groups_in_engine: Annotated[int, Range(ge=1), Doc("groups that one worker keeps in its engine at once")] = 32
+    spot_notice: Annotated[
+        Literal["none", "aws"],
+        Doc("aws: watch for EC2's notice that it takes the spot instance back, and drain its workers in time"),
+    ] = "none"
     engine: EngineConfig = field(default_factory=EngineConfig)

@@ -14,7 +14,9 @@ from r1ray.config.problems import Provenance
 from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError
 
-LAUNCHER_FILES = ("clusters/on-premise.yaml",)  # of `ray up`, not configurations
+LAUNCHER_FILES = tuple(  # of `ray up`, AWS and Kubernetes, not configurations
+    f"clusters/{name}.yaml" for name in ("on-premise", "aws-base", "kuberay", "kuberay-job")
+)
 OVERLAYS = sorted(
     name
     for p in CONF_DIR.rglob("*.yaml")
@@ -39,7 +41,7 @@ def write(path: Path, text: str) -> str:
 
 @pytest.mark.parametrize("overlay", [o for o in OVERLAYS if o.startswith("clusters/")])
 def test_cluster_overlays_load_on_top_of_a_model(overlay: str) -> None:
-    assert load_config(["models/qwen2.5-1.5b", overlay]).config.ray.address is not None
+    assert load_config(["models/qwen2.5-1.5b", "clusters/ray", overlay]).config.ray.address is not None
 
 
 def test_the_overlay_of_reward_models_loads_with_a_model_and_rows() -> None:

@@ -18,7 +18,7 @@ from r1ray.errors import IntegrityError, NumericError, ProcessDied, RetryBudgetE
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events, read_metrics
-from tests.unit.scripted import FakeHandle
+from tests.unit.scripted import FakeGang, FakeHandle
 
 DATA = {"digest": "d", "conversations": 10, "held_out": {"exam": 2}, "left_out": {}}
 STEPS = 6
@@ -112,7 +112,9 @@ def train(ranks: Ranks, folder: RunFolder, stop: Stop | None = None) -> bool:
             ranks.config,
             use="sft",
             data=DATA,
-            learners=lambda tick: LearnerGroup(ranks.config, spawn=ranks.spawn, tick=tick),
+            learners=lambda tick: LearnerGroup(
+                ranks.config, reserve=lambda: FakeGang(ranks.spawn), tick=tick, on_event=writer.event
+            ),
             folder=folder,
             writer=writer,
             stop=stop,

@@ -89,3 +89,32 @@ def test_workers_leave_so_that_whole_nodes_become_empty() -> None:
     world.fleet.tick()
     world.fleet.tick()
     assert set(world.fleet.members) == {"rollout-1", "rollout-2"}
+
+
+def test_a_worker_whose_host_is_taken_away_drains_and_is_replaced_without_a_death() -> None:
+    world = World(workers=2)
+    world.ready("rollout-0", "rollout-1")
+    world.remotes["rollout-0"].hold.add("drain")
+    world.stats["rollout-0"]["host_ends_s"] = 25.0
+    world.after(2.0)
+    world.after(0.1)
+    assert world.ended == [("n", 25.0)]
+    assert world.fleet.members["rollout-0"].state == "draining"
+    assert world.remotes["rollout-0"].calls[-1] == ("drain", (15.0,), {}), "it ends before its host does"
+    assert "rollout-2" in world.fleet.members, "its replacement starts at once"
+    world.remotes["rollout-0"].kill()
+    world.after(0.1)
+    assert world.released == [("rollout-0", True)], "prompts of a host that went away are not at fault"
+    assert "worker_lost" not in world.kinds()
+
+
+def test_a_host_that_ray_does_not_drain_is_left_all_the_same() -> None:
+    world = World(workers=1)
+    world.ready("rollout-0")
+    world.problem = "the head does not answer"
+    world.stats["rollout-0"]["host_ends_s"] = 3.0
+    world.after(2.0)
+    world.after(0.1)
+    (ended,) = [fields for kind, fields in world.events if kind == "host_ends"]
+    assert ended["problem"] == "the head does not answer"
+    assert ("drain", (1.0,), {}) in world.remotes["rollout-0"].calls

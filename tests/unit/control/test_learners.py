@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from r1ray.config.schema import Config
-from r1ray.control import learners
+from r1ray.control import calls, learners
 from r1ray.control.handles import SupervisedApi
 from r1ray.control.learners import LearnerGroup, LearnerLostError, Restarts
-from tests.unit.scripted import FakeHandle
+from r1ray.run.notices import notice
+from tests.unit.scripted import FakeGang, FakeHandle
 
 
 def test_a_learner_that_dies_again_and_again_is_started_ever_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,10 +33,62 @@ def test_a_learner_that_dies_again_and_again_is_started_ever_more_slowly(monkeyp
     assert starts[-1] == now[0]
 
 
+def group_of(gang: FakeGang, ranks: int = 1, **options: Any) -> LearnerGroup[SupervisedApi]:
+    config = Config()
+    config.learner.ranks, config.deadlines.actor_start_s = ranks, 900.0
+    options = {"tick": lambda: None, "on_event": lambda kind, **fields: None, **options}
+    return LearnerGroup(config, reserve=lambda: gang, **options)
+
+
 def test_a_group_that_is_ended_while_it_is_asked_is_lost() -> None:
     rank = FakeHandle("learner-0", train_step=lambda: 1)
-    group = LearnerGroup(Config(), spawn=lambda _: rank, tick=lambda: group.kill())
+    group = group_of(FakeGang(lambda _: rank), tick=lambda: group.kill())
     group.ranks = [rank]
     for _ in range(2):  # ended by the tick behind the last answer; and before
         with pytest.raises(LearnerLostError, match="killed during: train"):
             group.call(lambda rank: rank.start(SupervisedApi.train_step), deadline_s=9.0, what="train")
+
+
+def test_no_rank_joins_the_others_before_all_of_them_run() -> None:
+    """A rank whose node boots for minutes must not use up the deadline of a collective of the others."""
+    ranks = [
+        FakeHandle(
+            f"learner-{i}", address=lambda i=i: ("host", i), setup=lambda *at: {"place": {"pid": 1, "node": "n"}}
+        )
+        for i in range(3)
+    ]
+    ranks[2].hold = {"address"}
+    seen = []
+
+    def tick() -> None:
+        if ranks[2].pending and not ranks[2].pending[0].done():
+            seen.append([[method for method, *_ in rank.calls] for rank in ranks])
+            ranks[2].pending[0].set_result(("host", 2))
+
+    gang = FakeGang(lambda rank: ranks[rank])
+    group_of(gang, ranks=3, tick=tick).start()
+    assert seen == [[["address"]] * 3]
+    assert [rank.calls[-1] for rank in ranks] == [("setup", ("host", 0), {})] * 3
+    assert not gang.released
+
+
+def test_a_learner_waits_for_its_nodes_says_so_and_is_lost_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, events = [0.0], []
+
+    def tick() -> None:
+        now[0] += 60.0
+
+    monkeypatch.setattr(learners.time, "monotonic", lambda: now[0])
+    gang = FakeGang(lambda rank: pytest.fail("a rank was started without its nodes"), held=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls, "wait", lambda *_, **__: None)
+        patch.setattr(calls.time, "monotonic", lambda: now[0])
+        group = group_of(gang, tick=tick, on_event=lambda kind, **fields: events.append((kind, fields)))
+        with pytest.raises(
+            LearnerLostError, match=r"waited for nodes for the learner, .* within 900 s .*actor_start_s"
+        ):
+            group.start()
+    assert gang.released
+    assert [kind for kind, _ in events] == ["learner_waiting"] * 7
+    assert [fields["seconds"] for _, fields in events] == [60.0, 180.0, 300.0, 420.0, 540.0, 660.0, 780.0]
+    assert "nodes for the learner" in notice({"kind": events[0][0], **events[0][1]})

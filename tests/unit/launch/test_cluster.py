@@ -1,12 +1,13 @@
 """What the actors of a run are given, with a fake Ray."""
 
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 from r1ray.config.load import load_config
 from r1ray.config.transport import transport_of
-from r1ray.launch import cluster
+from r1ray.launch import cluster, gang
 from r1ray.launch.cluster import Cluster
 
 ONE_TO_ONE = ["rollout.workers=1", "rollout.max_workers=1"]
@@ -17,6 +18,7 @@ class Pretended:
 
     def __init__(self) -> None:
         self.options_of: list[dict[str, Any]] = []
+        self.groups: list[list[dict[str, float]]] = []  # bundles of each placement group
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self
@@ -43,11 +45,16 @@ def test_a_learner_has_the_threads_and_gpus_that_it_reserves(
     """A rank that reserves no GPU sees none: Ray hides only those that others have."""
     ray = Pretended()
     monkeypatch.setattr(cluster.ray, "remote", ray)
+    monkeypatch.setattr(gang, "placement_group", lambda bundles, strategy: ray.groups.append(bundles) or MagicMock())
+    monkeypatch.setattr(gang, "PlacementGroupSchedulingStrategy", lambda group, placement_group_bundle_index: "gang")
     config = load_config(["tiny"], overrides).config
     made = Cluster(config=config, model_path="m", vocab_hash="v", run_dir="r", run_id="i")
-    made.learner(0)
-    made.supervised("sft", 0)
+    made.learner().spawn(0)
+    made.supervised("sft").spawn(0)
     made.rewards()
+    cpus, gpus = config.learner.num_cpus, config.learner.num_gpus
+    assert ray.groups == [[{"CPU": cpus, **({"GPU": gpus} if gpus else {})}]] * 2
+    assert [options.get("scheduling_strategy") for options in ray.options_of] == ["gang", "gang", None]
     environments = [options["runtime_env"]["env_vars"] for options in ray.options_of]
     assert [e["OMP_NUM_THREADS"] for e in environments] == [threads, threads, "1"]
     assert [e.get("MALLOC_MMAP_THRESHOLD_") for e in environments] == [*["4194304"] * 2, None]  # of learners only

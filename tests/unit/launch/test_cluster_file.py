@@ -48,6 +48,6 @@ def test_a_node_has_a_gpu_for_each_actor_it_offers_to_hold(cluster: dict[str, An
 def test_the_token_is_required_and_the_dashboard_is_on_loopback(cluster: dict[str, Any]) -> None:
     starts = [c for kind in ("head", "worker") for c in cluster[f"{kind}_start_ray_commands"] if "ray start" in c]
     assert len(starts) == 2
-    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert all(command.startswith(". ~/.r1ray_env;") for command in starts)  # which sets RAY_AUTH_MODE=token
     assert "--dashboard-host=127.0.0.1" in starts[0]
     assert cluster["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"

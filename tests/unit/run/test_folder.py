@@ -65,6 +65,10 @@ def test_a_new_run_is_complete_locked_and_can_be_opened(folder: RunFolder) -> No
     assert str(os.getpid()) in str(holder)
 
 
+def test_a_run_is_readable_by_its_user_only(folder: RunFolder) -> None:
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
 def test_looking_at_the_holder_does_not_free_the_lock(folder: RunFolder) -> None:
     for _ in range(3):
         assert RunFolder.open(folder.path).holder() is not None

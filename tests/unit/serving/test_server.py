@@ -230,3 +230,11 @@ def test_addresses():
     assert Address(host="::", port=1).url == "http://[::1]:1"
     assert Address(host="0.0.0.0", port=1).open_to_others
     assert not Address(host="localhost", port=1).open_to_others
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_a_server_for_other_machines_needs_a_key(key: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"--host 0\.0\.0\.0: everyone .* VLLM_API_KEY"):
+        Address(host="0.0.0.0", port=0).require_key(key)
+    Address(host="0.0.0.0", port=0).require_key("secret")
+    Address(host="localhost", port=0).require_key(key)
