@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def by_clients(repeats: int) -> dict[str, list[Measured]]:
         bare = [group(f"{i}-1") for i in range(PUTS)]
         for repeat in range(repeats):
             variants: dict[str, Callable[[], Measured]] = {
-                **{f"ledger, {n} clients": (lambda n=n: ledger(owner, n)) for n in CLIENTS},
+                **{f"ledger, {n} clients": partial(ledger, owner, n) for n in CLIENTS},
                 "sqlite, 1 client": lambda: bare_sqlite(db, bare),
             }
             for name in list(variants)[:: 1 if repeat % 2 else -1]:
