@@ -28,7 +28,7 @@ PROSE = (
     "and go to work. In the evening they come home, cook dinner and talk about their day."
 )
 MAX_NATS = 3.0
-"""Bound of the mean loss on PROSE, in nats per token. Weights in a wrong order give more than 8."""
+"""Bound of the mean loss on PROSE, in nats per token, which weights in a wrong order are meant to exceed."""
 
 
 def convert(file: Path, out: Path) -> bool:
