@@ -75,7 +75,7 @@ def make_model(folder: Path, size: str) -> None:
         tie_word_embeddings=True,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}))
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w0"))  # noqa: S106
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)
 
 
@@ -228,7 +228,10 @@ def main() -> None:
     in_environment_of_a_rank()
     session = measure.start("learner", arguments)
     torch.set_num_threads(1)
-    rows = {size: measure_size(size, session.repeats) for size in arguments.sizes}
+    rows = {}
+    for size in arguments.sizes:
+        rows[size] = measure_size(size, session.repeats)
+        print(f"{size}: system / bare {rows[size]['system / bare']}", flush=True)
     columns = ["system / bare", "padded / system", "share of peak", "system_s", "peak_gflops", "attention padding"]
     print(measure.table(["parameters", *columns], [[size, *(row[c] for c in columns)] for size, row in rows.items()]))
     claims = {f"system / bare {size}": row["system / bare"] for size, row in rows.items()}
