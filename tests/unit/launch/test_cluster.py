@@ -67,10 +67,12 @@ def test_processes_of_a_deterministic_run_fix_the_workspace_of_cublas(
 ) -> None:
     ray = Pretended()
     monkeypatch.setattr(cluster.ray, "remote", ray)
+    monkeypatch.setattr(gang, "placement_group", lambda bundles, strategy: ray.groups.append(bundles) or MagicMock())
+    monkeypatch.setattr(gang, "PlacementGroupSchedulingStrategy", lambda group, placement_group_bundle_index: "gang")
     gpu = ["learner.num_gpus=1", "rollout.num_gpus=1", "sync.transport=nccl", "queue.max_staleness=0"]
     config = load_config(["tiny"], [*gpu, *ONE_TO_ONE, f"run.deterministic={exact}"]).config
     made = Cluster(config=config, model_path="m", vocab_hash="v", run_dir="r", run_id="i")
-    made.learner(0)
+    made.learner().spawn(0)
     made.rollout("rollout-0")
     made.rewards()
     environments = [options["runtime_env"]["env_vars"] for options in ray.options_of]
