@@ -19,7 +19,7 @@ class HardwareConfig:
         Doc("kind of GPU, with its memory in GB; cpu: hosts without; null: not stated, so nothing is compared"),
     ] = None
     per_node: Annotated[int, Range(ge=1), Doc("GPUs of one host; of cpu: its cores")] = 8
-    nodes: Annotated[int, Range(ge=1), Doc("hosts")] = 1
+    nodes: Annotated[int, Range(ge=1), Doc("number of hosts of this kind")] = 1
     host_gib: Annotated[float, Range(gt=0), Doc("memory of one host")] = 1024.0
     disk_mb_s: Annotated[
         float, Range(gt=0), Doc("MB/s at which one host reads models and writes and reads run.dir")

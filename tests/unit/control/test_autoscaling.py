@@ -149,7 +149,7 @@ def test_idle_engines_beside_a_full_queue_are_taken_away_by_draining() -> None:
     scaled.serve("rollout-1", "rollout-2")
     scaled.after(DOWN_WINDOWS * WINDOW_S + 2, waiting=False, idle=0.5)
     assert scaled.scaled() == [3, 2]
-    assert ("worker_draining", {"worker": "rollout-2"}) in scaled.world.events
+    assert [fields["worker"] for kind, fields in scaled.world.events if kind == "worker_draining"] == ["rollout-2"]
     assert ("rollout-2", True) in scaled.world.released
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from r1ray.config.load import load_config
+from r1ray.control.node_checks import inspect_nodes
 from r1ray.errors import ConfigError
 from r1ray.launch import node_checks
 from r1ray.launch.node_checks import check_nodes, nodes_of
@@ -108,7 +110,7 @@ def test_a_node_that_does_not_answer_is_told_and_does_not_stop_the_start(
     def second(request: NodeRequest) -> NodeReport:
         raise AssertionError("never called")
 
-    monkeypatch.setattr("r1ray.control.node_checks.NODE_S", 0.05)
+    monkeypatch.setattr("r1ray.launch.node_checks.inspect_nodes", partial(inspect_nodes, deadline_s=0.05))
     original = FakeHandle._start
 
     def start(self: FakeHandle, method: str, args: Any, kwargs: Any) -> Any:

@@ -28,6 +28,8 @@ EVENTS: dict[str, dict[str, Any]] = {
     "ledger_copy_failed": {"message": "the ledger cannot be copied", "age_s": None},
     "ledger_copy_old": {"message": "the copy of the ledger is old", "age_s": 999.0},
     "ledger_copy_recovered": {"message": "the copies of the ledger succeed again", "age_s": 1.0},
+    "host_ends": {"worker": "rollout-2", "node": "n2", "seconds": 118.4, "problem": ""},
+    "learner_waiting": {"message": "room for 2 ranks", "seconds": 31.0, "deadline_s": 900.0},
     "stalled": {"seconds": 61.2, "stage": "learner", "policy": "warn", "diagnosis": "stall-000003.txt"},
     "reward_hacking": {"step": 9, "metric": "train/kl", "value": 0.34567, "bound": 0.1, "steps": 5},
 }
