@@ -5,7 +5,7 @@
 # make run-smollm fetch and convert SmolLM2-135M-Instruct, train it to write to order, report, verify (SEED=n; not run to its end yet)
 # make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
-# make test-cluster   `ray up` against hosts made of network namespaces; needs root
+# make test-cluster   `ray up` against hosts made of network namespaces, and a run over them in trouble; needs root (9 minutes)
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make bench-learner   a training step against bare torch loops, models of 1M to 100M parameters; idle machine only (20 minutes)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once

@@ -45,10 +45,27 @@ class Host:
 
     def processes(self) -> list[str]:
         """Command lines of all processes of the host except its first and sshd."""
-        inside = ["nsenter", "--target", str(self.init), "--pid", "--mount", "--", "ps", "-eo", "pid=,args="]
-        lines = subprocess.run(inside, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+        lines = self.inside("ps", "-eo", "pid=,args=").splitlines()
         commands = [line.split(maxsplit=1) for line in lines if line.strip()]
         return [args for pid, args in commands if pid != "1" and "sshd" not in args and not args.startswith("ps ")]
+
+    def inside(self, *command: str) -> str:
+        """Output of a command in the host, without going through sshd."""
+        enter = ["nsenter", "--target", str(self.init), "--pid", "--mount", "--", *command]
+        return subprocess.run(enter, capture_output=True, text=True, timeout=20, check=False).stdout
+
+    def crash(self) -> None:
+        """Kill every process but the first, which is sshd: the host is there and nothing of Ray is left."""
+        self.inside("/bin/sh", "-c", "kill -9 -1")
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Nothing from or to the host arrives meanwhile."""
+        _run("ip", "link", "set", f"veth-{self.name}", "down")
+        try:
+            yield
+        finally:
+            _run("ip", "link", "set", f"veth-{self.name}", "up")
 
 
 @contextmanager

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +49,39 @@ class Operator:
     def on_head(self, command: str, timeout: float = 300.0) -> str:
         """Output of a shell command on the head, by `ray exec`."""
         return self.run("ray", "exec", self.cluster_file, command, timeout=timeout)
+
+    @contextmanager
+    def dashboard(self, deadline_s: float = 60.0) -> Iterator[str]:
+        """The address of `ray dashboard`, the tunnel to the dashboard of the head, while it is open."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        tunnel = subprocess.Popen(
+            ["ray", "dashboard", str(self.cluster_file), f"--port={port}", "--no-config-cache"],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            wait_for("the tunnel", lambda: _answers(port), deadline_s)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(tunnel.pid, signal.SIGTERM)
+            tunnel.wait(20.0)
+
+    def r1ray(self, address: str, *words: str | Path, timeout: float = 300.0) -> str:
+        """Output of a command of r1ray that goes through the tunnel."""
+        return self.run(sys.executable, "-m", "r1ray", *words, "--address", address, timeout=timeout)
+
+
+def _answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1.0) as opened:
+        opened.sendall(b"GET /api/version HTTP/1.0\r\n\r\n")
+        return bool(opened.recv(1))
+    return False
 
 
 def operator(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> Operator:
