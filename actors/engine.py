@@ -78,6 +78,7 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
         "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
         "disable_log_stats": True,
         "seed": config.run.seed,
+        "trust_remote_code": config.model.trust_remote_code,
         "generation_config": "vllm",  # a model folder must not change our sampling parameters
         # The learner divides its logits by the temperature, so both sides have the same distribution.
         "logprobs_mode": "processed_logprobs",

@@ -185,7 +185,11 @@ def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
     implementation = attention.choose(model.attention, cuda=torch.cuda.is_available())
     try:
         hf = AutoModelForCausalLM.from_pretrained(
-            path, dtype=DTYPES[model.dtype], attn_implementation=implementation, local_files_only=path.is_dir()
+            path,
+            dtype=DTYPES[model.dtype],
+            attn_implementation=implementation,
+            local_files_only=path.is_dir(),
+            trust_remote_code=model.trust_remote_code,
         )
     except (OSError, ValueError) as e:
         raise ConfigError(f"model.path={path} cannot be loaded as a causal language model: {e}") from e

@@ -88,6 +88,7 @@ def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> Reward
             dtype=DTYPES[model.dtype],
             attn_implementation=implementation,
             local_files_only=True,
+            trust_remote_code=model.trust_remote_code,
         )
     except (OSError, ValueError) as e:
         raise ConfigError(f"model.path = {model.path} cannot be loaded as a sequence classifier: {e}") from e

@@ -36,6 +36,7 @@ ENGINE_KEYS = {
     "tokenizer": "model.path",
     "max_model_len": "model.max_length",
     "seed": "run.seed",
+    "trust_remote_code": "model.trust_remote_code",
     "dtype": "rollout.engine.dtype",
     "max_num_seqs": "rollout.engine.max_num_seqs",
     "kv_cache_memory_bytes": "rollout.engine.kv_cache_gib",

@@ -46,7 +46,7 @@ def load_tokenizer(model_path: str, expected_vocab_hash: str | None = None) -> T
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_path)
+        tokenizer = AutoTokenizer.from_pretrained(model_path, trust_remote_code=False)
     except (OSError, ValueError) as e:
         raise ConfigError(f"cannot load a tokenizer from model.path = {model_path!r}: {e}") from e
     if expected_vocab_hash is not None:

@@ -5,6 +5,7 @@ surroundings -> memory -> run folder -> engine arguments -> cluster -> its nodes
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,10 @@ from r1ray.preflight.sources import batch_problems, judging_problems, tokenizer_
 from r1ray.rewards.scorer import Scorer
 from r1ray.run.trackers import check_wandb
 
+TRUSTED = (
+    "model.trust_remote_code: Python code in {path} runs in the learner and in the engines, with the rights of this run"
+)
+
 
 def check_start(
     preparation: Preparation,
@@ -51,6 +56,8 @@ def check_start(
         plan = readable.check(model, planned)
         readable.check_folder(fresh=fresh)
         check_wandb(config.logging.wandb_project)
+        if config.model.trust_remote_code:
+            print(f"warning: {TRUSTED.format(path=config.model.path)}", file=sys.stderr, flush=True)
         problems = [*engine_key_problems(config)] if "rollout" in PROCESSES[use] else []
         if (cluster := look_at(config.ray.address)) is not None:
             problems += capacity_problems(config, plan.roles, cluster, resumed=preparation.existing is not None)

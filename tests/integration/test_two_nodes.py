@@ -22,6 +22,8 @@ from tests.integration.models import random_model, write_model
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
 RAY = str(Path(sys.executable).with_name("ray"))
+SECRETS = ("RAY_AUTH_TOKEN", "OPENAI_API_KEY", "VLLM_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY")
+"""Environment variables whose values no log may hold."""
 
 
 def free_port() -> int:
@@ -41,6 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dic
         "OMP_NUM_THREADS": "1",
     }
     environment |= {"RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {name: secrets.token_hex(16) for name in SECRETS[1:]}
     port = free_port()
     address = f"127.0.0.1:{port}"
     common = ["--node-ip-address=127.0.0.1", "--num-cpus=4", "--object-store-memory=100000000", "--disable-usage-stats"]
@@ -122,6 +125,16 @@ def test_learner_and_rollouts_on_different_nodes(
     assert [row["step"] for row in rows] == [0, 1]
     # Only the second node has the resource that a rollout worker asks for, only the head the learner's.
     assert rows[-1]["sync/workers"] == 1
+    for name in SECRETS:
+        assert environment[name] not in done.stdout + done.stderr, name
+        assert [path for path in files_of(run) if environment[name].encode() in path.read_bytes()] == [], name
+
+
+def files_of(run: Path) -> list[Path]:
+    """All files of a run: logs, events, configuration, ledger, checkpoints."""
+    found = [path for path in run.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in found)
+    return found
 
 
 def test_a_wrong_token_and_an_unreachable_head_are_named_and_nothing_is_written(

@@ -25,3 +25,7 @@ class ModelConfig:
     activation_checkpointing: Annotated[
         bool, Doc("recompute activations in the backward pass: less memory, about a third slower")
     ] = False
+    trust_remote_code: Annotated[
+        bool,
+        Doc("run the Python code in the model's folder, with the rights of the run: only for code that you have read"),
+    ] = False

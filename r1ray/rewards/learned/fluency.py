@@ -91,7 +91,7 @@ def load_language_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer,
     disable_progress_bar()  # it would write control characters into log files
     tokenizer = load_tokenizer(str(path))
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype))
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), trust_remote_code=False)
     except (OSError, ValueError) as e:
         raise ConfigError(f"the language model {path} cannot be loaded: {e}") from e
     return tokenizer, model.to(choose_device(device)).eval()

@@ -114,7 +114,9 @@ def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, A
     disable_progress_bar()  # it would write control characters into log files
     tokenizer = load_tokenizer(str(path))
     try:
-        model = AutoModelForSequenceClassification.from_pretrained(path, dtype=getattr(torch, dtype))
+        model = AutoModelForSequenceClassification.from_pretrained(
+            path, dtype=getattr(torch, dtype), trust_remote_code=False
+        )
     except (OSError, ValueError) as e:
         raise ConfigError(f"the reward model {path} cannot be loaded: {e}") from e
     if model.config.pad_token_id is None:

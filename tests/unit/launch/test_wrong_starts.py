@@ -168,6 +168,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         "did you mean max_num_batched_tokens?",
     ),
     "engine argument with its own key": (train("rollout.engine.extra={max_model_len: 64}"), "set model.max_length"),
+    "code of a model by another way": (
+        train("rollout.engine.extra={trust_remote_code: true}"),
+        "set model.trust_remote_code",
+    ),
     "no cluster": (train("ray.address=127.0.0.1:1"), "no Ray cluster answers there"),
     "address of a Ray client": (train("ray.address=ray://head:10001"), "expected host:port"),
     "no wandb": (train("logging.wandb_project=p"), "needs the package wandb"),
