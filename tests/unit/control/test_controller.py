@@ -105,9 +105,9 @@ def test_an_evaluation_that_ended_with_its_driver_begins_again_with_the_next(mak
 
 
 def test_the_deadline_of_an_evaluation_does_not_count_the_start_of_the_first_worker(make: Make) -> None:
-    world = make(deadlines__evaluation_s=0.2)
+    world = make(deadlines__evaluation_s=2.0)
     world.config.data.evaluation = [SourceConfig(name="heldout")]
-    world.worker_start_s = 0.5
+    world.worker_start_s = 2.2
     assert world.run()
     assert sorted(row["step"] for row in read_evaluations(world.folder.path)) == [0, 6]
 
