@@ -15,8 +15,8 @@ from learner.batch import pack_tokens
 from learner.model import load_policy
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
+from tests.integration.engine_host import EngineHost, config_for
 from tests.integration.models import VOCABULARY, random_model, write_model
-from tests.integration.test_weight_sync_exact import EngineHost, config_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
