@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from r1ray.errors import ConfigError
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.learned.conversation import conversation_ids
-from r1ray.rewards.learned.serving import MAX_BATCH, Dtype, ModelServer, ModelSettings, choose_device
+from r1ray.rewards.learned.serving import Dtype, ModelServer, ModelSettings, check_limits, choose_device
 from r1ray.util.files import read_json
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ class Fluency(Reward):
     server: LanguageModel
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= MAX_BATCH or self.max_length < 1 or self.timeout_s <= 0:
-            raise ConfigError(f"fluency: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
+        check_limits("fluency", self, self.max_length)
         if not (math.isfinite(self.floor) and self.floor < 0):
             raise ConfigError(f"fluency: floor = {self.floor} must be a number below 0")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from r1ray.errors import ConfigError
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.learned.conversation import Part, conversation_ids, judged_part
-from r1ray.rewards.learned.serving import MAX_BATCH, Dtype, ModelServer, ModelSettings, choose_device
+from r1ray.rewards.learned.serving import Dtype, ModelServer, ModelSettings, check_limits, choose_device
 from r1ray.types import Message
 from r1ray.util.files import read_json
 
@@ -47,8 +47,7 @@ class ModelReward(Reward):
     server: Server
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= MAX_BATCH or self.max_length < 1 or self.timeout_s <= 0:
-            raise ConfigError(f"model: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
+        check_limits("model", self, self.max_length)
         if not math.isfinite(self.floor):
             raise ConfigError(f"model: floor = {self.floor} must be a number")
 

@@ -9,7 +9,7 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from r1ray.errors import DeadlineExceeded, VerifierTimeout
+from r1ray.errors import ConfigError, DeadlineExceeded, VerifierTimeout
 
 if TYPE_CHECKING:
     from r1ray.data.tokenizer import Tokenizer
@@ -37,6 +37,12 @@ class ModelSettings(Protocol):
     def dtype(self) -> Dtype: ...  # noqa: D102
     @property
     def timeout_s(self) -> float: ...  # noqa: D102
+
+
+def check_limits(reward: str, settings: ModelSettings, max_length: int) -> None:
+    """Raise ConfigError for limits that no request of `reward` could meet; `max_length` is in tokens."""
+    if not 1 <= settings.batch_size <= MAX_BATCH or max_length < 1 or settings.timeout_s <= 0:
+        raise ConfigError(f"{reward}: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
 
 
 class ModelServer(abc.ABC, Generic[Row]):
