@@ -1,8 +1,8 @@
 """Watch for the notice that EC2 gives two minutes before it takes a spot instance back.
 
-EC2 answers on a link-local address, to whoever runs on the instance: `PUT /latest/api/token` for a token of IMDSv2, then
-`GET /latest/meta-data/spot/instance-action` with it: 404 while there is no notice, else
-{"action": "terminate", "time": "2026-11-29T08:22:00Z"}. A token ends with 401.
+EC2 answers every process on the instance, on a link-local address. `PUT /latest/api/token` returns a token of IMDSv2.
+`GET /latest/meta-data/spot/instance-action` with that token returns 404 while there is no notice, else
+{"action": "terminate", "time": "2026-11-29T08:22:00Z"}. An expired token gets 401.
 
 Source: Amazon EC2 user guide, "Spot Instance interruption notices" and "Use the Instance Metadata Service".
 """
@@ -132,7 +132,7 @@ class SpotWatch:
             self._wait(POLL_S)
 
     def look(self) -> bool:
-        """One look; True once the notice was given. A service that is silent for a while is asked again."""
+        """Poll once. Returns True if the notice has been given; a service that does not answer is polled again."""
         try:
             seconds = self._notice.seconds_left()
         except InfrastructureError as e:

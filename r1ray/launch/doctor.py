@@ -68,7 +68,7 @@ def examine_cluster(address: str, preparation: Preparation | None) -> ClusterRep
 def _configured(
     preparation: Preparation, nodes: Sequence[Node], system: System, stack: ExitStack, findings: list[Finding]
 ) -> tuple[dict[str, NodeRequest], NodeReport]:
-    """What each node is asked for a configuration, and the same of the driver's machine. The marker lasts with `stack`."""
+    """The request to each node for a configuration, and the driver's own report. The marker is removed with `stack`."""
     config, built = preparation.loaded.config, preparation.model_is_built
     folder = existing_folder(Path(config.run.dir))
     mark = None
@@ -85,7 +85,7 @@ def _configured(
 def _door(address: str) -> Finding:
     if demands_token(address):
         return ok("token", "the cluster demands it")
-    meaning = "whoever reaches the head's port can run programs on every node"
+    meaning = "any host that reaches the head's port can run programs on every node"
     fix = "start every node with RAY_AUTH_MODE=token and the same token"
     return warning("token", "the cluster answers requests without a token", meaning=meaning, fix=fix)
 

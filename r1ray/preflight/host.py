@@ -121,7 +121,7 @@ def ports(system: System) -> Iterator[Finding]:
         yield ok("ports", detail)
     for address, port in system.listening():
         if port in EXPOSED and not address.startswith(LOOPBACK):
-            meaning = f"{EXPOSED[port]}: whoever reaches this port can run programs here, unless Ray demands a token"
+            meaning = f"{EXPOSED[port]}: any host that reaches this port can run programs, unless Ray requires a token"
             fix = "ray start --dashboard-host=127.0.0.1, and RAY_AUTH_MODE=token on every node"
             yield warning("ports", f"{address}:{port} listens to other machines", meaning=meaning, fix=fix)
 

@@ -1,4 +1,4 @@
-"""What each node of a joined cluster is asked, and the comparison of their reports."""
+"""Requests to the nodes of a joined cluster, and the comparison of their reports."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def requests(
 
 
 def driver_request(ask: Callable[[Resources], NodeRequest], nodes: Sequence[Node]) -> NodeRequest:
-    """What the driver's machine is asked, for comparison: model and data of all nodes together."""
+    """The request to the driver's machine, for comparison: model and data of all nodes together."""
     names = {name for node in nodes for name in node.resources}
     everything = {name: max(node.resources.get(name, 0.0) for node in nodes) for name in names}
     return replace(ask(everything), run_dir=None, marker=None, sandbox=None, gpu=None)

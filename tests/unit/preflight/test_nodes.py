@@ -1,4 +1,4 @@
-"""What nodes are asked, what they answer, and in what they may not differ from the driver."""
+"""Requests to nodes, their reports, and the differences from the driver that a start refuses."""
 
 from __future__ import annotations
 

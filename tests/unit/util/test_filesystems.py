@@ -17,7 +17,7 @@ HEAD = """\
 32 22 0:46 / /mnt/My\\040Files rw - cifs //server/My\\040Files rw
 33 22 0:47 / /bucket rw - fuse.s3fs s3fs rw
 34 22 8:17 / /media/stick rw - fuseblk /dev/sdb1 rw
-35 22 0:48 / /lustre/work rw - lustre 10.0.0.1@tcp:/work rw
+35 22 0:48 / /lustre/scratch rw - lustre 10.0.0.1@tcp:/work rw
 36 22 0:49 / /host rw - 9p hostshare rw,trans=virtio
 """
 
@@ -34,7 +34,7 @@ HEAD = """\
         ("/mnt/My Files/runs", "cifs", True),
         ("/bucket/runs", "fuse.s3fs", True),
         ("/media/stick/runs", "fuseblk", False),
-        ("/lustre/work/me", "lustre", True),
+        ("/lustre/scratch/me", "lustre", True),
         ("/host/runs", "9p", True),
         ("/dev/shm/runs", "tmpfs", False),
     ],
