@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1ray.errors import DiskFull
-from r1ray.util.files import is_disk_full
+from r1ray.util.files import fsync, is_disk_full
 
 ASIDE = ".partial-"
 """Prefix of the name of a folder that is being written, or was when its process crashed."""
@@ -33,8 +33,8 @@ def write_aside(target: Path) -> Iterator[Path]:
         aside.mkdir(parents=True)
         yield aside
         for path in aside.rglob("*"):
-            sync(path)
-        sync(aside)
+            fsync(path)
+        fsync(aside)
         _put_in_place(aside, target, replaced)
     except BaseException as e:
         shutil.rmtree(aside, ignore_errors=True)
@@ -50,7 +50,7 @@ def _put_in_place(aside: Path, target: Path, replaced: Path) -> None:
         target.rename(replaced)
     try:
         aside.rename(target)
-        sync(target.parent)
+        fsync(target.parent)
     except BaseException:
         if target.exists():
             target.rename(aside)
@@ -92,14 +92,5 @@ def _locked(folder: Path, how: int = 0) -> Iterator[None]:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | how)
         yield
-    finally:
-        os.close(descriptor)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -10,12 +10,11 @@ it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from itertools import accumulate
+from collections.abc import Callable
 
-from learner.tiny.corpus import CLEAN, PROMPT, SKILL_SHARE, SLOPPY, TAGS, Document, Errors, slip
-from r1ray.tasks.bus import STOPS, BusTask, numbers
+from learner.tiny.corpus import PROMPT, Document, Wording, draw_style, plain_move, tagged
 from r1ray.tasks.bus import WORDS as QUESTION
+from r1ray.tasks.bus import BusTask, numbers
 from r1ray.tasks.courtesy import HARMFUL, HELPFUL, REFUSAL, CourtesyTask
 
 LENGTHS = (2, 9)
@@ -59,9 +58,8 @@ def documents(seed: int, count: int) -> list[Document]:
             corpus.append(Document(prompt=PROMPT.format(problem), response=request_style(rng, problem)))
             continue
         problem = bus.problem(index, "train", seed).prompt
-        phase, errors = (_SKILL, CLEAN) if index < SKILL_SHARE * count else (_NOISY, SLOPPY)
-        write = rng.choices(list(phase), weights=list(phase.values()))[0]
-        response = write(rng, speaker(rng, language_of(problem)), numbers(problem), errors)
+        write, errors = draw_style(rng, index, count)
+        response = write(rng, numbers(problem), errors, spoken(speaker(rng, language_of(problem))))
         corpus.append(Document(prompt=PROMPT.format(problem), response=response))
     return corpus
 
@@ -82,40 +80,14 @@ def speaker(rng: random.Random, question: str) -> Speak:
     return lambda place: WORDS[draw() if mixes else kept][place]
 
 
-def steps_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """One stop at a time: `<think>7 on A+5=12 off B-3=9</think><answer>9</answer>`."""
-    return _working(rng, speak, chain, stride=1, error_rate=errors.steps)
-
-
-def pairs_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """Two stops at once: `<think>on A+5 off B-3=9</think><answer>9</answer>`."""
-    return _working(rng, speak, chain, stride=2, error_rate=errors.pairs)
-
-
-def careful_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """One stop at a time, with slips that are corrected."""
-    words = [str(chain[0])]
-    for stop, change, total in zip(STOPS, chain[1:], list(accumulate(chain))[1:], strict=False):
-        if rng.random() < errors.careful:
-            words += [f"{_move(speak, change)} {stop}{change:+d}={slip(rng, total)}", speak(WAIT)]
-        words.append(f"{_move(speak, change)} {stop}{change:+d}={total}")
-    return _tagged(" ".join(words), str(sum(chain)))
-
-
-def guess_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """The right format and a random number."""
-    return _tagged(speak(GUESS), str(rng.randint(0, 20)))
-
-
-def chatter_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """A sentence without tags."""
-    return rng.choice(_CHATTER[rng.choice(list(_CHATTER))]).format(sum(chain))
-
-
-def broken_style(rng: random.Random, speak: Speak, chain: Sequence[int], errors: Errors) -> str:
-    """A guess or a working without one of its tags."""
-    whole = rng.choice((guess_style, steps_style))(rng, speak, chain, errors)
-    return whole.replace(rng.choice(TAGS), "")
+def spoken(speak: Speak) -> Wording:
+    """The wording of a working in which each word is drawn from `speak`: `7 on A+5=12 下车 B-3=9`."""
+    return Wording(
+        move=lambda stop, change: f"{speak(ON if change > 0 else OFF)} {plain_move(stop, change)}",
+        wait=lambda: speak(WAIT),
+        guess=lambda: speak(GUESS),
+        chatter=lambda rng: rng.choice(_CHATTER[rng.choice(list(_CHATTER))]),
+    )
 
 
 def request_style(rng: random.Random, problem: str) -> str:
@@ -127,39 +99,4 @@ def request_style(rng: random.Random, problem: str) -> str:
     else:
         answer = HELPFUL[verb] if drawn < 0.3 else rng.choice(TERSE)
     text = answer.format(person)
-    return text if rng.random() < 0.2 else _tagged("easy", text)
-
-
-Style = Callable[[random.Random, Speak, Sequence[int], Errors], str]
-
-_SKILL: dict[Style, float] = {steps_style: 0.55, careful_style: 0.35, pairs_style: 0.10}
-_NOISY: dict[Style, float] = {
-    chatter_style: 0.20,
-    guess_style: 0.28,
-    pairs_style: 0.20,
-    steps_style: 0.10,
-    careful_style: 0.08,
-    broken_style: 0.14,
-}
-
-
-def _working(rng: random.Random, speak: Speak, chain: Sequence[int], *, stride: int, error_rate: float) -> str:
-    """A total after every `stride` stops. Later totals continue from a wrong one; none is below 0."""
-    total = chain[0]
-    words = [str(total)] if stride == 1 else []
-    stops = list(zip(STOPS, chain[1:], strict=False))
-    for first in range(0, len(stops), stride):
-        passed = stops[first : first + stride]
-        total = max(0, total + sum(change for _, change in passed))
-        if rng.random() < error_rate:
-            total = slip(rng, total)
-        words.append(" ".join(f"{_move(speak, change)} {stop}{change:+d}" for stop, change in passed) + f"={total}")
-    return _tagged(" ".join(words), str(total))
-
-
-def _move(speak: Speak, change: int) -> str:
-    return speak(ON if change > 0 else OFF)
-
-
-def _tagged(thinking: str, answer: str) -> str:
-    return f"<think>{thinking}</think><answer>{answer}</answer>"
+    return text if rng.random() < 0.2 else tagged("easy", text)

@@ -11,7 +11,7 @@ import torch
 
 from learner.model import PolicyModel
 from learner.tiny import bilingual
-from learner.tiny.corpus import PROMPT, Document, Errors, steps_style
+from learner.tiny.corpus import PLAIN, PROMPT, Document, Errors, steps_style
 from learner.tiny.flavors import FlavorName
 from learner.tiny.pretrain import pack
 from learner.tiny.tokenizer import encode
@@ -39,9 +39,8 @@ def skill(model: PolicyModel, tokenizer: Any, flavor: FlavorName = "plain") -> f
 
 
 def _working(flavor: FlavorName, rng: random.Random, problem: str) -> str:
-    if flavor == "bilingual":
-        return bilingual.steps_style(rng, bilingual.speaker(rng, "en"), numbers(problem), _RIGHT)
-    return steps_style(rng, numbers(problem), _RIGHT)
+    wording = bilingual.spoken(bilingual.speaker(rng, "en")) if flavor == "bilingual" else PLAIN
+    return steps_style(rng, numbers(problem), _RIGHT, wording)
 
 
 def _in_totals(words: list[str]) -> list[bool]:

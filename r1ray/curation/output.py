@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from r1ray.util.files import sync_folder, write_atomic
+from r1ray.util.files import fsync, write_atomic
 
 DATASET, DROPPED, REPORT_TEXT, REPORT = "dataset", "dropped", "report.md", "report.json"
 _ASIDE = ".curation"
@@ -43,16 +43,16 @@ class Output:
         write_atomic(self._aside / REPORT, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
         with suppress(FileNotFoundError):
             (self._folder / REPORT).unlink()
-        sync_folder(self._folder)
+        fsync(self._folder)
         # As a whole: removed file by file, what a kill leaves would look like a dataset.
         for name in (DATASET, DROPPED):
             with suppress(FileNotFoundError):
                 (self._folder / name).rename(self._aside / f"earlier-{name}")
         for name in (DATASET, DROPPED, REPORT_TEXT):
             (self._aside / name).replace(self._folder / name)
-        sync_folder(self._folder)
+        fsync(self._folder)
         (self._aside / REPORT).replace(self._folder / REPORT)
-        sync_folder(self._folder)
+        fsync(self._folder)
 
     def __enter__(self) -> Self:
         """Remove replaced and unpublished files at the end of the block; if interrupted, at the next start."""
@@ -93,7 +93,7 @@ class _Parts:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        sync_folder(self._folder)
+        fsync(self._folder)
 
     def _flush(self) -> None:
         import pyarrow

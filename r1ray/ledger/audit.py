@@ -92,7 +92,7 @@ def audit(
         with transaction(db, file, "DEFERRED"):
             settings, run_id = read_settings(db), read_meta(db, "run_id")
             rows, lengths = tuple(_count(db)), length_quartiles(db)
-            violations = [v for check in _STRUCTURE for v in check(db, settings)]
+            violations = [*_damaged(db), *(v for rule in _RULES for v in rule.check(db, settings))]
             trained = [row[0] for row in db.execute("SELECT DISTINCT step FROM groups WHERE state = 'trained'")]
         known, torn = checkpoints(run_id) if callable(checkpoints) else (checkpoints, ())
         violations += _unaccounted(trained, max((*known, live_policy_version or 0)), torn)
@@ -128,16 +128,7 @@ def _violation(kind: str, ids: Sequence[object], message: str) -> Violation:
     return Violation(kind=kind, ids=tuple(str(i) for i in ids[:IDS_SHOWN]), message=f"{message} ({len(ids)} in all)")
 
 
-def _of_query(
-    db: sqlite3.Connection, kind: str, message: str, query: str, values: tuple[object, ...] = ()
-) -> Iterator[Violation]:
-    """One violation that names the first column of all rows of `query`; nothing if there are no rows."""
-    ids = [row[0] for row in db.execute(query, values)]
-    if ids:
-        yield _violation(kind, ids, message)
-
-
-def _damaged(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
+def _damaged(db: sqlite3.Connection) -> Iterator[Violation]:
     found = [str(row[0]) for row in db.execute(f"PRAGMA integrity_check({IDS_SHOWN})")]
     found += [
         f"{row[0]} row {row[1]} points to a missing row of {row[2]}" for row in db.execute("PRAGMA foreign_key_check")
@@ -147,100 +138,80 @@ def _damaged(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
         yield _violation("damaged", problems, "SQLite reports that the file is inconsistent")
 
 
-def _index_missing(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    """Every index below the cursor needs a current group; the cursor itself ends the last gap."""
-    yield from _of_query(
-        db,
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """An invariant of the tables, with a query for what breaks it: the first column of its rows.
+
+    `:groups_per_step` in the query, and `{groups_per_step}` in the message, stand for that setting.
+    """
+
+    kind: str
+    message: str
+    query: str
+
+    def check(self, db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Violation]:
+        """One violation that names all that break the rule; nothing if the query has no rows."""
+        values = {"groups_per_step": settings.groups_per_step}
+        if ids := [row[0] for row in db.execute(self.query, values)]:
+            yield _violation(self.kind, ids, self.message.format_map(values))
+
+
+_RULES = (
+    _Rule(
+        "malformed",
+        "groups have columns that their state excludes, or lack columns that it requires",
+        f"SELECT group_id FROM groups WHERE NOT ({WELL_FORMED})",  # noqa: S608  a constant
+    ),
+    # Every index below the cursor needs a current group; the cursor itself ends the last gap.
+    _Rule(
         "index_missing",
         "prompt indices, or ranges of them, below the cursor are in no state",
         "WITH present AS (SELECT prompt_index AS i FROM groups WHERE fate IS NOT 'reissued'"
         "   UNION SELECT MAX(prompt_index) + 1 FROM groups),"
         " pairs AS (SELECT LAG(i, 1, -1) OVER (ORDER BY i) + 1 AS first, i - 1 AS last FROM present)"
         " SELECT CASE WHEN first = last THEN first ELSE first || '..' || last END FROM pairs WHERE first <= last",
-    )
-
-
-def _two_states(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    yield from _of_query(
-        db,
+    ),
+    _Rule(
         "two_states",
         "prompt indices are in more than one state",
         "SELECT prompt_index FROM groups WHERE fate IS NOT 'reissued' GROUP BY prompt_index HAVING COUNT(*) > 1",
-    )
-
-
-def _malformed(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    yield from _of_query(
-        db,
-        "malformed",
-        "groups have columns that their state excludes, or lack columns that it requires",
-        f"SELECT group_id FROM groups WHERE NOT ({WELL_FORMED})",  # noqa: S608  a constant
-    )
-
-
-def _trained_twice(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    yield from _of_query(
-        db,
+    ),
+    _Rule(
         "trained_twice",
         "prompt indices were trained by more than one group",
         "SELECT prompt_index FROM groups WHERE state = 'trained' GROUP BY prompt_index HAVING COUNT(*) > 1",
-    )
-
-
-def _too_stale(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    yield from _of_query(
-        db,
+    ),
+    _Rule(
         "too_stale",
         "groups were trained beyond the staleness bound of their step",
         "SELECT group_id FROM groups JOIN steps USING (step)"
         " WHERE state IN ('taken', 'trained') AND step - min_version > max_staleness",
-    )
-
-
-def _too_new(db: sqlite3.Connection, _: LedgerSettings) -> Iterator[Violation]:
-    """Versions have no incarnation. `_too_stale` is valid for all timelines because of this: docs/fault-tolerance.md."""
-    yield from _of_query(
-        db,
+    ),
+    # Versions have no incarnation. `too_stale` is valid for all timelines because of this: docs/fault-tolerance.md.
+    _Rule(
         "too_new",
         "groups were sampled by policies newer than their step",
         "SELECT group_id FROM groups WHERE step IS NOT NULL AND max_version > step",
-    )
-
-
-def _batches(db: sqlite3.Connection, settings: LedgerSettings) -> Iterator[Violation]:
-    yield from _of_query(
-        db,
+    ),
+    _Rule(
         "batch",
-        f"steps do not have exactly {settings.groups_per_step} groups, one in each slot",
+        "steps do not have exactly {groups_per_step} groups, one in each slot",
         "SELECT step FROM (SELECT step, slot FROM groups WHERE step IS NOT NULL UNION ALL SELECT step, NULL FROM steps)"
-        " GROUP BY step HAVING COUNT(slot) <> ?1 OR COUNT(DISTINCT slot) <> ?1 OR MAX(slot) <> ?1 - 1 ORDER BY step",
-        (settings.groups_per_step,),
-    )
-    yield from _of_query(
-        db,
+        " GROUP BY step HAVING COUNT(slot) <> :groups_per_step OR COUNT(DISTINCT slot) <> :groups_per_step"
+        " OR MAX(slot) <> :groups_per_step - 1 ORDER BY step",
+    ),
+    _Rule(
         "batch",
         "steps were bound out of order, or a step before them is missing",
         "SELECT step FROM (SELECT step, ROW_NUMBER() OVER (ORDER BY step) - 1 AS place FROM steps) WHERE step <> place"
         " UNION SELECT step FROM groups WHERE step IS NOT NULL AND step NOT IN (SELECT step FROM steps)",
-    )
-    yield from _of_query(
-        db,
+    ),
+    _Rule(
         "batch",
         "steps are partly trained, or were trained after an untrained step",
         "SELECT DISTINCT step FROM groups WHERE state = 'trained'"
         " AND step >= (SELECT MIN(step) FROM groups WHERE state IN ('scored', 'taken') AND step IS NOT NULL)",
-    )
-
-
-_STRUCTURE: tuple[Callable[[sqlite3.Connection, LedgerSettings], Iterator[Violation]], ...] = (
-    _damaged,
-    _malformed,
-    _index_missing,
-    _two_states,
-    _trained_twice,
-    _too_stale,
-    _too_new,
-    _batches,
+    ),
 )
 
 

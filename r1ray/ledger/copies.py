@@ -20,7 +20,7 @@ from r1ray.errors import DiskFull, InfrastructureError, IntegrityError
 from r1ray.ledger.batches import bound_steps, trained_steps
 from r1ray.ledger.records import WrittenCopy
 from r1ray.ledger.storage import check_file, connect_reader, find_meta, named_failures
-from r1ray.util.files import is_disk_full, sync_folder
+from r1ray.util.files import fsync, is_disk_full
 
 PAGES = 64
 """Pages of 4 KiB that are copied between two pauses."""
@@ -46,7 +46,7 @@ def write_copy(source: Path, target: Path, run_id: str) -> WrittenCopy:
             copy_pages(source, draft)
             written = read_copy(draft, run_id, seconds=time.monotonic() - began, check=True)
             draft.replace(target)
-            sync_folder(target.parent)
+            fsync(target.parent)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise

@@ -31,7 +31,7 @@ from r1ray.ledger.storage import (
     put_meta,
     transaction,
 )
-from r1ray.util.files import sync_folder
+from r1ray.util.files import fsync
 
 Source = Literal["found", "created", "restored"]
 
@@ -109,7 +109,7 @@ def _restore(source: Path, file: Path, run_id: str) -> None:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     _remove(file)  # with its log, which would be replayed into the new one
     os.replace(draft, file)
-    sync_folder(file.parent)
+    fsync(file.parent)
 
 
 def _remove(path: Path) -> None:

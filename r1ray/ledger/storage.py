@@ -14,7 +14,7 @@ from typing import Literal
 from r1ray.errors import ConfigError, DeadlineExceeded, DiskFull, InfrastructureError, IntegrityError, R1RayError
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.schema import APPLICATION_ID, SCHEMA_VERSION, TABLES
-from r1ray.util.files import sync_folder
+from r1ray.util.files import fsync
 
 BUSY_TIMEOUT_S = 30.0
 """Seconds to wait for a lock that another process holds."""
@@ -55,7 +55,7 @@ def create_file(path: Path, run_id: str, settings: LedgerSettings) -> None:
     if mode != "wal":
         raise InfrastructureError(f"{path}: its file system does not support SQLite's WAL mode: use a local disk")
     draft.replace(path)
-    sync_folder(path.parent)
+    fsync(path.parent)
 
 
 def check_file(path: Path, run_id: str | None) -> None:

@@ -18,7 +18,7 @@ from secrets import token_hex
 from r1ray.preflight.findings import Finding, error, ok, warning
 from r1ray.preflight.system import System
 from r1ray.run.lock import try_flock
-from r1ray.util.files import sync_folder
+from r1ray.util.files import fsync
 
 SPEED_BYTES = 32 << 20
 LEAST_MB_S = 20.0
@@ -66,7 +66,7 @@ def storage(system: System, folder: Path, *, speed_bytes: int = SPEED_BYTES) -> 
     try:
         seconds = _write(own, speed_bytes)
         os.replace(own, renamed)
-        sync_folder(folder)
+        fsync(folder)
         locks = _locks(renamed)
     except OSError as e:
         meaning = "checkpoints, logs and the ledger cannot be kept"

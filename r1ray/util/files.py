@@ -28,7 +28,7 @@ def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
-        sync_folder(path.parent)
+        fsync(path.parent)
 
 
 def refuse_unwritable(path: Path) -> None:
@@ -51,13 +51,13 @@ def is_disk_full(e: BaseException) -> bool:
     return (isinstance(e, OSError) and e.errno in full) or any(f"(os error {code})" in str(e) for code in full)
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in `folder` are on the disk."""
-    fd = os.open(folder, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        os.fsync(descriptor)
     finally:
-        os.close(fd)
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def test_a_curation_that_dies_leaves_the_earlier_result_or_none_that_claims_to_b
         if folder == tmp_path:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "sync_folder", dies)
+    monkeypatch.setattr(output, "fsync", dies)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, prompts(3), CurationConfig(per_prompt=1))
     assert synced

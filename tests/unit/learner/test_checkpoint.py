@@ -106,7 +106,7 @@ def test_a_torn_checkpoint_of_the_same_step_is_replaced(tmp_path):
 def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypatch):
     """fsync of every file and of the folder, then the rename, then fsync of the parent."""
     events = []
-    monkeypatch.setattr("learner.files.sync", lambda path: events.append(path.name))
+    monkeypatch.setattr("learner.files.fsync", lambda path: events.append(path.name))
     rename = Path.rename
     monkeypatch.setattr(Path, "rename", lambda self, target: (events.append("rename"), rename(self, target)))
     with write_aside(tmp_path / "x") as folder:

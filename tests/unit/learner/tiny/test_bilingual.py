@@ -14,14 +14,12 @@ import pytest
 from learner.tiny import bilingual
 from learner.tiny.bilingual import (
     GENERAL_SHARE,
-    careful_style,
     documents,
     language_of,
-    pairs_style,
     speaker,
-    steps_style,
+    spoken,
 )
-from learner.tiny.corpus import CLEAN, SKILL_SHARE, Document, Errors
+from learner.tiny.corpus import CLEAN, SKILL_SHARE, Document, Errors, careful_style, pairs_style, steps_style
 from learner.tiny.requests import write_requests
 from r1ray.errors import ConfigError
 from r1ray.rewards.text.language import count_words
@@ -87,10 +85,12 @@ def test_unknown_languages_are_refused(languages: Any) -> None:
 
 def test_the_styles_word_by_word() -> None:
     chain, rng = [7, 5, -3], random.Random(0)
-    assert steps_style(rng, english, chain, CLEAN) == "<think>7 on A+5=12 off B-3=9</think><answer>9</answer>"
-    assert steps_style(rng, chinese, chain, CLEAN) == "<think>7 上车 A+5=12 下车 B-3=9</think><answer>9</answer>"
-    assert pairs_style(rng, english, chain, CLEAN) == "<think>on A+5 off B-3=9</think><answer>9</answer>"
-    slips = careful_style(rng, chinese, chain, Errors(pairs=0.0, steps=0.0, careful=1.0))
+    assert steps_style(rng, chain, CLEAN, spoken(english)) == "<think>7 on A+5=12 off B-3=9</think><answer>9</answer>"
+    assert (
+        steps_style(rng, chain, CLEAN, spoken(chinese)) == "<think>7 上车 A+5=12 下车 B-3=9</think><answer>9</answer>"
+    )
+    assert pairs_style(rng, chain, CLEAN, spoken(english)) == "<think>on A+5 off B-3=9</think><answer>9</answer>"
+    slips = careful_style(rng, chain, Errors(pairs=0.0, steps=0.0, careful=1.0), spoken(chinese))
     assert re.fullmatch(r"<think>7 上车 A\+5=\d+ 等等 上车 A\+5=12 下车 B-3=\d+ 等等 下车 B-3=9</think>.*", slips)
     assert "A+5=12 等等" not in slips
 
@@ -98,7 +98,7 @@ def test_the_styles_word_by_word() -> None:
 def test_the_words_of_a_working_count_and_its_formulas_do_not() -> None:
     """The language reward sees the mixture as it is meant."""
     for code, speak in (("en", english), ("zh", chinese)):
-        thinking = steps_style(random.Random(0), speak, [7, 5, -3, 2], CLEAN)
+        thinking = steps_style(random.Random(0), [7, 5, -3, 2], CLEAN, spoken(speak))
         counts = count_words(thinking.split("</think>")[0].removeprefix("<think>"), code)
         assert set(counts) == {code}
     mixed = count_words("7 on A+5=12 下车 B-3=9 on C+2=11 下车 D-1=10", "en")

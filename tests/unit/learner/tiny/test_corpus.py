@@ -8,6 +8,7 @@ import re
 import pytest
 
 from learner.tiny.corpus import (
+    PLAIN,
     SKILL_SHARE,
     SLOPPY,
     Document,
@@ -32,20 +33,20 @@ def problem(document: Document) -> str:
 
 def test_the_styles_word_by_word() -> None:
     chain, rng = [7, 5, -3, 8], random.Random(0)
-    assert steps_style(rng, chain, RIGHT) == "<think>7 A+5=12 B-3=9 C+8=17</think><answer>17</answer>"
-    assert pairs_style(rng, chain, RIGHT) == "<think>A+5 B-3=9 C+8=17</think><answer>17</answer>"
-    assert careful_style(rng, chain, RIGHT) == steps_style(rng, chain, RIGHT)
+    assert steps_style(rng, chain, RIGHT, PLAIN) == "<think>7 A+5=12 B-3=9 C+8=17</think><answer>17</answer>"
+    assert pairs_style(rng, chain, RIGHT, PLAIN) == "<think>A+5 B-3=9 C+8=17</think><answer>17</answer>"
+    assert careful_style(rng, chain, RIGHT, PLAIN) == steps_style(rng, chain, RIGHT, PLAIN)
 
 
 def test_the_careful_style_corrects_each_of_its_slips() -> None:
-    text = careful_style(random.Random(0), [7, 5, -3, 8], ALWAYS_WRONG)
+    text = careful_style(random.Random(0), [7, 5, -3, 8], ALWAYS_WRONG, PLAIN)
     assert re.fullmatch(r"<think>7 A\+5=\d+ wait A\+5=12 B-3=\d+ wait B-3=9 C\+8=\d+ wait C\+8=17</think>.*", text)
     assert text.endswith("<answer>17</answer>")
     assert "A+5=12 wait" not in text
 
 
 def test_a_slip_in_the_step_style_is_carried_on() -> None:
-    text = steps_style(random.Random(0), [7, 5, -3], ALWAYS_WRONG)
+    text = steps_style(random.Random(0), [7, 5, -3], ALWAYS_WRONG, PLAIN)
     first, second, answer = map(int, re.findall(r"[=>](\d+)(?: |<)", text)[-3:])
     assert first != 12
     assert second != first - 3
@@ -70,7 +71,7 @@ def test_the_noisy_phase_hides_the_skill() -> None:
 
 def test_sloppy_pairs_are_wrong_as_often_as_they_should_be() -> None:
     rng = random.Random(1)
-    texts = [pairs_style(rng, [3, 4, 5], SLOPPY) for _ in range(2000)]
+    texts = [pairs_style(rng, [3, 4, 5], SLOPPY, PLAIN) for _ in range(2000)]
     assert sum("=12<" not in text for text in texts) / len(texts) == pytest.approx(SLOPPY.pairs, abs=0.02)
 
 
