@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from learner import attention, recompute
+from learner.attention import PackedLayout
 from learner.batch import PackedTokens
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
@@ -144,14 +145,33 @@ class LogprobHead(nn.Module):
         return logprob_T, second_T
 
 
-class PolicyModel(nn.Module):
+class PackedModel(nn.Module):
+    """`hf`, a Hugging Face model that reads packed sequences."""
+
+    def __init__(self, hf: Any) -> None:
+        super().__init__()
+        self.hf = hf
+        self._recomputer = recompute.install(hf)
+
+    def hidden(self, input_ids_N: Tensor, position_ids_N: Tensor, layout: PackedLayout) -> Tensor:
+        """The last hidden states [N, H] of the sequences that `layout` delimits."""
+        backbone = getattr(self.hf, self.hf.base_model_prefix)
+        with self._recomputer.hooks():
+            hidden_NH: Tensor = backbone(
+                input_ids=input_ids_N[None],
+                position_ids=position_ids_N[None],
+                use_cache=False,
+                **layout.kwargs(self.hf.config._attn_implementation),
+            ).last_hidden_state[0]
+        return hidden_NH
+
+
+class PolicyModel(PackedModel):
     """`hf`, which computes the log-probabilities of the completion tokens of a packed micro-batch."""
 
     def __init__(self, hf: Any, unused_ids: Sequence[int] = ()) -> None:
         """`unused_ids`: ids without a token, which get probability 0 (`r1ray.data.tokenizer.unused_ids`)."""
-        super().__init__()
-        self.hf = hf
-        self._recomputer = recompute.install(hf)
+        super().__init__(hf)
         self.hf.set_output_embeddings(LogprobHead(hf.get_output_embeddings().weight, unused_ids))
 
     def forward(self, tokens: PackedTokens, greedy: bool = False) -> tuple[Tensor, Tensor]:
@@ -159,14 +179,7 @@ class PolicyModel(nn.Module):
 
         With `greedy` the second is 1.0 where the token is the likeliest, else 0.0: supervised training counts those.
         """
-        backbone = getattr(self.hf, self.hf.base_model_prefix)
-        with self._recomputer.hooks():
-            hidden_NH = backbone(
-                input_ids=tokens.input_ids_N[None],
-                position_ids=tokens.position_ids_N[None],
-                use_cache=False,
-                **tokens.layout.kwargs(self.hf.config._attn_implementation),
-            ).last_hidden_state[0]
+        hidden_NH = self.hidden(tokens.input_ids_N, tokens.position_ids_N, tokens.layout)
         head = self.hf.get_output_embeddings()
         wanted_TH = hidden_NH.index_select(0, tokens.source_T)
         logprob_T, second_T = head(wanted_TH, tokens.target_T, tokens.temperature_T, greedy)
@@ -179,30 +192,39 @@ def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
     Raises ConfigError for folders that cannot be read and models that are not computed exactly (`learner.supported`).
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # into a log file it writes control characters
-    implementation = attention.choose(model.attention, cuda=torch.cuda.is_available())
-    try:
-        hf = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=DTYPES[model.dtype],
-            attn_implementation=implementation,
-            local_files_only=path.is_dir(),
-            trust_remote_code=model.trust_remote_code,
-        )
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"model.path={path} cannot be loaded as a causal language model: {e}") from e
-    check_packable(hf, model.max_length)
+    hf = load_for_training(AutoModelForCausalLM, model, path, "a causal language model")
     check_logits(hf)
-    silence_dropout(hf)
-    if model.activation_checkpointing:
-        hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    hf.train()
     return PolicyModel(hf, unused_ids(load_tokenizer(str(path)), len(hf.get_output_embeddings().weight)))
 
 
-def silence_dropout(hf: Any) -> None:
+def load_for_training(auto: Any, model: ModelConfig, path: Path, kind: str, **options: Any) -> Any:
+    """The model of a folder, loaded by transformers' class `auto` with the settings of `model`.
+
+    Raises ConfigError for a folder that holds no model of that kind, and for layers that mix packed sequences.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # into a log file it writes control characters
+    try:
+        hf = auto.from_pretrained(
+            path,
+            dtype=DTYPES[model.dtype],
+            attn_implementation=attention.choose(model.attention, cuda=torch.cuda.is_available()),
+            local_files_only=True,
+            trust_remote_code=model.trust_remote_code,
+            **options,
+        )
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"model.path = {path} cannot be loaded as {kind}: {e}") from e
+    check_packable(hf, model.max_length)
+    _silence_dropout(hf)
+    if model.activation_checkpointing:
+        hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return hf.train()
+
+
+def _silence_dropout(hf: Any) -> None:
     """Train mode is needed for activation checkpointing, but a policy must give a token the same probability twice."""
     for module in hf.modules():
         if isinstance(module, nn.Dropout):

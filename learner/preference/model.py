@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from learner import attention, recompute
 from learner.attention import PackedLayout, make_layout
-from learner.model import DTYPES, silence_dropout
+from learner.model import PackedModel, load_for_training
 from learner.preference.rows import Example
-from learner.supported import check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
 from r1ray.rewards.learned.preference import Kind
@@ -48,24 +46,12 @@ def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedEx
     )
 
 
-class RewardModel(nn.Module):
+class RewardModel(PackedModel):
     """`hf`, a `...ForSequenceClassification` with the linear head `score`."""
-
-    def __init__(self, hf: Any) -> None:
-        super().__init__()
-        self.hf = hf
-        self._recomputer = recompute.install(hf)
 
     def forward(self, batch: PackedExamples) -> Tensor:
         """The scores, float32 [S]."""
-        backbone = getattr(self.hf, self.hf.base_model_prefix)
-        with self._recomputer.hooks():
-            hidden_NH = backbone(
-                input_ids=batch.input_ids_N[None],
-                position_ids=batch.position_ids_N[None],
-                use_cache=False,
-                **batch.layout.kwargs(self.hf.config._attn_implementation),
-            ).last_hidden_state[0]
+        hidden_NH = self.hidden(batch.input_ids_N, batch.position_ids_N, batch.layout)
         score: Tensor = self.hf.score(hidden_NH.index_select(0, batch.last_S))[:, 0].float()
         return score
 
@@ -76,30 +62,13 @@ def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> Reward
     Raises ConfigError for a folder that holds no such model, and for layers that mix packed sequences.
     """
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     torch.manual_seed(seed)  # of the new head
-    implementation = attention.choose(model.attention, cuda=torch.cuda.is_available())
-    try:
-        hf = AutoModelForSequenceClassification.from_pretrained(
-            model.path,
-            num_labels=1,
-            dtype=DTYPES[model.dtype],
-            attn_implementation=implementation,
-            local_files_only=True,
-            trust_remote_code=model.trust_remote_code,
-        )
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"model.path = {model.path} cannot be loaded as a sequence classifier: {e}") from e
-    check_packable(hf, model.max_length)
+    path = Path(model.path)
+    hf = load_for_training(AutoModelForSequenceClassification, model, path, "a sequence classifier", num_labels=1)
     if not isinstance(getattr(hf, "score", None), nn.Linear):
-        raise ConfigError(f"model.path = {model.path}: the head of {type(hf).__name__} is not a linear layer `score`")
+        raise ConfigError(f"model.path = {path}: the head of {type(hf).__name__} is not a linear layer `score`")
     hf.config.pad_token_id = pad_token_id  # transformers uses it to find the last token of a row
-    silence_dropout(hf)
-    if model.activation_checkpointing:
-        hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    hf.train()
     return RewardModel(hf)
 
 
