@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from r1ray.cli._model import ModelArgument, TemplateOption
 from r1ray.cli._output import console
 
 
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 def chat(
-    model: Annotated[Path, typer.Argument(help="Model folder, or a run or recipe folder: then its final model.")],
+    model: ModelArgument,
     temperature: Annotated[
         float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy. DeepSeek-R1's advice is 0.6.")
     ] = 0.6,
@@ -26,12 +26,7 @@ def chat(
     ] = 0.95,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest response, in tokens.")] = 2048,
     max_length: Annotated[int, typer.Option(min=2, help="Longest conversation, in tokens.")] = 4096,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt template (data.template). Default: that of the training, else the tokenizer's, else plain."
-        ),
-    ] = None,
+    template: TemplateOption = None,
 ) -> None:
     """Chat with a model in the terminal. Its thinking is dim.
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from r1ray.cli._model import ModelArgument, TemplateOption
 from r1ray.cli._output import console
 
 SHUTDOWN_S = 30.0
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    model: Annotated[Path, typer.Argument(help="Model folder, or a run or recipe folder: then its final model.")],
+    model: ModelArgument,
     extra: Annotated[
         list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="More options for `vllm serve`, after --.")
     ] = None,
@@ -30,12 +31,7 @@ def serve(
     name: Annotated[str | None, typer.Option(help="Model name for clients. Default: the name of the folder.")] = None,
     max_length: Annotated[int, typer.Option(min=2, help="Longest conversation, answer included, in tokens.")] = 32768,
     parallel: Annotated[int, typer.Option(min=1, help="Number of responses generated at the same time.")] = 16,
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="Prompt template (data.template). Default: that of the training, else the tokenizer's, else plain."
-        ),
-    ] = None,
+    template: TemplateOption = None,
     start_s: Annotated[float, typer.Option(min=1.0, help="Time limit for the start, in seconds.")] = 1200.0,
 ) -> None:
     """Serve a model through vLLM's OpenAI-compatible API. Ctrl-C ends the server.

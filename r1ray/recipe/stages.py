@@ -111,6 +111,22 @@ _EVAL_OPTIONS: dict[str, ValueType] = {
     "against": "list of strings",
 }
 
+
+def _training(name: str, use: Use, sections: tuple[str, ...], *, trains_policy: bool = False) -> Kind:
+    """A kind whose command has the name of its use and ends with a model."""
+    return Kind(
+        name=name,
+        command=(use,),
+        use=use,
+        sections=sections,
+        options={},
+        output="final",
+        produces="model",
+        trains_policy=trains_policy,
+        resumable=True,
+    )
+
+
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -129,28 +145,8 @@ KINDS: dict[str, Kind] = {
             output="data.jsonl",
             produces="data",
         ),
-        Kind(
-            name="rl",
-            command=("train",),
-            use="train",
-            sections=_RL,
-            options={},
-            output="final",
-            produces="model",
-            trains_policy=True,
-            resumable=True,
-        ),
-        Kind(
-            name="sft",
-            command=("sft",),
-            use="sft",
-            sections=("run", "model", "data", "learner", "sft"),
-            options={},
-            output="final",
-            produces="model",
-            trains_policy=True,
-            resumable=True,
-        ),
+        _training("rl", "train", _RL, trains_policy=True),
+        _training("sft", "sft", ("run", "model", "data", "learner", "sft"), trains_policy=True),
         Kind(
             name="sample",
             command=("sample",),
@@ -161,16 +157,7 @@ KINDS: dict[str, Kind] = {
             produces="data",
             resumable=True,
         ),
-        Kind(
-            name="reward_model",
-            command=("reward-model",),
-            use="reward-model",
-            sections=("run", "model", "data", "learner", "reward_model"),
-            options={},
-            output="final",
-            produces="model",
-            resumable=True,
-        ),
+        _training("reward_model", "reward-model", ("run", "model", "data", "learner", "reward_model")),
         Kind(
             name="eval",
             command=("eval",),

@@ -21,6 +21,8 @@ MAX_CORRECTIONS = 4
 CONTEXT = 700
 """Characters of a response that are shown on each side of the word."""
 
+_FIGURE_COLUMNS = ("accuracy", "consensus", "format", "language", "length, tokens")
+
 
 def corrections_section(over: Sequence[Leg], found: Mapping[str, TextStats], words: ReflectiveWords) -> Markup | None:
     """Return the first responses with a correction: of training, then of the evaluations."""
@@ -94,17 +96,7 @@ def benchmarks(recipe: RecipeRecord, found: Mapping[str, TextStats]) -> Markup |
             rows.append(cells if several else [cells[0], *cells[2:]])
     if not rows:
         return None
-    head = [
-        "policy",
-        "benchmark",
-        "accuracy",
-        "consensus",
-        "format",
-        "language",
-        "length, tokens",
-        "truncated",
-        "problems",
-    ]
+    head = ["policy", "benchmark", *_FIGURE_COLUMNS, "truncated", "problems"]
     if not several:
         del head[1]
     what = "" if several else f" on {recipe.benchmark}"
@@ -135,18 +127,8 @@ def students(recipe: RecipeRecord, found: Mapping[str, TextStats]) -> Markup | N
         title, lead = "Distilled students", "Small models, fine-tuned on samples of a large one."
     else:
         title, lead = "Students trained by reinforcement learning", "Small models, trained without a teacher."
-    head = (
-        "student",
-        "method",
-        "trained from",
-        "benchmark",
-        "accuracy",
-        "consensus",
-        "format",
-        "language",
-        "length, tokens",
-    )
-    return section(title, lead, table((*head, "wall time"), rows, texts=4))
+    head = ("student", "method", "trained from", "benchmark", *_FIGURE_COLUMNS, "wall time")
+    return section(title, lead, table(head, rows, texts=4))
 
 
 def _figures(recipe: RecipeRecord, policy: str, benchmark: str, language: float | None) -> list[str]:

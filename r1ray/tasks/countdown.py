@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from r1ray.errors import ConfigError
 from r1ray.tasks.base import Problem, Split
 from r1ray.tasks.expression import solves
-from r1ray.tasks.seeded import Candidate, draw, span
+from r1ray.tasks.seeded import Candidate, at_least, draw, span
 
 
 class CountdownTask:
@@ -17,11 +16,8 @@ class CountdownTask:
     def __init__(self, numbers: Any = (3, 4), max_number: int = 99, max_target: int = 999) -> None:
         """`numbers`: how many, [least, most], each at most `max_number`; the target is at most `max_target`."""
         self._count = span("countdown", "numbers", numbers, 2, 8)
-        if not (isinstance(max_number, int) and isinstance(max_target, int) and max_number >= 9 and max_target >= 9):
-            limits = f"max_number = {max_number!r}, max_target = {max_target!r}"
-            raise ConfigError(f"the task countdown: expected integers >= 9, got {limits}")
-        self._max_number = max_number
-        self._max_target = max_target
+        self._max_number = at_least("countdown", "max_number", max_number, 9)
+        self._max_target = at_least("countdown", "max_target", max_target, 9)
 
     def problem(self, index: int, split: Split, seed: int) -> Problem:
         """See SyntheticTask."""

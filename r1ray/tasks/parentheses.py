@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from r1ray.errors import ConfigError
 from r1ray.tasks.base import Problem, Split
 from r1ray.tasks.expression import evaluate, solves, tokenise
-from r1ray.tasks.seeded import Candidate, draw, span
+from r1ray.tasks.seeded import Candidate, at_least, draw, span
 
 
 class ParenthesesTask:
@@ -20,11 +19,8 @@ class ParenthesesTask:
     def __init__(self, numbers: Any = (4, 6), max_number: int = 9, max_value: int = 200) -> None:
         """`numbers`: how many, [least, most], each at most `max_number`; the value is within +-`max_value`."""
         self._count = span("parentheses", "numbers", numbers, 3, 10)
-        if not (isinstance(max_number, int) and isinstance(max_value, int) and max_number >= 3 and max_value >= 9):
-            limits = f"max_number = {max_number!r}, max_value = {max_value!r}"
-            raise ConfigError(f"the task parentheses: expected integers >= 3 and >= 9, got {limits}")
-        self._max_number = max_number
-        self._max_value = max_value
+        self._max_number = at_least("parentheses", "max_number", max_number, 3)
+        self._max_value = at_least("parentheses", "max_value", max_value, 9)
 
     def problem(self, index: int, split: Split, seed: int) -> Problem:
         """See SyntheticTask."""

@@ -57,3 +57,10 @@ def span(task: str, name: str, value: Any, low: int, high: int) -> tuple[int, in
     if not fits or not low <= ends[0] <= ends[1] <= high:
         raise ConfigError(f"the task {task}: {name}: expected [least, most] within {low} to {high}, got {value!r}")
     return ends[0], ends[1]
+
+
+def at_least(task: str, name: str, value: Any, low: int) -> int:
+    """A parameter that is an integer >= `low`. Raises ConfigError."""
+    if not isinstance(value, int) or value < low:
+        raise ConfigError(f"the task {task}: {name}: expected an integer >= {low}, got {value!r}")
+    return value

@@ -42,7 +42,8 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path:
     from learner.preference.model import load_base, pack_examples
     from learner.preference.rows import Example
     from r1ray.config.schema import ModelConfig
-    from r1ray.rewards.learned.preference import load_reward_model, scores_of
+    from r1ray.rewards.learned.preference import Server, scores_of
+    from r1ray.rewards.learned.serving import ModelSettings
     from tests.integration.models import random_model, write_model
 
     write_model(random_model(0), tmp_path / "base")
@@ -55,7 +56,7 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path:
     ]
     with torch.no_grad():
         packed = trained(pack_examples(pairs, torch.device("cpu"))).tolist()
-    _, served = load_reward_model(tmp_path / "base", "cpu", "float32")
+    _, served = Server().load(ModelSettings(path=str(tmp_path / "base"), device="cpu"))
     assert scores_of(served, rows) == pytest.approx(packed, rel=1e-4, abs=1e-5)
     assert max(packed) - min(packed) > 0.01
 

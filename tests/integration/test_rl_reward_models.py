@@ -59,7 +59,8 @@ def configuration(folder: Path) -> Path:
 
 def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Path) -> None:
     from r1ray.rewards.learned.conversation import conversation_ids
-    from r1ray.rewards.learned.preference import load_reward_model, scores_of
+    from r1ray.rewards.learned.preference import Server, scores_of
+    from r1ray.rewards.learned.serving import ModelSettings
 
     write_model(random_model(1), tmp_path / "base")
     for name, (kind, judge) in KINDS.items():
@@ -82,7 +83,7 @@ def test_each_source_has_its_rewards_and_each_model_judges_its_part(tmp_path: Pa
     judged = [t for t in read_transcripts(tmp_path / "run") if "model/safe" in t["parts"]]
     assert judged
     assert all(t["parts"].keys() == {"model/helpful", "model/safe", "format"} for t in judged)
-    tokenizer, safe = load_reward_model(tmp_path / "safe" / "final", "cpu", "float32")
+    tokenizer, safe = Server().load(ModelSettings(path=str(tmp_path / "safe" / "final"), device="cpu"))
     for t in judged:
         asked = ({"role": "user", "content": t["prompt"]},)
         assert "</think>" not in t["text"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from r1ray.errors import ConfigError
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.learned.conversation import conversation_ids
-from r1ray.rewards.learned.serving import Dtype, ModelServer, ModelSettings, check_limits, choose_device
+from r1ray.rewards.learned.serving import ModelServer, ModelSettings, load_pretrained
 from r1ray.util.files import read_json
 
 if TYPE_CHECKING:
@@ -24,24 +24,18 @@ Scored = tuple[list[int], int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fluency(Reward):
+class Fluency(ModelSettings, Reward):
     """Mean log-probability per token of the response, in nats: minus the logarithm of its perplexity.
 
     The token that ended the response counts, so a text that stops in the middle of a sentence is not fluent. An empty
     response, of no token, gets `floor`; no value is below it.
     """
 
-    path: str  # folder, Hugging Face causal language model
-    batch_size: int = 8
-    max_length: int = 8192  # tokens of prompt and response
     floor: float = -20.0
-    device: str = "auto"  # auto: a GPU if the reward worker has one
-    dtype: Dtype = "float32"
-    timeout_s: float = 600.0  # for one response; the first waits for the model to be loaded
     server: LanguageModel
 
     def __post_init__(self) -> None:
-        check_limits("fluency", self, self.max_length)
+        self.check_limits("fluency")
         if not (math.isfinite(self.floor) and self.floor < 0):
             raise ConfigError(f"fluency: floor = {self.floor} must be a number below 0")
 
@@ -72,28 +66,13 @@ class LanguageModel(ModelServer[Scored]):
 
     def load(self, settings: ModelSettings) -> tuple[Tokenizer, Any]:
         """See ModelServer."""
-        return load_language_model(Path(settings.path), settings.device, settings.dtype)
+        from transformers import AutoModelForCausalLM
+
+        return load_pretrained(AutoModelForCausalLM, settings, "language model")
 
     def scores(self, model: Any, rows: list[Scored]) -> list[float]:
         """See ModelServer."""
         return mean_logprobs(model, rows)
-
-
-def load_language_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:
-    """Load tokenizer and model, ready to score. Raises ConfigError for a folder that holds no language model."""
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    from r1ray.data.tokenizer import load_tokenizer
-
-    disable_progress_bar()  # it would write control characters into log files
-    tokenizer = load_tokenizer(str(path))
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), trust_remote_code=False)
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"the language model {path} cannot be loaded: {e}") from e
-    return tokenizer, model.to(choose_device(device)).eval()
 
 
 def mean_logprobs(model: Any, rows: list[Scored]) -> list[float]:

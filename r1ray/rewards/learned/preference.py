@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from r1ray.errors import ConfigError
 from r1ray.rewards.base import Ask, Reward, Sample
 from r1ray.rewards.learned.conversation import Part, conversation_ids, judged_part
-from r1ray.rewards.learned.serving import Dtype, ModelServer, ModelSettings, check_limits, choose_device
+from r1ray.rewards.learned.serving import ModelServer, ModelSettings, load_pretrained
 from r1ray.types import Message
 from r1ray.util.files import read_json
 
@@ -21,33 +21,24 @@ Kind = Literal["pairwise", "pointwise"]
 """pairwise: trained on which of two responses is better; pointwise: on whether a response is safe."""
 
 REPORT = "reward_report.json"
-"""File that training writes into the model's folder: what the model was trained for, and how good
-it is.
-"""
+"""File that training writes into the model's folder: what the model was trained for, and its accuracy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReward(Reward):
-    """The score of a reward model, at least `floor` (pairwise), or the probability that the
-    response is safe (pointwise).
+class ModelReward(ModelSettings, Reward):
+    """The score of a reward model, at least `floor` (pairwise), or the probability that a response is safe (pointwise).
 
-    An empty summary gets the lowest value, `floor` or 0, without the model: it was never trained on
-    one.
+    The model is a sequence classification with one label. An empty summary gets the lowest value, `floor` or 0,
+    without the model, which was never trained on one.
     """
 
-    path: str  # folder, Hugging Face sequence classification with one label
     kind: Kind = "pairwise"
     judge: Part = "summary"
-    batch_size: int = 8
-    max_length: int = 8192  # tokens of prompt and judged part
     floor: float = -10.0  # of a pairwise score
-    device: str = "auto"  # auto: a GPU if the reward worker has one
-    dtype: Dtype = "float32"
-    timeout_s: float = 600.0  # for one score; the first waits for the model to be loaded
     server: Server
 
     def __post_init__(self) -> None:
-        check_limits("model", self, self.max_length)
+        self.check_limits("model")
         if not math.isfinite(self.floor):
             raise ConfigError(f"model: floor = {self.floor} must be a number")
 
@@ -59,9 +50,7 @@ class ModelReward(Reward):
         return Ask(function=lambda: self._value(sample.messages, judged))
 
     def check(self) -> None:
-        """See Reward. Does not load the model: the process that checks may not be the one that
-        scores.
-        """
+        """See Reward. Does not load the model: another process may do the scoring."""
         file = Path(self.path) / "config.json"
         if not file.is_file():
             raise ConfigError(f"model: path = {self.path} is not a model folder, it has no config.json")
@@ -93,34 +82,16 @@ class Server(ModelServer[list[int]]):
 
     def load(self, settings: ModelSettings) -> tuple[Tokenizer, Any]:
         """See ModelServer."""
-        return load_reward_model(Path(settings.path), settings.device, settings.dtype)
+        from transformers import AutoModelForSequenceClassification
+
+        tokenizer, model = load_pretrained(AutoModelForSequenceClassification, settings, "reward model")
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.eos_token_id
+        return tokenizer, model
 
     def scores(self, model: Any, rows: list[list[int]]) -> list[float]:
         """See ModelServer."""
         return scores_of(model, rows)
-
-
-def load_reward_model(path: Path, device: str, dtype: str) -> tuple[Tokenizer, Any]:
-    """Load tokenizer and model, ready to score. Raises ConfigError for a folder that holds no
-    reward model.
-    """
-    import torch
-    from transformers import AutoModelForSequenceClassification
-    from transformers.utils.logging import disable_progress_bar
-
-    from r1ray.data.tokenizer import load_tokenizer
-
-    disable_progress_bar()  # it would write control characters into log files
-    tokenizer = load_tokenizer(str(path))
-    try:
-        model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=getattr(torch, dtype), trust_remote_code=False
-        )
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"the reward model {path} cannot be loaded: {e}") from e
-    if model.config.pad_token_id is None:
-        model.config.pad_token_id = tokenizer.eos_token_id
-    return tokenizer, model.to(choose_device(device)).eval()
 
 
 def scores_of(model: Any, rows: list[list[int]]) -> list[float]:

@@ -7,7 +7,8 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from r1ray.errors import ConfigError, DeadlineExceeded, VerifierTimeout
 
@@ -24,31 +25,28 @@ _LOADING = threading.Lock()
 """One model is loaded at a time: transformers' lazy imports fail if two threads start them at once."""
 
 
-class ModelSettings(Protocol):
-    """What a reward says about its model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Parameters of each reward with a model of its own."""
 
-    @property
-    def path(self) -> str: ...  # noqa: D102
-    @property
-    def batch_size(self) -> int: ...  # noqa: D102
-    @property
-    def device(self) -> str: ...  # noqa: D102
-    @property
-    def dtype(self) -> Dtype: ...  # noqa: D102
-    @property
-    def timeout_s(self) -> float: ...  # noqa: D102
+    path: str  # model folder in the format of Hugging Face
+    batch_size: int = 8
+    max_length: int = 8192  # tokens of prompt and scored text
+    device: str = "auto"  # auto: a GPU if the reward worker has one
+    dtype: Dtype = "float32"
+    timeout_s: float = 600.0  # for one response; the first waits for the model to be loaded
 
-
-def check_limits(reward: str, settings: ModelSettings, max_length: int) -> None:
-    """Raise ConfigError for limits that no request of `reward` could meet; `max_length` is in tokens."""
-    if not 1 <= settings.batch_size <= MAX_BATCH or max_length < 1 or settings.timeout_s <= 0:
-        raise ConfigError(f"{reward}: batch_size must be 1 to {MAX_BATCH}, max_length and timeout_s positive")
+    def check_limits(self, reward: str) -> None:
+        """Raise ConfigError for limits that no request of `reward` could meet."""
+        if not 1 <= self.batch_size <= MAX_BATCH or self.max_length < 1 or self.timeout_s <= 0:
+            raise ConfigError(
+                f"{reward}: expected batch_size from 1 to {MAX_BATCH}, max_length >= 1 and timeout_s > 0, got "
+                f"batch_size = {self.batch_size}, max_length = {self.max_length}, timeout_s = {self.timeout_s:g}"
+            )
 
 
 class ModelServer(abc.ABC, Generic[Row]):
-    """One model without a thread of its own: a thread that finds it idle runs a batch of all waiting
-    requests.
-    """
+    """One model without a thread of its own: a thread that finds it idle runs a batch of the waiting requests."""
 
     def __init__(self) -> None:
         self._turn = threading.Lock()  # held by the thread that uses the model
@@ -115,10 +113,23 @@ class ModelServer(abc.ABC, Generic[Row]):
             _LOADING.release()
 
 
-def choose_device(device: str) -> str:
-    """The device that a reward names; `auto` is a GPU if the reward worker has one."""
-    import torch
+def load_pretrained(cls: Any, settings: ModelSettings, kind: str) -> tuple[Tokenizer, Any]:
+    """Load the tokenizer, and the model through transformers' class `cls`, ready to score.
 
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    Raises ConfigError for a folder that holds no such model; `kind` names it in the message.
+    """
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    from r1ray.data.tokenizer import load_tokenizer
+
+    disable_progress_bar()  # it would write control characters into log files
+    tokenizer = load_tokenizer(settings.path)
+    try:
+        model = cls.from_pretrained(settings.path, dtype=getattr(torch, settings.dtype), trust_remote_code=False)
+    except (OSError, ValueError) as e:
+        raise ConfigError(f"the {kind} {settings.path} cannot be loaded: {e}") from e
+    device = settings.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return tokenizer, model.to(device).eval()

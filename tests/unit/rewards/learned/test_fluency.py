@@ -65,7 +65,7 @@ def test_the_prompt_is_context_and_the_end_token_counts_if_the_response_ended(mo
         seen.extend(("".join(map(chr, ids)), count) for ids, count in rows)
         return [-2.0] * len(rows)
 
-    monkeypatch.setattr(fluency, "load_language_model", lambda *_: (Letters(), None))
+    monkeypatch.setattr(fluency.LanguageModel, "load", lambda *_: (Letters(), None))
     monkeypatch.setattr(fluency, "mean_logprobs", scores)
     config = RewardConfig(name="fluency", weight=0.0, params={"path": "m", "floor": -9})
     scorer = Scorer([config], RewardWorkerConfig())
@@ -82,7 +82,7 @@ def test_the_prompt_is_context_and_the_end_token_counts_if_the_response_ended(mo
 
 
 def test_no_value_is_below_the_floor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fluency, "load_language_model", lambda *_: (Letters(), None))
+    monkeypatch.setattr(fluency.LanguageModel, "load", lambda *_: (Letters(), None))
     monkeypatch.setattr(fluency, "mean_logprobs", lambda model, rows: [-math.inf] * len(rows))
     reward = Fluency(path="m", server=LanguageModel())
     asked = reward(Sample(response="x", messages=ASKED))

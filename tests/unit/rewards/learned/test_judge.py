@@ -205,7 +205,7 @@ class Letters:
 
 
 def pretend(monkeypatch, scores_of) -> None:
-    monkeypatch.setattr(preference, "load_reward_model", lambda *args: (Letters(), None))
+    monkeypatch.setattr(preference.Server, "load", lambda *args: (Letters(), None))
     monkeypatch.setattr(preference, "scores_of", scores_of)
 
 

@@ -19,14 +19,15 @@ def test_one_model_loads_at_a_time(monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     loaded = []
 
-    def load(path, device, dtype):
-        if str(path) == "slow":
+    def load(server, settings):
+        path = settings.path
+        if path == "slow":
             begun.set()
             assert go_on.wait(30)
-        loaded.append(str(path))
+        loaded.append(path)
         return None, None
 
-    monkeypatch.setattr(preference, "load_reward_model", load)
+    monkeypatch.setattr(preference.Server, "load", load)
     monkeypatch.setattr(preference, "scores_of", lambda model, rows: [float(len(row)) for row in rows])
     first, slow, late = reward("first", 30), reward("slow", 30), reward("late", 0.05)
     assert first.server.score(first, IDS) == 2.0

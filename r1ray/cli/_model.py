@@ -1,0 +1,18 @@
+"""Arguments and options of the commands that load a model: `chat` and `serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ModelArgument = Annotated[
+    Path, typer.Argument(help="Model folder, or a run or recipe folder, whose final model is taken.")
+]
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Prompt template (data.template). Default: that of the training, else the tokenizer's, else plain."
+    ),
+]
