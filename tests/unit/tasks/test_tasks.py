@@ -93,7 +93,7 @@ def test_any_text_gets_a_verdict(answer: str) -> None:
         ("arithmetic", {"operations": "+%"}, "operations: expected"),
         ("countdown", {"numbers": 1}, "within 2 to 8"),
         ("countdown", {"max_number": 0}, "max_number: expected an integer >= 9, got 0"),
-        ("parentheses", {"max_value": 1.5}, r"max_value = 1\.5"),
+        ("parentheses", {"max_value": 1.5}, r"max_value: expected an integer >= 9, got 1\.5"),
         ("cipher", {"words": 0}, "within 1 to 8"),
         ("candles", {"candles": 99}, "within 2 to 26"),
         ("knights", {"peple": 2}, r"did you mean 'people'"),
