@@ -17,10 +17,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from r1ray.codec import unpack_scored
 from r1ray.config.schema import Config
 from r1ray.control.autoscaling import autoscaler_of
 from r1ray.control.calls import TICK_S, pause
@@ -30,7 +28,6 @@ from r1ray.control.copy_monitor import CopyMonitor, open_ledger
 from r1ray.control.drop_monitor import DropMonitor
 from r1ray.control.evaluator import Evaluator
 from r1ray.control.fleet import Fleet
-from r1ray.control.hacking_monitor import HackingWatch
 from r1ray.control.handles import Handle, LearnerApi, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.managed_actors import RayManagedActors
@@ -38,14 +35,15 @@ from r1ray.control.outages import OutageTracker, QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.publishing import Publishing
 from r1ray.control.stalls import Stalls
+from r1ray.control.step_records import EndedStep, StepRecords
 from r1ray.control.stop import Stop
-from r1ray.control.sync import SyncReport, WeightSync
+from r1ray.control.sync import WeightSync
 from r1ray.control.training import Training
 from r1ray.control.training_loop import TrainingLoop
 from r1ray.control.watchdog import Stage
 from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.run.folder import RunFolder
-from r1ray.run.metrics import MetricsWriter, transcript_row
+from r1ray.run.metrics import MetricsWriter
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import BatchManifest
 
@@ -68,21 +66,6 @@ class Parts:
     stop: Stop
     commands: Commands
     abort: Callable[[Rendezvous, str], object]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """A step that was trained and published, whose records are to be written."""
-
-    manifest: BatchManifest
-    metrics: dict[str, float]  # of the learner
-    waited_s: float  # for the batch
-    wall_s: float  # from the request for the batch to the end of the sync
-    report: SyncReport
-
-
-def _nothing() -> None:
-    """No records of a step are to be written."""
 
 
 class Controller(TrainingLoop):
@@ -115,6 +98,7 @@ class Controller(TrainingLoop):
                 processes=config.rollout.engine.tensor_parallel_size,
                 abort=parts.abort,
                 tick=self.tick,
+                stopping=lambda: parts.stop.requested,
             ),
             training=self._training,
             fleet=self._fleet,
@@ -125,7 +109,6 @@ class Controller(TrainingLoop):
             config, self._fleet.evaluation_sizes, self._evaluated, parts.writer.heldout_transcript
         )
         self._autoscaler = autoscaler_of(config, self._fleet, parts.writer.event)
-        self._watch = HackingWatch(config)
         self._drops = DropMonitor(
             groups_per_step=config.learner.groups_per_step,
             max_dropped_batches=config.recovery.max_dropped_batches,
@@ -134,7 +117,9 @@ class Controller(TrainingLoop):
         self._copies = CopyMonitor(config.run.ledger_copy_every_s, on_event=parts.writer.event)
         sources = (self._fleet, self._managed, self._training, outages, self._drops)
         self._progress.budgets = tuple(source.budgets for source in sources)
-        self._write_up: Callable[[], None] = _nothing
+        self._records = StepRecords(
+            config, writer=parts.writer, queue=self._queue, fleet=self._fleet, progress=parts.progress
+        )
         self._leasing = True
 
     @property
@@ -159,17 +144,24 @@ class Controller(TrainingLoop):
         self._training.roll_back(error)
 
     def _write_pending(self) -> None:
-        self._write_up()
+        self._records.write()
 
     def tick(self) -> None:
         """Supervise everything once; called at least every TICK_S seconds during any wait. Never blocks for long.
 
-        Raises RunInterruptedError, RetryBudgetExhausted if a process fails too often, and NoTrainableGroups.
+        Raises RunInterruptedError; before a stop also RetryBudgetExhausted and NoTrainableGroups.
         """
-        if self._stop.requested and self._leasing:
+        super().tick()
+        if not self._stop.requested:
+            self._supervise()
+            return
+        # No failure beside the learner may keep the last checkpoint from being written.
+        if self._leasing:
             self._leasing = False
             self._queue.handle.start(QueueApi.stop_leasing)
-        super().tick()
+        self._progress.tick(self._fleet, self._managed, self._queue.handle)
+
+    def _supervise(self) -> None:
         self._fleet.tick()
         self._managed.tick()
         self._outages.report_external("the workers' calls of the ledger", self._managed.problem)
@@ -200,11 +192,10 @@ class Controller(TrainingLoop):
         waited = time.monotonic() - began
         self._progress.waiting(Stage.STEP, f"learner to train step {self._training.step}")
         # The records of the previous step are written while the learner trains this one.
-        trained = self._training.train(manifest, meanwhile=lambda: self._write_up())
+        trained = self._training.train(manifest, meanwhile=self._records.write)
         self._managed.succeeded()
         report = self._publishing.publish()
-        ended = _Ended(manifest, trained, waited, time.monotonic() - began, report)
-        self._write_up = partial(self._write, ended)
+        self._records.keep(EndedStep(manifest, trained, waited, time.monotonic() - began, report))
         self._after_step()
 
     def _batch(self) -> BatchManifest | None:
@@ -244,28 +235,9 @@ class Controller(TrainingLoop):
             self._evaluator.start(self._training.step)
 
     def _save(self) -> None:
-        self._write_up()
+        self._records.write()
         self._progress.waiting(Stage.DEADLINE, f"checkpoint of policy {self._training.step}")
         self._training.checkpoint()
-
-    def _write(self, ended: _Ended) -> None:
-        """Write metrics and transcripts of a step."""
-        self._write_up = _nothing
-        metrics = ended.metrics | self._progress.step_metrics(self._fleet, ended.report)
-        metrics["batch/wait_s"] = ended.waited_s
-        metrics["time/step_s"] = ended.wall_s
-        metrics["learner/idle_share"] = 1.0 - metrics["learner/step_s"] / ended.wall_s
-        metrics["learner/tokens_per_s"] = metrics["batch/tokens"] / ended.wall_s
-        row = self._writer.step(ended.manifest.step, metrics)
-        for transcript in self._transcripts(ended.manifest):
-            self._writer.transcript(transcript)
-        self._watch.step(row, self._writer.event)
-        self._progress.stepped(row, ended.manifest)
-
-    def _transcripts(self, manifest: BatchManifest) -> list[dict[str, Any]]:
-        ids = [g.group_id for g in manifest.groups[: self._config.logging.transcripts_per_step]]
-        groups = [unpack_scored(payload) for payload in self._queue.call(QueueApi.payloads, ids)]
-        return [transcript_row(manifest.step, i, group) for i, group in enumerate(groups)]
 
     def _evaluate_now(self) -> None:
         """Evaluate the present policy, unless that is done, and wait: before the first and after the last step."""

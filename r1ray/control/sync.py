@@ -9,13 +9,13 @@
 As soon as one member fails, the group is aborted for all others, which would wait for it until their deadlines. The
 transfer is then repeated without workers that died, did not answer, or failed for another reason than the transfer
 itself. A worker that is left out serves its old policy, which the ledger's admission control knows, until it has
-completed a sync.
+completed a sync. A run that is about to end abandons its sync: the checkpoint must not wait for a worker that hangs.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -64,6 +64,10 @@ class SyncReport:
         }
 
 
+class _RunEndsError(Exception):
+    """A stop was requested, and the transfer is abandoned."""
+
+
 class WeightSync:
     """Owns the epoch. `learners` are all ranks, rank 0 first: every rank takes part in gathering sharded weights."""
 
@@ -74,12 +78,15 @@ class WeightSync:
         processes: int,
         abort: Callable[[Rendezvous, str], object],
         tick: Callable[[], None],
+        stopping: Callable[[], bool],
     ) -> None:
-        """`processes`: receiving processes of each worker. `abort(rendezvous, reason)` ends a group for all members."""
+        """`processes`: receiving processes of each worker. `abort(rendezvous, reason)` ends a group for all members.
+        `stopping()`: whether the run ends soon."""
         self._config = config
         self._processes = processes
         self._abort = abort
         self._tick = tick
+        self._stopping = stopping
         self._epoch = 0
         self._members: tuple[str, ...] | None = None  # of the current group; None if there is none
         self._rendezvous: Rendezvous | None = None  # of the current group
@@ -92,7 +99,8 @@ class WeightSync:
     def publish(
         self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
     ) -> SyncReport:
-        """Publish `version` to `workers`. Raises InfrastructureError if the learner itself failed."""
+        """Publish `version` to `workers`, to none of them if the run ends. Raises InfrastructureError if the learner
+        itself failed."""
         began = time.monotonic()
         waiting = dict(workers)
         synced: dict[str, Applied] = {}
@@ -101,9 +109,12 @@ class WeightSync:
         digest = ""
         retried: list[tuple[str, str]] = []
         for _ in range(ATTEMPTS):
-            if not waiting:
+            if not waiting or self._stopping():
                 break
-            sent, done, first = self._transfer(learners, waiting, version)
+            try:
+                sent, done, first = self._transfer(learners, waiting, version)
+            except _RunEndsError:
+                break
             digest = sent or digest
             if first is not None:
                 if len(waiting) > 1 and any(first[0] == name for name, _ in retried):
@@ -198,18 +209,22 @@ class WeightSync:
             if lost:
                 raise _of_learner(name, error)
 
+        def tick() -> None:
+            self._tick()
+            if self._stopping():
+                raise _RunEndsError
+
         calls: dict[str, Future[Any]] = {**sending, **receiving}
-        done = gather(
-            calls,
-            deadline_s=self._config.deadline_s + GRACE_S,
-            what=f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)",
-            tick=self._tick,
-            on_failure=failed,
-        )
-        for name in sending:
-            error = done.failures.get(name)
-            if error is not None and not isinstance(error, WeightSyncError):
-                raise _of_learner(name, error)
+        what = f"weight sync of policy {version}, epoch {self._epoch} (sync.deadline_s)"
+        deadline = self._config.deadline_s + GRACE_S
+        try:
+            done = gather(calls, deadline_s=deadline, what=what, tick=tick, on_failure=failed)
+        except _RunEndsError:
+            if self._rendezvous is not None and not aborted:
+                self._abort(self._rendezvous, "the run ends")
+            _raise_lost(sending, gather(sending, deadline_s=deadline, what=what, tick=self._tick))
+            raise
+        _raise_lost(sending, done)
         return done
 
     def _weight_specs(self, learner: Handle[LearnerApi]) -> TransferSpecs:
@@ -224,6 +239,14 @@ class WeightSync:
         for error in done.failures.values():
             raise _of_learner(learner.name, error)
         return done.results[learner.name]
+
+
+def _raise_lost(learners: Iterable[str], done: Gathered[str, Any]) -> None:
+    """Raise what a learner rank failed with, unless that was the transfer itself."""
+    for name in learners:
+        error = done.failures.get(name)
+        if error is not None and not isinstance(error, WeightSyncError):
+            raise _of_learner(name, error)
 
 
 def _cause(error: BaseException) -> str:

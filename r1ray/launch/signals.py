@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 from r1ray.control.stop import Stop
@@ -20,7 +21,10 @@ def stop_on_signals(stop: Stop, view: View, after: str = "this step, with a chec
     def on_signal(signum: int, frame: FrameType | None) -> None:
         # The second signal may arrive while this runs for the first: `request` decides which is which.
         if stop.request(signal.Signals(signum).name):
-            view.line(f"Stopping after {after}; once more to stop at once.")
+            with suppress(
+                RuntimeError
+            ):  # the signal came during a write to a slow terminal: Python allows no second one
+                view.line(f"Stopping after {after}; once more to stop at once.")
         else:
             stop.at_once()
             raise KeyboardInterrupt

@@ -112,7 +112,13 @@ def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_nex
         weight_specs=lambda: specs_of(trained[2]),
         publish=lambda version: Sent(digest="", seconds=0.0),
     )
-    sync = WeightSync(Config().sync, processes=2, abort=lambda rendezvous, reason: False, tick=lambda: None)
+    sync = WeightSync(
+        Config().sync,
+        processes=2,
+        abort=lambda rendezvous, reason: False,
+        tick=lambda: None,
+        stopping=lambda: False,
+    )
     report = sync.publish([learner], {"rollout-0": RayHandle("rollout-0", host)}, 6)
     print(f"\na worker without a process of its engine: {report.out}")
     assert (report.synced, report.stale, set(report.out)) == ((), {}, {"rollout-0"})

@@ -188,6 +188,47 @@ def test_a_stop_saves_at_once_where_the_learner_waits_for_a_batch(make: Make) ->
     assert world.trained == [0, 1, 2, 3, 4, 5]
 
 
+def test_a_failure_of_the_rollouts_does_not_keep_a_stop_from_saving(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step starves because all its groups are dropped; the last of them that the run allows comes after the stop."""
+    monkeypatch.setattr("r1ray.control.progress.STATUS_EVERY_S", 0.0)
+    world = make(recovery__max_dropped_batches=1)
+    take = world.queue.methods["take"]
+
+    def drops_all(step: int, wait_s: float) -> Any:
+        if step < 3:
+            return take(step, wait_s)
+        world.stop.request("SIGINT")
+        for lease in world.ledger.lease("rollout-0", step, 1):
+            world.ledger.fail(lease.group_id, "DataError: no question", infrastructure=False)
+        return None
+
+    world.queue.methods["take"] = drops_all
+    assert not world.run()
+    assert world.disk.checkpoints == [2, 3]
+    assert world.kinds()[-1] == "interrupted"
+
+
+def test_a_stop_does_not_wait_for_a_weight_sync_that_hangs(make: Make) -> None:
+    """A worker stands still in the sync of a step, so the next one starves."""
+    world = make(deadlines__shutdown_s=5.0, sync__deadline_s=60.0)
+    world.on_train = lambda step: world.worker_holds.add("receive_weights") if step == 2 else None
+    check = world.stop.check
+
+    def stop_in_the_sync(*, unsaved: bool) -> None:
+        if world.published[-1:] == [3]:
+            world.stop.request("SIGINT")
+        check(unsaved=unsaved)
+
+    world.stop.check = stop_in_the_sync  # type: ignore[method-assign]
+    assert not world.run()
+    assert world.disk.checkpoints == [2, 3]
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "interrupted"]
+    assert (event["reason"], event["saved"]) == ("SIGINT", 3)
+    assert "worker_stale" not in world.kinds()
+
+
 def test_a_stop_without_anything_to_save_ends_at_once(make: Make) -> None:
     world = make()
     world.stop.request("SIGTERM")

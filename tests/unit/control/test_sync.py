@@ -39,9 +39,14 @@ def sync() -> WeightSync:
     return made()
 
 
-def made(processes: int = 1, deadline_s: float = 0.1, abort: Any = lambda rendezvous, reason: False) -> WeightSync:
+def made(
+    processes: int = 1,
+    deadline_s: float = 0.1,
+    abort: Any = lambda rendezvous, reason: False,
+    stopping: Any = lambda: False,
+) -> WeightSync:
     config = SyncConfig(deadline_s=deadline_s)
-    return WeightSync(config, processes=processes, abort=abort, tick=lambda: None)
+    return WeightSync(config, processes=processes, abort=abort, tick=lambda: None, stopping=stopping)
 
 
 def test_a_group_is_formed_once_and_kept_while_membership_stays(sync: WeightSync) -> None:
@@ -266,3 +271,30 @@ def test_a_dead_learner_is_the_callers_business(sync: WeightSync) -> None:
 def test_publish_without_workers(sync: WeightSync) -> None:
     report = sync.publish([learner()], {}, 1)
     assert (report.synced, report.digest) == ((), "")
+
+
+@pytest.mark.parametrize("failure", [WeightSyncError("aborted: the run ends"), ProcessDied("learner-0 died")])
+def test_a_sync_is_abandoned_when_the_run_ends(failure: Exception) -> None:
+    """The learner is free afterwards, to save; what it failed with of its own is raised."""
+    rank, a, b, aborted = learner(), worker("a"), worker("b"), []
+    rank.hold = {"publish"}
+    b.hold = {"receive_weights"}
+
+    def abort(rendezvous: Any, reason: str) -> None:
+        aborted.append((rendezvous, reason))
+        rank.pending[0].set_exception(failure)
+
+    sync = made(deadline_s=60.0, abort=abort, stopping=lambda: bool(rank.pending))
+    if isinstance(failure, ProcessDied):
+        with pytest.raises(InfrastructureError, match="learner-0 died"):
+            sync.publish([rank], {"a": a, "b": b}, 4)
+    else:
+        report = sync.publish([rank], {"a": a, "b": b}, 4)
+        assert (report.synced, report.stale, report.out, report.retried) == ((), {}, {}, ())
+    assert aborted == [(("rendezvous", 1, 2), "the run ends")]
+
+
+def test_a_run_that_ends_publishes_no_more() -> None:
+    rank, a = learner(), worker("a")
+    assert made(stopping=lambda: True).publish([rank], {"a": a}, 4).synced == ()
+    assert (rank.calls, a.calls) == ([], [])

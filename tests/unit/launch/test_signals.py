@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 from r1ray.control.stop import RunInterruptedError, Stop
 from r1ray.launch.signals import stop_on_signals
+from r1ray.run.view import make_view
 from tests.unit.fake_run import NoView
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -77,6 +81,25 @@ def test_two_signals_are_two_if_the_second_arrives_while_the_line_is_printed() -
     stop_on_signals(stop, view)
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_during_a_write_of_the_view_stops_the_run_like_any_other() -> None:
+    """Before, the error of the handler's own line left the interrupted write and ended the run without a checkpoint."""
+
+    class Terminal(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            if not stop.requested:
+                signal.raise_signal(signal.SIGINT)
+            return len(data)
+
+    stop = Stop(60.0)
+    view = make_view(Console(file=io.TextIOWrapper(io.BufferedWriter(Terminal()))), total_steps=1)
+    stop_on_signals(stop, view)
+    view.line("step 1")
+    assert stop.reason == "SIGINT"
 
 
 def test_handlers_that_are_installed_again_keep_the_count() -> None:
