@@ -146,6 +146,17 @@ def model_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def stored_values(folder: Path) -> int:
+    """Number of values in the weights of any kind of model.
+
+    Raises ConfigError if the folder has none in safetensors, or they cannot be read.
+    """
+    try:
+        return sum(size for file in _weights(folder) for size in _sizes(file).values())
+    except (KeyError, TypeError, ValueError, struct.error) as e:
+        raise ConfigError(f"the weights in {folder} cannot be read: {e!r}") from e
+
+
 def _weights(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:

@@ -15,6 +15,7 @@ from r1ray.config.schema import Config
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.hardware import hardware_problems
 from r1ray.preflight.memory import cache_bytes, engine_item_bytes, learner_bytes
+from r1ray.preflight.reward_memory import reward_model_bytes
 from r1ray.preflight.roles import Role
 from r1ray.util.machine import GIB, Machine
 
@@ -126,11 +127,10 @@ def _rollout(config: Config, shape: ModelShape, use: Use) -> Role:
 
 
 def _reward(config: Config) -> Role:
-    reward = config.reward_worker
-    host = {"process": REWARD_BASE_GIB * GIB}
-    return _role(
-        "reward worker", reward.workers, reward.num_cpus, reward.num_gpus, config.ray.reward_resources, {}, host
-    )
+    reward, resources = config.reward_worker, config.ray.reward_resources
+    device, host = reward_model_bytes(config)
+    host = {"process": REWARD_BASE_GIB * GIB, **host}
+    return _role("reward worker", reward.workers, reward.num_cpus, reward.num_gpus, resources, device, host)
 
 
 def _queue(config: Config) -> Role:
@@ -201,7 +201,7 @@ def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[P
 
 def _gpu_problems(config: Config, plan: Plan, gpu_bytes: int) -> Iterator[Problem]:
     """Compare with one GPU. If learner and rollout worker share it, vLLM takes its share whatever the model needs."""
-    learner, rollout = plan.role("learner rank"), plan.role("rollout worker")
+    learner, rollout, reward = plan.role("learner rank"), plan.role("rollout worker"), plan.role("reward worker")
     training, weights = sum(learner.device.values()), sum(rollout.device.values())
     share = config.rollout.engine.gpu_memory_utilization
     together = 0 < learner.gpus + rollout.gpus <= 1 and learner.gpus > 0 and rollout.gpus > 0
@@ -214,3 +214,8 @@ def _gpu_problems(config: Config, plan: Plan, gpu_bytes: int) -> Iterator[Proble
         message = f"gives vLLM {gpu_bytes * share / GIB:.1f} GiB of a GPU, the model takes {weights / GIB:.1f} GiB"
         fix = "more, or a higher rollout.engine.tensor_parallel_size"
         yield problem(config, "rollout.engine.gpu_memory_utilization", message, fix)
+    if reward.gpus and (scoring := sum(reward.device.values())) > gpu_bytes:
+        message = (
+            f"load {scoring / GIB:.1f} GiB of models into each reward worker, its GPU has {gpu_bytes / GIB:.1f} GiB"
+        )
+        yield problem(config, "rewards", message, "smaller models, a smaller batch_size, or dtype=bfloat16")
