@@ -72,6 +72,13 @@ def references(config: Config) -> Iterator[Problem]:
         message = "applies to rewards from a model, and there are none"
         fix = "use null, or add a reward `model` or `judge`"
         yield problem(config, "hacking_monitor.max_length_correlation", message, fix)
+    every = [r.name for r in config.rewards]
+    evaluated = {name for source in config.data.evaluation for name in source.rewards or every}
+    measured = {name for name in evaluated if name.partition("/")[0] not in ("accuracy", "format")}
+    if unknown := sorted(config.hacking_monitor.max_heldout_fall.keys() - measured):
+        message = f"names {', '.join(unknown)}, but data.evaluation measures no such reward beside accuracy and format"
+        fix = f"use some of {', '.join(sorted(measured)) or 'none'}, or name the reward in a source's `rewards`"
+        yield problem(config, "hacking_monitor.max_heldout_fall", message, fix)
 
 
 ALGORITHM = (losses, groups, importance, references)

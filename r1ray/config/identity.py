@@ -33,6 +33,7 @@ ALTERABLE = (
     "evaluation.every_steps",
     "hacking_monitor.max_length_correlation",
     "hacking_monitor.consecutive_steps",
+    "hacking_monitor.max_heldout_fall",
     "sft.evaluate_every_steps",
     "reward_model.evaluate_every_steps",
     "curation",

@@ -43,7 +43,8 @@ from r1ray.control.training_loop import TrainingLoop
 from r1ray.control.watchdog import Stage
 from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.run.folder import RunFolder
-from r1ray.run.metrics import MetricsWriter
+from r1ray.run.heldout_bounds import heldout_falls
+from r1ray.run.metrics import MetricsWriter, read_evaluations
 from r1ray.transport.channel import Rendezvous
 from r1ray.types import BatchManifest
 
@@ -266,6 +267,8 @@ class Controller(TrainingLoop):
         self._progress.state("finishing")
         self._save()
         self._evaluate_now()
+        for fall in heldout_falls(read_evaluations(self._folder.path), self._config.hacking_monitor.max_heldout_fall):
+            self._writer.event("heldout_bound", message=fall.text, within=fall.within)
         if self._config.checkpoint.export_final:
             self._progress.waiting(Stage.DEADLINE, "the final model to be exported")
             self._training.export()

@@ -18,6 +18,7 @@ from r1ray.report.panels import (
     chart,
 )
 from r1ray.report.record import RunRecord
+from r1ray.run.heldout_bounds import heldout_falls
 from r1ray.util.formatting import duration, number, share
 from r1ray.util.responses import REFLECTIVE_WORDS, ReflectiveWords
 
@@ -127,6 +128,8 @@ def _sentences(run: RunRecord, figures: Mapping[str, Figure]) -> list[str]:
         out.append(f"{steps} so far. Policy {value['heldout_step']} solves {share(end)} of {value['heldout_source']}.")
     else:
         out.append(f"{steps} so far; no held-out problems were evaluated.")
+    bounds = run.setting("hacking_monitor.max_heldout_fall") or {}
+    out += [f"{fall.text}." for fall in heldout_falls(run.evaluations, bounds)]
     first, last = value["length_start"], value["length_end"]
     if run.steps > 1 and isinstance(first, float | int) and isinstance(last, float | int):
         out.append(f"The mean response length went from {number(first)} to {number(last)} tokens.")

@@ -27,6 +27,7 @@ NOTICES = {
     "ledger_copy_old": "{message}",
     "ledger_copy_recovered": "{message}",
     "stalled": "nothing has moved for {seconds:.0f} s: see `r1ray status` and stall-*.txt in the run folder",
+    "heldout_bound": "{message}",
     "reward_hacking": "{metric} has been above {bound:g} for {steps} steps (now {value:.3g}): possible reward hacking",
 }
 """Kind of event -> its line, with the fields of the event."""

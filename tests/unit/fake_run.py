@@ -218,7 +218,9 @@ class World:
 
         def evaluate(*_: Any) -> list[bytes]:
             self.evaluated.append(self.published[-1])
-            return [pack_scored(scored(0, version=self.published[-1]))]
+            group = scored(0, version=self.published[-1])
+            scores = tuple(replace(s, parts={**s.parts, "fluency": -float(self.published[-1])}) for s in group.scores)
+            return [pack_scored(replace(group, scores=scores))]
 
         remote = FakeHandle(
             name, stats=lambda: dict(stats), receive_weights=receive, evaluate=evaluate, drain=lambda s: None

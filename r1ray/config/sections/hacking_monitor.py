@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from r1ray.config.annotations import Doc, Range
@@ -26,3 +26,11 @@ class HackingMonitorConfig:
         Doc("bound of the correlation of a `model` or `judge` reward with the response's length; null: no bound"),
     ] = None
     consecutive_steps: Annotated[int, Range(ge=1), Doc("steps in a row beyond the bound")] = 5
+    max_heldout_fall: Annotated[
+        dict[str, float],
+        Range(ge=0),
+        Doc(
+            "largest fall of a reward's held-out mean since policy 0, e.g. {fluency: 0.25}: compared at the end and in "
+            "the report"
+        ),
+    ] = field(default_factory=dict)

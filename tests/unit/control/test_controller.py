@@ -361,6 +361,15 @@ def test_workers_can_be_added_while_it_runs(make: Make) -> None:
     assert world.kinds().count("worker_started") == 3
 
 
+def test_a_run_ends_with_a_sentence_on_each_bound_of_a_heldout_reward(make: Make) -> None:
+    world = make(hacking_monitor__max_heldout_fall={"fluency": 5.0})
+    world.config.data.evaluation = [SourceConfig(name="heldout")]
+    assert world.run()
+    (event,) = [e for e in read_events(world.folder.path) if e["kind"] == "heldout_bound"]
+    assert "fluency on heldout fell by 6.00 (standard error 0.00), from 0.00 to -6.00 with policy 6" in event["message"]
+    assert event["within"] is False
+
+
 def test_a_stop_by_request_saves_as_one_by_signal_does(make: Make) -> None:
     world = make()
     world.on_train = lambda step: send(world.folder, "stop", {}) if step == 2 else None

@@ -7,6 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import yaml
 
 from r1ray.errors import ConfigError
 from r1ray.report import build_report
@@ -266,3 +267,15 @@ def test_rewards_that_evaluations_measure_have_charts_and_figures(tmp_path):
     assert "Held-out fluency" in page_of(tmp_path).texts["h3"]
     found = figures(tmp_path)
     assert (found["heldout_part/fluency_start"], found["heldout_part/fluency"]) == (-3.25, -2.5)
+
+
+@pytest.mark.parametrize(("end", "verdict"), [(-3.5, "within"), (-3.75, "beyond")])
+def test_the_lead_says_whether_a_heldout_reward_stayed_within_its_bound(tmp_path, end, verdict):
+    write_run(tmp_path, steps=3, evaluate_every=0)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    config["hacking_monitor"] = {"max_heldout_fall": {"fluency": 0.3}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        for step, fluency in ((0, -3.25), (3, end)):
+            w.evaluation({"step": step, "source": "bus", "accuracy": 0.5, "parts": {"fluency": fluency}})
+    assert f"with policy 3: {verdict} the bound of 0.3." in " ".join(page_of(tmp_path).texts["p"])

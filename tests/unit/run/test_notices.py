@@ -31,6 +31,7 @@ EVENTS: dict[str, dict[str, Any]] = {
     "host_ends": {"worker": "rollout-2", "node": "n2", "seconds": 118.4, "problem": ""},
     "learner_waiting": {"message": "room for 2 ranks", "seconds": 31.0, "deadline_s": 900.0},
     "stalled": {"seconds": 61.2, "stage": "learner", "policy": "warn", "diagnosis": "stall-000003.txt"},
+    "heldout_bound": {"message": "Held-out fluency on bus fell by 0.30: beyond the bound of 0.25", "within": False},
     "reward_hacking": {"step": 9, "metric": "train/kl", "value": 0.34567, "bound": 0.1, "steps": 5},
 }
 
