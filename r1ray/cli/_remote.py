@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,5 +37,6 @@ def connect(address: str, run: Path) -> Jobs:
 
 def show(address: str, run: Path, words: Sequence[str]) -> None:
     """Run `r1ray WORDS` on the head and print its lines. Raises RemoteFailed with its exit code."""
-    for line in connect(address, run).command(words):
-        typer.echo(line)
+    with closing(connect(address, run).command(words)) as lines:  # else the command there outlives a Ctrl-C here
+        for line in lines:
+            typer.echo(line)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +24,9 @@ from r1ray.util.formatting import duration, number, printable, share
 
 EVERY_S = 2.0
 
+Found = Generator[dict[str, Any], None, None]
+"""Statuses in the form of `RunStatus.to_json`, one or one after the other."""
+
 
 def register(app: typer.Typer) -> None:
     """Add `status`."""
@@ -36,20 +40,20 @@ def status(
     address: AddressOption = None,
 ) -> None:
     """Show what a run is doing, and why if it is stuck."""
-    found = _local(run, follow) if address is None else _remote(address, run, follow)
-    if as_json:
-        for one in found:
-            typer.echo(json.dumps(one, ensure_ascii=False, indent=None if follow else 1))
-    elif follow and console.is_terminal:
-        with Live(console=console, auto_refresh=False) as live:
+    with closing(_local(run, follow) if address is None else _remote(address, run, follow)) as found:
+        if as_json:
             for one in found:
-                live.update(render(one), refresh=True)
-    else:
-        for one in found:
-            console.print(render(one), soft_wrap=True)
+                typer.echo(json.dumps(one, ensure_ascii=False, indent=None if follow else 1))
+        elif follow and console.is_terminal:
+            with Live(console=console, auto_refresh=False) as live:
+                for one in found:
+                    live.update(render(one), refresh=True)
+        else:
+            for one in found:
+                console.print(render(one), soft_wrap=True)
 
 
-def _local(run: Path, follow: bool) -> Iterator[dict[str, Any]]:
+def _local(run: Path, follow: bool) -> Found:
     while True:
         found = read_run_status(run)
         yield jsonable(found.to_json())
@@ -58,12 +62,13 @@ def _local(run: Path, follow: bool) -> Iterator[dict[str, Any]]:
         time.sleep(EVERY_S)
 
 
-def _remote(address: str, run: Path, follow: bool) -> Iterator[dict[str, Any]]:
+def _remote(address: str, run: Path, follow: bool) -> Found:
     """What the same command prints as JSON on the head."""
     jobs = connect(address, run)
     if follow:
-        for line in jobs.command(["status", str(run), "--json", "--follow"]):
-            yield _decode(line)
+        with closing(jobs.command(["status", str(run), "--json", "--follow"])) as printed:
+            for line in printed:
+                yield _decode(line)
         return
     lines: list[str] = []
     try:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import shlex
+import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -95,35 +96,36 @@ class Jobs:
         entrypoint = shlex.join(["python", "-m", "r1ray", *words])
         return self._call(lambda: self.client.submit_job(entrypoint=entrypoint, **options))
 
-    def command(self, words: Sequence[str]) -> Iterator[str]:
-        """The lines that `r1ray WORDS` prints on the head, as they come. The job is gone when the iterator is closed.
+    def command(self, words: Sequence[str]) -> Generator[str, None, None]:
+        """The lines that `r1ray WORDS` prints on the head, as they come. Close it: that ends the command there.
 
         Raises RemoteFailed with the exit code of the command.
         """
         # Without an address: there it must work on the run folder, not submit itself again.
         variables = {"PYTHONUNBUFFERED": "1", "RAY_API_SERVER_ADDRESS": ""}
         job = self.submit(words, runtime_env={"env_vars": variables}, metadata={"r1ray": words[0]})
-        ended = False
         try:
             yield from self.lines(job)
-            ended = True
+        except BaseException:  # Ctrl-C here, too
+            self._end(job)
+            raise
+        try:
             self.refuse_failure(job, f"r1ray {words[0]}")
         finally:
-            if not ended:  # Ctrl-C here ends the command there
-                self._call(lambda: self.client.stop_job(job))
             self._delete(job)
 
     def lines(self, job: str) -> Iterator[str]:
-        """The lines of a job's output until it ends. Raises DeadlineExceeded if it does not start in START_S."""
+        """The lines of a job's output until it ends. Raises DeadlineExceeded if it does not start in START_S,
+        InfrastructureError if its output breaks off, also if that goes silent without an end."""
         chunks: queue.Queue[str | BaseException | None] = queue.Queue()
         threading.Thread(target=_tail, args=(self.client, job, chunks), daemon=True).start()
-        until, begun, rest = time.monotonic() + START_S, False, ""
+        until, begun, rest, over = time.monotonic() + START_S, False, "", False
         while True:
             try:
                 chunk = chunks.get(timeout=QUIET_S)
             except queue.Empty:
-                self.details(job)  # raises if the cluster is out of reach
-                chunk = ""
+                was_over, over = over, self.details(job).status in ENDED  # raises if the cluster is out of reach
+                chunk = ConnectionError(f"silent {QUIET_S:g} s after the job's end") if was_over else ""
             if isinstance(chunk, BaseException):
                 raise InfrastructureError(f"the output of job {job} at {self.address} broke off: {chunk}") from chunk
             *complete, rest = (rest + (chunk or "")).split("\n")
@@ -158,6 +160,14 @@ class Jobs:
                 f"{what} failed on the head of {self.address}: {reason}; its output is above",
                 exit_code=code if code is not None and 0 < code < 256 else 1,
             )
+
+    def _end(self, job: str) -> None:
+        """End a job whose output is not wanted any more, or cannot be read. Says so if that fails."""
+        try:
+            self._call(lambda: self.client.stop_job(job))
+            self._delete(job)
+        except R1RayError as e:
+            print(f"job {job} may still run on the head: {e}", file=sys.stderr, flush=True)
 
     def _delete(self, job: str) -> None:
         """Remove a short job from the cluster's list, once it has ended."""

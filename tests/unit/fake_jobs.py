@@ -21,12 +21,14 @@ class Details:
 
 @dataclass
 class FakeJobs:
-    """`chunks`: what the next job prints, as it comes over the wire. `holds`: it does not end until it is stopped."""
+    """`chunks`: what the next job prints, as it comes over the wire. `holds`: it does not end until it is stopped.
+    `silent`: its output never ends, as over a connection that broke unseen."""
 
     chunks: list[str] = field(default_factory=list)
     outcome: Details = field(default_factory=Details)
     starts: bool = True
     holds: bool = False
+    silent: bool = False
     breaks: Exception | None = None
     submitted: list[dict[str, Any]] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
@@ -55,5 +57,5 @@ class FakeJobs:
             yield chunk
         if self.breaks is not None:
             raise self.breaks
-        while self.holds and job_id not in self.stopped:
+        while self.silent or (self.holds and job_id not in self.stopped):
             await asyncio.sleep(0.01)

@@ -127,6 +127,31 @@ def test_other_commands_are_passed_on_and_their_lines_shown(head: FakeJobs, comm
     assert head.submitted[0]["entrypoint"] == f"python -m r1ray {sent}"
 
 
+@pytest.mark.parametrize("actor", [[], ["rollout-0"]])
+def test_logs_of_a_run_on_a_cluster_are_followed_to_its_end(head: FakeJobs, actor: list[str]) -> None:
+    head.chunks = ["first\nsec", "ond\n", "", "last of a killed process"]
+    assert run("logs", "/r", *actor, "-f", *ADDRESS).splitlines() == ["first", "second", "last of a killed process"]
+    assert head.submitted[0]["entrypoint"] == " ".join(["python -m r1ray logs /r", *actor, "--lines=20 --follow"])
+    assert (head.stopped, head.deleted) == ([], ["job-1"])
+
+
+@pytest.mark.parametrize("command", [["logs", "/r", "queue", "-f"], ["status", "/r", "--follow", "--json"]])
+@pytest.mark.parametrize("end", [KeyboardInterrupt, BrokenPipeError])
+def test_the_command_on_the_head_ends_with_the_one_here(
+    head: FakeJobs, monkeypatch: pytest.MonkeyPatch, command: list[str], end: type[BaseException]
+) -> None:
+    """Ctrl-C, or `| head` that has read enough, while a line is printed."""
+    head.chunks, head.holds = ['{"state": "running"}\n'] * 2, True
+
+    def echo(text: str) -> None:
+        raise end
+
+    monkeypatch.setattr("typer.echo", echo)
+    result = CliRunner().invoke(build_app(), [*command, *ADDRESS])
+    assert result.exit_code != 0
+    assert (head.stopped, head.deleted) == (["job-1"], ["job-1"])
+
+
 Answering = Callable[..., Answer]
 
 

@@ -51,7 +51,7 @@ def test_closing_the_iterator_ends_the_command_there() -> None:
     fake = FakeJobs(chunks=["one\n"], holds=True)
     lines = on(fake).command(["logs", "--follow"])
     assert next(lines) == "one"
-    lines.close()  # type: ignore[attr-defined]
+    lines.close()
     assert (fake.stopped, fake.deleted) == (["job-1"], ["job-1"])
 
 
@@ -59,6 +59,52 @@ def test_an_output_that_breaks_off_is_named() -> None:
     fake = FakeJobs(chunks=["one\n"], breaks=RuntimeError("close code 1006"))
     with pytest.raises(InfrastructureError, match="broke off: close code 1006"):
         list(on(fake).command(["logs"]))
+
+
+def test_a_quiet_command_is_waited_for_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "QUIET_S", 0.02)
+    fake = FakeJobs(chunks=["one\n"], holds=True, outcome=Details("RUNNING", None, None))
+    looks: list[str] = []
+    info = fake.get_job_info
+
+    def look(job: str) -> Details:
+        looks.append(job)
+        if len(looks) == 5:
+            fake.outcome, fake.holds = Details(), False
+        return info(job)
+
+    fake.get_job_info = look  # type: ignore[method-assign]
+    assert list(on(fake).command(["logs", "/r", "-f"])) == ["one"]
+    assert len(looks) >= 5
+    assert (fake.stopped, fake.deleted) == ([], ["job-1"])
+
+
+def test_an_output_that_goes_silent_without_an_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs_module, "QUIET_S", 0.02)
+    fake = FakeJobs(chunks=["one\n"], silent=True)
+    lines = on(fake).command(["logs", "/r", "-f"])
+    assert next(lines) == "one"
+    with pytest.raises(InfrastructureError, match=r"output of job job-1 .* broke off: silent .* after the job's end"):
+        next(lines)
+    fake.silent = False
+
+
+def test_a_tunnel_that_breaks_while_the_output_is_quiet_is_named_and_what_may_be_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs_module, "QUIET_S", 0.02)
+    fake = FakeJobs(chunks=["one\n"], holds=True)
+
+    def gone(job: str) -> Any:
+        raise ConnectionError("Failed to connect")
+
+    fake.get_job_info = fake.stop_job = gone  # type: ignore[method-assign]
+    lines = on(fake).command(["logs", "/r", "-f"])
+    assert next(lines) == "one"
+    with pytest.raises(InfrastructureError, match="no Ray dashboard answers"):
+        next(lines)
+    assert "job job-1 may still run on the head: no Ray dashboard answers" in capsys.readouterr().err
+    fake.holds = False
 
 
 @pytest.mark.parametrize(
