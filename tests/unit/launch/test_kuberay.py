@@ -140,7 +140,15 @@ def test_the_job_runs_on_the_head_of_that_cluster_and_resumes(cluster: dict[str,
     assert "r1ray train --resume $run" in spec["entrypoint"]
     overlays = re.search(r"r1ray train (models\S+) (clusters\S+) ", spec["entrypoint"])
     assert overlays is not None
-    load_config([*overlays.groups()], re.findall(r"(deadlines\S+=\d+)", spec["entrypoint"]))
+    overrides = re.findall(r"\b(\w+\.\w+=[^\s;']+)", spec["entrypoint"])
+    config = load_config([*overlays.groups()], overrides).config
+    assert (config.run.dir, config.deadlines.actor_start_s) == ("$run", 1800.0)
+    # The ledger lies on the head's own claim, where its pod comes and goes.
+    head = pods(cluster)["head"]
+    (mount,) = [m for m in head["containers"][0]["volumeMounts"] if m["mountPath"] == "/local"]
+    (volume,) = [v for v in head["volumes"] if v["name"] == mount["name"]]
+    assert volume["persistentVolumeClaim"]["claimName"] == "r1ray-head"
+    assert config.run.ledger_dir == "/local/ledgers"
 
 
 def pins() -> dict[str, str]:
