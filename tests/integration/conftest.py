@@ -1,10 +1,11 @@
-"""One Ray cluster for all integration tests; processes that a test leaves running are ended."""
+"""Fixtures of the integration tests: one Ray cluster, a random model, and the end of processes that a test leaves."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +24,14 @@ def _commands_end_with_their_test() -> Iterator[None]:
     """Set up after the module's fixtures, whose commands keep running."""
     with all_ended():
         yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a random model of 300k parameters, which modules replace by one of their own."""
+    from tests.integration.models import random_model, write_model
+
+    return write_model(random_model(seed=3), tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="package")

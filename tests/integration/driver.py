@@ -21,7 +21,7 @@ class Driver:
     def __init__(self, run: Path, *arguments: str | Path) -> None:
         self.seen = ObservedRun(run)
         self.process = start_r1ray("train", *arguments)
-        self._said: list[bytes] = []
+        self._said: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -32,7 +32,7 @@ class Driver:
 
     def said(self) -> str:
         """All that it has printed."""
-        return b"".join(self._said).decode()
+        return "".join(self._said)
 
     def wait_for(self, what: str, moment: Callable[[], bool]) -> None:
         until = time.monotonic() + MOMENT_S

@@ -75,8 +75,8 @@ def random_experts(kind: str, seed: int) -> PreTrainedModel:
     return model
 
 
-def write_model(model: PreTrainedModel, folder: Path) -> None:
-    """The model and a byte-level tokenizer of 272 tokens, in the Hugging Face format."""
+def write_model(model: PreTrainedModel, folder: Path) -> Path:
+    """Write the model and a byte-level tokenizer of 272 tokens in the Hugging Face format; return `folder`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -89,3 +89,4 @@ def write_model(model: PreTrainedModel, folder: Path) -> None:
         tokenizer_object=tokenizer, eos_token="<|endoftext|>", pad_token="<|endoftext|>"
     ).save_pretrained(folder)
     model.save_pretrained(folder)
+    return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -13,18 +13,35 @@ import psutil
 
 from benchmarks.chaos.machines import kill, tree
 
-_started: list[subprocess.Popen[Any]] = []
+_started: list[subprocess.Popen[str]] = []
 
 
-def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[Any]:
-    """Start `r1ray ...` with its output in one pipe. It ends with the test, or with the module of its fixture.
+def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[str]:
+    """Start `r1ray ...` with its output as text in one pipe. It ends with the test, or with the module of its fixture.
 
     `options` are Popen's.
     """
     command = [sys.executable, "-m", "r1ray", *map(str, words)]
-    process = subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options})
+    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
+    process: subprocess.Popen[str] = subprocess.Popen(command, **{**pipe, **options})
     _started.append(process)
     return process
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> str:
+    """Return the output of a command, which must end with exit code `code`."""
+    output, _ = process.communicate(timeout=400)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for(process: subprocess.Popen[str], what: str, seen: Callable[[], bool]) -> None:
+    """Wait until `seen` returns true; the command must not end before."""
+    until = time.monotonic() + 300
+    while not seen():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, f"{what} did not come"
+        time.sleep(0.002)
 
 
 @contextmanager

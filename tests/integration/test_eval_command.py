@@ -8,9 +8,7 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from pyarrow import parquet
 
 from r1ray.run.metrics import read_events
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 PARTS = 24
@@ -49,26 +47,12 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(folder / "model"), "--benchmarks", "gsm8k,bus:n=2-3", *options, *sizes, *KEYS]
 
 
-def start(arguments: list[str], run: Path) -> subprocess.Popen[bytes]:
+def start(arguments: list[str], run: Path) -> subprocess.Popen[str]:
     return start_r1ray("eval", *arguments, "--out", run)
-
-
-def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=400)
-    assert driver.returncode == code, output.decode()
-    return output.decode()
 
 
 def shards(run: Path) -> int:
     return len(list((run / "samples").glob("*.parquet")))
-
-
-def wait_for(driver: subprocess.Popen[bytes], what: str, seen: Callable[[], bool]) -> None:
-    until = time.monotonic() + 300
-    while not seen():
-        assert driver.poll() is None, driver.communicate()[0].decode()
-        assert time.monotonic() < until, f"{what} did not come"
-        time.sleep(0.002)
 
 
 def events(run: Path, kind: str) -> list[dict[str, Any]]:

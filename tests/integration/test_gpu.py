@@ -42,9 +42,8 @@ def check_run(run: Path) -> None:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(random_model(seed=3, num_attention_heads=2), folder)  # heads of 64, for the GPU's attention kernels
-    return folder
+    """With heads of 64, for the GPU's attention kernels."""
+    return write_model(random_model(seed=3, num_attention_heads=2), tmp_path_factory.mktemp("model"))
 
 
 ON_GPU = ["model.dtype=bfloat16", "rollout.engine.enforce_eager=false", "rollout.engine.kv_cache_gib=1"]

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +15,7 @@ import pytest
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.observe import ObservedRun
 from r1ray.run.metrics import read_events, read_metrics
-from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
@@ -30,34 +28,14 @@ SETTINGS = (
 )
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return start_r1ray("train", *arguments)
 
 
-def finish(driver: subprocess.Popen[bytes]) -> None:
-    output, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, output.decode()
-
-
-def wait_for(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    until = time.monotonic() + 240
-    while not moment():
-        assert driver.poll() is None, driver.communicate()[0].decode()
-        assert time.monotonic() < until, "the moment to kill did not come"
-        time.sleep(0.002)
-
-
-def kill_when(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    wait_for(driver, moment)
+def kill_when(driver: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+    wait_for(driver, "the moment to kill", moment)
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=30)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(random_model(seed=3), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +80,7 @@ def test_a_run_whose_learner_is_killed_ends_with_the_same_bits(
     run = tmp_path / "killed"
     seen = ObservedRun(run)
     driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
-    wait_for(driver, lambda: moment(seen))
+    wait_for(driver, "the moment to kill", lambda: moment(seen))
     (started,) = seen.events("learner_started")
     psutil.Process(started["pids"]["learner-0"]).kill()
     finish(driver)

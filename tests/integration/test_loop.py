@@ -27,9 +27,7 @@ def train(run: Path, model: Path, *changes: str) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(random_model(seed=1), folder)
-    return folder
+    return write_model(random_model(seed=1), tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

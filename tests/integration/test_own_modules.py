@@ -9,7 +9,7 @@ import pytest
 
 from r1ray.run.metrics import read_metrics
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
@@ -62,10 +62,8 @@ def test_modules_beside_the_configuration_reach_every_worker(tmp_path: Path) -> 
         "run.steps=2",
         cwd=tmp_path / "elsewhere",
         env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), "RAY_ADDRESS": "127.0.0.1:1"},
-        text=True,
     )
-    said, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, said
+    finish(process)
     rows = read_metrics(tmp_path / "elsewhere" / "run")
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["reward/part/own_words:letters"] > 0 for row in rows)

@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
@@ -50,7 +49,7 @@ STAGES = ["zero", "eval_zero", "cold", "tuned"]
 
 
 def start(recipe: Path, *words: str) -> subprocess.Popen[str]:
-    return start_r1ray("recipe", recipe, *words, text=True)
+    return start_r1ray("recipe", recipe, *words)
 
 
 def finish(recipe: subprocess.Popen[str], code: int, folder: Path) -> str:
@@ -67,11 +66,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def kill_in_the_midst(recipe: subprocess.Popen[str], folder: Path) -> None:
     """SIGKILL for the process that samples, as soon as its first shard is there."""
-    until = time.monotonic() + 240
-    while not list((folder / "cold" / "samples").glob("*.parquet")):
-        assert recipe.poll() is None, recipe.communicate()[0]
-        assert time.monotonic() < until, "no shard came"
-        time.sleep(0.002)
+    wait_for(recipe, "a shard", lambda: any((folder / "cold" / "samples").glob("*.parquet")))
     os.kill(read(folder / "stages" / "cold.json")["attempts"][-1]["pid"], signal.SIGKILL)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from pyarrow import parquet
 from benchmarks.chaos.machines import kill, tree
 from r1ray.run.metrics import read_metrics
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import left_after, start_r1ray
+from tests.integration.processes import finish, left_after, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -84,16 +83,11 @@ def recipe(model: Path, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def start(file: Path) -> subprocess.Popen[bytes]:
+def start(file: Path) -> subprocess.Popen[str]:
     return start_r1ray("recipe", file)
 
 
-def finish(runner: subprocess.Popen[bytes]) -> None:
-    output, _ = runner.communicate(timeout=400)
-    assert runner.returncode == 0, output.decode()
-
-
-def kill_all(runner: subprocess.Popen[bytes]) -> None:
+def kill_all(runner: subprocess.Popen[str]) -> None:
     """The runner, its stage and every process of that, at once, as a power failure would."""
     processes = tree(runner.pid)
     kill(processes)
@@ -110,11 +104,8 @@ def progress(folder: Path, stage: str) -> int:
 
 def kill_in(file: Path, folder: Path, stage: str, after: int) -> None:
     """Run the recipe until `stage` has `after` steps or shards, and kill it there."""
-    runner, until = start(file), time.monotonic() + 240
-    while progress(folder, stage) < after:
-        assert runner.poll() is None, runner.communicate()[0].decode()
-        assert time.monotonic() < until, f"{stage} did not get to {after}"
-        time.sleep(0.005)
+    runner = start(file)
+    wait_for(runner, f"step or shard {after} of {stage}", lambda: progress(folder, stage) >= after)
     kill_all(runner)
     assert not (folder / stage / "lineage.json").exists(), f"{stage} was killed too late to be in the midst"
 

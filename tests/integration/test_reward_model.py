@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.learner_support import run_ranks
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIG = Path(__file__).parent / "reward_model.yaml"
@@ -70,12 +69,6 @@ def items(folder: Path, kind: str, run: Path, *more: str) -> list[str]:
         write_rows(folder / "data.jsonl", kind)
     data = f"data.train=[{{name: rows, kind: jsonl, path: {folder / 'data.jsonl'}}}]"
     return [f"model.path={folder / 'base'}", data, f"reward_model.kind={kind}", f"run.dir={run}", *more]
-
-
-def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=400)
-    assert driver.returncode == code, output.decode()
-    return output.decode()
 
 
 def report_of(run: Path) -> dict[str, Any]:
@@ -174,11 +167,12 @@ def test_a_killed_training_continues_from_its_checkpoint_to_the_same_bits(tmp_pa
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    until = time.monotonic() + 200
-    while all(m.parent.name < "step_000004" for m in run.glob("checkpoints/step_*/manifest.json")):
-        assert killed.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    fourth = "step_000004"
+    wait_for(
+        killed,
+        "the fourth checkpoint",
+        lambda: any(m.parent.name >= fourth for m in run.glob("checkpoints/step_*/manifest.json")),
+    )
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait(60)
     assert not (run / "final").exists()

@@ -23,9 +23,7 @@ CLEAN = {"exit_code": 0, "violations": []}
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(random_model(seed=1), folder)
-    return folder
+    return write_model(random_model(seed=1), tmp_path_factory.mktemp("model"))
 
 
 def scale(run: Path, workers: int) -> None:

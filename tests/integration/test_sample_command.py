@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIG = Path(__file__).parent / "sample.yaml"
@@ -23,32 +21,23 @@ PARTS = 36
 SAMPLES = 3
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return start_r1ray("sample", *arguments)
-
-
-def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=400)
-    assert driver.returncode == code, output.decode()
-    return output.decode()
 
 
 def shards(run: Path) -> int:
     return len(list((run / "samples").glob("*.parquet")))
 
 
-def signal_after_a_shard(driver: subprocess.Popen[bytes], run: Path, number: signal.Signals) -> str:
+def signal_after_a_shard(driver: subprocess.Popen[str], run: Path, number: signal.Signals) -> str:
     """Send the signal as soon as there is a shard more; what the driver told until its end."""
-    before, until = shards(run), time.monotonic() + 240
-    while shards(run) == before:
-        assert driver.poll() is None, driver.communicate()[0].decode()
-        assert time.monotonic() < until, "no shard came"
-        time.sleep(0.002)
+    before = shards(run)
+    wait_for(driver, "a shard", lambda: shards(run) > before)
     driver.send_signal(number)
     output, _ = driver.communicate(timeout=60)
     assert before < shards(run) < PARTS, "the signal came too late to be in the midst"
     assert not (run / "samples.json").exists()
-    return output.decode()
+    return output
 
 
 def rows(run: Path, name: str) -> list[dict[str, Any]]:
@@ -58,13 +47,6 @@ def rows(run: Path, name: str) -> list[dict[str, Any]]:
 def result(run: Path) -> dict[str, bytes]:
     files = [run / "report.json", run / "report.md", *(run / "dataset").iterdir(), *(run / "dropped").iterdir()]
     return {str(file.relative_to(run)): file.read_bytes() for file in files}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(random_model(seed=3), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     words = ("serve", folder, "--port", port, "--parallel", 2)
-    process = start_r1ray(*words, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = start_r1ray(*words, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     assert process.stdout is not None
     reader = threading.Thread(target=lambda out: [lines.put(line) for line in out], args=(process.stdout,))

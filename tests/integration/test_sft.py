@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from benchmarks.chaos.machines import process_title, tree
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.learner_support import run_ranks
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIG = Path(__file__).parent / "sft.yaml"
@@ -37,22 +36,8 @@ def conversations() -> Iterator[dict[str, Any]]:
         }
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[bytes]:
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return start_r1ray("sft", *arguments)
-
-
-def finish(driver: subprocess.Popen[bytes], code: int = 0) -> str:
-    output, _ = driver.communicate(timeout=300)
-    assert driver.returncode == code, output.decode()
-    return output.decode()
-
-
-def wait_until(driver: subprocess.Popen[bytes], moment: Callable[[], bool]) -> None:
-    until = time.monotonic() + 180
-    while not moment():
-        assert driver.poll() is None, driver.communicate()[0].decode()
-        assert time.monotonic() < until, "the moment did not come"
-        time.sleep(0.002)
 
 
 def steps_done(run: Path) -> int:
@@ -116,7 +101,7 @@ def test_status_tells_of_such_a_run(undisturbed: Path) -> None:
 
 def killed_at(run: Path, inputs: list[str], moment: Callable[[], bool]) -> None:
     driver = start(CONFIG, f"run.dir={run}", *inputs, "sft.evaluate_every_steps=24")
-    wait_until(driver, moment)
+    wait_for(driver, "the moment to kill", moment)
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=30)
 
@@ -144,7 +129,7 @@ def test_killed_between_checkpoints_it_ends_with_the_same_bits(
 def test_a_rank_that_is_killed_is_replaced(undisturbed: Path, inputs: list[str], tmp_path: Path) -> None:
     run = tmp_path / "rank"
     driver = start(CONFIG, f"run.dir={run}", *inputs)
-    wait_until(driver, lambda: steps_done(run) >= 6)
+    wait_for(driver, "step 6", lambda: steps_done(run) >= 6)
     ranks = [p for p in tree(driver.pid) if "SftProcess" in process_title(p)]
     assert len(ranks) == 1
     ranks[0].kill()
@@ -158,7 +143,7 @@ def test_the_first_signal_saves_and_a_resume_on_two_ranks_goes_on(
 ) -> None:
     run = tmp_path / "stopped"
     driver = start(CONFIG, f"run.dir={run}", *inputs)
-    wait_until(driver, lambda: steps_done(run) >= 6)
+    wait_for(driver, "step 6", lambda: steps_done(run) >= 6)
     driver.send_signal(signal.SIGTERM)
     finish(driver)
     assert json.loads((run / "status.json").read_text())["state"] == "interrupted"

@@ -96,9 +96,7 @@ def wait_for_nodes(address: str, nodes: int, environment: dict[str, str]) -> Non
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    write_model(random_model(seed=2), folder)
-    return folder
+    return write_model(random_model(seed=2), tmp_path_factory.mktemp("model"))
 
 
 def r1ray(

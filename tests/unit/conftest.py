@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
 from r1ray.util.imports import IMPORT_PATH
 from tests.unit.fake_run import World
 
@@ -22,6 +24,14 @@ def _import_folders_of_this_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     path = list(sys.path)
     yield
     sys.path[:] = path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[RunFolder]:
+    """A new run folder, which this process holds as its driver."""
+    identity = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
+    with RunFolder.create(tmp_path / "run", "run: {}\n", identity) as made:
+        yield made
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 from r1ray.cli import INTERRUPTED, build_app, main
 from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, R1RayError
 from r1ray.run.folder import RunFolder
-from r1ray.run.identity import RunIdentity
 
 HEAVY = ("ray", "torch", "vllm", "deepspeed", "transformers", "datasets", "sympy")
 
@@ -34,14 +33,6 @@ for command in [[], *([name] for name in sys.argv[1:])]:
     assert "Usage" in result.output, command
 print(sorted(set({HEAVY}) & set(sys.modules)))
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.create(
-        tmp_path / "run", "run: {}\n", RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
-    ) as made:
-        yield made
 
 
 def run(*arguments: str) -> tuple[int, str]:

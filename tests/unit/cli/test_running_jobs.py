@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from r1ray.cli import status as status_module
 from r1ray.errors import ConfigError, DeadlineExceeded, R1RayError
 from r1ray.launch import jobs as jobs_module
 from r1ray.run.folder import RunFolder
-from r1ray.run.identity import RunIdentity
 from r1ray.run.requests import Answer
 from tests.unit.fake_jobs import Details, FakeJobs
 
@@ -41,12 +40,9 @@ ADDRESS = ("--address", "http://127.0.0.1:8265")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.create(
-        tmp_path / "run", "run: {}\n", RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
-    ) as made:
-        made.write_status({**RECORD, "updated": time.time()})
-        yield made
+def folder(folder: RunFolder) -> RunFolder:
+    folder.write_status({**RECORD, "updated": time.time()})
+    return folder
 
 
 @pytest.fixture

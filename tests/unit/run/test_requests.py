@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from r1ray.errors import ConfigError, DeadlineExceeded, InfrastructureError
 from r1ray.run.folder import RunFolder
-from r1ray.run.identity import RunIdentity
 from r1ray.run.lock import Holder
 from r1ray.run.requests import Answer, answer_to, ask, pending, remove_old, send
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    """The folder as its driver, this process, holds it."""
-    with RunFolder.create(
-        tmp_path / "run", "run: {}\n", RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
-    ) as made:
-        yield made
 
 
 def left(folder: RunFolder) -> list[str]:

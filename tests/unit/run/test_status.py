@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.run.folder import RunFolder
-from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter
 from r1ray.run.status import RunStatus, explain, read_run_status
 
@@ -32,14 +29,6 @@ TOLD = {
     "pid": 4242,
     "host": "box",
 }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[RunFolder]:
-    with RunFolder.create(
-        tmp_path / "run", "run: {}\n", RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
-    ) as made:
-        yield made
 
 
 def told(folder: RunFolder, **changes: Any) -> None:
