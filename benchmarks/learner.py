@@ -25,23 +25,14 @@ import numpy as np
 import torch
 
 from benchmarks import measure
+from benchmarks.groups import make_completion, make_group, make_manifest, make_prompt
 from benchmarks.learner_loops import bare_loop, padded_loop
 from learner.batch import MicroBatch
 from learner.policy import PolicyRank
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config, RewardConfig
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
-from r1ray.types import (
-    BatchManifest,
-    Completion,
-    GroupSummary,
-    PromptTask,
-    RolloutGroup,
-    Sampling,
-    Score,
-    ScoredGroup,
-    VersionSpan,
-)
+from r1ray.types import Score, ScoredGroup
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "1M": (128, 5, 400, 16),
@@ -103,43 +94,11 @@ def make_groups(groups: int, vocabulary: int) -> list[ScoredGroup]:
         completions = []
         for _ in range(GROUP_SIZE):
             n = int(np.clip(rng.lognormal(3.8, 0.5), 4, LONGEST))
-            completions.append(
-                Completion(
-                    token_ids=draw(n),
-                    behavior_logprobs=rng.normal(-np.log(vocabulary), 0.1, n).astype(np.float32),
-                    text="",
-                    finish_reason="stop",
-                    version_spans=(VersionSpan(version=0, start=0, end=n),),
-                )
-            )
-        prompt = PromptTask(
-            prompt_id=f"p{g}", index=g, epoch=0, token_ids=draw(int(rng.integers(*PROMPT))), messages=(), answer=0,
-            task="random",
-        )  # fmt: skip
-        rollout = RolloutGroup(
-            group_id=f"{g}-0", prompt=prompt, completions=tuple(completions), sampling=Sampling(temperature=1.0),
-            worker_id="w0", timings={},
-        )  # fmt: skip
+            completions.append(make_completion(draw(n), logprobs=rng.normal(-np.log(vocabulary), 0.1, n)))
+        prompt = make_prompt(g, token_ids=draw(int(rng.integers(*PROMPT))), answer=0, task="random", messages=())
         scores = tuple(Score(reward=float(r), parts={"accuracy": float(r)}) for r in rng.permutation(GROUP_SIZE))
-        made.append(ScoredGroup(rollout=rollout, scores=scores))
+        made.append(ScoredGroup(rollout=make_group(f"{g}-0", prompt, completions), scores=scores))
     return made
-
-
-def manifest_of(groups: list[ScoredGroup], step: int) -> BatchManifest:
-    """The manifest of these groups as the batch of a step."""
-    summaries = [
-        GroupSummary(
-            group_id=g.rollout.group_id,
-            index=g.rollout.prompt.index,
-            prompt_tokens=len(g.rollout.prompt.token_ids),
-            completion_tokens=tuple(len(c.token_ids) for c in g.rollout.completions),
-            rewards=tuple(s.reward for s in g.scores),
-            min_policy_version=0,
-            max_policy_version=0,
-        )
-        for g in groups
-    ]
-    return BatchManifest(step=step, groups=tuple(summaries))
 
 
 class Recorder(PolicyRank):
@@ -197,10 +156,10 @@ def measure_size(size: str, repeats: int) -> dict[str, measure.Summary | float]:
             learner.build(torch.device("cpu"))
         else:
             learner.setup(*learner.address())
-        learner.train_step(manifest_of(groups, 0))
+        learner.train_step(make_manifest(0, groups))
         bare, padded = bare_loop(folder, learner.packed), padded_loop(folder, groups, MICRO_BATCH_TOKENS)
     variants = {
-        "system": lambda: processor_seconds(lambda: learner.train_step(manifest_of(groups, learner.policy_version))),
+        "system": lambda: processor_seconds(lambda: learner.train_step(make_manifest(learner.policy_version, groups))),
         "bare": lambda: processor_seconds(bare),
         "padded": lambda: processor_seconds(padded),
         "peak": peak,

@@ -26,12 +26,13 @@ from typing import Any
 
 from actors.queue import QueueOwner
 from benchmarks import measure
+from benchmarks.groups import make_completion, make_group, make_prompt
 from r1ray.codec import pack_scored, unpack_scored
 from r1ray.config.sections.run import RunConfig
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.run.ledger import LedgerPlace
-from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+from r1ray.types import Score, ScoredGroup
 
 CLIENTS = (1, 8, 64)
 DEPTHS = (10, 1_000, 10_000, 100_000)
@@ -53,38 +54,10 @@ class Measured:
 
 def group(group_id: str) -> bytes:
     """A packed group of 8 completions of 30 tokens."""
-    import numpy as np
-
-    index = int(group_id.partition("-")[0])
-    completions = tuple(
-        Completion(
-            token_ids=np.arange(TOKENS, dtype=np.int32),
-            behavior_logprobs=np.full(TOKENS, -0.5, dtype=np.float32),
-            text="x" * 60,
-            finish_reason="stop",
-            version_spans=(VersionSpan(version=0, start=0, end=TOKENS),),
-        )
-        for _ in range(COMPLETIONS)
-    )
-    prompt = PromptTask(
-        prompt_id=group_id,
-        index=index,
-        epoch=0,
-        token_ids=np.arange(20, dtype=np.int32),
-        messages=({"role": "user", "content": "question"},),
-        answer="7",
-        task="sums",
-    )
-    rollout = RolloutGroup(
-        group_id=group_id,
-        prompt=prompt,
-        completions=completions,
-        sampling=Sampling(temperature=1.0),
-        worker_id="w",
-        timings={},
-    )
+    prompt = make_prompt(int(group_id.partition("-")[0]), token_ids=range(20))
+    completions = [make_completion(TOKENS, text="x" * 60) for _ in range(COMPLETIONS)]
     scores = tuple(Score(reward=float(i % 2), parts={}, error=None) for i in range(COMPLETIONS))
-    packed = pack_scored(ScoredGroup(rollout=rollout, scores=scores))
+    packed = pack_scored(ScoredGroup(rollout=make_group(group_id, prompt, completions), scores=scores))
     assert unpack_scored(packed).rollout.group_id == group_id
     return packed
 

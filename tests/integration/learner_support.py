@@ -13,19 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.groups import make_completion, make_group, make_manifest, make_prompt
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config, RewardConfig
-from r1ray.types import (
-    BatchManifest,
-    Completion,
-    GroupSummary,
-    PromptTask,
-    RolloutGroup,
-    Sampling,
-    Score,
-    ScoredGroup,
-    VersionSpan,
-)
+from r1ray.types import Score, ScoredGroup
 
 VOCABULARY = 61
 
@@ -94,51 +85,20 @@ def make_groups(
             switch = length // 2 if c == 0 else length
             spans = [(max(step - 1, 0), 0, switch), (step, switch, length)]
             completions.append(
-                Completion(
-                    token_ids=rng.integers(0, VOCABULARY, length, dtype=np.int32),
-                    behavior_logprobs=rng.normal(-4.0, 0.3, length).astype(np.float32),
-                    text="",
+                make_completion(
+                    rng.integers(0, VOCABULARY, length, dtype=np.int32),
+                    logprobs=rng.normal(-4.0, 0.3, length),
                     finish_reason="length" if length == 23 else "stop",
-                    version_spans=tuple(VersionSpan(version=v, start=s, end=e) for v, s, e in spans if s < e),
+                    spans=[span for span in spans if span[1] < span[2]],
                 )
             )
-        prompt = PromptTask(
-            prompt_id=f"p{g}",
-            index=g,
-            epoch=0,
-            token_ids=rng.integers(0, VOCABULARY, int(rng.integers(2, 9)), dtype=np.int32),
-            messages=(),
-            answer=0,
-            task="bus",
-        )
-        rollout = RolloutGroup(
-            group_id=f"{g}-0",
-            prompt=prompt,
-            completions=tuple(completions),
-            sampling=Sampling(temperature=temperature),
-            worker_id="w0",
-            timings={},
-        )
+        ids = rng.integers(0, VOCABULARY, int(rng.integers(2, 9)), dtype=np.int32)
+        prompt = make_prompt(g, token_ids=ids, answer=0, task="bus", messages=())
+        rollout = make_group(f"{g}-0", prompt, completions, temperature=temperature)
         rewards = rng.integers(0, 2, size).tolist()
         scores = tuple(Score(reward=r + 0.5, parts={"accuracy": float(r), "format": 1.0}) for r in rewards)
         made.append(ScoredGroup(rollout=rollout, scores=scores))
     return made
-
-
-def make_manifest(step: int, groups: list[ScoredGroup]) -> BatchManifest:
-    summaries = tuple(
-        GroupSummary(
-            group_id=g.rollout.group_id,
-            index=g.rollout.prompt.index,
-            prompt_tokens=len(g.rollout.prompt.token_ids),
-            completion_tokens=tuple(len(c.token_ids) for c in g.rollout.completions),
-            rewards=tuple(s.reward for s in g.scores),
-            min_policy_version=g.rollout.min_policy_version,
-            max_policy_version=g.rollout.max_policy_version,
-        )
-        for g in groups
-    )
-    return BatchManifest(step=step, groups=summaries)
 
 
 def fetcher(groups: list[ScoredGroup]) -> Callable[[list[str]], list[bytes]]:

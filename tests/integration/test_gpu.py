@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.groups import make_manifest
 from r1ray.run.metrics import read_events, read_metrics
 from r1ray.util.machine import this_machine
-from tests.integration.learner_support import fetcher, make_config, make_groups, make_manifest, make_model, run_ranks
+from tests.integration.learner_support import fetcher, make_config, make_groups, make_model, run_ranks
 from tests.integration.models import random_model, write_model
 from tests.integration.test_loop import r1ray, train
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from benchmarks.groups import make_manifest
 from r1ray.types import ScoredGroup
-from tests.integration.learner_support import fetcher, make_config, make_groups, make_manifest, make_model, run_ranks
+from tests.integration.learner_support import fetcher, make_config, make_groups, make_model, run_ranks
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

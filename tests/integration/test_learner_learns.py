@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.groups import make_completion, make_group, make_prompt
+from r1ray.types import Score, ScoredGroup
 from tests.integration.learner_support import (
     make_model,
     make_rank,
@@ -28,8 +30,6 @@ def learns(learner: Any) -> list[float]:
     """Reward 1 where the first token is below 20. The policy samples from its own distribution, one token each."""
     import torch
 
-    from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
-
     rng = np.random.default_rng(3)
     hf = learner._engine.module.hf
     prompts = [rng.integers(0, 61, 4).astype(np.int32) for _ in range(4)]
@@ -45,27 +45,9 @@ def learns(learner: Any) -> list[float]:
         for i, prompt in enumerate(prompts):
             p = np.exp(log_p[i])
             tokens = rng.choice(len(p), size=8, p=p / p.sum())
-            completions = tuple(
-                Completion(
-                    token_ids=np.array([t], dtype=np.int32),
-                    behavior_logprobs=np.array([log_p[i][t]], dtype=np.float32),
-                    text="",
-                    finish_reason="stop",
-                    version_spans=(VersionSpan(version=step, start=0, end=1),),
-                )
-                for t in tokens
-            )
-            task = PromptTask(
-                prompt_id=str(i), index=i, epoch=0, token_ids=prompt, messages=(), answer=0, task="bandit"
-            )
-            rollout = RolloutGroup(
-                group_id=f"{i}-0",
-                prompt=task,
-                completions=completions,
-                sampling=Sampling(temperature=1.0),
-                worker_id="w",
-                timings={},
-            )
+            completions = [make_completion([t], logprobs=log_p[i][t], version=step) for t in tokens]
+            task = make_prompt(i, token_ids=prompt, answer=0, task="bandit", messages=())
+            rollout = make_group(f"{i}-0", task, completions)
             scores = tuple(Score(reward=float(t < 20), parts={"accuracy": float(t < 20)}) for t in tokens)
             groups.append(ScoredGroup(rollout=rollout, scores=scores))
         metrics = train_step(learner, step, groups)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from benchmarks.groups import make_manifest
 from tests.integration.learner_support import (
     fetcher,
     free_port,
     make_groups,
-    make_manifest,
     make_model,
     make_rank,
     remake,

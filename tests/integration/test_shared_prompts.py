@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.groups import make_manifest
 from learner.assemble import batch_advantages, denominators, make_sequence, silent_completions
 from learner.batch import make_micro_batch, pack_tokens
 from learner.metrics import MetricSums
@@ -23,7 +24,6 @@ from tests.integration.learner_support import (
     VOCABULARY,
     make_config,
     make_groups,
-    make_manifest,
     make_model,
     write_tokenizer,
 )

@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.groups import make_completion, make_group, make_prompt
 from r1ray.codec import pack_scored
 from r1ray.config.sections.run import RunConfig
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.run.checkpoints import FORMAT, MANIFEST, TRAINER, fingerprints
 from r1ray.run.ledger import LedgerPlace
-from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+from r1ray.types import Score, ScoredGroup
 
 RUN = "run-1"
 
@@ -92,36 +91,11 @@ def payload(
     """
     if index is None:
         index = int(group_id.split("-")[0])
-    completions = tuple(
-        Completion(
-            token_ids=np.arange(tokens + i, dtype=np.int32),
-            behavior_logprobs=np.full(tokens + i, -0.5, dtype=np.float32),
-            text=text,
-            finish_reason="stop",
-            version_spans=(
-                VersionSpan(version=version, start=0, end=2),
-                VersionSpan(version=max(version, newest), start=2, end=tokens + i),
-            ),
-        )
-        for i in range(len(rewards))
-    )
-    prompt = PromptTask(
-        prompt_id=f"p{index}",
-        index=index,
-        epoch=0,
-        token_ids=np.arange(5, dtype=np.int32),
-        messages=({"role": "user", "content": f"question {index}"},),
-        answer="7",
-        task="sums",
-    )
-    rollout = RolloutGroup(
-        group_id=group_id,
-        prompt=prompt,
-        completions=completions,
-        sampling=Sampling(temperature=1.0),
-        worker_id="w0",
-        timings={"queued": 0.1},
-    )
+    completions = [
+        make_completion(n, text=text, spans=[(version, 0, 2), (max(version, newest), 2, n)])
+        for n in range(tokens, tokens + len(rewards))
+    ]
+    rollout = make_group(group_id, make_prompt(index), completions, timings={"queued": 0.1})
     scores = tuple(
         Score(reward=r, parts={"accuracy": r}, error=error if i == 0 else None) for i, r in enumerate(rewards)
     )

@@ -15,15 +15,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 
+from benchmarks.groups import make_completion, make_group, make_prompt
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.rewards.base import Sample
 from r1ray.rewards.execution.crossing import Peer
 from r1ray.rewards.execution.guest import Candidate, Judge
 from r1ray.rewards.scorer import Scorer
-from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, VersionSpan
+from r1ray.types import RolloutGroup, Score
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,30 +46,9 @@ def judge(scorer: Scorer, response: str, answer: Any = None, **fields: Any) -> S
 
 
 def group(texts: list[str], answer: Any, task: str = "maths", meta: dict[str, Any] | None = None) -> RolloutGroup:
-    completions = tuple(
-        Completion(
-            token_ids=np.arange(5, dtype=np.int32),
-            behavior_logprobs=np.zeros(5, dtype=np.float32),
-            text=text,
-            finish_reason="stop",
-            version_spans=(VersionSpan(version=0, start=0, end=5),),
-        )
-        for text in texts
-    )
-    prompt = PromptTask(
-        prompt_id="maths/0",
-        index=0,
-        epoch=0,
-        token_ids=np.arange(3, dtype=np.int32),
-        messages=({"role": "user", "content": "How many are there?"},),
-        answer=answer,
-        task=task,
-        meta=meta or {},
-    )
-    sampling = Sampling(temperature=1.0, max_new_tokens=10)
-    return RolloutGroup(
-        group_id="0-0", prompt=prompt, completions=completions, sampling=sampling, worker_id="w", timings={}
-    )
+    messages = ({"role": "user", "content": "How many are there?"},)
+    prompt = make_prompt(0, answer=answer, task=task, messages=messages, meta=meta)
+    return make_group("0-0", prompt, [make_completion(5, text=text) for text in texts], max_new_tokens=10)
 
 
 def gsm8k() -> list[str]:

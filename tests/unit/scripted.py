@@ -6,47 +6,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
+from benchmarks.groups import make_completion, make_group, make_prompt
 from r1ray.control.handles import Handle
 from r1ray.errors import ProcessDied, WeightSyncError
 from r1ray.transport.transfer import Applied
-from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup
 
 
 def completion(
     tokens: int = 3, version: int = 0, text: str = "x", spans: Sequence[tuple[int, int, int]] = ()
 ) -> Completion:
-    return Completion(
-        token_ids=np.arange(tokens, dtype=np.int32),
-        behavior_logprobs=np.full(tokens, -0.5, dtype=np.float32),
-        text=text,
-        finish_reason="stop",
-        version_spans=tuple(VersionSpan(version=v, start=s, end=e) for v, s, e in spans or [(version, 0, tokens)]),
-    )
+    return make_completion(tokens, text=text, version=version, spans=spans)
 
 
 def prompt(index: int = 0) -> PromptTask:
-    return PromptTask(
-        prompt_id=f"p{index}",
-        index=index,
-        epoch=0,
-        token_ids=np.array([1, 2, 3], dtype=np.int32),
-        messages=({"role": "user", "content": f"question {index}"},),
-        answer=str(index),
-        task="test",
-    )
+    return make_prompt(index, answer=str(index), task="test")
 
 
 def group(index: int = 0, n: int = 2, version: int = 0, attempt: int = 1) -> RolloutGroup:
-    return RolloutGroup(
-        group_id=f"{index}-{attempt}",
-        prompt=prompt(index),
-        completions=tuple(completion(3 + i, version) for i in range(n)),
-        sampling=Sampling(temperature=1.0, max_new_tokens=8),
-        worker_id="w",
-        timings={"queued": 0.0, "generated": 0.1},
-    )
+    completions = [completion(3 + i, version) for i in range(n)]
+    timings = {"queued": 0.0, "generated": 0.1}
+    return make_group(f"{index}-{attempt}", prompt(index), completions, max_new_tokens=8, timings=timings)
 
 
 def scored(index: int = 0, n: int = 2, version: int = 0, rewards: Sequence[float] | None = None) -> ScoredGroup:

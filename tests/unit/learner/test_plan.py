@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from benchmarks.groups import make_manifest
 from learner.advantages import ADVANTAGES
 from learner.assemble import batch_advantages, denominators, fetch_groups, is_trained, silent_completions
 from learner.importance import CORRECTIONS
@@ -17,7 +18,7 @@ from r1ray.codec import pack_scored
 from r1ray.config.keys import key_at
 from r1ray.config.schema import OptimizerConfig
 from r1ray.errors import IntegrityError
-from tests.integration.learner_support import make_config, make_groups, make_manifest
+from tests.integration.learner_support import make_config, make_groups
 
 
 def changed(**changes):

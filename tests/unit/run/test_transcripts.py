@@ -2,48 +2,23 @@
 
 import io
 
-import numpy as np
 import pytest
 from rich.console import Console
 
+from benchmarks.groups import make_completion, make_group, make_prompt
 from r1ray.cli import build_app
 from r1ray.codec import pack_scored
 from r1ray.errors import ConfigError
 from r1ray.ledger import Ledger, LedgerSettings
 from r1ray.run.transcripts import Filter, found, render
-from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+from r1ray.types import Score, ScoredGroup
 from tests.synthetic_run import write_run
 
 
-def completion(text: str) -> Completion:
-    n = len(text.split())
-    return Completion(
-        token_ids=np.arange(n, dtype=np.int32),
-        behavior_logprobs=np.zeros(n, dtype=np.float32),
-        text=text,
-        finish_reason="stop",
-        version_spans=(VersionSpan(version=3, start=0, end=n),),
-    )
-
-
 def scored(group_id: str, index: int, texts: dict[str, float]) -> ScoredGroup:
-    prompt = PromptTask(
-        prompt_id=f"p{index}",
-        index=index,
-        epoch=0,
-        token_ids=np.arange(2, dtype=np.int32),
-        messages=({"role": "user", "content": f"question {index}"},),
-        answer="17",
-        task="bus",
-    )
-    rollout = RolloutGroup(
-        group_id=group_id,
-        prompt=prompt,
-        completions=tuple(map(completion, texts)),
-        sampling=Sampling(temperature=1.0),
-        worker_id="rollout-0",
-        timings={},
-    )
+    prompt = make_prompt(index, answer="17", task="bus")
+    completions = [make_completion(len(text.split()), text=text, version=3) for text in texts]
+    rollout = make_group(group_id, prompt, completions, worker_id="rollout-0")
     scores = tuple(Score(reward=r, parts={"accuracy": float(r > 1)}) for r in texts.values())
     return ScoredGroup(rollout=rollout, scores=scores)
 
