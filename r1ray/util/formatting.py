@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MAX_JOINED_LINES = 4
 _TRACEBACK = ("File ", "^", "Traceback")
@@ -91,3 +91,9 @@ def sparkline(values: Sequence[float], width: int) -> str:
     if high == low:
         return _BLOCKS[3] * n
     return "".join(_BLOCKS[round((m - low) / (high - low) * (len(_BLOCKS) - 1))] for m in means)
+
+
+def fill(template: str, texts: Mapping[str, str]) -> str:
+    """The template with each `{name}` of `texts` replaced, in one pass: a `{name}` inside a text stays as it is."""
+    slots = re.compile("|".join(re.escape(f"{{{name}}}") for name in texts))
+    return slots.sub(lambda slot: texts[slot[0][1:-1]], template)

@@ -33,28 +33,34 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """The model `model` at `url`; safe to use from several threads.
+class EndpointSettings:
+    """Which model to call, and how."""
 
-    Connects directly: proxies and OpenAI's own environment variables are ignored. Error messages
-    never contain the key. Raises ConfigError for a URL that is not http(s) or that contains a
-    password.
+    url: str  # up to /v1
+    model: str
+    timeout_s: float = 60.0  # for one reply, retries included
+    retries: int = 2  # after a failed connection, an overloaded (429) or a failing (5xx) server
+    max_tokens: int = 512  # of the reply
+    key_variable: str | None = None  # environment variable that holds the endpoint's key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """The model of `settings`; safe to use from several threads.
+
+    Connects directly: proxies and OpenAI's own environment variables are ignored. Error messages never contain the key.
+    Raises ConfigError for a URL that is not http(s) or that contains a password.
     """
 
     owner: str  # who sends requests, for messages: "judge"
-    url: str  # up to /v1
-    model: str
-    timeout_s: float  # for one reply, retries included
-    retries: int  # after a failed connection, an overloaded (429) or a failing (5xx) server
-    max_tokens: int  # of the reply
-    key_variable: str | None = None  # environment variable that holds the endpoint's key
+    settings: EndpointSettings
     spend: Callable[[], None] = lambda: None  # called before each request; may refuse it by raising
     refund: Callable[[], None] = lambda: None  # called after each request that did not meet a working endpoint
 
     def __post_init__(self) -> None:
-        parts = urllib.parse.urlsplit(self.url)
+        parts = urllib.parse.urlsplit(self.settings.url)
         if parts.scheme not in ("http", "https"):
-            raise ConfigError(f"{self.owner}: url = {self.url!r} must begin with http:// or https://")
+            raise ConfigError(f"{self.owner}: url = {self.settings.url!r} must begin with http:// or https://")
         if parts.username or parts.password:
             raise ConfigError(
                 f"{self.owner}: the url of {parts.hostname} contains a user name or password: "
@@ -63,8 +69,10 @@ class Endpoint:
 
     def check(self) -> None:
         """Raise ConfigError if the key is not set. The endpoint itself may come up later."""
-        if self.key_variable and not self._key:
-            raise ConfigError(f"{self.owner}: the environment variable {self.key_variable} (key_variable) is not set")
+        if self.settings.key_variable and not self._key:
+            raise ConfigError(
+                f"{self.owner}: the environment variable {self.settings.key_variable} (key_variable) is not set"
+            )
 
     def complete(self, prompt: str) -> Reply:
         """Send one user message, at temperature 0, and return the reply.
@@ -73,22 +81,22 @@ class Endpoint:
         after `timeout_s`; and InfrastructureError if the endpoint cannot be reached or fails, also
         after `retries` retries.
         """
-        deadline = time.monotonic() + self.timeout_s
-        for attempt in range(self.retries + 1):
+        deadline = time.monotonic() + self.settings.timeout_s
+        for attempt in range(self.settings.retries + 1):
             self.spend()
             try:
                 return self._request(prompt, deadline)
             except InfrastructureError:
                 self.refund()
                 pause = FIRST_PAUSE_S * 2**attempt
-                if attempt == self.retries or time.monotonic() + pause >= deadline:
+                if attempt == self.settings.retries or time.monotonic() + pause >= deadline:
                     raise
                 time.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @property
     def _key(self) -> str:
-        return os.environ.get(self.key_variable, "") if self.key_variable else ""
+        return os.environ.get(self.settings.key_variable, "") if self.settings.key_variable else ""
 
     def _request(self, prompt: str, deadline: float) -> Reply:
         from openai import Omit
@@ -97,14 +105,14 @@ class Endpoint:
         headers: dict[str, str | Omit] = {"OpenAI-Organization": Omit(), "OpenAI-Project": Omit()}
         if not key:
             headers["Authorization"] = Omit()
-        completions = _client(self.url, key).chat.completions.with_streaming_response
+        completions = _client(self.settings.url, key).chat.completions.with_streaming_response
         with self._failures_named():
             # The raw stream: the client's own timeout starts again with every byte that arrives.
             with completions.create(
-                model=self.model,
+                model=self.settings.model,
                 messages=[{"role": "user", "content": prompt.encode(errors="replace").decode()}],
                 temperature=0.0,
-                max_tokens=self.max_tokens,
+                max_tokens=self.settings.max_tokens,
                 timeout=max(0.01, deadline - time.monotonic()),
                 extra_headers=headers,
             ) as response:
@@ -121,7 +129,7 @@ class Endpoint:
             yield
         except openai.APIStatusError as e:
             status = e.status_code
-            message = self._safe(f"the {self.owner} at {self.url} answered {status}: {e.response.text}")
+            message = self._safe(f"the {self.owner} at {self.settings.url} answered {status}: {e.response.text}")
             if status == 429 or status >= 500:
                 raise InfrastructureError(message) from None
             raise RequestRefused(message, status=status) from None
@@ -129,11 +137,11 @@ class Endpoint:
             cause = e.__cause__ if isinstance(e, openai.APIConnectionError) else e
             late = isinstance(cause, httpx2.TimeoutException | TimeoutError)
             if late and not isinstance(cause, httpx2.ConnectTimeout):
-                message = f"no verdict of the {self.owner} at {self.url} within {self.timeout_s:g} s"
+                message = f"no verdict of the {self.owner} at {self.settings.url} within {self.settings.timeout_s:g} s"
                 raise VerifierTimeout(message) from None
             reason = str(cause) or type(cause).__name__
             raise InfrastructureError(
-                self._safe(f"the {self.owner} at {self.url} cannot be reached: {reason}")
+                self._safe(f"the {self.owner} at {self.settings.url} cannot be reached: {reason}")
             ) from None
 
     def _safe(self, message: str) -> str:
@@ -141,7 +149,7 @@ class Endpoint:
         carry the request.
         """
         message = message.replace(self._key, "***") if self._key else message
-        return message[: len(self.url) + _MAX_ERROR_CHARS]
+        return message[: len(self.settings.url) + _MAX_ERROR_CHARS]
 
     def _read(self, chunks: Iterator[bytes], deadline: float) -> bytes:
         body = b""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
 
 from r1ray.errors import ConfigError, InfrastructureError, RequestRefused, VerifierError, VerifierTimeout
-from r1ray.rewards.learned.endpoint import Endpoint
+from r1ray.rewards.learned.endpoint import Endpoint, EndpointSettings
 from tests.unit.endpoint_support import endpoint, serving
 
 KEY = "sk-sekret-123456"
@@ -26,10 +27,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def client(url: str, **fields: Any) -> Endpoint:
-    return Endpoint(
-        **{"owner": "judge", "url": url, "model": "m", "timeout_s": 20.0, "retries": 0, "max_tokens": 5, **fields}
-    )
+def client(url: str, spend: Callable[[], None] = lambda: None, **fields: Any) -> Endpoint:
+    known: dict[str, Any] = {"url": url, "model": "m", "timeout_s": 20.0, "retries": 0, "max_tokens": 5}
+    return Endpoint(owner="judge", settings=EndpointSettings(**{**known, **fields}), spend=spend)
 
 
 def test_key_of_the_named_variable_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
