@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,8 @@ def make_dataset(
     with ExitStack() as stack:
         refinement = None
         if curation.refine.url is not None:
-            refiner = stack.enter_context(Refiner(curation.refine, run_dir / JOURNAL))
-            review = stack.enter_context(Review(config))
+            refiner = stack.enter_context(closing(Refiner(curation.refine, run_dir / JOURNAL)))
+            review = stack.enter_context(closing(Review(config)))
             refinement = Refinement(ask=partial(refiner.refine, progress=on_refined), review=review)
         try:
             return curate(

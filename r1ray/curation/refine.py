@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any
 
 from r1ray.config.schema import RefineConfig
 from r1ray.errors import (
@@ -178,12 +178,6 @@ class Refiner:
     def close(self) -> None:
         """Close the journal."""
         self._journal.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
 
     def _one(self, request: Request) -> Refined:
         prompt = fill(self._template, {"question": request.question, "response": request.response})

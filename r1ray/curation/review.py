@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
 
 from r1ray.config.curation import TOTAL
 from r1ray.config.schema import Config, CurationConfig, RewardConfig
@@ -61,12 +60,6 @@ class Review:
     def close(self) -> None:
         """Stop the processes of the rewards."""
         self._scorer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
 
 
 def _used(config: Config) -> Sequence[RewardConfig]:

@@ -90,3 +90,12 @@ def write_model(model: PreTrainedModel, folder: Path) -> Path:
     ).save_pretrained(folder)
     model.save_pretrained(folder)
     return folder
+
+
+def write_before_and_after(model: PreTrainedModel, folder: Path) -> tuple[Path, Path, dict[str, torch.Tensor]]:
+    """Write the model, change every weight, and write it again; return both folders and the changed weights."""
+    before = write_model(model, folder / "base")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return before, write_model(model, folder / "trained"), dict(model.named_parameters())

@@ -51,18 +51,13 @@ ON_GPU = ["model.dtype=bfloat16", "rollout.engine.enforce_eager=false", "rollout
 ON_GPU += ["learner.zero_stage=1", "model.attention=auto"]
 
 
-def test_learner_and_rollouts_share_one_gpu_over_ipc(model: Path, tmp_path: Path) -> None:
-    need(1)
-    share = ["rollout.num_gpus=0.5", "learner.num_gpus=0.5", "sync.transport=ipc"]
-    done = train(tmp_path / "run", model, *ON_GPU, *share)
-    assert done.returncode == 0, done.stdout + done.stderr
-    check_run(tmp_path / "run")
-
-
-def test_learner_and_rollouts_on_gpus_of_their_own_over_nccl(model: Path, tmp_path: Path) -> None:
-    need(2)
-    share = ["rollout.num_gpus=1", "learner.num_gpus=1", "sync.transport=nccl"]
-    done = train(tmp_path / "run", model, *ON_GPU, *share)
+@pytest.mark.parametrize(("gpus", "share", "transport"), [(1, 0.5, "ipc"), (2, 1, "nccl")])
+def test_learner_and_rollouts_share_one_gpu_or_have_their_own(
+    model: Path, tmp_path: Path, gpus: int, share: float, transport: str
+) -> None:
+    need(gpus)
+    placed = [f"rollout.num_gpus={share}", f"learner.num_gpus={share}", f"sync.transport={transport}"]
+    done = train(tmp_path / "run", model, *ON_GPU, *placed)
     assert done.returncode == 0, done.stdout + done.stderr
     check_run(tmp_path / "run")
 

@@ -32,10 +32,14 @@ def start(*arguments: str | Path) -> subprocess.Popen[str]:
     return start_r1ray("train", *arguments)
 
 
-def kill_when(driver: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
-    wait_for(driver, "the moment to kill", moment)
-    driver.send_signal(signal.SIGKILL)
-    driver.communicate(timeout=30)
+def at_moment(
+    run: Path, model: Path, moment: Callable[[ObservedRun], bool]
+) -> tuple[subprocess.Popen[str], ObservedRun]:
+    """A run that has come to the moment at which something is to be killed."""
+    seen = ObservedRun(run)
+    driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
+    wait_for(driver, "the moment to kill", lambda: moment(seen))
+    return driver, seen
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +64,9 @@ def test_a_killed_run_ends_with_the_same_bits(
     undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[ObservedRun], bool]
 ) -> None:
     run = tmp_path / "killed"
-    seen = ObservedRun(run)
-    driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
-    kill_when(driver, lambda: moment(seen))
+    driver, _ = at_moment(run, model, moment)
+    driver.send_signal(signal.SIGKILL)
+    driver.communicate(timeout=30)
     assert not (run / "checkpoints" / "step_000005").exists()
     finish(start("--resume", run))
 
@@ -78,9 +82,7 @@ def test_a_run_whose_learner_is_killed_ends_with_the_same_bits(
     undisturbed: Path, model: Path, tmp_path: Path, moment: Callable[[ObservedRun], bool]
 ) -> None:
     run = tmp_path / "killed"
-    seen = ObservedRun(run)
-    driver = start(HERE / "loop.yaml", f"run.dir={run}", f"model.path={model}", *SETTINGS)
-    wait_for(driver, "the moment to kill", lambda: moment(seen))
+    driver, seen = at_moment(run, model, moment)
     (started,) = seen.events("learner_started")
     psutil.Process(started["pids"]["learner-0"]).kill()
     finish(driver)

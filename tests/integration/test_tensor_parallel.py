@@ -25,7 +25,7 @@ from r1ray.transport.plan import spec_of
 from r1ray.transport.transfer import Applied, Sent
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
-from tests.integration.models import random_model, write_model
+from tests.integration.models import random_model, write_before_and_after
 from tests.integration.processes import left_after
 from tests.integration.test_weight_sync_exact import GREEDY, PROMPTS, SAMPLED
 from tests.unit.scripted import FakeHandle
@@ -36,14 +36,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, torch.Tensor]]:
     """A base model, and what training made of it."""
-    base, trained = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("trained")
     model = random_model(seed=0)
-    write_model(model, base)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    write_model(model, trained)
-    return base, trained, dict(model.named_parameters())
+    return write_before_and_after(model, tmp_path_factory.mktemp("models"))
 
 
 def parallel(model: Path) -> Config:

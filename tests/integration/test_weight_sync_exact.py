@@ -22,7 +22,7 @@ from r1ray.transport.rendezvous import listen
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
-from tests.integration.models import VOCABULARY, random_model, write_model
+from tests.integration.models import VOCABULARY, random_model, write_before_and_after
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -34,14 +34,8 @@ SAMPLED = Sampling(temperature=0.7, max_new_tokens=24)
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[str, torch.Tensor]]:
     """A base model, and the checkpoint exported after training changed every weight."""
-    base, trained = tmp_path_factory.mktemp("base"), tmp_path_factory.mktemp("trained")
     model = random_model(seed=0, vocab_size=VOCABULARY + 60)  # padded: the mask must survive a sync
-    write_model(model, base)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.05)
-    write_model(model, trained)
-    return base, trained, dict(model.named_parameters())
+    return write_before_and_after(model, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from r1ray.recipe.tasks import Task, make_tasks
 
 SCRIPT = Path(__file__).with_name("recipe_stage.py")
 PROGRAM = (sys.executable, "-I", str(SCRIPT))
-STAGES = ("base", "zero", "eval_zero", "cold", "tuned", "eval_tuned", "helpful")
+STAGES = ["base", "zero", "eval_zero", "cold", "tuned", "eval_tuned", "helpful"]
 
 RECIPE = """
 name: small

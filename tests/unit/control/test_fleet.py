@@ -33,12 +33,18 @@ def test_a_dead_worker_hands_back_its_leases_and_is_replaced() -> None:
     assert set(world.fleet.members) == {"rollout-0", "rollout-2"}
 
 
-def test_a_silent_worker_is_left_out_of_syncs_and_then_killed() -> None:
+def with_silent_worker() -> World:
+    """Two workers that serve policy 1; rollout-0 has stopped to answer health checks."""
     world = World()
     world.ready("rollout-0", "rollout-1")
     world.fleet.synced(("rollout-0", "rollout-1"), 1)
     world.remotes["rollout-0"].hold.add("stats")
     world.after(1.0)
+    return world
+
+
+def test_a_silent_worker_is_left_out_of_syncs_and_then_killed() -> None:
+    world = with_silent_worker()
     world.after(5.0)
     assert set(world.fleet.alive()) == set(world.fleet.serving()) == {"rollout-1"}
     assert not world.remotes["rollout-0"].dead
@@ -49,11 +55,7 @@ def test_a_silent_worker_is_left_out_of_syncs_and_then_killed() -> None:
 
 
 def test_a_sync_that_passed_a_silent_worker_by_leaves_it_unsynced() -> None:
-    world = World()
-    world.ready("rollout-0", "rollout-1")
-    world.fleet.synced(("rollout-0", "rollout-1"), 1)
-    world.remotes["rollout-0"].hold.add("stats")
-    world.after(1.0)
+    world = with_silent_worker()
     held = world.remotes["rollout-0"].pending[-1]
     world.after(5.0)
     world.fleet.synced(("rollout-1",), 2)

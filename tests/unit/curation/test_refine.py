@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,10 @@ def whole_config(url: str, **curation: Any) -> Config:
 
 
 def run(folder: Path, samples: list[SampleRow], config: Config) -> dict[str, Any]:
-    with Refiner(config.curation.refine, folder / "refined.jsonl") as refiner, Review(config) as review:
+    with (
+        closing(Refiner(config.curation.refine, folder / "refined.jsonl")) as refiner,
+        closing(Review(config)) as review,
+    ):
         refinement = Refinement(ask=refiner.refine, review=review)
         return curate(folder, lambda: iter(samples), config.curation, seed=0, count_tokens=len, refinement=refinement)
 

@@ -34,7 +34,7 @@ def config(task: Task) -> Any:
 
 def test_stages_keep_their_order_and_each_policy_is_evaluated() -> None:
     found = tasks()
-    assert tuple(found) == STAGES
+    assert list(found) == STAGES
     assert found["eval_zero"].options["model"] == "out/zero/final"
     assert [r.reference for r in found["tuned"].inputs] == ["@base", "@cold"]
     assert found["tuned"].inputs[1].path == Path("out/cold/dataset")
@@ -45,7 +45,7 @@ def test_stages_keep_their_order_and_each_policy_is_evaluated() -> None:
 def test_the_evaluation_of_a_stage_can_be_disabled_and_inputs_can_be_evaluated() -> None:
     text = RECIPE.replace("  options: {benchmarks", "  inputs: [base]\n  options: {benchmarks")
     text = text.replace("kind: sft", "kind: sft\n    evaluate: false")
-    assert tuple(tasks(text)) == ("base", "eval_base", "zero", "eval_zero", "cold", "tuned", "helpful")
+    assert list(tasks(text)) == ("base", "eval_base", "zero", "eval_zero", "cold", "tuned", "helpful")
 
 
 def test_a_later_file_wins_and_within_a_file_the_stage_wins_over_common() -> None:
@@ -68,7 +68,7 @@ def test_a_later_file_wins_and_within_a_file_the_stage_wins_over_common() -> Non
 
 
 def test_an_overlay_can_remove_stages_that_nothing_reads() -> None:
-    assert tuple(tasks(RECIPE, overlay("stages: {helpful: null}"))) == STAGES[:-1]
+    assert list(tasks(RECIPE, overlay("stages: {helpful: null}"))) == STAGES[:-1]
     assert "@cold: no such stage or input" in refusal(RECIPE, overlay("stages: {cold: null}"))
 
 

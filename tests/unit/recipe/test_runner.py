@@ -21,7 +21,6 @@ from tests.unit.recipe_support import (
     write_recipe,
 )
 
-ALL = list(STAGES)
 DEADLINE_S = 30.0
 
 
@@ -34,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("recipe_folder")
 def test_stages_run_in_order_and_are_skipped_when_done() -> None:
     path = write_recipe()
     assert run(path) == 0
-    assert stages_run() == ALL
+    assert stages_run() == STAGES
     before = outputs()
     assert run(path) == 0
     assert stages_run() == []
@@ -128,7 +127,7 @@ def test_lineage_records_how_the_output_was_made() -> None:
     assert lineage["code"]["python"]
     assert 0 < lineage["seconds"] <= lineage["ended"] - lineage["started"] + 0.01
     record = json.loads(Path("out/recipe.json").read_text())
-    assert [s["name"] for s in record["stages"]] == ALL
+    assert [s["name"] for s in record["stages"]] == STAGES
     assert {s["state"] for s in record["stages"]} == {"done"}
     assert record["stages"][1]["doc"] == "Reasoning from nothing."
 
@@ -186,7 +185,7 @@ def test_resume_requires_a_recipe_and_fresh_sets_it_aside() -> None:
     assert run(path, resume=True) == 0
     journal()
     assert run(path, fresh=True) == 0
-    assert stages_run() == ALL
+    assert stages_run() == STAGES
     assert Path("out.1/recipe.json").exists()
 
 
@@ -212,7 +211,7 @@ def test_records_of_another_version_are_refused_and_fresh_sets_them_aside(record
     with pytest.raises(IntegrityError, match="--fresh"):
         run(path)
     assert run(path, fresh=True) == 0
-    assert stages_run() == ALL
+    assert stages_run() == STAGES
     assert json.loads(Path("out.1", record).read_text()) == {"format": 99}
 
 
