@@ -53,9 +53,7 @@ def plain(n: int) -> Sample:
 
 
 def symbolic(n: int) -> Sample:
-    """An expression that only the algebra system can compare; new each time, because its library
-    caches.
-    """
+    """An expression that only the algebra system can compare; new each time, because its library caches."""
     fresh = next(_FRESH)
     return Sample(response=f"\\boxed{{\\frac{{x+{fresh}}}{{2}}}}", answer=f"\\frac{{x}}{{2}}+\\frac{{{fresh}}}{{2}}")
 
@@ -83,9 +81,7 @@ def easy_ms(judge: Scorer) -> list[float]:
 
 
 def delays() -> dict[str, float]:
-    """Milliseconds of easy answers alone and beside hostile ones, and of the slowest plain answer
-    beside them.
-    """
+    """Milliseconds of easy answers alone and beside hostile ones, and of the slowest plain answer beside them."""
     judge = scorer("math", timeout_s=5.0)
     easy_ms(judge)
     alone = easy_ms(judge)

@@ -13,16 +13,7 @@ import msgpack
 import numpy as np
 
 from r1ray.errors import WireError
-from r1ray.types import (
-    WIRE_VERSION,
-    Completion,
-    PromptTask,
-    RolloutGroup,
-    Sampling,
-    Score,
-    ScoredGroup,
-    VersionSpan,
-)
+from r1ray.types import WIRE_VERSION, Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
 
 R = TypeVar("R")
 _DTYPES = {"i4": np.dtype("<i4"), "f4": np.dtype("<f4")}

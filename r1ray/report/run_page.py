@@ -9,14 +9,7 @@ from r1ray.report.charts import Chart, ChartBook
 from r1ray.report.evaluated_charts import accuracy_chart, evaluated_chart, part_charts, reflection_chart
 from r1ray.report.figures import Figure, figure_table
 from r1ray.report.html import Markup, join, node, page
-from r1ray.report.panels import (
-    ANSWERS,
-    FINETUNING,
-    REWARD_MODEL,
-    SECTIONS,
-    Section,
-    chart,
-)
+from r1ray.report.panels import ANSWERS, FINETUNING, REWARD_MODEL, SECTIONS, Section, chart
 from r1ray.report.record import RunRecord
 from r1ray.run.heldout_bounds import heldout_falls
 from r1ray.util.formatting import duration, number, share

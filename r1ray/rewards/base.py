@@ -51,9 +51,7 @@ class Sample:
 
     @property
     def opening(self) -> str:
-        """The start of the response that the prompt contains: `<think>` and white space, or
-        nothing.
-        """
+        """The start of the response that the prompt contains: `<think>` and white space, or nothing."""
         return opening(self.meta)
 
     @property
@@ -95,9 +93,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A judgement of a model or an endpoint, for a thread to wait for. Producer: rewards. Consumer:
-    Scorer.
-    """
+    """A judgement of a model or an endpoint, for a thread to wait for. Producer: rewards. Consumer: Scorer."""
 
     function: Callable[[], float]  # enforces its own time limit; raises DataError or InfrastructureError
 
@@ -107,23 +103,17 @@ class Ask:
 
 
 class Reward(abc.ABC):
-    """Scores samples. Subclasses are frozen dataclasses; their fields are the parameters in the
-    configuration.
-    """
+    """Scores samples. Subclasses are frozen dataclasses; their fields are the parameters in the configuration."""
 
     __slots__ = ()
 
     @abc.abstractmethod
     def __call__(self, sample: Sample) -> float | Call | Ask:
-        """The value of the sample, or how to compute it. Raises DataError for a sample that cannot
-        be scored.
-        """
+        """The value of the sample, or how to compute it. Raises DataError for a sample that cannot be scored."""
 
     @property
     def preload(self) -> tuple[str, ...]:
-        """Modules to import, or `module:function` to call, in worker processes before the first
-        call.
-        """
+        """Modules to import, or `module:function` to call, in worker processes before the first call."""
         return ()
 
     @property

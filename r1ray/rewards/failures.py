@@ -19,18 +19,14 @@ _MAX_KIND_CHARS = 200
 
 
 def named(error: Exception) -> DataError | InfrastructureError:
-    """The error by a name of r1ray's. Any other exception of a reward becomes a VerifierCrash of
-    this sample alone.
-    """
+    """The error by a name of r1ray's. Any other exception of a reward becomes a VerifierCrash of this sample alone."""
     if isinstance(error, DataError | InfrastructureError):
         return error
     return VerifierCrash(f"{type(error).__name__}: {error}")
 
 
 def message(error: DataError | InfrastructureError, part: str) -> str:
-    """The text of a failure of the reward `part`, as in `Score.error`: `VerifierCrash: accuracy:
-    KeyError: 'x'`.
-    """
+    """The text of a failure of the reward `part`, as in `Score.error`: `VerifierCrash: accuracy: KeyError: 'x'`."""
     return f"{type(error).__name__}: {part}: {error}"
 
 

@@ -1,6 +1,4 @@
-"""Make a reward's dataclass from its parameters in the configuration, with errors that name the
-fix.
-"""
+"""Make a reward's dataclass from its parameters in the configuration, with errors that name the fix."""
 
 from __future__ import annotations
 

@@ -70,9 +70,7 @@ REWARDS: dict[str, Callable[[Mapping[str, Any], str], Reward]] = {
 
 
 def kind_of(name: str) -> str:
-    """The kind of a reward. `accuracy/code` has the kind accuracy: labels distinguish several
-    rewards of a kind.
-    """
+    """The kind of a reward. `accuracy/code` has the kind accuracy: labels distinguish several rewards of a kind."""
     return name if ":" in name else name.partition("/")[0]
 
 

@@ -139,9 +139,7 @@ class Scorer:
         return tuple(part.key for part in self._default)
 
     def check(self) -> None:
-        """Try what scoring needs on this machine. Raises ConfigError, with how to fix it, if
-        something is missing.
-        """
+        """Try what scoring needs on this machine. Raises ConfigError, with how to fix it, if something is missing."""
         parts = [part for source in (self._default, *self._by_source.values()) for part in source]
         if any(part.reward.sandboxed for part in parts):
             self._sandbox.check()

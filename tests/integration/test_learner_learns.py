@@ -10,13 +10,7 @@ import pytest
 
 from benchmarks.groups import make_completion, make_group, make_prompt
 from r1ray.types import Score, ScoredGroup
-from tests.integration.learner_support import (
-    make_model,
-    make_rank,
-    remake,
-    run_ranks,
-    train_step,
-)
+from tests.integration.learner_support import make_model, make_rank, remake, run_ranks, train_step
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

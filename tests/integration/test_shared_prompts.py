@@ -20,13 +20,7 @@ from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import SequenceRef, plan_step
 from learner.plugins import load_advantage
 from r1ray.types import ScoredGroup
-from tests.integration.learner_support import (
-    VOCABULARY,
-    make_config,
-    make_groups,
-    make_model,
-    write_tokenizer,
-)
+from tests.integration.learner_support import VOCABULARY, make_config, make_groups, make_model, write_tokenizer
 
 pytestmark = pytest.mark.integration
 

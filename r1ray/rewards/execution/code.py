@@ -152,9 +152,7 @@ def _dedented(content: str, indent: int) -> str:
 
 
 def _joined(before: str, code: str, language: str) -> str:
-    """The program behind the code that the record puts before it; its `from __future__` imports
-    have to be first.
-    """
+    """The program behind the code that the record puts before it; its `from __future__` imports have to be first."""
     if not before or language != "python":
         return before + code
     imports = "".join(line.rstrip("\n") + "\n" for line in _FUTURE.findall(code))

@@ -19,9 +19,7 @@ from typing import IO, Any
 
 
 class Op(enum.Enum):
-    """What the judge can request. `on` is the object that a request is about; args and kwargs are
-    values.
-    """
+    """What the judge can request. `on` is the object that a request is about; args and kwargs are values."""
 
     LOAD = "load"  # args: code, whether it may use LeetCode's names -> names of the program
     GET = "get"  # args: name -> the program's object of that name
@@ -59,9 +57,7 @@ _LIBRARY: dict[tuple[str, str], Callable[[Any], list[Any]]] = {
     ("datetime", "time"): lambda v: [v.isoformat()],
     ("datetime", "datetime"): lambda v: [v.isoformat()],
 }
-"""(module, type) -> arguments that make an equal value. Exact types only: a subclass may define its
-own `==`.
-"""
+"""(module, type) -> arguments that make an equal value. Exact types only: a subclass may define its own `==`."""
 
 
 def encode(value: Any, objects: list[Any] | None) -> Any:
@@ -136,9 +132,7 @@ def _is_builtin_type(value: Any) -> bool:
 
 
 def _library_path(value: Any) -> list[str] | None:
-    """[module, qualified name] of a class or function of the standard library; None for any other
-    object.
-    """
+    """[module, qualified name] of a class or function of the standard library; None for any other object."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not (isinstance(module, str) and isinstance(name, str)):
         return None
@@ -215,9 +209,7 @@ def _raised(name: str, text: str) -> Exception:
 
 
 class Handle:
-    """An object inside the candidate, for tests to use like the object itself. It equals only
-    itself.
-    """
+    """An object inside the candidate, for tests to use like the object itself. It equals only itself."""
 
     _peer: Peer
     _id: int
@@ -269,9 +261,7 @@ class Handle:
         return str(self._peer.request(Op.TEXT, self._id))
 
     def _request_or_type_error(self, op: Op, *args: Any) -> Any:
-        """Send a request about this object; if an argument cannot travel, raise TypeError as Python
-        would.
-        """
+        """Send a request about this object; if an argument cannot travel, raise TypeError as Python would."""
         try:
             return self._peer.request(op, self._id, *args)
         except UnsendableError as e:

@@ -244,9 +244,7 @@ def _decoded_call(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """`guest.py candidate FD`, or `guest.py judge FD` with the code and the tests as JSON on the
-    standard input.
-    """
+    """`guest.py candidate FD`, or `guest.py judge FD` with the code and the tests as JSON on the standard input."""
     with socket.socket(fileno=int(sys.argv[2])) as line, line.makefile("rw", encoding="utf-8", newline="\n") as stream:
         if sys.argv[1] == "candidate":
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -64,9 +64,7 @@ def names() -> dict[str, Any]:
 
 
 def raise_recursion_limit() -> None:
-    """Allow deep recursion, and the stack that recursion through C code needs (`sorted`,
-    `lru_cache`).
-    """
+    """Allow deep recursion, and the stack that recursion through C code needs (`sorted`, `lru_cache`)."""
     sys.setrecursionlimit(_RECURSION_LIMIT)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     if hard == resource.RLIM_INFINITY or hard >= _STACK_BYTES:

@@ -38,9 +38,7 @@ def split_setup(setup: str) -> tuple[ast.Module, ast.Module, set[str]]:
 
 
 def _global_names(statement: ast.stmt) -> set[str]:
-    """The names that a statement looks up in the module's namespace, those in the bodies of
-    functions included.
-    """
+    """The names that a statement looks up in the module's namespace, those in the bodies of functions included."""
     tables = [symtable.symtable(ast.unparse(statement), "<setup>", "exec")]
     found: set[str] = set()
     while tables:
@@ -77,9 +75,7 @@ def functions_under_test(asserts: Sequence[str], names: Collection[str], defined
 
 
 def _outermost_call(source: str) -> str | None:
-    """The function that an assert calls first: g of `assert not g(h(1)) == 2`. None if that is not
-    a plain call.
-    """
+    """The function that an assert calls first: g of `assert not g(h(1)) == 2`. None if that is not a plain call."""
     statement = ast.parse(source).body[:1]
     inner: ast.AST = statement[0].test if statement and isinstance(statement[0], ast.Assert) else ast.Pass()
     while True:

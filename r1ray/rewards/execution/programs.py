@@ -1,6 +1,4 @@
-"""Judge a program by its tests in the sandbox. Runs in a worker process, on the program lane of the
-scorer.
-"""
+"""Judge a program by its tests in the sandbox. Runs in a worker process, on the program lane of the scorer."""
 
 from __future__ import annotations
 
@@ -30,9 +28,7 @@ _INTEGERS = ("-X", "int_max_str_digits=0")
 """Python's bound on the digits of integers would fail programs that print long ones."""
 _COMPILE = 'g++ -std=c++17 -O1 -w -x c++ "$0" -o /tmp/main && cat /tmp/main'
 _TOOLS = {"python": ("bash",), "bash": ("bash",), "cpp": ("g++",), "javascript": ("node", "nodejs")}
-"""Language -> programs of which one must be installed. The sandbox finds Python itself; bash starts
-every program.
-"""
+"""Language -> programs of which one must be installed. The sandbox finds Python itself; bash starts every program."""
 _COMPILE_MEMORY = 2 << 30
 _MAX_BINARY = 64 << 20
 _GRACE_S = 1.0
@@ -110,9 +106,7 @@ def killed_for(failed: str | None) -> str | None:
 
 
 def _by_output(run: Run | Verdict, cases: list[dict[str, str]], limits: Limits, deadline: float) -> Iterator[Verdict]:
-    """Run the program once for each case and compare its output. The expected output never enters
-    the sandbox.
-    """
+    """Run the program once for each case and compare its output. The expected output never enters the sandbox."""
     if isinstance(run, Verdict):
         yield run
         return

@@ -1,6 +1,4 @@
-"""Programs under supervision: cap their output, sum up their memory, and kill all of their
-processes at the end.
-"""
+"""Programs under supervision: cap their output, sum up their memory, and kill all of their processes at the end."""
 
 from __future__ import annotations
 
@@ -90,9 +88,7 @@ class Streams:
 
 
 class Running:
-    """A running program in a process group of its own. Leaving the context kills it with its
-    children.
-    """
+    """A running program in a process group of its own. Leaving the context kills it with its children."""
 
     def __init__(
         self, process: subprocess.Popen[bytes], streams: Streams, stdin: bytes, limits: Limits, *, guarded: bool
@@ -153,9 +149,7 @@ class Running:
         self._process.wait(_KILL_S)
 
     def _kill_inside(self) -> None:
-        """Kill the first process inside. The kernel then kills all others, daemons too, before
-        bubblewrap exits.
-        """
+        """Kill the first process inside. The kernel then kills all others, daemons too, before bubblewrap exits."""
         for pid in _children(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -169,9 +163,7 @@ class Running:
         selector.register(self._streams.stderr, selectors.EVENT_READ, (self, "stderr"))
 
     def serve(self, stream: IO[bytes], name: str) -> bool:
-        """Write to stdin, or read from the others, without blocking. Returns False if the stream is
-        finished.
-        """
+        """Write to stdin, or read from the others, without blocking. Returns False if the stream is finished."""
         try:
             if name == "stdin":
                 self._stdin = (

@@ -78,9 +78,7 @@ class Sandbox:
         self._user = _NOBODY if kind == "bubblewrap" and os.geteuid() == 0 else None
 
     def check(self) -> None:
-        """Run a small program in the sandbox. Raises ConfigError, with how to fix it, if that does
-        not work.
-        """
+        """Run a small program in the sandbox. Raises ConfigError, with how to fix it, if that does not work."""
         if self.kind == "none":
             logger.warning(
                 "sandbox: none - model-written programs run UNGUARDED on this machine, with all rights of this process"
@@ -128,9 +126,7 @@ class Sandbox:
             return running.outcome
 
     def start(self, program: Program, limits: Limits, stack: ExitStack) -> Running:
-        """Start a program, for `supervise`. Closing `stack` kills it with all of its children, and
-        cleans up.
-        """
+        """Start a program, for `supervise`. Closing `stack` kills it with all of its children, and cleans up."""
         command = (
             self._inside(program, limits, stack)
             if self.kind == "bubblewrap"
@@ -192,18 +188,14 @@ class _Command:
 
 
 def _namespaces() -> list[str]:
-    """Options for namespaces of its own, no way to gain rights, a minimal environment, and to die
-    with this process.
-    """
+    """Options for namespaces of its own, no way to gain rights, a minimal environment, and to die with this process."""
     apart = ["--unshare-all", "--unshare-user", "--disable-userns", "--new-session", "--die-with-parent", "--clearenv"]
     return apart + [x for key, value in _ENVIRONMENT.items() for x in ("--setenv", key, value)]
 
 
 @functools.cache
 def _system(python: str) -> list[str]:
-    """Options for the file system: /usr and the interpreter read-only, small private folders to
-    write to.
-    """
+    """Options for the file system: /usr and the interpreter read-only, small private folders to write to."""
     options = ["--ro-bind", "/usr", "/usr"]
     for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
         if os.path.islink(name):
@@ -230,9 +222,7 @@ def _launch(
 
 @contextmanager
 def _pipe() -> Iterator[int]:
-    """Reading end of a pipe. This process holds the other end, and so do the processes that it
-    forks.
-    """
+    """Reading end of a pipe. This process holds the other end, and so do the processes that it forks."""
     reading, writing = os.pipe()
     try:
         yield reading
@@ -255,9 +245,7 @@ def _in_memory(content: bytes) -> Iterator[int]:
 
 
 def _exposes(prefix: Path) -> bool:
-    """Whether an interpreter's prefix is a user's home folder, whose bin and lib would become
-    visible inside.
-    """
+    """Whether an interpreter's prefix is a user's home folder, whose bin and lib would become visible inside."""
     homes = {Path.home(), *_homes()} - {Path("/"), Path("/usr")}
     return prefix.resolve() in {home.resolve() for home in homes}
 

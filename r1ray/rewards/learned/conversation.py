@@ -20,14 +20,21 @@ Part = Literal["summary", "response"]
 included, for harmlessness.
 """
 
+QUESTION_AND_RESPONSE = """<question>
+{question}
+</question>
+
+<response>
+{response}
+</response>"""
+"""How prompts of judges and refiners enclose the two texts."""
+
 _ENCODING = threading.Lock()
 """Fast tokenizers keep `split_special_tokens` as state that all threads share."""
 
 
 def judged_part(response: str, part: Part, *, opened: bool = False) -> str:
-    """The part of a response to judge; a response that never ends its thinking has an empty
-    summary.
-    """
+    """The part of a response to judge; a response that never ends its thinking has an empty summary."""
     return response if part == "response" else answer_part(response, opened=opened).strip()
 
 

@@ -145,9 +145,7 @@ class Endpoint:
             ) from None
 
     def _safe(self, message: str) -> str:
-        """The message, cut, and without the key: an endpoint may repeat it, and an exception may
-        carry the request.
-        """
+        """The message, cut, and without the key: an endpoint may repeat it, and an exception may carry the request."""
         message = message.replace(self._key, "***") if self._key else message
         return message[: len(self.settings.url) + _MAX_ERROR_CHARS]
 

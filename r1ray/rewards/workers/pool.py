@@ -100,9 +100,7 @@ class Pool:
                     has_turn = True
 
     def start(self) -> None:
-        """Start the zygote now rather than at the first call. Raises ProcessDied if it cannot load
-        its modules.
-        """
+        """Start the zygote now rather than at the first call. Raises ProcessDied if it cannot load its modules."""
         with self._lock:
             self._ensure_zygote()
 
@@ -133,9 +131,7 @@ class Pool:
             return self._fork(self._ensure_zygote())
 
     def _replace(self) -> None:
-        """Fork a process to replace one that takes long, so that no quick call has to wait for a
-        fork.
-        """
+        """Fork a process to replace one that takes long, so that no quick call has to wait for a fork."""
         with self._lock:
             if self._zygote is not None and not self._idle:
                 self._idle.append(self._fork(self._zygote))

@@ -17,9 +17,7 @@ from r1ray.rewards.base import Call, Judgement
 from r1ray.rewards.workers import frames
 
 _HEAVY_S = 0.01
-"""Processor time after which its priority is lowered. Not wall-clock time, or it would starve on a
-busy machine.
-"""
+"""Processor time after which its priority is lowered. Not wall-clock time, or it would starve on a busy machine."""
 _LONG_S = 0.1
 """Processor time after which a verification needs a turn."""
 MAX_WALL = 5
@@ -123,9 +121,7 @@ class Worker:
 
     @property
     def dead(self) -> bool:
-        """Whether an idle worker is dead: it sends nothing while it lives, and does not outlive the
-        zygote.
-        """
+        """Whether an idle worker is dead: it sends nothing while it lives, and does not outlive the zygote."""
         return self._parent.gone or self._readable(0.0)
 
     def _readable(self, wait_s: float) -> bool:
@@ -238,9 +234,7 @@ def _runqueue_s(pid: int) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """The caller's environment without Ray's, with its import path, and one thread for each
-    numerical library.
-    """
+    """The caller's environment without Ray's, with its import path, and one thread for each numerical library."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     path = os.pathsep.join(p or os.getcwd() for p in sys.path)
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

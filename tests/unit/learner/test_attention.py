@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.attention import (
-    IMPLEMENTATION,
-    make_layout,
-    make_shared_layout,
-    packed_attention,
-    why_not_shared,
-)
+from learner.attention import IMPLEMENTATION, make_layout, make_shared_layout, packed_attention, why_not_shared
 from r1ray.errors import ConfigError
 
 LENGTHS = [5, 1, 9, 4]

@@ -10,16 +10,7 @@ import pytest
 
 from r1ray.errors import ConfigError, IntegrityError, StageFailed
 from r1ray.run.folder import RunFolder
-from tests.unit.recipe_support import (
-    RECIPE,
-    STAGES,
-    faults,
-    journal,
-    outputs,
-    run,
-    stages_run,
-    write_recipe,
-)
+from tests.unit.recipe_support import RECIPE, STAGES, faults, journal, outputs, run, stages_run, write_recipe
 
 DEADLINE_S = 30.0
 

@@ -16,15 +16,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.errors import ConfigError, StageFailed
-from tests.unit.recipe_support import (
-    RECIPE,
-    STAGES,
-    faults,
-    journal,
-    outputs,
-    run,
-    write_recipe,
-)
+from tests.unit.recipe_support import RECIPE, STAGES, faults, journal, outputs, run, write_recipe
 
 DEADLINE_S = 120.0
 

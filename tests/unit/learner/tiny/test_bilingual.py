@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 
 from learner.tiny import bilingual
-from learner.tiny.bilingual import (
-    GENERAL_SHARE,
-    documents,
-    language_of,
-    speaker,
-    spoken,
-)
+from learner.tiny.bilingual import GENERAL_SHARE, documents, language_of, speaker, spoken
 from learner.tiny.corpus import CLEAN, SKILL_SHARE, Document, Errors, careful_style, pairs_style, steps_style
 from learner.tiny.requests import write_requests
 from r1ray.errors import ConfigError
