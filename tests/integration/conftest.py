@@ -28,7 +28,7 @@ def _commands_end_with_their_test() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random model of 300k parameters, which modules replace by one of their own."""
+    """Folder of a random model of 230k parameters, which modules replace by one of their own."""
     from tests.integration.models import random_model, write_model
 
     return write_model(random_model(seed=3), tmp_path_factory.mktemp("model"))

@@ -20,21 +20,13 @@ VOCABULARY = 272
 """Tokens of the tokenizer that `write_model` writes."""
 
 
-def random_model(seed: int, **changes: int) -> Qwen2ForCausalLM:
-    """A Qwen2 of 300k parameters with tied embeddings and the vocabulary of `write_model`."""
+def random_model(seed: int, **changes: Any) -> Qwen2ForCausalLM:
+    """A Qwen2 of 230k parameters with tied embeddings and the vocabulary of `write_model`; `changes` to its config."""
     torch.manual_seed(seed)
     sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    sizes |= {"vocab_size": VOCABULARY} | changes
-    config = Qwen2Config(
-        intermediate_size=128,
-        tie_word_embeddings=True,
-        max_position_embeddings=256,
-        initializer_range=0.2,
-        eos_token_id=0,
-        bos_token_id=0,
-        **sizes,
-    )
-    return Qwen2ForCausalLM(config)
+    sizes |= {"vocab_size": VOCABULARY, "intermediate_size": 128, "max_position_embeddings": 256}
+    others = {"tie_word_embeddings": True, "initializer_range": 0.2, "eos_token_id": 0, "bos_token_id": 0}
+    return Qwen2ForCausalLM(Qwen2Config(**{**sizes, **others, **changes}))
 
 
 def random_experts(kind: str, seed: int) -> PreTrainedModel:

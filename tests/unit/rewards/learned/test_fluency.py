@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.errors import ConfigError
@@ -17,6 +17,7 @@ from r1ray.rewards.base import Sample
 from r1ray.rewards.learned import fluency
 from r1ray.rewards.learned.fluency import Fluency, LanguageModel, mean_logprobs
 from r1ray.rewards.scorer import Scorer
+from tests.integration.models import random_model
 
 ASKED = ({"role": "user", "content": "Why?"},)
 
@@ -29,20 +30,7 @@ class Letters:
         return [ord(c) for c in text]
 
 
-def small_model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=128,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        initializer_range=0.4,
-    )
-    return LlamaForCausalLM(config).eval()
-
-
-def by_hand(model: LlamaForCausalLM, ids: list[int], count: int) -> float:
+def by_hand(model: PreTrainedModel, ids: list[int], count: int) -> float:
     """One forward pass for each token of the response."""
     total = 0.0
     for i in range(len(ids) - count, len(ids)):
@@ -53,7 +41,7 @@ def by_hand(model: LlamaForCausalLM, ids: list[int], count: int) -> float:
 
 
 def test_rows_of_any_length_have_the_mean_over_the_tokens_of_their_response() -> None:
-    model = small_model()
+    model = random_model(seed=0).eval()
     rows = [([5, 6, 7, 8], 2), (list(range(20, 40)), 15), ([9, 3], 1), ([1, 2, 3, 4, 5, 6, 7], 1)]
     assert mean_logprobs(model, rows) == pytest.approx([by_hand(model, *row) for row in rows], abs=1e-5)
 
