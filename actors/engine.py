@@ -248,7 +248,6 @@ class VllmEngine:
         return Applied(
             version=version,
             digest=received[0].digest,
-            receive_s=max(r.seconds for r in received),
             apply_s=time.monotonic() - began,
             digest_s=checked - read_back,
             recomputed_tokens=recomputed,

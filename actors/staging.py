@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +35,6 @@ class Received:
     """Result of one receiving thread."""
 
     digest: str  # of the bytes on the wire; empty if not requested
-    seconds: float
 
 
 class Stage(Protocol):
@@ -191,7 +189,6 @@ class WeightReceiver:
                 self._channel, self._join = self._join(self._device), None
             assert self._channel is not None
             stage.open()
-            began = time.monotonic()
             digest = Digest()
             for number, bucket in enumerate(plan):
                 buffer = self._channel.buffer(bucket.nbytes)
@@ -199,9 +196,7 @@ class WeightReceiver:
                 if with_digest:
                     digest.update(buffer)
                 stage.keep(number, buffer, self._channel)
-            transfer.received = Received(
-                digest=digest.hexdigest() if with_digest else "", seconds=time.monotonic() - began
-            )
+            transfer.received = Received(digest=digest.hexdigest() if with_digest else "")
         except BaseException as e:  # handed to the engine's thread by `received`
             transfer.error = e
 

@@ -93,18 +93,6 @@ def leaf_keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, K
             yield prefix + name, key
 
 
-def key_at(path: str) -> Key:
-    """The Key at a dotted path without list indices. Raises KeyError if the schema has none there."""
-    *sections, name = path.split(".")
-    cls: type = Config
-    for section in sections:
-        inner = keys_of(cls)[section].section
-        if inner is None:
-            raise KeyError(path)
-        cls = inner
-    return keys_of(cls)[name]
-
-
 def section_doc(section: type) -> str:
     """The first line of a section's docstring."""
     return (section.__doc__ or "").strip().splitlines()[0]

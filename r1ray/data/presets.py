@@ -13,51 +13,33 @@ from r1ray.util.hints import nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
-    """Columns and parameters of one data set. Values that the source sets itself take precedence."""
+    """Columns and parameters of one data set. Values that the source sets itself take precedence.
+
+    docs/data.md lists the columns that a row of each has.
+    """
 
     columns: Mapping[str, str]  # field -> column, or path of one
     params: Mapping[str, Any] = field(default_factory=dict)
-    expects: str  # the shape of a row, for people
 
+
+_TESTS = {"answer_contains": '"inputs"'}
+"""Rows without tests are dropped."""
 
 PRESETS: dict[str, Preset] = {
-    "gsm8k": Preset(
-        columns={"prompt": "question", "answer": "answer"},
-        params={"answer_after": "####"},
-        expects="question; answer that ends with `#### 18`",
-    ),
-    "math": Preset(
-        columns={"prompt": "problem", "answer": "solution"},
-        expects="problem; solution with its answer in \\boxed{}",
-    ),
-    "dapo_17k": Preset(
-        columns={"messages": "prompt", "answer": "reward_model.ground_truth", "id": "extra_info.index"},
-        expects="prompt: a chat; reward_model: {ground_truth, style}; extra_info: {index}",
-    ),
+    "gsm8k": Preset(columns={"prompt": "question", "answer": "answer"}, params={"answer_after": "####"}),
+    "math": Preset(columns={"prompt": "problem", "answer": "solution"}),
+    "dapo_17k": Preset(columns={"messages": "prompt", "answer": "reward_model.ground_truth", "id": "extra_info.index"}),
     "numina_math": Preset(
         columns={"prompt": "problem", "answer": "solution"},
         params={"answer_contains": "\\boxed{"},  # proofs have no final answer
-        expects="problem; solution; messages (not read). Rows without \\boxed{} in the solution are dropped",
     ),
-    "deepscaler": Preset(
-        columns={"prompt": "problem", "answer": "answer"},
-        expects="problem; answer; solution (not read)",
-    ),
+    "deepscaler": Preset(columns={"prompt": "problem", "answer": "answer"}),
     "livecodebench": Preset(
         columns={"prompt": "question_content", "answer": "public_test_cases", "id": "question_id"},
         params={"answer_contains": '"testtype": "stdin"'},  # tests of functions need a name from `metadata`
-        expects="question_content; public_test_cases: JSON text; question_id. Only public tests on standard input",
     ),
-    "apps": Preset(
-        columns={"prompt": "question", "answer": "input_output", "id": "problem_id"},
-        params={"answer_contains": '"inputs"'},
-        expects="problem_id; question; input_output: JSON text. Rows without tests are dropped",
-    ),
-    "taco": Preset(
-        columns={"prompt": "question", "answer": "input_output"},
-        params={"answer_contains": '"inputs"'},
-        expects="question; input_output: JSON text. Rows without tests are dropped",
-    ),
+    "apps": Preset(columns={"prompt": "question", "answer": "input_output", "id": "problem_id"}, params=_TESTS),
+    "taco": Preset(columns={"prompt": "question", "answer": "input_output"}, params=_TESTS),
 }
 
 

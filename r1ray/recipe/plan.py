@@ -20,6 +20,7 @@ from r1ray.config.lengths import longest_completion
 from r1ray.config.rules import keeps_reference
 from r1ray.errors import ConfigError
 from r1ray.models.folder import read_shape
+from r1ray.preflight.accelerators import ACCELERATORS
 from r1ray.recipe.folder import LINEAGE, Lineage
 from r1ray.recipe.preflight import base_model, find_problems
 from r1ray.recipe.stages import Recipe
@@ -30,8 +31,7 @@ from r1ray.util.formatting import duration
 STYLES = {"done": "green", "stale": "yellow", "interrupted": "yellow", "pending": "cyan"}
 
 FORWARD, TRAINING = 2, 6
-PEAK_FLOPS = 989e12
-"""Operations a second of one H100 or H800, dense bfloat16. Source: NVIDIA's data sheet."""
+TFLOPS = ACCELERATORS["h100-80"].tflops
 GENERATION_SHARE = 0.1
 TRAINING_SHARE = 0.35
 MEAN_SHARE = 1 / 3
@@ -39,7 +39,7 @@ MEAN_SHARE = 1 / 3
 
 ASSUMPTIONS = (
     f"~ marks an estimate: {FORWARD}P operations a generated and {TRAINING}P a trained token, P parameters; a GPU reaches "
-    f"{GENERATION_SHARE:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s generating and {TRAINING_SHARE:.0%} training; completions "
+    f"{GENERATION_SHARE:.0%} of {TFLOPS:.0f} TFLOP/s (one H100) generating and {TRAINING_SHARE:.0%} training; completions "
     "have a third of the maximum length unless the recipe says otherwise."
 )
 
@@ -199,7 +199,7 @@ def _gpu_hours(task: Task, parameters: float | None, generated: int | None, trai
     if task.kind.name == "rl" and config is not None:
         passes += FORWARD * (keeps_reference(config) + (config.algorithm.importance == "decoupled"))
     generation = FORWARD * parameters * (generated or 0) / GENERATION_SHARE
-    return (generation + passes * parameters * (trained or 0) / TRAINING_SHARE) / PEAK_FLOPS / 3600
+    return (generation + passes * parameters * (trained or 0) / TRAINING_SHARE) / (TFLOPS * 1e12) / 3600
 
 
 def _generated(task: Task) -> int | None:

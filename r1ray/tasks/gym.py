@@ -137,11 +137,6 @@ class GymTask:
         return data, data[place]
 
 
-def task_names() -> list[str]:
-    """The names, without the prefix, of the tasks that the installed package has and r1ray offers."""
-    return sorted(set(_datasets()) - set(REFUSED))
-
-
 def _datasets() -> dict[str, tuple[Any, Any]]:
     try:
         import_module("reasoning_gym")

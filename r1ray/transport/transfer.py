@@ -36,7 +36,6 @@ class Applied:
 
     version: int
     digest: str  # of the bytes received
-    receive_s: float
     apply_s: float  # how long generation was paused
     digest_s: float  # of `apply_s`: reading back the served weights
     recomputed_tokens: int = 0  # of sequences under way, whose keys and values the new policy computes again

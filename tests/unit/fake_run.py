@@ -205,7 +205,7 @@ class World:
 
     def _spawn(self, name: str) -> tuple[FakeHandle, Future[Any]]:
         def receive(*, version: int, **_: Any) -> Applied:
-            return Applied(version=version, digest=self._digest(version), receive_s=0, apply_s=0, digest_s=0)
+            return Applied(version=version, digest=self._digest(version), apply_s=0, digest_s=0)
 
         ready: Future[Any] = Future()
         sizes = {source.name: 1 for source in self.config.data.evaluation}

@@ -82,7 +82,7 @@ class ScriptedEngine:
             return None
         self.arrived = False
         self.version = version
-        return Applied(version=version, digest=f"digest-{version}", receive_s=0.0, apply_s=0.0, digest_s=0.0)
+        return Applied(version=version, digest=f"digest-{version}", apply_s=0.0, digest_s=0.0)
 
     def set_version(self, version: int) -> None:
         self.version = version

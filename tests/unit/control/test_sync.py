@@ -25,7 +25,7 @@ def learner(digest: str = "d") -> FakeHandle:
 
 def worker(name: str, digest: str = "d") -> FakeHandle:
     def receive_weights(*, version: int, **_: Any) -> Applied:
-        return Applied(version=version, digest=digest, receive_s=0.0, apply_s=0.0, digest_s=0.0)
+        return Applied(version=version, digest=digest, apply_s=0.0, digest_s=0.0)
 
     return FakeHandle(name, receive_weights=receive_weights)
 
@@ -60,7 +60,7 @@ def test_a_group_is_formed_once_and_kept_while_membership_stays(sync: WeightSync
 
 def test_recomputed_tokens_of_all_workers_are_counted(sync: WeightSync) -> None:
     def receive_weights(*, version: int, **_: Any) -> Applied:
-        return Applied(version=version, digest="d", receive_s=0.0, apply_s=0.0, digest_s=0.0, recomputed_tokens=21)
+        return Applied(version=version, digest="d", apply_s=0.0, digest_s=0.0, recomputed_tokens=21)
 
     workers = {name: FakeHandle(name, receive_weights=receive_weights) for name in "ab"}
     assert sync.publish([learner()], workers, 0).recomputed_tokens == 42

@@ -15,7 +15,7 @@ from learner.losses import LOSSES, Aggregation
 from learner.metrics import MetricSums, manifest_metrics
 from learner.schedules import SCHEDULES, learning_rate
 from r1ray.codec import pack_scored
-from r1ray.config.keys import key_at
+from r1ray.config.keys import leaf_keys
 from r1ray.config.schema import OptimizerConfig
 from r1ray.errors import IntegrityError
 from tests.integration.learner_support import make_config, make_groups
@@ -42,7 +42,7 @@ DEFAULTS = {"rollout__temperature": 1.0}
     ],
 )
 def test_what_a_configuration_may_name_is_what_there_is(key, known):
-    assert set(key_at(key).choices) == set(known)
+    assert set(dict(leaf_keys())[key].choices) == set(known)
 
 
 # -- schedule -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from r1ray.cli import build_app
 from r1ray.errors import ConfigError
-from r1ray.recipe.plan import GENERATION_SHARE, PEAK_FLOPS, TRAINING_SHARE, costs, plan_json, plan_table
+from r1ray.recipe.plan import GENERATION_SHARE, TFLOPS, TRAINING_SHARE, costs, plan_json, plan_table
 from r1ray.recipe.reading import read_recipe
 from r1ray.recipe.status import assess_all
 from r1ray.recipe.tasks import make_tasks
@@ -73,9 +73,9 @@ def test_an_estimate_counts_tokens_times_parameters() -> None:
     tokens = 3 * 32 * 8 * 100  # steps, groups, samples, mean length
     assert (found["zero"].generated, found["zero"].trained) == (tokens, tokens)
     flops = 2 * 2e9 * tokens / GENERATION_SHARE + 6 * 2e9 * tokens / TRAINING_SHARE
-    assert found["zero"].gpu_hours == pytest.approx(flops / PEAK_FLOPS / 3600)
+    assert found["zero"].gpu_hours == pytest.approx(flops / (TFLOPS * 1e12) / 3600)
     assert found["cold"].generated == 8 * 8 * 110 // 3
-    assert found["cold"].gpu_hours == pytest.approx(2 * 2e9 * 2346 / GENERATION_SHARE / PEAK_FLOPS / 3600)
+    assert found["cold"].gpu_hours == pytest.approx(2 * 2e9 * 2346 / GENERATION_SHARE / (TFLOPS * 1e12) / 3600)
     assert found["tuned"].gpu_hours is None  # the number of conversations is unknown
 
 
