@@ -12,42 +12,19 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from r1ray.control.backoff import Backoff
-from r1ray.control.handles import Handle, Place, RolloutApi, WorkerInfo
+from r1ray.control.handles import Handle, RolloutApi, WorkerInfo
 from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.health_probe import HealthProbe
+from r1ray.control.member import Member
 from r1ray.control.start_failures import StartFailures
 from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, ProcessDied, RetryBudgetExhausted
 
-DRAINING = "draining"
-HOST_END_S = 10.0  # a drain ends so long before its host does, so that unfinished prompts are leased again in order
-
-
-@dataclass(slots=True)
-class Member:
-    """One worker. `stats` is its last answer to a health check (RolloutWorker.stats)."""
-
-    handle: Handle[RolloutApi]
-    ready: Future[WorkerInfo]
-    started: float
-    health: Health
-    probe: HealthProbe[dict[str, float]]
-    version: int = -1
-    place: Place | None = None
-    stats: dict[str, float] = field(default_factory=dict)
-    tokens_per_s: float = 0.0
-    answered_at: float = 0.0
-    drain: tuple[Future[None], float] | None = None  # while it leaves: its last call, and the time until it may take
-    misses: int = 0  # syncs in a row
-    sync_again: Backoff = field(default_factory=Backoff)
-
-    @property
-    def state(self) -> str:
-        """As `status` shows it."""
-        return DRAINING if self.drain else self.health.state.value
+HOST_END_S = 10.0
+"""A drain ends so long before its host does, so that unfinished prompts are leased again in order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,13 +196,10 @@ class Fleet:
                 self._start(now)
         # Workers that serve are drained last; of these, workers of nodes with many others, so that nodes become empty;
         # of these, the oldest.
-        nodes = Counter(m.place["node"] for _, m in staying if m.place is not None)
+        nodes = Counter(m.node for _, m in staying)
         by_use = sorted(
             staying,
-            key=lambda item: (
-                item[1].health.state is not State.HEALTHY,
-                -nodes[item[1].place["node"]] if item[1].place is not None else 0,
-            ),
+            key=lambda item: (item[1].health.state is not State.HEALTHY, -nodes[item[1].node] if item[1].node else 0),
         )
         for name, member in by_use[self._desired :]:
             self._drain(name, member, self._settings.drain_s, now)
@@ -279,22 +253,16 @@ class Fleet:
         stats = member.probe.poll(now)
         if stats is None:
             return
-        generated = stats["tokens"] - member.stats.get("tokens", 0.0)
-        member.tokens_per_s = generated / max(1e-9, now - member.answered_at)
         if stats["short_of_memory"] != member.stats.get("short_of_memory", 0.0):
             self._event("memory_pressure", worker=member.handle.name, leasing=not stats["short_of_memory"])
-        member.stats, member.answered_at = stats, now
-        if generated:
+        if member.answered(stats, now):
             self._deaths = 0
             self._starts.succeeded()
         if (seconds := stats.get("host_ends_s")) is not None:
-            assert member.place is not None  # it was ready before it answered
-            name, node = member.handle.name, member.place["node"]
+            name, node = member.handle.name, member.node
+            assert node is not None  # it was ready before it answered
             self._event("host_ends", worker=name, node=node, seconds=seconds, problem=self._host_ends(node, seconds))
             self._drain(name, member, max(1.0, min(self._settings.drain_s, seconds - HOST_END_S)), now)
             return
-        limits = self._settings.limits
-        limit, key = (limits.dead_s, "rpc_s") if stats["warm"] else (limits.start_s, "actor_start_s")  # it may compile
-        if stats["stuck_s"] > limit:
-            reason = f"its engine has been in one step for {stats['stuck_s']:.0f} s"
-            member.health.died(f"{reason}, {limit:g} s is the limit (deadlines.{key})")
+        if (reason := member.stuck(self._settings.limits)) is not None:
+            member.health.died(reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from r1ray.control.fleet import Member
+from r1ray.control.member import Member
 from r1ray.util.machine import resident_bytes
 
 LEARNER_MEMORY = "memory/learner_bytes"

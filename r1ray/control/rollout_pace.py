@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from r1ray.control.fleet import Member
+from r1ray.control.member import Member
 
 COUNTERS = ("tokens", "busy_s", "idle_s")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from r1ray.config.schema import Config
-from r1ray.control.fleet import DRAINING, Member
 from r1ray.control.health import State
+from r1ray.control.member import DRAINING, Member
 from r1ray.control.sync import SyncReport
 from r1ray.run.bottleneck import STEPS, find_bottleneck
 from r1ray.telemetry import catalogue as c
