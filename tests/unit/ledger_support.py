@@ -95,7 +95,7 @@ def payload(
         make_completion(n, text=text, spans=[(version, 0, 2), (max(version, newest), 2, n)])
         for n in range(tokens, tokens + len(rewards))
     ]
-    rollout = make_group(group_id, make_prompt(index), completions, timings={"queued": 0.1})
+    rollout = make_group(group_id, make_prompt(index, token_ids=range(5)), completions, timings={"queued": 0.1})
     scores = tuple(
         Score(reward=r, parts={"accuracy": r}, error=error if i == 0 else None) for i, r in enumerate(rewards)
     )

@@ -45,7 +45,7 @@ def test_stages_keep_their_order_and_each_policy_is_evaluated() -> None:
 def test_the_evaluation_of_a_stage_can_be_disabled_and_inputs_can_be_evaluated() -> None:
     text = RECIPE.replace("  options: {benchmarks", "  inputs: [base]\n  options: {benchmarks")
     text = text.replace("kind: sft", "kind: sft\n    evaluate: false")
-    assert list(tasks(text)) == ("base", "eval_base", "zero", "eval_zero", "cold", "tuned", "helpful")
+    assert list(tasks(text)) == ["base", "eval_base", "zero", "eval_zero", "cold", "tuned", "helpful"]
 
 
 def test_a_later_file_wins_and_within_a_file_the_stage_wins_over_common() -> None:
