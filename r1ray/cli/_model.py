@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 ModelArgument = Annotated[
-    Path, typer.Argument(help="Model folder, or a run or recipe folder, whose final model is taken.")
+    Path,
+    typer.Argument(metavar="MODEL", help="Model folder, or the folder of a run or recipe, whose final model is used."),
 ]
 TemplateOption = Annotated[
     str | None,

@@ -20,8 +20,8 @@ AddressOption = Annotated[
         "--address",
         metavar="URL",
         envvar="RAY_API_SERVER_ADDRESS",
-        help=f"Dashboard of the cluster, e.g. {DASHBOARD} through `ray dashboard CLUSTER.yaml`: run the command on its "
-        "head. Without it, the run folder is read on this machine.",
+        help="Run the command on the head of a cluster, given the URL of its dashboard, e.g. "
+        f"{DASHBOARD} through `ray dashboard CLUSTER.yaml`. Default: read the run folder on this machine.",
     ),
 ]
 

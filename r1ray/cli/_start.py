@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 ConfigArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="CONFIG|KEY=VALUE", help="Configuration files over conf/base.yaml, and single keys, e.g. run.steps=20."
+        metavar="CONFIG|KEY=VALUE",
+        help="Configuration files on top of conf/base.yaml, and single keys, e.g. run.steps=20.",
     ),
 ]
 ResumeOption = Annotated[Path | None, typer.Option(metavar="RUN", help="Resume the run in this folder.")]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Start again; set an existing run in run.dir aside under another name.")
+    bool, typer.Option("--fresh", help="Start again. An existing run in run.dir is kept under another name.")
 ]
 DryRunOption = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Check everything that a start checks, show the processes and their memory; start nothing."
+        "--dry-run", help="Run all checks of a start and show the planned processes with their memory; start nothing."
     ),
 ]
 

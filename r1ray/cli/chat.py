@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def chat(
     model: ModelArgument,
     temperature: Annotated[
-        float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy. DeepSeek-R1's advice is 0.6.")
+        float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy. DeepSeek recommends 0.6 for R1.")
     ] = 0.6,
     top_p: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling: the probability mass to sample from.")

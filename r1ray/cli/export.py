@@ -18,8 +18,8 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    source: Annotated[Path, typer.Argument(help="Run folder, recipe folder or model folder.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Run folder, recipe folder or model folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; it must not exist.")],
     dtype: Annotated[
         str | None, typer.Option(help="Store the weights as float32, bfloat16 or float16. Default: the stored type.")
     ] = None,

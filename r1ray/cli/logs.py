@@ -25,10 +25,13 @@ def logs(
     run: RunArgument,
     actor: Annotated[
         str | None,
-        typer.Argument(help="One process: driver, queue, rollout-0, reward-0, learner-0, ray, ... Without it: all."),
+        typer.Argument(
+            metavar="PROCESS",
+            help="Only this process: driver, queue, rollout-0, reward-0, learner-0, ray, ... Default: all.",
+        ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue until the run ends.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Show so many last lines of each log.")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until the run ends.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Number of last lines to show of each log.")] = 20,
     address: AddressOption = None,
 ) -> None:
     """Show the last lines of the logs in RUN/logs, each with the name of its process."""

@@ -19,7 +19,7 @@ HardwareOption = Annotated[
     str | None,
     typer.Option(
         metavar="GPUxN[,KEY=VALUE...]",
-        help="Hosts in place of those of the configuration, e.g. h100x8,nodes=16; keys as in the section hardware.",
+        help="Hosts to plan for, instead of the section `hardware`, whose keys may follow: h100x8,nodes=16.",
     ),
 ]
 
@@ -34,21 +34,23 @@ def plan(
     as_json: JsonOption = False,
     hardware: HardwareOption = None,
     calibrate: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Rates and lengths as measured in this run.")
+        Path | None, typer.Option(metavar="RUN", help="Use the rates and lengths that were measured in this run.")
     ] = None,
     tokens: Annotated[
         float | None, typer.Option(help="Mean length of a completion. Default: a third of rollout.max_new_tokens.")
     ] = None,
     spread: Annotated[float, typer.Option(help="Standard deviation of the length over its mean.")] = 0.7,
     steps: Annotated[int, typer.Option(help="Training steps to simulate.")] = 20,
-    mtbf_hours: Annotated[float | None, typer.Option(help="Mean time between failures of one host.")] = None,
-    spot_hours: Annotated[float | None, typer.Option(help="Mean time until a rollout host is reclaimed.")] = None,
+    mtbf_hours: Annotated[float | None, typer.Option(help="Mean hours between failures of one host.")] = None,
+    spot_hours: Annotated[
+        float | None, typer.Option(help="Mean hours until a rollout host on spot capacity is reclaimed.")
+    ] = None,
     slow_share: Annotated[float, typer.Option(help="Share of rollout workers that run at half their speed.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
 ) -> None:
     """Forecast a run: memory of every process, tokens/s, sync, checkpoints, staleness, and the best split of GPUs.
 
-    If the model is not downloaded yet, the sizes of published models are known by the name of its folder.
+    The model need not be downloaded: the sizes of published models are found by the name of the folder.
     """
     from r1ray.config.load import load_config
     from r1ray.planning.calibrate import calibrate as fit

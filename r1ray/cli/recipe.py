@@ -30,9 +30,11 @@ def recipe(
         str | None,
         typer.Option("--from", metavar="STAGE", help="Run this stage again, and all stages that use its output."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue; refuse to start a new recipe.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue this recipe; fail if it was never started.")
+    ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start again; set the existing folder aside under another name.")
+        bool, typer.Option("--fresh", help="Start again. The existing folder is kept under another name.")
     ] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Show the stages with their state and cost; run nothing.")

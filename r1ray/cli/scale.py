@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
 
 def scale(
     run: RunArgument,
-    wanted: Annotated[str, typer.Argument(metavar="rollout=N", help="Wanted number of rollout workers.")],
+    wanted: Annotated[str, typer.Argument(metavar="rollout=N", help="Number of rollout workers, e.g. rollout=4.")],
     address: AddressOption = None,
 ) -> None:
     """Change the number of rollout workers of a run while it trains. A worker that leaves finishes or returns its work.
@@ -49,12 +49,12 @@ def scale(
 def stop(
     run: RunArgument,
     now: Annotated[
-        bool, typer.Option("--now", help="Without a checkpoint: a resume repeats the steps since one.")
+        bool, typer.Option("--now", help="End without a checkpoint: a resume repeats the steps since the last one.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the driver has ended.")] = True,
     address: AddressOption = None,
 ) -> None:
-    """End a run gracefully: with a checkpoint, so that a resume repeats nothing."""
+    """End a run with a checkpoint, so that a resume repeats nothing."""
     if address is not None:
         flags = [*(["--now"] if now else []), *([] if wait else ["--no-wait"])]
         show(address, run, ["stop", str(run), *flags])

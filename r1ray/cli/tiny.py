@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tiny(
-    path: Annotated[Path, typer.Argument(help="Folder to write the model into.")],
+    path: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to write the model into.")],
     seed: Annotated[int, typer.Option(help="Random seed of the weights and the corpus.")] = 0,
     size: Annotated[_Size, typer.Option(help="base: 687k parameters; student: 130k.")] = _Size.base,
     flavor: Annotated[
@@ -51,7 +51,7 @@ def tiny(
 
 
 def tiny_data(
-    path: Annotated[Path, typer.Argument(help="JSONL file to write.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="JSONL file to write.")],
     about: Annotated[
         _About,
         typer.Option(help="chats: conversations for `r1ray sft`; helpful, safe: preferences for `r1ray reward-model`."),
