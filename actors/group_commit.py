@@ -15,8 +15,8 @@ MOST_CALLS = 256
 class GroupCommit:
     """Collects the puts of one turn of the event loop.
 
-    While a transaction waits for the disk, the loop stands still and calls queue up; the next turn takes them all. So a
-    single caller waits for one fsync, as before, and many callers share one.
+    A transaction blocks the loop until it is on the disk, while calls queue up; the next turn takes them all. So a single
+    caller waits for one fsync, and many callers share one.
     """
 
     def __init__(self, ledger: Callable[[], Ledger]) -> None:
@@ -47,7 +47,7 @@ class GroupCommit:
                     future.set_exception(e)
             return
         for (_, _, future), result in zip(calls, results, strict=True):
-            if future.done():  # its caller was cancelled; the groups are stored all the same
+            if future.done():  # its caller was cancelled; the groups are stored anyway
                 continue
             if isinstance(result, Exception):
                 future.set_exception(result)

@@ -261,6 +261,6 @@ def choose(requested: str, *, cuda: bool) -> str:
         )
     if requested == "flash_attention_2":
         return requested
-    # Not registered with AttentionMaskInterface: for such a name transformers builds no mask at all.
+    # Not registered with AttentionMaskInterface: transformers then builds no mask.
     AttentionInterface.register(IMPLEMENTATION, packed_attention)
     return IMPLEMENTATION

@@ -126,18 +126,17 @@ def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run
 
 
 def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
-    """Remove checkpoints but the newest `keep` whole ones and those of every `keep_every`-th step; the names of the
-    removed.
+    """Remove old checkpoints, and what a crash left half-written; returns the removed names.
 
-    The newest whole one stays whatever the numbers say, and so does everything newer than it. What a crash left half
-    written goes. Reads every file of what it keeps by count.
+    Keeps the newest `keep` complete ones (at least one), those of every `keep_every`-th step, and all that are newer than
+    the newest complete one. Reads every file of those that it keeps by count.
     """
     newest = find_latest(folder).path
     if newest is None:
         return []
     left, doomed = keep - 1, []
     for step, path in reversed([(step, path) for step, path in list_checkpoints(folder) if step < step_of(newest)]):
-        if left > 0 and defect(path) is None:  # a torn one is nothing to go back to
+        if left > 0 and defect(path) is None:  # a torn one cannot be resumed from
             left -= 1
         elif not (keep_every and step % keep_every == 0):
             doomed.append(path)

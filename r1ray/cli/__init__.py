@@ -81,7 +81,7 @@ def name_os_error(error: OSError) -> R1RayError:
         return ConfigError(
             f"{where}{error.strerror}: give a folder that this user may write to (run.dir or --out), or change its permissions"
         )
-    return InfrastructureError(f"{where}{error.strerror or error}: mend that, then repeat the command")
+    return InfrastructureError(f"{where}{error.strerror or error}: fix that, then repeat the command")
 
 
 def _fail(name: str, message: str, code: int) -> None:

@@ -62,7 +62,7 @@ def doctor(
 
 
 def _print(findings: Sequence[Finding], title: str) -> None:
-    """Findings by node, each problem with what it means and how to mend it, and a last line with their numbers."""
+    """Findings by node, each problem with what it means and how to fix it, and a last line with their numbers."""
     for node in dict.fromkeys(f.node for f in findings):
         console.print(f"[bold]{escape(node or title)}[/]")
         for f in (f for f in findings if f.node == node):
@@ -71,6 +71,6 @@ def _print(findings: Sequence[Finding], title: str) -> None:
             )
             if f.meaning:
                 console.print(escape(f"          means: {f.meaning}"), soft_wrap=True)
-                console.print(escape(f"          mend:  {f.fix}"), soft_wrap=True)
+                console.print(escape(f"          fix:   {f.fix}"), soft_wrap=True)
     numbers = {verdict: sum(f.verdict == verdict for f in findings) for verdict in COLOURS}
     console.print(f"{numbers['ok']} ok, {numbers['warning']} warnings, {numbers['error']} errors")

@@ -1,4 +1,4 @@
-"""`r1ray trace`: the way of one group through a run."""
+"""`r1ray trace`: the timeline of one group."""
 
 from __future__ import annotations
 

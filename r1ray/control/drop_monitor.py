@@ -1,4 +1,4 @@
-"""Notice a run whose groups are dropped instead of trained on: failed rewards or prompts, or equal rewards.
+"""Report a run whose groups are dropped instead of trained on: failed rewards or prompts, or equal rewards.
 
 The ledger leases another prompt for each dropped group, so without this monitor such a run generates until
 `deadlines.batch_s` and says nothing.
@@ -25,7 +25,7 @@ class DropMonitor:
 
     A group is rejected if it is dropped for its own content (`LedgerStatus.rejected_by_reason`). An episode begins once
     at least a batch of groups was rejected and their share is high: `on_event("groups_dropped", ...)` is called once.
-    It ends with the first batch for which that is not so.
+    It ends with the first batch for which this no longer holds.
 
     Example with groups_per_step=4: 4 rejected, 0 accepted -> event; 4 accepted complete the batch -> still the episode;
     the next batch has 1 rejected, 4 accepted -> the episode ends.

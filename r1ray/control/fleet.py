@@ -244,7 +244,7 @@ class Fleet:
         assert member.drain is not None
         last, until = member.drain
         if last.done() or now > until:
-            # A worker out of time, or whose host is gone, left on request all the same: its prompts are not at fault.
+            # A worker that ran out of time, or whose host is gone, counts as drained: its prompts are not at fault.
             died = last.done() and isinstance(last.exception(), ProcessDied) and "host_ends_s" not in member.stats
             self._forget(name, drained=not died)
             self._event("worker_left", worker=name, drained=last.done() and last.exception() is None)

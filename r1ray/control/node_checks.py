@@ -28,7 +28,7 @@ Probes = Mapping[str, Handle[NodeApi]]
 
 
 def nothing() -> None:
-    """No duty between two looks at the answers."""
+    """A tick of `gather` that does nothing."""
 
 
 def inspect_nodes(
@@ -42,8 +42,8 @@ def inspect_nodes(
 ) -> tuple[list[Finding], set[str]]:
     """Inspect every node and compare it with the driver's machine. Returns the findings and the nodes that answered.
 
-    `silent`: what it is if a node does not answer that Ray still counts among those that are `alive()`; a node that
-    has left is none of the cluster's. Raises nothing for a node: whatever happens there is a finding.
+    `silent`: the verdict for a node that does not answer although Ray still lists it (`alive`); nodes that have left are
+    not reported. A failure on a node is a finding, never an exception.
     """
     calls = {node: probe.start(NodeApi.inspect, asked[node]) for node, probe in probes.items()}
     done = gather(calls, deadline_s=deadline_s, what="the checks of a node", tick=nothing)

@@ -32,7 +32,7 @@ class Review:
     def reason(self, candidate: Candidate, text: str) -> str | None:
         """The reason why the text cannot replace the sample; None if it can.
 
-        Raises InfrastructureError where a reward cannot be asked.
+        Raises InfrastructureError if a reward's model or endpoint does not answer.
         """
         changed = _with_text(candidate, text)
         if first_reason(changed, _reformed(self._curation), READABILITY) is not None:
@@ -50,8 +50,8 @@ class Review:
         ).result()
         score = judged.score
         if judged.outage is not None:
-            told = f"a refined response to {sample.prompt_id} could not be judged: {score.error}"
-            raise InfrastructureError(told) from judged.outage
+            message = f"a refined response to {sample.prompt_id} could not be judged: {score.error}"
+            raise InfrastructureError(message) from judged.outage
         if score.error is not None:
             return "refine_incorrect"
         scored = replace(sample, reward=score.reward, parts=score.parts)
@@ -75,5 +75,5 @@ def _with_text(candidate: Candidate, text: str) -> Candidate:
 
 
 def _reformed(config: CurationConfig) -> CurationConfig:
-    """The filters for what went through `format`: a summary stands where the answer's tags were."""
+    """The filters for reformatted text, in which a summary replaces the tags of the answer."""
     return replace(config, style="think") if config.style and config.format == "think_summary" else config

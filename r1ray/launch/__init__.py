@@ -111,7 +111,7 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
 
 def _fleet(cluster: Cluster, queue: Handle[QueueApi], writer: MetricsWriter) -> Fleet:
     def release(name: str, drained: bool) -> None:
-        # Not waited for: the lease's own deadline stands behind it.
+        # Not awaited: if the call fails, the leases expire by themselves.
         queue.start(QueueApi.release_worker, name, drained)
 
     return rollout_fleet(cluster, "train", release=release, on_event=writer.event)

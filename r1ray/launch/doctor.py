@@ -26,7 +26,7 @@ from r1ray.preflight.storage import existing_folder, marker, storage
 from r1ray.preflight.system import System, this_system
 
 GPU_S = 60.0
-"""Deadline of a probe that asks for a GPU: on a busy node it waits for one."""
+"""Deadline of a probe that requests a GPU: on a busy node it waits for one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +121,7 @@ def _transfers(
 def _with_gpu(made: Probes, findings: list[Finding]) -> Probes:
     """Those probes that got a GPU."""
     calls = {node: probe.start(NodeApi.clock) for node, probe in made.items()}
-    done = gather(calls, deadline_s=GPU_S, what="a probe that asks for a GPU", tick=nothing)
+    done = gather(calls, deadline_s=GPU_S, what="a probe that requests a GPU", tick=nothing)
     for node in done.failures:
         meaning, fix = "NCCL was not tried there", "end the jobs that hold its GPUs, then repeat"
         findings.append(warning("GPUs", f"none was free within {GPU_S:g} s", meaning=meaning, fix=fix).on(node))

@@ -1,6 +1,6 @@
 """Checks on every node of a joined cluster, by one probe actor per node, before the actors of a run are created.
 
-A probe asks for no CPU and, but for NCCL, no GPU, so that it finds room on a busy node. All are gone at the end.
+A probe requests no CPU and, but for NCCL, no GPU, so that it finds room on a busy node. All are gone at the end.
 """
 
 from __future__ import annotations

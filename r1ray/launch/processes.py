@@ -95,4 +95,4 @@ def dump_stack(pid: int) -> str:
             return done.stdout
         why = done.stderr.strip()
     os.kill(pid, signal.SIGUSR1)
-    return f"{why}; the process was asked to write its stacks to its file in logs/"
+    return f"{why}; its stacks are in its file in logs/"

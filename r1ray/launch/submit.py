@@ -35,7 +35,7 @@ class Order:
 
 
 def new_run(overlays: Sequence[str], overrides: Sequence[str], *, fresh: bool = False) -> Order:
-    """The order for a new run. Raises ConfigError for all that is wrong whatever the machine."""
+    """The order for a new run. Raises ConfigError for each error that does not depend on the machine."""
     loaded = load_config(overlays, overrides, "train")
     refuse([*_elsewhere(loaded.config)], loaded.provenance)
     words = ["train", *(_shipped(name) for name in overlays), *overrides, *(["--fresh"] if fresh else [])]

@@ -33,30 +33,30 @@ class ClusterNodes:
 def capacity_problems(
     config: Config, roles: Sequence[Role], cluster: ClusterNodes, *, resumed: bool = False
 ) -> Iterator[Problem]:
-    """Actors that fit no node, and resources of which all actors together ask for more than the cluster has.
+    """Actors that fit no node, and resources of which all actors together request more than the cluster has.
 
-    Nothing for a cluster with an autoscaler: it launches nodes when actors ask for them. A resumed run (`resumed`)
+    Nothing for a cluster with an autoscaler: it launches nodes when actors request them. A resumed run (`resumed`)
     needs room for one rollout worker only: a lost node must not stop it, and the other workers start when nodes join.
     """
     if resumed:
         roles = [replace(role, count=min(role.count, 1)) if role.name.startswith("rollout") else role for role in roles]
     if cluster.autoscaled:
         return
-    total, asked = cluster.total, dict[str, float]()
+    total, requested = cluster.total, dict[str, float]()
     for role in roles:
         needs = demand(role)
         key = f"ray.{role.name.split()[0]}_resources" if role.resources else _key(role)
         for name, amount in needs.items():
-            asked[name] = asked.get(name, 0.0) + role.count * amount
+            requested[name] = requested.get(name, 0.0) + role.count * amount
         if not any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in cluster.nodes):
-            message = f"no node of the cluster at {config.ray.address} has what a {role.name} asks for: {_text(needs)}"
+            message = f"no node of the cluster at {config.ray.address} has what a {role.name} requests: {_text(needs)}"
             yield problem(config, key, message, f"less, or such a node; the cluster has {_text(total)} in all")
             return
-        if missing := [name for name in needs if asked[name] > total.get(name, 0.0)]:
+        if missing := [name for name in needs if requested[name] > total.get(name, 0.0)]:
             name = missing[0]
             message = (
-                f"all actors up to the {role.count} {role.name}{'s' if role.count > 1 else ''} ask for {asked[name]:g} {name}, "
-                f"the cluster at {config.ray.address} has {total.get(name, 0.0):g}"
+                f"all actors up to the {role.count} {role.name}{'s' if role.count > 1 else ''} "
+                f"request {requested[name]:g} {name}, the cluster at {config.ray.address} has {total.get(name, 0.0):g}"
             )
             yield problem(config, key, message, "fewer actors, less for each, or more nodes")
             return

@@ -17,7 +17,7 @@ class Finding:
     verdict: Verdict  # error: a run does not work; warning: a part of it does not work, is slow, or is unsafe
     detail: str  # what was found
     meaning: str = ""  # consequence for a run; empty if ok
-    fix: str = ""  # how to mend it; empty if ok
+    fix: str = ""  # what to do; empty if ok
     node: str = ""  # address of the node; empty: this machine, or the cluster as a whole
 
     def on(self, node: str) -> Finding:
@@ -31,7 +31,7 @@ class Finding:
 
 
 def ok(what: str, detail: str) -> Finding:
-    """Nothing to mend."""
+    """A check that passed."""
     return Finding(what=what, verdict="ok", detail=detail)
 
 

@@ -70,7 +70,7 @@ def _gpu_problems(config: Config, roles: Sequence[Role]) -> Iterator[Problem]:
         for role in roles:
             if role.gpus:
                 key = f"{_section(role)}.num_gpus"
-                yield problem(config, key, "asks for a GPU, and hardware.gpu is cpu", f"{key}=0, or name the GPU")
+                yield problem(config, key, "requests a GPU, and hardware.gpu is cpu", f"{key}=0, or name the GPU")
         return
     for role in roles:
         if role.gpus > hardware.per_node:

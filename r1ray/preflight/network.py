@@ -69,7 +69,7 @@ def network(
         yield error(what, f"{len(bad) - LISTED} more pairs fail", meaning=meaning, fix=fix)
     if untried:
         meaning = "they may fail; the others took too long"
-        yield warning(what, f"{untried} pairs were not tried", meaning=meaning, fix="mend the others, then repeat")
+        yield warning(what, f"{untried} pairs were not tried", meaning=meaning, fix="fix the others, then repeat")
     if not good:
         return
     slowest = good[0]

@@ -2,7 +2,7 @@
 
     driver: NodeRequest --(Ray)--> node: inspect_node --(Ray)--> driver: NodeReport -> nodes.compare
 
-A start on a joined cluster asks for the same without the parts that take seconds (`thorough` false).
+A start on a joined cluster skips the checks that take seconds (`thorough` false).
 """
 
 from __future__ import annotations

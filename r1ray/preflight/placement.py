@@ -165,11 +165,11 @@ def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
 def _placement_problems(config: Config, roles: tuple[Role, ...], machine: Machine) -> Iterator[Problem]:
     gpus = sum(r.count * r.gpus for r in roles)
     if gpus > machine.gpus > 0:
-        message = f"with the other actors asks for {gpus:g} GPUs, this machine has {machine.gpus}"
+        message = f"with the other actors requests {gpus:g} GPUs, this machine has {machine.gpus}"
         yield problem(config, "rollout.num_gpus", message, "fewer workers or ranks, or shares below 1 of one GPU")
     for r in roles:
         if r.resources:
-            message = f"{r.name} asks for {r.resources}, which a local cluster does not have"
+            message = f"{r.name} requests {r.resources}, which a local cluster does not have"
             yield problem(
                 config, f"ray.{r.name.split()[0]}_resources", message, "{}, or ray.address of a cluster that has it"
             )

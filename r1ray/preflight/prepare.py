@@ -143,7 +143,7 @@ class Preparation:
         taken = _take(self.existing, self.loaded, self.use)
         if found and not taken.data.exists():
             write_atomic(taken.data, json.dumps(found, indent=1).encode())
-            _tell_unrecorded(taken)
+            _warn_unrecorded(taken)
         return taken
 
     def _created(self, found: Mapping[str, Any], fresh: bool) -> RunFolder:
@@ -233,11 +233,11 @@ def _differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
         yield f"{name} {begun}, now {now}"
 
 
-def _tell_unrecorded(folder: RunFolder) -> None:
+def _warn_unrecorded(folder: RunFolder) -> None:
     """Warn that the data of a run without a record were not checked."""
     message = (
-        f"{folder.path} has no record of what its sources held when it began, so whether they have changed since cannot be "
-        f"told. What they hold now is kept in {folder.data.name}, and later resumes are checked against it."
+        f"{folder.path} has no record of its data, so r1ray cannot check whether the data changed since the run began. "
+        f"Their present state is recorded in {folder.data.name}, and later resumes are checked against it."
     )
     with MetricsWriter(folder.path, tensorboard=False) as writer:
         writer.event("data_unrecorded", message=message)

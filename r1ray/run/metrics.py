@@ -223,12 +223,12 @@ def read_events(run_dir: Path) -> list[Row]:
     return list(_lines(run_dir / EVENTS))
 
 
-def _current(path: Path, stands: Callable[[int, int], bool]) -> list[Row]:
-    """The rows that no rewind has voided; `stands(step, to)`: whether a row of `step` survives a rewind to `to`."""
+def _current(path: Path, survives: Callable[[int, int], bool]) -> list[Row]:
+    """The rows that no rewind has voided; `survives(step, to)`: whether a row of `step` survives a rewind to `to`."""
     rows: list[Row] = []
     for row in _lines(path):
         if _MARKER in row:
-            rows = [kept for kept in rows if stands(kept["step"], row[_MARKER])]
+            rows = [kept for kept in rows if survives(kept["step"], row[_MARKER])]
         else:
             rows.append(row)
     return rows

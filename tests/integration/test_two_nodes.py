@@ -121,7 +121,7 @@ def test_learner_and_rollouts_on_different_nodes(
     assert done.returncode == 0, done.stdout + done.stderr
     rows = read_metrics(run)
     assert [row["step"] for row in rows] == [0, 1]
-    # Only the second node has the resource that a rollout worker asks for, only the head the learner's.
+    # Only the second node has the resource that a rollout worker requests, only the head the learner's.
     assert rows[-1]["sync/workers"] == 1
     for name in SECRETS:
         assert environment[name] not in done.stdout + done.stderr, name

@@ -101,10 +101,9 @@ class CodeVerifier(Reward):
 def program(response: str, wanted: str = "", *, opened: bool = False) -> tuple[str, str]:
     """The program in the answer part of a response, and the label of its fence.
 
-    This is the last fenced block in the language of the tests, `wanted`. If that is empty, any
-    language that r1ray runs will do, but a shell command behind a program in another language shows
-    how to run it. If no block has such a label, it is the last block without a label, else the last
-    one; if nothing is fenced, the whole answer.
+    The program is the last fenced block in the language of the tests, `wanted`. If `wanted` is empty, any language that
+    r1ray runs counts; but a shell block behind a program in another language shows how to run that program. If no block
+    has such a label, the last block without a label counts, else the last block; without a fence, the whole answer.
     """
     part = answer_part(response, opened=opened)
     end = part.rfind("</answer>")

@@ -105,7 +105,7 @@ def _text_of(error: BaseException) -> str:
     try:
         return str(error)[:200]
     except BaseException as e:  # raised by the program's own __str__
-        return f"its text cannot be had: {type(e).__name__}"
+        return f"its message cannot be shown: {type(e).__name__}"
 
 
 def _find(module: types.ModuleType, name: str) -> Any:
@@ -116,10 +116,10 @@ def _find(module: types.ModuleType, name: str) -> Any:
 
 
 class Judge:
-    """Runs the tests, and reports each in a line on the standard output, whatever the tests print.
+    """Runs the tests and reports each in one line on standard output, even if the tests print.
 
-    The first line says that the tests are ready. A failure before it is the tests' fault, a later
-    one the program's.
+    The first line says that the tests are ready. A failure before it is the fault of the tests, a later one of the
+    program.
     """
 
     def __init__(self, peer: Peer, out: IO[str], test_s: float) -> None:

@@ -3,7 +3,7 @@
 A program sees the system read-only, a private /tmp and its own files. It sees no network, no other
 process, no environment and no file of the host outside /usr and the interpreter's bin and lib. Its
 memory, processor time, processes and disk space are limited. When the wall-clock limit is reached,
-or its first process ends, all of its processes are killed, whatever they did to stay alive.
+or its first process ends, all of its processes are killed; none can escape.
 
 With `sandbox: none` only the limits on single processes apply. It is for containers that are a
 sandbox themselves.
@@ -45,11 +45,11 @@ _ALIVE = (
     'alive=$1; shift; until read -r _ _ state _ </proc/1/stat && [ "$state" = S ]; do :; done; '
     'read -t 0 -u "$alive" && exit 126; exec {alive}<&-; '
 )
-"""Run before `_LAUNCH` under bubblewrap. While they start, bubblewrap's processes ask the kernel,
-one after the other, to be killed when their parent dies. If the parent dies before one of them
-asks, that process would live on. Once the first process inside sleeps, all have asked. If this
-process still lives then, it holds its end of the pipe `alive`; otherwise the pipe is at its end,
-which makes it readable.
+"""Run before `_LAUNCH` under bubblewrap, so that nothing outlives this process.
+
+While they start, bubblewrap's processes one after the other request a parent-death signal from the kernel. A process
+whose parent dies before its request would survive. All requests are made once the first process inside sleeps. Then the
+pipe `alive` is checked: it is open while this process lives, and at its end, which makes it readable, afterwards.
 """
 
 

@@ -127,7 +127,7 @@ def test_a_command_under_nohup_ignores_the_end_of_its_terminal(monkeypatch: pyte
         (OSError(errno.EDQUOT, "Disk quota exceeded"), 1, "DiskFull: no space left"),
         (OSError(errno.EROFS, "Read-only file system", "/a/b"), 2, "ConfigError: /a/b: Read-only file system: give a folder"),
         (PermissionError(errno.EACCES, "Permission denied", "/a"), 2, "ConfigError: /a: Permission denied: give a folder"),
-        (OSError(errno.EIO, "Input/output error", "/a"), 1, "InfrastructureError: /a: Input/output error: mend that"),
+        (OSError(errno.EIO, "Input/output error", "/a"), 1, "InfrastructureError: /a: Input/output error: fix that"),
     ],
 )  # fmt: skip
 def test_an_error_of_the_operating_system_has_a_name_and_a_remedy(

@@ -32,12 +32,12 @@ def problems(overrides: list[str], *nodes: Resources, autoscaled: bool = False, 
 @pytest.mark.parametrize(
     ("overrides", "nodes", "told"),
     [
-        (GPUS, [HEAD], "learner.num_gpus: no node of the cluster at auto has what a learner rank asks for: CPU 1, GPU 1"),
-        (GPUS, [HEAD, GPU_NODE], "learner.num_gpus: all actors up to the 8 learner ranks ask for 8 GPU, .* has 4"),
-        (GPUS, [HEAD, GPU_NODE, GPU_NODE], "rollout.num_gpus: all actors up to the 2 rollout workers ask for 10 GPU, .* has 8"),
-        (["ray.rollout_resources={spot: 1}"], [HEAD], "ray.rollout_resources: no node .* rollout worker asks for: CPU 1, spot 1"),
+        (GPUS, [HEAD], "learner.num_gpus: no node of the cluster at auto has what a learner rank requests: CPU 1, GPU 1"),
+        (GPUS, [HEAD, GPU_NODE], "learner.num_gpus: all actors up to the 8 learner ranks request 8 GPU, .* has 4"),
+        (GPUS, [HEAD, GPU_NODE, GPU_NODE], "rollout.num_gpus: all actors up to the 2 rollout workers request 10 GPU, .* has 8"),
+        (["ray.rollout_resources={spot: 1}"], [HEAD], "ray.rollout_resources: no node .* rollout worker requests: CPU 1, spot 1"),
         (["learner.num_cpus=6"], [{"CPU": 4.0}, {"CPU": 4.0}], "learner.num_cpus: no node"),
-        (["rollout.num_cpus=3"], [{"CPU": 3.0}], "rollout.num_cpus: all actors up to the 1 rollout worker ask for 4 CPU"),
+        (["rollout.num_cpus=3"], [{"CPU": 3.0}], "rollout.num_cpus: all actors up to the 1 rollout worker request 4 CPU"),
     ],
 )  # fmt: skip
 def test_what_the_cluster_lacks_is_named_with_what_it_has(

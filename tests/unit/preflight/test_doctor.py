@@ -60,7 +60,7 @@ def test_the_exit_code_is_for_scripts(
     assert run(monkeypatch) == code
     text = capsys.readouterr().out
     assert f"{code} errors" in text
-    assert ("mend:" in text) == broken
+    assert ("fix:" in text) == broken
 
 
 def test_a_wrong_configuration_and_an_unreachable_cluster_are_exit_code_2(

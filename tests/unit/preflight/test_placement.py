@@ -237,7 +237,7 @@ class TestGpus:
     def test_more_gpus_than_there_are(self) -> None:
         plan = make_plan(seven_b(), SEVEN_B, replace(NODE, gpu_memory_bytes=(80 * GIB,) * 8))
         assert keys(plan) == {"rollout.num_gpus"}
-        assert "asks for 16 GPUs, this machine has 8" in plan.problems[0].message
+        assert "requests 16 GPUs, this machine has 8" in plan.problems[0].message
 
     def test_tensor_parallel_parts_take_a_gpu_each(self) -> None:
         plan = make_plan(seven_b("rollout.engine.tensor_parallel_size=2", "sync.digest=wire"), SEVEN_B, NODE)
