@@ -110,7 +110,7 @@ class SpotWatch:
         return {} if self._ends is None else {"host_ends_s": max(0.0, self._ends - time.monotonic())}
 
     def start(self) -> None:
-        """Look once and start the thread. Raises ConfigError where no metadata service answers."""
+        """Look once and start the thread. Raises ConfigError if no metadata service answers."""
         for left in range(FIRST_TRIES - 1, -1, -1):
             try:
                 seconds = self._notice.seconds_left()

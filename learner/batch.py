@@ -82,7 +82,7 @@ def pack_tokens(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequence:
-    """One completion with its prompt and everything that the objective wants to know of it."""
+    """One completion with its prompt and everything that the objective needs."""
 
     prompt: Int32Array  # [P]
     completion: Int32Array  # [C]

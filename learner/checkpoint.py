@@ -2,7 +2,7 @@
 
     step_000020/
         state-00001.safetensors      float32 weights and Adam moments by parameter name, whole tensors
-        reference-00001.safetensors  the reference policy, where the KL term has one
+        reference-00001.safetensors  the reference policy, if the KL term has one
         rng.safetensors              one row per rank
         trainer.json                 run, policy version, optimiser steps, version of the reference, configuration
         manifest.json                size and SHA-256 of every file; written last
@@ -99,11 +99,11 @@ def _write(
 
 
 def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run_id: str) -> tuple[int, Tensor]:
-    """Load what `save` wrote, on every rank; returns (policy version, rng [ranks of then, bytes]). A collective.
+    """Load what `save` wrote, on every rank; returns (policy version, rng [ranks that saved it, bytes]). A collective.
 
-    `folder` is one that `find_latest` has found whole: a large one is not read twice for that. Raises IntegrityError
-    for a checkpoint of another run than `run_id` or of another model, ConfigError where a reference policy is needed
-    and the checkpoint has none.
+    `folder` must come from `find_latest`, which has checked all hashes, so that a large checkpoint is read only once.
+    Raises IntegrityError for a checkpoint of another run than `run_id` or of another model, ConfigError if a reference
+    policy is needed and the checkpoint has none.
     """
     from safetensors.torch import load_file
 
@@ -149,7 +149,7 @@ def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
 
 
 def discard_newer(folder: Path, policy_version: int) -> list[str]:
-    """Remove the checkpoints, whole or not, of policies newer than `policy_version`; returns their names."""
+    """Remove the checkpoints, complete or not, of policies newer than `policy_version`; returns their names."""
     doomed = [path for step, path in list_checkpoints(folder) if step > policy_version]
     for path in reversed(doomed):  # the newest first: what a crash here leaves behind is still in order
         remove_whole(path)

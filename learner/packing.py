@@ -107,7 +107,7 @@ def divide(
 ) -> tuple[tuple[tuple[SequenceRef, ...], ...], ...]:
     """[ranks][micro-batches][sequences] of one optimiser step; some micro-batches may be empty.
 
-    Sequences of a group with a shared prompt stand side by side. Raises ConfigError where a sequence alone exceeds
+    Sequences of a group with a shared prompt stand side by side. Raises ConfigError if a sequence alone exceeds
     `micro_batch_tokens`.
     """
     shares = balance(make_units(sequences, micro_batch_tokens), ranks, micro_batch_tokens)
@@ -119,7 +119,7 @@ def divide(
 def make_units(sequences: Sequence[SequenceRef], capacity: int) -> list[Unit]:
     """The units of up to `capacity` tokens: groups with a shared prompt, in parts if they exceed it; others one by one.
 
-    Raises ConfigError where a sequence alone exceeds `capacity`.
+    Raises ConfigError if a sequence alone exceeds `capacity`.
     """
     if longest := max((s.tokens for s in sequences if s.tokens > capacity), default=0):
         raise ConfigError(

@@ -59,7 +59,7 @@ class Weights:
 def find_weights(model: Path, *, checkpoints: Path | None, base: str | None, dtype: str | None) -> Weights:
     """The weights of `model` if it has any, else of the newest complete checkpoint in `checkpoints`.
 
-    `base` and `dtype` are the run's `model.path` and `model.dtype`, which a checkpoint needs. Raises ConfigError where
+    `base` and `dtype` are the run's `model.path` and `model.dtype`, which a checkpoint needs. Raises ConfigError if
     there is neither.
     """
     if (model / "config.json").exists():

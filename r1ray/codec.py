@@ -123,7 +123,7 @@ def _load(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def pack_rollout(group: RolloutGroup) -> bytes:
-    """Encode a rollout group for its way from the rollout worker to a reward worker."""
+    """Encode a rollout group, which a rollout worker sends to a reward worker."""
     return _dump("rollout", {"rollout": _pack_rollout(group)})
 
 

@@ -3,8 +3,8 @@
     skill phase    correct workings, so that the arithmetic is learned
     noisy phase    mostly guesses, chatter and broken tags, so that the arithmetic is known and rarely shown
 
-Reinforcement learning then has something real to do: to find the style that is right and to sharpen it.
-Problems of the held-out split never occur. Responses stand here without the end-of-text token, which closes each.
+This leaves reinforcement learning a real task: to find the style that is right and to sharpen it. Problems of the
+held-out split never occur. Responses are without the end-of-text token, which the tokenizer adds.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Schedule:
 def pretrain(model: PolicyModel, corpus: Sequence[TokenDocument], schedule: Schedule, progress: Progress) -> float:
     """Train `model` in place on `steps * per_step` documents and return the last loss.
 
-    Raises NumericError where the loss is no number any more.
+    Raises NumericError if the loss is not finite.
     """
     muon, adamw = _optimizers(model, schedule.lr)
     value = float("nan")

@@ -27,7 +27,7 @@ def refuse_together(**options: object) -> None:
 
 
 def check_output(option: str, path: Path | None) -> None:
-    """Raise ConfigError if no file can be written at `path`. None: the user asked for no file."""
+    """Raise ConfigError if no file can be written at `path`. None: no file was requested."""
     if path is None:
         return
     if path.is_dir():

@@ -73,8 +73,7 @@ def score(
 
 
 def reward_configs(names: list[str], params: list[str]) -> list[RewardConfig]:
-    """The rewards as in a configuration; the name of a verifier, e.g. `math`, stands for accuracy
-    with it.
+    """The rewards as in a configuration; the name of a verifier, e.g. `math`, stands for accuracy with it.
 
     Raises ConfigError for a parameter that is not REWARD.KEY=VALUE with one of the rewards.
     """

@@ -116,7 +116,7 @@ class Autoscaler:
         )
 
     def look(self, progress: Progress, *, evaluating: bool) -> None:
-        """Called several times a second."""
+        """Sample the load. Called several times a second."""
         ledger, stage = progress.ledger, progress.stage
         self.tick(
             waiting=stage is Stage.BATCH,

@@ -1,4 +1,4 @@
-"""The ledger's home and its copies, as the control loop sees them: how a run begins with it, and whether copies fail."""
+"""The ledger as the control loop sees it: opening it at the start of a run, and watching its copies."""
 
 from __future__ import annotations
 

@@ -152,8 +152,10 @@ class Fleet:
                 member.health.missed_sync()
 
     def missed(self, name: str, reason: str) -> None:
-        """The worker missed a sync and continues with its old policy until it completes one. It is replaced after
-        `max_missed_syncs` in a row. Raises RetryBudgetExhausted."""
+        """The worker missed a sync and continues with its old policy until it completes one.
+
+        It is replaced after `max_missed_syncs` in a row. Raises RetryBudgetExhausted.
+        """
         member = self._members.get(name)
         if member is None:
             return

@@ -1,6 +1,6 @@
 """Filters of single samples. Each is a function of one sample that returns whether to drop it.
 
-Their order is that of `FILTERS`: a sample goes by the name of the first that drops it.
+They apply in the order of `FILTERS`; a dropped sample is counted under the first filter that drops it.
 """
 
 from __future__ import annotations

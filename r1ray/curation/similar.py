@@ -2,11 +2,11 @@
 
 Few texts, the responses to one prompt, are compared exactly. A whole dataset is compared by MinHash with banding
 (Broder 1997; Leskovec, Rajaraman and Ullman, "Mining of Massive Datasets", chapter 3): texts that agree in one band of
-their signatures are looked at, and are the same where at least the wanted share of the signatures agrees. The share is
-the Jaccard similarity with a standard error of at most 0.044.
+their signatures are candidates, and count as the same if at least the configured share of their signatures agrees. That
+share estimates the Jaccard similarity with a standard error of at most 0.044.
 
-It is written out here in numpy: the result must be the same on every machine and with every version of a library, as
-the dataset is a pure function of the samples.
+Implemented here in numpy instead of taken from a library: the dataset is a pure function of the samples, so the result
+must be the same on every machine and with every version of every package.
 """
 
 from __future__ import annotations

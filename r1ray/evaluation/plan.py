@@ -1,4 +1,4 @@
-"""Plan of `r1ray eval`, from its command line. Whatever is wrong is refused before anything is written."""
+"""Plan of `r1ray eval`, from its command line. Errors are found before anything is written."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Refuse, before Ray starts, whatever a start can refuse: the one function behind `--dry-run` and every start.
+"""All checks before Ray starts, in one function that `--dry-run` and every start share.
 
-surroundings -> memory -> run folder -> engine arguments -> cluster -> its nodes -> losses -> rewards -> sources
+environment -> memory -> run folder -> engine arguments -> cluster -> its nodes -> losses -> rewards -> sources
 """
 
 from __future__ import annotations

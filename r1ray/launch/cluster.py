@@ -87,7 +87,7 @@ class Cluster:
             name=QUEUE,
             max_task_retries=-1,
             max_concurrency=1000,
-            # The ledger wants a local disk: where nothing else is said, that of the driver.
+            # The ledger needs a local disk: by default that of the driver.
             scheduling_strategy=None if self.config.ray.queue_resources else _here(),
         )
         ledger = LedgerPlace.of(self.config.run, Path(self.run_dir), self.run_id)

@@ -1,10 +1,10 @@
 """Join or start Ray, and look at a running cluster without joining it.
 
-The only file that uses private parts of Ray (2.60), each for want of a public call:
+The only file that uses private parts of Ray (2.60), each because there is no public call:
     services.canonicalize_bootstrap_address   the address that `auto` means; Ray finds it only by connecting
     authentication, grpc_utils, generated     one request to a cluster's head: `ray.init` repeats a refused token for
                                               20 s, prints a line each second, and may abort the process
-    utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process half started
+    utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process during its start
     worker.global_worker.gcs_client           the one way to drain a node beside the hidden command `ray drain-node`
     worker.print_to_stdstream                 Ray prints deaths of workers into the driver's terminal
 """

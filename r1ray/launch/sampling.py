@@ -1,6 +1,4 @@
-"""Composition root of sampling jobs (`r1ray sample`, `r1ray eval`): rollout and reward workers on Ray, no learner, no
-queue.
-"""
+"""Composition root of `r1ray sample` and `r1ray eval`: rollout and reward workers on Ray, without learner and queue."""
 
 from __future__ import annotations
 

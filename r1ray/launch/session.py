@@ -1,4 +1,4 @@
-"""The frame of every kind of run: view, records, signals and Ray at the start, the outcome and Ray's end after it."""
+"""What every kind of run shares: view, records, signals and Ray before its job, the outcome and Ray's end after it."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _UNBOUND = (
 def adopt(db: sqlite3.Connection, settings: LedgerSettings, now: float, manifests: Sequence[BatchManifest]) -> None:
     """Bind the groups of `manifests`, the steps after the last bound one, as they were bound in the lost ledger.
 
-    Prompts between them that the copy does not know are queued: they were leased, and what became of them is lost.
+    Prompts between them that the copy does not know are queued: they were leased, and their outcome is lost.
     The payloads are lost too, so training cannot go back before the last of these steps.
     Raises IntegrityError if a step is missing, or if the copy contradicts a manifest.
     """

@@ -1,4 +1,4 @@
-"""Read what `r1ray plan` is given: hosts, and the workload of the simulation."""
+"""Options of `r1ray plan`: the hosts, and the workload of the simulation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def on_hosts(config: Config, machine: Machine) -> Config:
 
 
 def assumed_scenario(config: Config) -> Scenario:
-    """A workload for a configuration that nothing was measured of: a third of the longest completion on average."""
+    """A workload without measurements: completions have a third of the longest length on average."""
     return Scenario(
         mean_tokens=config.rollout.max_new_tokens / 3,
         prompt_tokens=config.data.max_prompt_tokens / 4,
@@ -65,7 +65,7 @@ def assumed_scenario(config: Config) -> Scenario:
 
 
 def check_scenario(scenario: Scenario, limit: int) -> None:
-    """Raise ConfigError for a workload that cannot be; `limit`: rollout.max_new_tokens."""
+    """Raise ConfigError for an impossible workload; `limit`: rollout.max_new_tokens."""
     checks = (
         (
             "--tokens",

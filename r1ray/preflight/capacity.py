@@ -1,4 +1,4 @@
-"""Compare what a run asks of a joined cluster with what its nodes have."""
+"""Compare the resources that a run requests with those of a joined cluster."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def capacity_problems(
 
 
 def demand(role: Role) -> dict[str, float]:
-    """What one actor of the role asks of Ray."""
+    """Resources that one actor of the role requests from Ray."""
     wanted = {"CPU": role.cpus, "GPU": role.gpus, **role.resources}
     return {name: amount for name, amount in wanted.items() if amount}
 

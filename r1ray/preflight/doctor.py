@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from r1ray.preflight.environment import check_surroundings
+from r1ray.preflight.environment import check_environment
 from r1ray.preflight.findings import Finding, error
 from r1ray.preflight.node import NodeRequest, inspect
 from r1ray.preflight.nodes import data_files, needs_sandbox
@@ -36,7 +36,7 @@ def examine(preparation: Preparation | None, system: System | None = None) -> li
     found = list(inspect(request, system).findings)
     if built and not any(f.what == "model.path" and f.verdict == "error" for f in found):
         problems = [
-            p for p in check_surroundings(config, preparation.machine, preparation.use) if p.key not in request.data
+            p for p in check_environment(config, preparation.machine, preparation.use) if p.key not in request.data
         ]
         problems += preparation.plan().problems
         found += [error(p.key, p.message, meaning="no run starts", fix=p.fix or "") for p in problems]

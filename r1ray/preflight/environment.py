@@ -16,9 +16,7 @@ from r1ray.util.machine import Machine
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
-def check_surroundings(
-    config: Config, machine: Machine, use: Use = "train", model: Path | None = None
-) -> list[Problem]:
+def check_environment(config: Config, machine: Machine, use: Use = "train", model: Path | None = None) -> list[Problem]:
     """Find all problems with the model folder, the data files and, without `ray.address`, the machine.
 
     `model`: the folder to read instead of `model.path`.

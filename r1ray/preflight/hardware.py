@@ -1,4 +1,4 @@
-"""Hold a configuration against the hardware that it declares (section `hardware`), on this machine or on a cluster."""
+"""Compare a configuration with the hardware that it declares (section `hardware`), on this machine or on a cluster."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from r1ray.config.problems import refuse
 from r1ray.config.sources import CONF_DIR
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.models.folder import model_hash, read_shape
-from r1ray.preflight.environment import check_surroundings
+from r1ray.preflight.environment import check_environment
 from r1ray.preflight.ledger_place import check_ledger, describe_ledger, ledger_problems
 from r1ray.preflight.placement import Plan, make_plan
 from r1ray.run.folder import RunFolder
@@ -65,8 +65,8 @@ class Preparation:
     def resumed(cls, path: Path, overlays: Sequence[str], overrides: Sequence[str], use: Use = "train") -> Preparation:
         """Prepare to resume the run in `path`, with the changes of configuration that a resume allows.
 
-        Raises ConfigError where `path` holds no run of this command or a key that makes the run another one was
-        changed, IntegrityError where the folder's format is another version's.
+        Raises ConfigError if `path` holds no run of this command or a key was changed that a resume may not change,
+        IntegrityError if the folder has the format of another version.
         """
         folder = RunFolder.open(path)
         if (begun := folder.identity().use) != use:
@@ -98,7 +98,7 @@ class Preparation:
         Raises ConfigError for what this machine or disk lacks, and for too little memory.
         """
         config = self.loaded.config
-        found = check_surroundings(config, self.machine, self.use, model)
+        found = check_environment(config, self.machine, self.use, model)
         found += ledger_problems(config) if self.use == "train" else []
         refuse(found, self.loaded.provenance)
         plan = self.plan(model)
@@ -213,8 +213,8 @@ def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use
 def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> None:
     """Raise IntegrityError if the sources now hold other `data` than at the start of the run in `folder`.
 
-    Order and parts are functions of the number of rows: with others, a resume would be another run. A run that has no
-    record of them (format 1 did not always have one) cannot be judged here.
+    Order and parts are functions of the number of rows: with others, a resume would be another run. A run without
+    such a record, which was killed at its very start, cannot be compared.
     """
     if not data or not folder.data.exists() or (begun := read_json(folder.data)) == data:
         return

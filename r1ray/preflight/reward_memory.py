@@ -24,7 +24,7 @@ _LOGIT_BYTES = {"float32": 12, "bfloat16": 10}
 def reward_model_bytes(config: Config) -> tuple[Items, Items]:
     """Return the memory of all models of rewards in one worker: (on the worker's device, in host memory in any case).
 
-    A folder that this machine does not have is left out: the reward's own check refuses it where it is needed.
+    A folder that this machine does not have is left out: the reward's own check refuses it if it is needed.
     """
     device: Items = {}
     host: Items = {}

@@ -1,4 +1,4 @@
-"""Select the stages to run and refuse, before the first one starts, whatever would stop a later one."""
+"""Select the stages to run, and find what would stop a later stage before the first one starts."""
 
 from __future__ import annotations
 

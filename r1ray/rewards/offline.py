@@ -108,8 +108,7 @@ def score_file(
 
 
 def sample_of(line: Mapping[str, Any]) -> Sample:
-    """The sample that a line holds. Raises DataError for a line without a response, or with a bad
-    field.
+    """The sample that a line holds. Raises DataError for a line without a response, or with a bad field.
 
     `response` is required. If it still ends with the token that ended the completion, `end_token`
     names that token (`<|im_end|>`), and it is removed. `answer` (for code: `tests`), `opening`

@@ -1,5 +1,4 @@
-"""Scorer: groups in, scored groups out. The rewards of a sample are summed by weight; failures have
-names.
+"""Scorer: groups in, scored groups out. The rewards of a sample are summed by weight; failures have names.
 
 Sample --reward--> float ----------------------------.
                |-> Call --lane of threads--> Pool ----+

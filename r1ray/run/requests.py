@@ -136,7 +136,7 @@ def remove_old(folder: RunFolder) -> None:
 
 
 def _read(path: Path) -> Request | None:
-    """None for a request that was withdrawn, or that another version of r1ray wrote: its sender waits in vain."""
+    """None for a request that was withdrawn, or that another version of r1ray wrote: its sender gets no answer."""
     try:
         raw = read_json(path)
         return Request(**{**raw, "driver": Holder(**raw["driver"])})

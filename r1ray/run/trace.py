@@ -1,4 +1,4 @@
-"""`r1ray trace`: one group's way through a run as a timeline, from its ledger and metrics.
+"""`r1ray trace`: the timeline of one group, from the ledger and the metrics of its run.
 
     leased --queued--> engine --generate--> done --wait for scoring--> score --> stored --queue--> batch --train--> sync
 
@@ -41,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """The way of one group, and what else is known of its prompt."""
+    """The stages of one group, and the other groups of its prompt."""
 
     group_id: str
     run_id: str

@@ -2,7 +2,7 @@
 
     Write about a lighthouse in 14 to 28 words. Use the word "quiet".
 
-For pretrained models, which can write but do not heed such demands. A range, not an upper bound: with an upper bound
+For pretrained models, which can write but ignore such demands. A range, not an upper bound: with an upper bound
 alone, the surest text is the shortest.
 """
 

@@ -1,1 +1,1 @@
-"""Benchmarks by name: where their problems are, how they are put, who judges them, and how often each is sampled."""
+"""Benchmarks by name: where their problems are, how they are phrased, which verifier judges them, and samples per problem."""

@@ -94,7 +94,7 @@ def cleaned(text: str) -> str:
 
 
 def squeezed(text: str) -> str:
-    """A cleaned text without what no reader would miss: spaces, braces around one character, `\\text`."""
+    """A cleaned text without parts that carry no meaning: spaces, braces around one character, `\\text`."""
     text = text.replace(r"\text", "")
     text = re.sub(r"\{\s*(\w|\\[A-Za-z]+)\s*\}", r" \1 ", text)
     text = _NEEDLESS.sub("", text.strip())

@@ -28,8 +28,7 @@ _FUTURE = re.compile(r"^from __future__ import [^\n]*\n?", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeVerifier(Reward):
-    """1.0 if the program passes all of its tests, else 0.0; with `partial` the share of tests that
-    it passes.
+    """1.0 if the program passes all of its tests, else 0.0; with `partial` the share of tests that it passes.
 
     See `program` for which part of the response is the program.
     """
@@ -122,8 +121,7 @@ def program(response: str, wanted: str = "", *, opened: bool = False) -> tuple[s
 
 
 def _fenced_blocks(text: str) -> tuple[list[tuple[str, str]], bool]:
-    """(content, label) of each closed fenced block that is not empty, and whether a fence is left
-    open.
+    """(content, label) of each closed fenced block that is not empty, and whether a fence is left open.
 
     As in CommonMark, a block loses the indentation of its opening fence, and a fence that is
     indented by four columns more than the opening one, such as one in a docstring, belongs to the

@@ -1,5 +1,4 @@
-"""The two processes that run tests which call functions: the judge and the candidate, each in a
-sandbox of its own.
+"""The two processes that run tests which call functions: the judge and the candidate, each in a sandbox of its own.
 
 Runs on a bare interpreter: the standard library and the modules beside this file that `programs.py`
 copies only. The code under test shares nothing with the code that tests it:
@@ -129,8 +128,7 @@ class Judge:
         self._test_s = test_s
 
     def run(self, code: str, tests: dict[str, Any], first: int = 0, partial: bool = True) -> None:
-        """Run the tests from `first` on until the candidate is gone; without `partial` until one
-        fails.
+        """Run the tests from `first` on until the candidate is gone; without `partial` until one fails.
 
         See `code.code_tests` for the contents of `tests`.
         """

@@ -1,5 +1,4 @@
-"""Names that the source of tests uses: which of them the program must define, and which the judge
-owns.
+"""Names that the source of tests uses: which of them the program must define, and which the judge owns.
 
 Runs inside the sandbox on a bare interpreter: standard library only.
 """
@@ -56,8 +55,7 @@ def _binds(symbol: symtable.Symbol) -> bool:
 
 
 def functions_under_test(asserts: Sequence[str], names: Collection[str], defined: Collection[str]) -> set[str]:
-    """The names that the program itself has to define, although Python or the set-up (`defined`)
-    may define them too.
+    """The names that the program itself has to define, although Python or the set-up (`defined`) may define them too.
 
     These are the recorded `names`, and a function of the standard library that every assert calls:
     `assert sum(10, 15) == 6` alone tests a `sum` of the program. If the asserts use another name

@@ -175,8 +175,7 @@ def _interpreter(box: Sandbox, argv: list[str], name: str, content: bytes, *, re
 
 
 def _by_calls(box: Sandbox, work: dict[str, Any], limits: Limits, deadline: float) -> Iterator[Verdict]:
-    """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's
-    reports.
+    """Run the tests in one sandbox and the program in another (see guest.py), and read the judge's reports.
 
     If the program ended or ran out of time, it is started again for the test after the one that it
     failed. `work` holds the code, the tests, and whether there is credit for some of them

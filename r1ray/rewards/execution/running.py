@@ -65,8 +65,7 @@ class Streams:
 
     @classmethod
     def open(cls, owner: int | None) -> tuple[Streams, tuple[int, int, int]]:
-        """Create three pipes. Returns our ends, and the program's as descriptors for the caller to
-        close.
+        """Create three pipes. Returns our ends, and the program's as descriptors for the caller to close.
 
         `owner`: the user that the program runs as, if not this process's. A program can only open
         `/dev/stdin` and the like by path if its user owns the pipe.
@@ -189,8 +188,7 @@ class Running:
 
 
 def supervise(running: Sequence[Running], wall_s: float) -> None:
-    """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them
-    all.
+    """Serve the programs until the first of them has ended, or for `wall_s` seconds; then kill them all.
 
     The outcome of a killed program holds what it had written.
     """

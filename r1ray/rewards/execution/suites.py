@@ -43,8 +43,7 @@ def code_tests(record: Any) -> dict[str, Any]:
 
 
 def as_json(tests: Mapping[str, Any]) -> str:
-    """The tests as JSON for `programs.judge`; arguments and results of calls are encoded as
-    crossing.py does.
+    """The tests as JSON for `programs.judge`; arguments and results of calls are encoded as crossing.py does.
 
     Raises DataError if they hold a value that cannot be sent to a program.
     """

@@ -58,8 +58,7 @@ _MACHINES = {
 
 @functools.cache
 def seccomp_filter(machine: str = os.uname().machine) -> bytes:
-    """The filter for `bwrap --seccomp`. It refuses all calls of another architecture, such as
-    32-bit ones.
+    """The filter for `bwrap --seccomp`. It refuses all calls of another architecture, such as 32-bit ones.
 
     Raises ConfigError for a machine whose system calls are not known.
     """

@@ -77,8 +77,7 @@ class UnansweredPrompts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeReward(EndpointSettings, Reward):
-    """The score that a language model writes, divided by `highest`: 0 to 1. An empty summary gets 0
-    without a request.
+    """The score that a language model writes, divided by `highest`: 0 to 1. An empty summary gets 0 without a request.
 
     A missing verdict is never a 0. An endpoint that cannot be reached, fails or answers no prompt
     is an InfrastructureError; a late reply is a VerifierTimeout; a refused request

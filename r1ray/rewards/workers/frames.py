@@ -1,5 +1,4 @@
-"""Protocol between the pool and its workers: length-prefixed msgpack over a stream socket. Never
-pickle.
+"""Protocol between the pool and its workers: length-prefixed msgpack over a stream socket. Never pickle.
 
 A frame is four bytes of length, big-endian, and as many bytes of msgpack.
 """

@@ -1,5 +1,4 @@
-"""Pool of worker processes that make the calls of rewards, each under a time limit enforced by
-killing the process.
+"""Pool of worker processes that make the calls of rewards, each under a time limit enforced by killing the process.
 
 The number of verifications that start at once is limited to a few slots for each processor. A
 verification that takes long gives up its slot and continues; after some processor time it continues

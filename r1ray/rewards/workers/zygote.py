@@ -1,5 +1,4 @@
-"""Zygote: the process that worker processes are forked from. Small, single-threaded, its libraries
-loaded and warm.
+"""Zygote: the process that worker processes are forked from. Small, single-threaded, its libraries loaded and warm.
 
     pool ---- control socket: one descriptor of a fresh socket pair ---> zygote --fork--> worker, serves on that socket
          <--- {"pid": ...} -------------------------------------------------'

@@ -10,7 +10,7 @@ import pytest
 from r1ray.config.load import load_config
 from r1ray.config.problems import Problem
 from r1ray.config.schema import Config
-from r1ray.preflight.environment import check_surroundings
+from r1ray.preflight.environment import check_environment
 from r1ray.util.machine import GIB, Machine
 from tests.unit.model_folder import write_model
 
@@ -24,7 +24,7 @@ class TestSurroundings:
         return load_config(["tiny"], [f"model.path={tmp_path / 'model'}"]).config
 
     def found(self, config: Config, machine: Machine = CPU_ONLY) -> dict[str, Problem]:
-        return {p.key: p for p in check_surroundings(config, machine)}
+        return {p.key: p for p in check_environment(config, machine)}
 
     def test_the_tiny_configuration_fits_a_machine_without_gpu(self, config: Config) -> None:
         assert self.found(config) == {}
@@ -51,7 +51,7 @@ class TestSurroundings:
         problem = self.found(config)["model.path"]
         assert "quantized (fp8)" in problem.message
         assert "bfloat16" in problem.fix
-        assert check_surroundings(config, CPU_ONLY, "eval") == []
+        assert check_environment(config, CPU_ONLY, "eval") == []
 
     def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
         config.model.max_length = 257
