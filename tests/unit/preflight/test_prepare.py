@@ -238,7 +238,7 @@ def test_a_run_without_a_record_of_its_files_says_so_and_keeps_one(
     for _ in range(2):
         Preparation.resumed(RUN, [], [], use).folder().release()
     assert [event["kind"] for event in read_events(stopped.path)] == ["data_unrecorded"]
-    assert capsys.readouterr().err.count("warning: runs/tiny has no record of what its sources held") == 1
+    assert capsys.readouterr().err.count("warning: runs/tiny has no record of its data") == 1
     grow()
     with pytest.raises(IntegrityError, match="rows 100, now 150"):
         Preparation.resumed(RUN, [], [], use).folder()
