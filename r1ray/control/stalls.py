@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from r1ray.config.schema import RecoveryConfig
 from r1ray.control.fleet import Fleet
@@ -17,23 +18,15 @@ from r1ray.run.metrics import MetricsWriter
 from r1ray.util.files import write_atomic
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stalls:
-    """`stacks(places)` returns the stack of each process by name; it may take seconds."""
+    """Checks for a stall at each tick, and handles it."""
 
-    def __init__(
-        self,
-        config: RecoveryConfig,
-        *,
-        watchdog: Watchdog,
-        stacks: Callable[[Mapping[str, Place]], Mapping[str, str]],
-        folder: RunFolder,
-        writer: MetricsWriter,
-    ) -> None:
-        self._config = config
-        self._watchdog = watchdog
-        self._stacks = stacks
-        self._folder = folder
-        self._writer = writer
+    config: RecoveryConfig
+    watchdog: Watchdog
+    stacks: Callable[[Mapping[str, Place]], Mapping[str, str]]  # of each process by name; may take seconds
+    folder: RunFolder
+    writer: MetricsWriter
 
     def tick(
         self, progress: Progress, fleet: Fleet, managed: RayManagedActors, learners: LearnerGroup[LearnerApi]
@@ -44,8 +37,8 @@ class Stalls:
         starting = stage in (Stage.BATCH, Stage.EVALUATION) and not workers
         if starting or progress.pausing:
             stage = Stage.DEADLINE  # deadlines.actor_start_s, or recovery.outage_timeout_s
-        stalled_s = self._watchdog.look(progress.marks(fleet), stage)
-        progress.stalled_s = self._watchdog.still_s
+        stalled_s = self.watchdog.look(progress.marks(fleet), stage)
+        progress.stalled_s = self.watchdog.still_s
         if stalled_s is None:
             return
         places = dict(learners.places) if stage is Stage.STEP else dict(workers)
@@ -54,16 +47,16 @@ class Stalls:
         elif stage in (Stage.BATCH, Stage.EVALUATION):
             places |= managed.places
         lines = [f"Nothing has moved for {stalled_s:.0f} s: no token, no score, no step.", *progress.explain(fleet)]
-        lines += [f"\nStack of {name}:\n{stack}" for name, stack in self._stacks(places).items()]
-        self._watchdog.reported()
+        lines += [f"\nStack of {name}:\n{stack}" for name, stack in self.stacks(places).items()]
+        self.watchdog.reported()
         where = self._keep(f"stall-{progress.step:06d}.txt", "\n".join(lines))
-        policy = self._config.stall_policy
-        self._writer.event("stalled", seconds=stalled_s, stage=stage.value, policy=policy, **where)
+        policy = self.config.stall_policy
+        self.writer.event("stalled", seconds=stalled_s, stage=stage.value, policy=policy, **where)
         if policy == "abort":
             raise RetryBudgetExhausted(
                 f"nothing has moved for {stalled_s:.0f} s (recovery.stall_timeout_s="
-                f"{self._config.stall_timeout_s:g}, recovery.stall_policy=abort): "
-                f"see {where.get('diagnosis') or where['unwritten']} in {self._folder.path}"
+                f"{self.config.stall_timeout_s:g}, recovery.stall_policy=abort): "
+                f"see {where.get('diagnosis') or where['unwritten']} in {self.folder.path}"
             )
         if policy == "restart" and stage in (Stage.STEP, Stage.SYNC):
             learners.kill()  # calls in progress fail
@@ -76,7 +69,7 @@ class Stalls:
     def _keep(self, name: str, text: str) -> dict[str, str]:
         """Write the diagnosis into the run folder. If that fails, the event has its text and the error."""
         try:
-            write_atomic(self._folder.path / name, text.encode() + b"\n")
+            write_atomic(self.folder.path / name, text.encode() + b"\n")
         except OSError as e:
             return {"unwritten": f"{name}: {e}", "text": text}
         return {"diagnosis": name}

@@ -76,7 +76,7 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
         evaluations=read_evaluations(folder.path),
     )
     stalls = Stalls(
-        config.recovery,
+        config=config.recovery,
         watchdog=Watchdog(config.recovery.stall_timeout_s),
         stacks=cluster.stacks,
         folder=folder,

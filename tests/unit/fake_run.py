@@ -253,7 +253,7 @@ class World:
                     on_event=writer.event,
                 ),
                 stalls=Stalls(
-                    recovery,
+                    config=recovery,
                     watchdog=Watchdog(recovery.stall_timeout_s),
                     stacks=lambda places: {name: f"stack of {name}" for name in places},
                     folder=self.folder,

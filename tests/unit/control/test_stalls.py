@@ -79,7 +79,7 @@ class World:
             self.learner_killed = True
 
         self.stalls = Stalls(
-            RecoveryConfig(stall_timeout_s=10, stall_policy=policy),
+            config=RecoveryConfig(stall_timeout_s=10, stall_policy=policy),
             watchdog=Watchdog(10, clock),
             stacks=stacks,
             folder=SimpleNamespace(path=path),  # type: ignore[arg-type]

@@ -197,16 +197,25 @@ def of_command(run_dir, use):
     (run_dir / "run.json").write_text(json.dumps({**record, "use": use}))
 
 
-def test_a_supervised_run_has_its_own_charts(tmp_path):
-    write_run(tmp_path, steps=0, evaluate_every=0)
-    of_command(tmp_path, "sft")
-    with MetricsWriter(tmp_path, tensorboard=False) as w:
+def supervised_page(run_dir, use, metrics, evaluation) -> Page:
+    """The page of a run of three steps, evaluated before the first and after the last."""
+    write_run(run_dir, steps=0, evaluate_every=0)
+    of_command(run_dir, use)
+    with MetricsWriter(run_dir, tensorboard=False) as w:
         for step in range(3):
             if step in (0, 2):
-                loss = 2.0 - step / 2
-                w.evaluation({"step": step, "source": "chats", "loss": loss, "token_accuracy": 0.5 + step / 10})
-            w.step(step, {"sft/loss": 2.0 - step / 2, "sft/token_accuracy": 0.5 + step / 10, "train/lr": 1e-4 * step})
-    page = page_of(tmp_path)
+                w.evaluation({"step": step, **evaluation(step)})
+            w.step(step, {**metrics(step), "train/lr": 1e-4 * step})
+    return page_of(run_dir)
+
+
+def test_a_supervised_run_has_its_own_charts(tmp_path):
+    page = supervised_page(
+        tmp_path,
+        "sft",
+        lambda step: {"sft/loss": 2.0 - step / 2, "sft/token_accuracy": 0.5 + step / 10},
+        lambda step: {"source": "chats", "loss": 2.0 - step / 2, "token_accuracy": 0.5 + step / 10},
+    )
     text = " ".join(page.texts["p"])
     assert "Held-out loss on chats went from 2 to 1 nats per token in 3 training steps" in text
     assert "from 50% to 70%" in text
@@ -218,14 +227,12 @@ def test_a_supervised_run_has_its_own_charts(tmp_path):
 
 
 def test_a_reward_model_has_its_own_charts(tmp_path):
-    write_run(tmp_path, steps=0, evaluate_every=0)
-    of_command(tmp_path, "reward-model")
-    with MetricsWriter(tmp_path, tensorboard=False) as w:
-        for step in range(3):
-            if step in (0, 2):
-                w.evaluation({"step": step, "source": "held_out", "accuracy": 0.5 + step / 5})
-            w.step(step, {"reward_model/loss": 0.7 - step / 10, "reward_model/accuracy": 0.5, "train/lr": 1e-4 * step})
-    page = page_of(tmp_path)
+    page = supervised_page(
+        tmp_path,
+        "reward-model",
+        lambda step: {"reward_model/loss": 0.7 - step / 10, "reward_model/accuracy": 0.5},
+        lambda step: {"source": "held_out", "accuracy": 0.5 + step / 5},
+    )
     assert "Held-out accuracy on held_out went from 50% to 90% in 3 training steps" in " ".join(page.texts["p"])
     assert {"Loss", "Held-out accuracy", "Learning rate"} <= set(page.texts["h3"])
     assert not {"Reward", "Staleness", "Reflective words"} & set(page.texts["h3"])
