@@ -93,6 +93,11 @@ def leaf_keys(section: type = Config, prefix: str = "") -> Iterator[tuple[str, K
             yield prefix + name, key
 
 
+def expected_of(hint: Any) -> str:
+    """What a value of this type must be, in words; see `Key.expected`."""
+    return _key(hint, None, ()).expected
+
+
 def section_doc(section: type) -> str:
     """The first line of a section's docstring."""
     return (section.__doc__ or "").strip().splitlines()[0]
@@ -133,7 +138,8 @@ def _described(hint: Any, bounds: Range | None) -> str:
         return "a finite number" if finite else _SINGULAR[hint] + within
     kind, args = get_origin(hint), get_args(hint)
     if kind is tuple:
-        return f"a list of {len(args)} {_PLURAL[args[0]]}{within}"
+        count = "" if args[-1] is Ellipsis else f"{len(args)} "
+        return f"a list of {count}{_PLURAL[args[0]]}{within}"
     if kind is list:
         return f"a list of {'sections' if is_dataclass(args[0]) else _PLURAL[args[0]]}{within}"
     if kind is dict:

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
+from r1ray.config.keys import expected_of
 from r1ray.errors import ConfigError
 from r1ray.util.hints import suggestion
 
@@ -27,11 +28,11 @@ def make(cls: type[Made], params: Mapping[str, Any], owner: str, **given: Any) -
         if key not in fields:
             raise ConfigError(f"{owner} has no parameter {key!r}{suggestion(key, fields)}; it takes {_listed(fields)}")
         if not _fits(value, hints[key]):
-            raise ConfigError(f"{owner}: {key} = {value!r} must be {_shown(hints[key])}")
+            raise ConfigError(f"{owner}: {key}: expected {expected_of(hints[key])}, got {value!r}")
     for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         if required and key not in params:
-            raise ConfigError(f"{owner} needs the parameter {key} ({_shown(hints[key])})")
+            raise ConfigError(f"{owner} needs the parameter {key} ({expected_of(hints[key])})")
     return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in params.items()}, **given)
 
 
@@ -57,9 +58,3 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)
-
-
-def _shown(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) if isinstance(hint, type) else str(hint)  # type: ignore[return-value]

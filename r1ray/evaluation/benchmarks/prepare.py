@@ -99,7 +99,7 @@ def _place(benchmark: Benchmark, given: str | None, limit: int | None) -> Source
     elif path.suffix == ".parquet" or (path.is_dir() and list(path.glob("*.parquet"))):
         kind = "parquet"
     if kind == "hf" and path.is_file():
-        raise ConfigError(f"--data {benchmark.name}={given}: a file must be .jsonl or .parquet")
+        raise ConfigError(f"--data {benchmark.name}={given}: expected a .jsonl or .parquet file")
     if kind != "hf" and not path.exists():
         raise ConfigError(f"--data {benchmark.name}={given}: there is no such file or folder")
     return SourceConfig(name=benchmark.name, kind=kind, path=given, split=benchmark.source.split, limit=limit)

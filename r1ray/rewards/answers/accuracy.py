@@ -86,7 +86,8 @@ class NumericVerifier(Reward):
     def __post_init__(self) -> None:
         if not (0 <= self.relative < 1 and 0 <= self.absolute < math.inf):
             raise ConfigError(
-                f"accuracy/numeric: relative = {self.relative} must be in [0, 1), absolute = {self.absolute} at least 0"
+                f"accuracy/numeric: expected relative in [0, 1) and absolute >= 0, got relative = {self.relative}, "
+                f"absolute = {self.absolute}"
             )
 
     def __call__(self, sample: Sample) -> float:
@@ -159,7 +160,7 @@ def _answers(sample: Sample) -> list[str]:
 def _text(sample: Sample) -> str:
     truth: Any = sample.answer
     if isinstance(truth, bool) or not isinstance(truth, Truth) or truth == "":
-        raise DataError(f"the answer on record is {truth!r:.80}; it must be text or a number")
+        raise DataError(f"the answer on record: expected text or a number, got {truth!r:.80}")
     text = str(truth).strip()
     if not text or (isinstance(truth, float) and not math.isfinite(truth)):
         raise DataError(f"the answer on record is {truth!r:.80}: a blank text or NaN is no answer")

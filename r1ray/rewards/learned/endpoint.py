@@ -60,7 +60,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.settings.url)
         if parts.scheme not in ("http", "https"):
-            raise ConfigError(f"{self.owner}: url = {self.settings.url!r} must begin with http:// or https://")
+            raise ConfigError(f"{self.owner}: url: expected http:// or https://, got {self.settings.url!r}")
         if parts.username or parts.password:
             raise ConfigError(
                 f"{self.owner}: the url of {parts.hostname} contains a user name or password: "

@@ -37,7 +37,7 @@ class Fluency(ModelSettings, Reward):
     def __post_init__(self) -> None:
         self.check_limits("fluency")
         if not (math.isfinite(self.floor) and self.floor < 0):
-            raise ConfigError(f"fluency: floor = {self.floor} must be a number below 0")
+            raise ConfigError(f"fluency: floor: expected a number < 0, got {self.floor}")
 
     def __call__(self, sample: Sample) -> float | Ask:
         """See Reward. The question to the model; `floor` for an empty response."""

@@ -40,7 +40,7 @@ class ModelReward(ModelSettings, Reward):
     def __post_init__(self) -> None:
         self.check_limits("model")
         if not math.isfinite(self.floor):
-            raise ConfigError(f"model: floor = {self.floor} must be a number")
+            raise ConfigError(f"model: floor: expected a finite number, got {self.floor}")
 
     def __call__(self, sample: Sample) -> float | Ask:
         """See Reward. The question to the model; its lowest value at once if there is nothing to judge."""

@@ -153,7 +153,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "unknown parameter of a reward": (train(rewards("{name: format, params: {strct: 1}}")), "no parameter 'strct'"),
     "wrong parameter of a reward": (
         train(rewards("{name: accuracy, params: {verifier: numeric, relative: tiny}}")),
-        "relative = 'tiny' must be float",
+        "relative: expected a finite number, got 'tiny'",
     ),
     "reward that cannot be imported": (train(rewards("{name: 'nowhere:f'}")), "No module named 'nowhere'"),
     "reward with another signature": (train(rewards("{name: 'wrong_own:shout'}")), "missing a required argument: 'volume'"),

@@ -209,7 +209,7 @@ def test_null_in_a_configured_column_is_one_fault(tmp_path: Path) -> None:
             {"instructions": [{"id": "nonsense"}]},
             "unknown instruction 'nonsense'",
         ),
-        ("math", "\\frac{1}{2}", ["1"], "it must be text or a number"),
+        ("math", "\\frac{1}{2}", ["1"], "expected text or a number"),
     ],
 )
 def test_ground_truth_that_the_verifier_cannot_use_is_a_fault(

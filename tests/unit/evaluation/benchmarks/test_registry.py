@@ -176,7 +176,7 @@ def test_places_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no problems"):
         prepare(find("gsm8k"), {"gsm8k": str(tmp_path / "empty.jsonl")}, None)
     (tmp_path / "rows.csv").write_text("question,answer")
-    with pytest.raises(ConfigError, match=r"must be \.jsonl or \.parquet"):
+    with pytest.raises(ConfigError, match=r"expected a \.jsonl or \.parquet file"):
         prepare(find("gsm8k"), {"gsm8k": str(tmp_path / "rows.csv")}, None)
     (tmp_path / "script").mkdir()
     (tmp_path / "script" / "script.py").write_text("")

@@ -82,7 +82,7 @@ def test_truths_may_be_whole_solutions_and_numbers(maths):
     assert judge(maths, "\\boxed{0.5}", "We get $x=\\boxed{\\frac{1}{2}}$.").reward == 1.0
     assert (
         judge(maths, "18", None).error
-        == "DataError: accuracy: the answer on record is None; it must be text or a number"
+        == "DataError: accuracy: the answer on record: expected text or a number, got None"
     )
     assert "DataError" in judge(maths, "18", ["a"]).error
 

@@ -176,10 +176,10 @@ def test_slow_prompts_are_to_blame_if_others_are_answered():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"url": "file:///etc/passwd"}, "must begin with http"),
+        ({"url": "file:///etc/passwd"}, "expected http:// or https://"),
         ({"url": "http://x", "template": "How good?"}, "must contain .response."),
         ({"url": "http://x", "budget": 3}, "no parameter 'budget'"),
-        ({"url": "http://x", "judge": "thinking"}, "must be one of summary, response"),
+        ({"url": "http://x", "judge": "thinking"}, "expected one of summary, response"),
     ],
 )
 def test_invalid_judge_is_refused(params, message):
