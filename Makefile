@@ -5,7 +5,7 @@
 # make run-smollm fetch and convert SmolLM2-135M-Instruct, train it to write to order, report, verify (SEED=n; not run to its end yet)
 # make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
-# make test-cluster   `ray up` against hosts made of network namespaces, and a run over them in trouble; needs root (9 minutes)
+# make test-cluster   its last part: `ray up` against hosts made of network namespaces, and a run over them in trouble; needs root (8 minutes)
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make bench-learner   a training step against bare torch loops, models of 1M to 100M parameters; idle machine only (20 minutes)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
@@ -99,13 +99,18 @@ config: install
 	$(call step,boto3 and moto,$(PIP) install --no-deps -r $<)
 	@touch $@
 
-test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/aws lint
+# Integration tests leave one of two cores idle, so two run at a time; those marked `alone` measure times or loads.
+test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/aws .venv/hosts lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
-	$(BIN)/python -m pytest -m "integration or slow or gpu" tests/unit tests/integration
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "(integration or slow or gpu) and not alone" tests/unit tests/integration
+	$(BIN)/python -m pytest -m alone tests/integration
+	$(BIN)/python -m pytest -rs tests/cluster
 
-# sshd, rsync and network namespaces: the hosts of the cluster test.
+# sshd, rsync and network namespaces: the hosts of the cluster test, which says so where they are missing.
 .venv/hosts: | install
-	apt-get install --yes --quiet openssh-server rsync iproute2 >>$(LOG) 2>&1
+	@for program in /usr/sbin/sshd rsync ip; do command -v $$program >/dev/null || { [ "$$(id -u)" = 0 ] && \
+		command -v apt-get >/dev/null && apt-get install --yes --quiet openssh-server rsync iproute2 >>$(LOG) 2>&1; } || \
+		echo "$$program is missing and cannot be installed here: apt-get install openssh-server rsync iproute2"; done
 	@touch $@
 
 test-cluster: install .venv/hosts

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from r1ray.run.metrics import read_events, read_metrics
-from tests.cluster.hosts import Host
+from tests.cluster.conftest import START_S, ray_up
+from tests.cluster.hosts import Host, missing
 from tests.cluster.operator import Operator, wait_for
-from tests.cluster.test_ray_up import START_S, all_joined, cluster, folder, has, needs_hosts
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
-__all__ = ["cluster", "folder"]  # fixtures
+LACKS = missing()
 
 MOMENT_S = 240.0
 CUT_S = 20.0
@@ -49,9 +49,17 @@ class Watch:
         print(f"{time.monotonic() - self._began:6.1f} s  {what}")
 
 
-@needs_hosts
+def has(host: Host, process: str) -> bool:
+    return any(process in command for command in host.processes())
+
+
+@pytest.mark.skipif(LACKS is not None, reason=f"this machine lacks {LACKS}, which hosts of namespaces need")
 def test_a_run_survives_a_host_a_link_and_the_head(cluster: tuple[Operator, dict[str, Host]], folder: Path) -> None:
     by, host = cluster
+    status = by.on_head("ray status")
+    for resource in ("/1.0 head", "/8.0 reward", "/2.0 rollout", "/1.0 learner"):
+        assert resource in status
+    assert all(has(each, "raylet") for each in host.values())
     model, run = folder / "model", folder / "runs" / "tiny"
     places = (f"run.dir={run}", f"model.path={model}", "run.ledger_dir=/home/ledger")  # a disk of the head's own
     write_model(random_model(seed=1), model)
@@ -82,8 +90,7 @@ def test_a_run_survives_a_host_a_link_and_the_head(cluster: tuple[Operator, dict
     assert list((host["head"].folder / "home" / "ledger").rglob("*.sqlite"))
     shutil.rmtree(host["head"].folder / "home" / "ledger")
     trained = seen.steps()
-    by.run("ray", "up", "-y", "--no-config-cache", by.cluster_file)
-    wait_for("all hosts", lambda: all_joined(by), START_S, every_s=2.0)
+    ray_up(by)
     seen.say("the cluster is up again")
     with by.dashboard() as address:
         by.r1ray(address, "submit", "--resume", run)

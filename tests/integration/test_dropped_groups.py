@@ -13,7 +13,7 @@ from r1ray.run.status import explain, read_run_status
 from tests.integration.driver import start
 from tests.integration.models import random_model, write_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(600)]
 WITHIN_S = 20.0
 BATCH = 4  # learner.groups_per_step of loop.yaml
 

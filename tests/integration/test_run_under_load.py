@@ -27,7 +27,7 @@ from r1ray.telemetry.catalogue import CATALOGUE, STEPS
 from tests.integration.test_run_in_trouble import CLEAN, Driver, model, start
 
 __all__ = ["model"]
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.alone, pytest.mark.timeout(900)]
 
 LEASE_S = 12.0
 RUNS_S, STANDS_S = 0.01, 0.09

@@ -15,7 +15,7 @@ from r1ray.rewards.execution.running import Limits
 from r1ray.rewards.execution.sandbox import Program, Sandbox
 from tests.unit.reward_support import left_behind, lives, reward, scorer, wait_for
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 NEEDED = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed: apt-get install -y bubblewrap"
