@@ -49,6 +49,20 @@ class Watch:
         print(f"{time.monotonic() - self._began:6.1f} s  {what}")
 
 
+def look_from_everywhere(by: Operator, address: str, run: Path) -> None:
+    """The commands that an operator looks with, from the laptop and on the head. `pytest -s` shows what they print."""
+    status = by.r1ray(address, "status", run)
+    logs = by.r1ray(address, "logs", run, "rollout-1")
+    doctor = by.on_head(f"cd r1ray && python -m r1ray doctor --cluster tests/cluster/run.yaml run.dir={run} || true")
+    trace = by.on_head(f"cd r1ray && python -m r1ray trace {run} 0")
+    for text in (status, logs[-2000:], doctor, trace):
+        print(text)
+    assert "step" in status
+    assert "rollout-1" in logs
+    assert all(name in doctor for name in ("head", "gen1", "gen2", "train"))
+    assert "trained" in trace
+
+
 def has(host: Host, process: str) -> bool:
     return any(process in command for command in host.processes())
 
@@ -76,6 +90,7 @@ def test_a_run_survives_a_host_a_link_and_the_head(cluster: tuple[Operator, dict
         wait_for("a worker on the other host", lambda: has(host[second], "ray::RolloutProcess"), MOMENT_S)
         wait_for("both to serve", lambda: read_metrics(run)[-1]["sync/workers"] == 2.0, MOMENT_S, also=seen.log)
         seen.say("two workers on two hosts")
+        look_from_everywhere(by, address, run)
 
         host[first].crash()
         seen.wait_for_event("worker_lost", 1)
