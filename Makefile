@@ -2,7 +2,7 @@
 # make install    .venv with everything at pinned versions (GPU=1: for CUDA machines)
 # make run        the embedded default: build the base model, train, report, verify (SEED=n, STEPS=n)
 # make recipe     all stages of R1 with the embedded models, their report, and whether they reach what R1 claims; started again it goes on
-# make run-smollm fetch and convert SmolLM2-135M-Instruct, train it to write to order, report, verify (SEED=n; not run to its end yet)
+# make run-smollm fetch and convert SmolLM2-135M-Instruct, train it to write to order, report, verify (30 minutes; SEED=n)
 # make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
 # make test-cluster   its last part: `ray up` against hosts made of network namespaces, and a run over them in trouble; needs root (8 minutes)
