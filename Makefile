@@ -104,7 +104,7 @@ test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/aws .venv/ho
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "(integration or slow or gpu) and not alone" tests/unit tests/integration
 	$(BIN)/python -m pytest -m alone tests/integration
-	$(BIN)/python -m pytest -rs tests/cluster
+	$(BIN)/python -m pytest -rsP tests/cluster
 
 # sshd, rsync and network namespaces: the hosts of the cluster test, which says so where they are missing.
 .venv/hosts: | install
