@@ -43,7 +43,7 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
             config, "data.template", message, "r1_zero or plain, or put a chat_template.jinja into the folder"
         )
     if shape.quantized and "learner" in PROCESSES[use]:
-        message = f"has weights that are quantized ({shape.quantized}): the learner trains whole ones"
+        message = f"has weights that are quantized ({shape.quantized}): the learner needs unquantized ones"
         yield problem(config, "model.path", message, "a folder whose weights were converted to bfloat16")
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         fix = f"a folder with one of {', '.join(TOKENIZER_FILES)}"
