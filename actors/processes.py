@@ -16,6 +16,7 @@ from r1ray.config.schema import Config
 from r1ray.control.handles import Identity
 from r1ray.ledger.records import LedgerSettings
 from r1ray.run.ledger import LedgerPlace
+from r1ray.run.recording import Replay
 from r1ray.telemetry.logs import LogTarget, at, redirect
 from r1ray.types import BatchManifest
 
@@ -39,8 +40,8 @@ class Logged:
 class QueueProcess(Logged, QueueOwner):
     """The owner of the replay queue."""
 
-    def __init__(self, log: LogTarget, ledger: LedgerPlace, settings: LedgerSettings) -> None:
-        super().__init__(log, ledger, settings, log.run_id, recorder=RayRecorder(log.run_id))
+    def __init__(self, log: LogTarget, ledger: LedgerPlace, settings: LedgerSettings, replay: Replay | None) -> None:
+        super().__init__(log, ledger, settings, log.run_id, recorder=RayRecorder(log.run_id), replay=replay)
 
     def identity(self) -> Identity:
         """Answer a health check."""

@@ -16,12 +16,14 @@ from functools import cached_property
 
 from actors.group_commit import GroupCommit
 from actors.ledger_copies import LedgerCopies
+from actors.replayed import ReplayedGroups
 from r1ray.control.handles import Identity
 from r1ray.errors import InfrastructureError
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.provide import provide, remove_superseded
 from r1ray.ledger.records import CopyState, Lease, LedgerOpened, LedgerSettings, LedgerStatus, RolledBack
 from r1ray.run.ledger import LedgerPlace
+from r1ray.run.recording import Replay
 from r1ray.telemetry.catalogue import LEDGER_PUT_SECONDS
 from r1ray.telemetry.recorder import SILENT, Recorder
 from r1ray.types import BatchManifest
@@ -37,8 +39,17 @@ PROBLEM_S = 5.0
 class QueueOwner:
     """See `r1ray.control.handles.QueueApi`. Async methods run one at a time between awaits, as SQLite requires."""
 
-    def __init__(self, place: LedgerPlace, settings: LedgerSettings, run_id: str, recorder: Recorder = SILENT) -> None:
+    def __init__(
+        self,
+        place: LedgerPlace,
+        settings: LedgerSettings,
+        run_id: str,
+        recorder: Recorder = SILENT,
+        replay: Replay | None = None,
+    ) -> None:
+        """`replay`: the recorded run whose groups fill the batches; None: rollout and reward workers do."""
         self._place = place.expanded()
+        self._recorded = None if replay is None else ReplayedGroups(replay)
         self._settings = settings
         self._run_id = run_id
         self._opening: asyncio.Task[LedgerOpened] | None = None
@@ -194,6 +205,10 @@ class QueueOwner:
         until = asyncio.get_running_loop().time() + wait_s
         while True:
             manifest = self._ledger.take(step)
+            if manifest is None and self._recorded is not None and not self._closed:
+                while self._recorded.fill(self._ledger, step):
+                    await asyncio.sleep(0)  # health checks in between
+                manifest = self._ledger.take(step)
             if manifest is not None:
                 await self._notify()
                 return manifest

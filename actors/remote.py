@@ -19,8 +19,8 @@ from actors.reward import RewardWorker
 from actors.reward_calls import COMPLETIONS_A_CALL, scoring_timeout_s
 from actors.spot_notice import SpotNotice, SpotWatch
 from r1ray.codec import pack_rollout
-from r1ray.config.checks import Use
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.control.handles import Handle, Identity, Place, QueueApi, RewardApi, WorkerInfo
 from r1ray.ledger.records import Lease
 from r1ray.telemetry.logs import at

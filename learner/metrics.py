@@ -12,7 +12,7 @@ from learner.correlation import ROUNDING, correlation
 from learner.engine import StepReport
 from learner.packing import MinibatchPlan, packed_tokens
 from r1ray.config.rules import LENGTH_CORRELATION
-from r1ray.types import BatchManifest, ScoredGroup
+from r1ray.types import FOREIGN_POLICY, BatchManifest, ScoredGroup
 
 
 class MetricSums:
@@ -91,11 +91,11 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
     """Metrics of a batch that need no payloads.
 
     `reward/std` is the standard deviation within groups, averaged over groups: zero means that nothing can be learned.
-    Lengths are in tokens, `staleness/*` in policy versions.
+    Lengths are in tokens, `staleness/*` in policy versions: groups of a recorded run have none.
     """
     rewards = [np.array(g.rewards, dtype=np.float64) for g in manifest.groups]
     lengths = np.concatenate([g.completion_tokens for g in manifest.groups])
-    ages = np.array([manifest.step - g.min_policy_version for g in manifest.groups])
+    ages = [manifest.step - g.min_policy_version for g in manifest.groups if g.min_policy_version != FOREIGN_POLICY]
     prompts = sum(g.prompt_tokens * len(g.completion_tokens) for g in manifest.groups)
     # Centred within groups: hard prompts get long completions and low rewards, which would hide the rest.
     centred = np.concatenate([r - r.mean() for r in rewards])
@@ -109,8 +109,7 @@ def manifest_metrics(manifest: BatchManifest) -> dict[str, float]:
         "reward/std": float(np.mean([r.std() for r in rewards])),
         "length/mean": float(lengths.mean()),
         "length/max": float(lengths.max()),
-        "staleness/mean": float(ages.mean()),
-        "staleness/max": float(ages.max()),
+        **({"staleness/mean": float(np.mean(ages)), "staleness/max": float(max(ages))} if ages else {}),
         "batch/tokens": float(lengths.sum() + prompts),
     }
 

@@ -25,7 +25,7 @@ from r1ray.config.schema import Config
 
 MEANS = (
     "train/loss", "train/entropy", "train/kl", "train/clip_fraction", "train/ratio_mean", "train/correction",
-    "staleness/log_ratio", "mismatch/mean", "mismatch/tokens",
+    "staleness/log_ratio", "staleness/kl", "mismatch/mean", "mismatch/tokens",
 )  # fmt: skip
 MAXIMA = ("mismatch/max",)
 
@@ -118,15 +118,21 @@ class PolicyObjective:
 def compare_with_behavior(logprobs_T: Tensor, batch: MicroBatch, version: int, sums: MetricSums) -> None:
     """Compare learner and vLLM while the learner is policy `version`. Two metrics, by the policy that sampled a token.
 
-    Tokens that this very policy sampled show the *mismatch* of the two implementations; those of older policies show
-    *staleness* as well.
+    Tokens that this very policy sampled show the *mismatch* of the two implementations; those of older policies, or of
+    another run, show *staleness* as well. Its KL is that of the present policy from the one that sampled.
     """
     if not batch.sequences:
         return
     gap_T = (logprobs_T - batch.behavior_logprobs_T).abs()
+    kl_T = kl_k3(batch.behavior_logprobs_T, logprobs_T)
     same_T = batch.versions_T == version
     counted_T = batch.represents_S[batch.tokens.segment_T]
-    for name, chosen_T in (("mismatch/mean", same_T), ("staleness/log_ratio", ~same_T)):
-        sums.add(name, (gap_T * counted_T)[chosen_T].sum(), counted_T[chosen_T].sum())
+    compared = (
+        ("mismatch/mean", gap_T, same_T),
+        ("staleness/log_ratio", gap_T, ~same_T),
+        ("staleness/kl", kl_T, ~same_T),
+    )
+    for name, value_T, chosen_T in compared:
+        sums.add(name, (value_T * counted_T)[chosen_T].sum(), counted_T[chosen_T].sum())
     sums.add_max("mismatch/max", gap_T[same_T])
     sums.add("mismatch/tokens", same_T.sum(), 0)  # those compared, a sum

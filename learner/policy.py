@@ -197,7 +197,8 @@ class PolicyRank(TrainingRank):
             values = [score.parts[key] for score in scores if key in score.parts]  # not every source has every reward
             sums.add(name, sum(values), len(values))
         for group in groups:
-            sums.add(SCORING, groups[group].rollout.timings.get(SCORED_S, 0.0), 1)
+            if (seconds := groups[group].rollout.timings.get(SCORED_S)) is not None:
+                sums.add(SCORING, seconds, 1)
             self._length_correlation.add(groups[group], [c for g, c in members if g == group], sums)
         completions = [groups[g].rollout.completions[c] for g, c in members]
         sums.add("length/truncated", sum(c.finish_reason == "length" for c in completions), len(completions))

@@ -22,6 +22,9 @@ Message = dict[str, str]
 WIRE_VERSION = 2
 """Version of the msgpack layout below; a reader refuses any other."""
 
+FOREIGN_POLICY = -1
+"""Version of a policy of another run, in the groups that a replay trains on. Such tokens have no staleness."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptTask:
@@ -41,7 +44,7 @@ class PromptTask:
 class VersionSpan:
     """Tokens [start, end) of a completion were sampled by policy `version`."""
 
-    version: int
+    version: int  # or FOREIGN_POLICY
     start: int
     end: int
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,12 @@ def register(app: typer.Typer) -> None:
 def train(
     items: _start.ConfigArgument = None,
     resume: _start.ResumeOption = None,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="Train on the groups of this recorded run instead of new ones (the key replay.run)."
+        ),
+    ] = None,
     fresh: _start.FreshOption = False,
     dry_run: _start.DryRunOption = False,
     plan_file: Annotated[
@@ -27,13 +34,17 @@ def train(
 ) -> None:
     """Train a model by reinforcement learning.
 
-    Example: r1ray train conf/tiny.yaml run.steps=20, or r1ray train --resume runs/tiny
+    Example: r1ray train conf/tiny.yaml run.steps=20, or r1ray train --resume runs/tiny, or
+    r1ray train conf/tiny.yaml algorithm.loss=cispo run.dir=runs/cispo --replay runs/tiny
     """
     from r1ray.preflight.prepare import Preparation
 
     refuse_together(resume=resume, fresh=fresh)
+    refuse_together(resume=resume, replay=replay)
     check_output("--plan-file", plan_file)
     overlays, overrides = _start.split(items)
+    if replay is not None:
+        overrides = [*overrides, f"replay.run={json.dumps(str(replay))}"]
     preparation = Preparation.resumed(resume, overlays, overrides) if resume else Preparation.new(overlays, overrides)
     _start.check(preparation, dry_run=dry_run, fresh=fresh, plan_file=plan_file)
     if dry_run:

@@ -6,7 +6,6 @@ A check is a generator from a Config to the Problems it finds. `check` runs all 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 from r1ray.config.algorithm import ALGORITHM
 from r1ray.config.autoscale import autoscale
@@ -16,20 +15,9 @@ from r1ray.config.lengths import longest_completion
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport
+from r1ray.config.uses import Use, replays
 
 Check = Callable[[Config], Iterator[Problem]]
-
-Use = Literal["train", "sft", "reward-model", "sample", "eval"]
-"""The command that a configuration is for. Combinations of keys that it does not read are not checked."""
-
-PROCESSES: dict[Use, tuple[str, ...]] = {
-    "train": ("learner", "rollout", "reward_worker"),
-    "sft": ("learner",),
-    "reward-model": ("learner",),
-    "sample": ("rollout", "reward_worker"),
-    "eval": ("rollout", "reward_worker"),
-}
-"""Use -> the sections of the processes that the command starts."""
 
 ENGINE_KEYS = {
     "model": "model.path",
@@ -62,7 +50,7 @@ def check(config: Config, use: Use = "train") -> list[Problem]:
 
     Checks across sections run only if every section is valid: otherwise they would report consequences.
     """
-    sections, across = CHECKS[use]
+    sections, across = _REPLAY if replays(config, use) else CHECKS[use]
     found = [p for rule in sections for p in rule(config)]
     return found or [p for rule in across for p in rule(config)]
 
@@ -271,23 +259,11 @@ def _divisors(n: int) -> str:
     return ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
 
 
-_TRAIN: tuple[Check, ...] = (
-    _lengths,
-    _batch,
-    _determinism,
-    _deadlines,
-    *ALGORITHM,
-    _ledger,
-    _learner,
-    _warm_up,
-    _engine,
-    autoscale,
-    transport,
-    _reward_gpus,
-    _evaluation,
-)
+_LEARNER: tuple[Check, ...] = (_lengths, _batch, _deadlines, *ALGORITHM, _ledger, _learner, _warm_up)
+_TRAIN = (*_LEARNER, _determinism, _engine, autoscale, transport, _reward_gpus, _evaluation)
 
 _REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names, task_verifiers)
+_REPLAY = (_REWARDED, _LEARNER)
 
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),

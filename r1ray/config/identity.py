@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from r1ray.config.checks import Use
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 
 ALTERABLE = (
     "run.steps",
@@ -30,6 +30,7 @@ ALTERABLE = (
     "queue.max_requeues",
     "queue.reserve_after_stale",
     "queue.keep_payload_steps",
+    "replay",
     "evaluation.every_steps",
     "hacking_monitor.max_length_correlation",
     "hacking_monitor.consecutive_steps",

@@ -18,11 +18,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from r1ray.config.checks import Use, check
+from r1ray.config.checks import check
 from r1ray.config.keys import Key, key_of_section, keys_of, leaf_keys
 from r1ray.config.problems import Problem, Provenance, refuse
 from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
+from r1ray.config.uses import Use
 from r1ray.errors import ConfigError
 from r1ray.util.hints import closest
 

@@ -26,8 +26,8 @@ class Problem:
         """
         where = f" ({origin})" if origin else ""
         if self.fix is None:
-            return f"{self.key}: {self.message}, got {_show(self.value)}{where}"
-        return f"{self.key} = {_show(self.value)}{where}: {self.message}; {self.fix}"
+            return f"{self.key}: {self.message}, got {show(self.value)}{where}"
+        return f"{self.key} = {show(self.value)}{where}: {self.message}; {self.fix}"
 
 
 class Provenance(dict[str, str]):
@@ -52,7 +52,7 @@ def refuse(problems: Sequence[Problem], provenance: Provenance) -> None:
     raise ConfigError(f"{len(lines)} problems in the configuration:\n" + "\n".join(f"  {line}" for line in lines))
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
     """Return the value as in YAML where that is simple, cut to 80 characters."""
     if isinstance(value, list):
         value = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]

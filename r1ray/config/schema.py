@@ -25,9 +25,10 @@ from r1ray.config.sections.model import ModelConfig
 from r1ray.config.sections.queue import QueueConfig
 from r1ray.config.sections.ray import RayConfig
 from r1ray.config.sections.recovery import RecoveryConfig
+from r1ray.config.sections.replay import ReplayConfig
 from r1ray.config.sections.reward_model import RewardModelConfig
 from r1ray.config.sections.rewards import RewardConfig, RewardWorkerConfig
-from r1ray.config.sections.rollout import EngineConfig, LengthConfig, RolloutConfig
+from r1ray.config.sections.rollout import AutoscaleConfig, EngineConfig, LengthConfig, RolloutConfig
 from r1ray.config.sections.run import RunConfig
 from r1ray.config.sections.sampling import SamplingConfig
 from r1ray.config.sections.sft import SftConfig
@@ -35,6 +36,7 @@ from r1ray.config.sections.sync import SyncConfig
 
 __all__ = [
     "AlgorithmConfig",
+    "AutoscaleConfig",
     "CheckpointConfig",
     "Config",
     "CurationConfig",
@@ -54,6 +56,7 @@ __all__ = [
     "RayConfig",
     "RecoveryConfig",
     "RefineConfig",
+    "ReplayConfig",
     "RewardConfig",
     "RewardModelConfig",
     "RewardWorkerConfig",
@@ -80,6 +83,7 @@ class Config:
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
     reward_worker: RewardWorkerConfig = field(default_factory=RewardWorkerConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     sync: SyncConfig = field(default_factory=SyncConfig)

@@ -132,8 +132,8 @@ class Controller(TrainingLoop):
         return self._config.run.steps
 
     @property
-    def _scaling(self) -> Scaling:
-        return self._autoscaler or self._fleet
+    def _scaling(self) -> Scaling | None:
+        return (self._autoscaler or self._fleet) if self._config.rollout.workers else None
 
     def _prepare(self) -> None:
         self._progress.state("starting")
@@ -176,7 +176,7 @@ class Controller(TrainingLoop):
         self._stalls.tick(self._progress, self._fleet, self._managed, self._training.group)
 
     def _begin(self) -> None:
-        self._progress.waiting(Stage.DEADLINE, "learner and rollout workers to start")
+        self._progress.waiting(Stage.DEADLINE, "learner to start")
         self._training.begin()
         self._progress.began(self._training.step)
         self._evaluator.back_to(self._training.step)

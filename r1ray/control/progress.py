@@ -150,12 +150,11 @@ class Progress:
 
     # -- queries ------------------------------------------------------------------------------------------------
 
-    def step_metrics(self, fleet: Fleet, report: SyncReport) -> dict[str, float]:
+    def step_metrics(self, fleet: Fleet, report: SyncReport | None) -> dict[str, float]:
         """Metrics of the step that just ended: rates and idle shares of the rollout workers, queue, sync, time."""
         metrics = {
-            **self._pace.step(fleet.members),
+            **({} if report is None else self._pace.step(fleet.members) | report.metrics()),
             **memory_metrics(self._memory_of(fleet)),
-            **report.metrics(),
             "time/elapsed_s": self._clock() - self._began,
         }
         if (ledger := self._ledger) is not None:
@@ -238,7 +237,8 @@ class Progress:
 
     def _phases(self, fleet: Fleet) -> list[tuple[str, bool]]:
         ready = any(m.health.state is not State.RESTARTING for m in fleet.members.values())
-        return [("rollout worker (vLLM)", ready), ("replay queue", self._ledger is not None)]
+        workers = [("rollout worker (vLLM)", ready)] if fleet.desired else []
+        return [*workers, ("replay queue", self._ledger is not None)]
 
     def _status(self, fleet: Fleet) -> dict[str, Any]:
         step = self.step
@@ -262,6 +262,7 @@ class Progress:
             "step": step,
             "steps": self._steps,
             "workers": workers,
+            "wanted_workers": fleet.desired,
             "actors": [{"id": n, "state": state, "pid": pid} for n, (state, pid) in self._managed.items()],
             "rates": rates,
             "bottleneck": self._telemetry.bottleneck,

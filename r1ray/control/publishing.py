@@ -26,8 +26,13 @@ class Publishing:
         self._progress = progress
         self._incarnation = -1  # of the learner in the weight-sync group
 
-    def publish(self) -> SyncReport:
-        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLostError."""
+    def publish(self) -> SyncReport | None:
+        """Publish the policy in the learner. A worker that fails is left out. Raises LearnerLostError.
+
+        None, and nothing is sent, in a run without rollout workers.
+        """
+        if not self._fleet.desired:
+            return None
         training, version = self._training, self._training.step
         self._progress.waiting(Stage.SYNC, f"weight sync of policy {version}")
         if self._incarnation != training.incarnation:

@@ -19,7 +19,7 @@ from r1ray.telemetry import catalogue as c
 from r1ray.telemetry.catalogue import Metric
 from r1ray.telemetry.logs import at
 from r1ray.telemetry.recorder import Recorder
-from r1ray.types import BatchManifest
+from r1ray.types import FOREIGN_POLICY, BatchManifest
 
 STATES = (*(state.value for state in State), DRAINING)
 
@@ -84,8 +84,9 @@ class RunTelemetry:
             if name.startswith(_PART):
                 record.set(c.REWARD_PART, float(row[name]), part=name.removeprefix(_PART))
         for group in manifest.groups:
-            record.observe(c.STALENESS_STEPS, float(manifest.step - group.min_policy_version))
-        parts = {"wait": row["batch/wait_s"], "train": row["learner/step_s"], "sync": row["sync/seconds"]}
+            if group.min_policy_version != FOREIGN_POLICY:
+                record.observe(c.STALENESS_STEPS, float(manifest.step - group.min_policy_version))
+        parts = {"wait": row["batch/wait_s"], "train": row["learner/step_s"], "sync": row.get("sync/seconds", 0.0)}
         parts["other"] = max(0.0, row["time/step_s"] - sum(parts.values()))
         for part, seconds in parts.items():
             record.add(c.STEP_SECONDS, float(seconds), part=part)

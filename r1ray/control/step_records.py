@@ -25,7 +25,7 @@ class EndedStep:
     metrics: dict[str, float]  # of the learner
     waited_s: float  # for the batch
     wall_s: float  # from the request for the batch to the end of the sync
-    report: SyncReport
+    report: SyncReport | None  # None: there are no rollout workers
 
 
 class StepRecords:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from r1ray.config.schema import DataConfig, SourceConfig
@@ -34,6 +34,15 @@ def contents(data: DataConfig, *, evaluates: bool) -> dict[str, Any]:
         for section, sources in read.items()
     }
     return {section: sources for section, sources in found.items() if sources}
+
+
+def differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
+    """One text for each value in which two results of `contents` differ."""
+    if isinstance(begun, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*begun, *now]):
+            yield from differences(begun.get(key), now.get(key), f"{name} {key}".strip())
+    elif begun != now:
+        yield f"{name} {begun}, now {now}"
 
 
 def _named(sources: Sequence[SourceConfig]) -> Iterator[tuple[str, SourceConfig]]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r1ray.config.checks import Use
 from r1ray.config.schema import Config, DataConfig, SourceConfig
+from r1ray.config.uses import Use
 from r1ray.data.files import FileRows, compared_with
 from r1ray.data.framing import Framer
 from r1ray.data.order import Mixture, permute

@@ -1,5 +1,7 @@
 """Composition root of `r1ray train`: create the Ray actors and hand them to the controller.
 
+A replay (`--replay RUN`) has no reward and no rollout workers: its queue reads the groups of the recorded run.
+
 driver (this process): Controller, Fleet, WeightSync, Evaluator
   |-- queue          QueueOwner        1 actor, restarted by Ray on the same ledger
   |-- reward-i       RewardActor       restarted by Ray, has no state
@@ -10,10 +12,12 @@ driver (this process): Controller, Fleet, WeightSync, Evaluator
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from actors.telemetry import RayRecorder
 from r1ray.config.load import LoadedConfig
-from r1ray.config.schema import Config
+from r1ray.config.schema import AutoscaleConfig, Config
+from r1ray.config.uses import replays
 from r1ray.control.controller import Controller, Parts
 from r1ray.control.copy_monitor import finish_copies
 from r1ray.control.fleet import Fleet
@@ -26,10 +30,11 @@ from r1ray.control.watchdog import Watchdog
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.session import Session, open_session
 from r1ray.launch.supervision import managed_actors, rollout_fleet
-from r1ray.ledger.records import LedgerSettings
+from r1ray.ledger.records import NO_STALENESS, LedgerSettings
 from r1ray.report import build_report
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import MetricsWriter, read_evaluations
+from r1ray.run.recording import Replay
 from r1ray.transport.rendezvous import abort
 
 
@@ -38,7 +43,7 @@ def ledger_settings(config: Config) -> LedgerSettings:
     queue = config.queue
     return LedgerSettings(
         groups_per_step=config.learner.groups_per_step,
-        max_staleness=queue.max_staleness,
+        max_staleness=NO_STALENESS if replays(config) else queue.max_staleness,
         lease_timeout_s=queue.lease_timeout_s,
         max_attempts=queue.max_attempts,
         max_requeues=queue.max_requeues,
@@ -61,8 +66,11 @@ def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
 def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None]]:
     """The controller of a run, and what records its end."""
     cluster, folder, writer = session.cluster, session.folder, session.writer
-    config = cluster.config
-    queue = cluster.queue(ledger_settings(config))
+    config = _without_rollouts(cluster.config) if replays(cluster.config) else cluster.config
+    replay = Replay.of(config.replay, folder)
+    queue = cluster.queue(ledger_settings(config), replay)
+    if replay is not None:
+        writer.event("replaying", message=replay.text, run=replay.run_dir, **replay.recording.to_json())
     telemetry = RunTelemetry(RayRecorder(cluster.run_id), config)
     writer.listeners.append(telemetry.event)
     writer.event("connected", metrics=cluster.metrics_addresses())
@@ -107,6 +115,12 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
             finish_copies(queue, config.deadlines.shutdown_s, on_event=writer.event)
 
     return controller, ended
+
+
+def _without_rollouts(config: Config) -> Config:
+    """The configuration of the control loop of a replay: no workers to scale, and none to evaluate on."""
+    rollout = replace(config.rollout, workers=0, autoscale=AutoscaleConfig())
+    return replace(config, rollout=rollout, data=replace(config.data, evaluation=[]))
 
 
 def _fleet(cluster: Cluster, queue: Handle[QueueApi], writer: MetricsWriter) -> Fleet:

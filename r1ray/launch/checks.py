@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from learner.plugins import load_advantage, load_policy_loss
-from r1ray.config.checks import PROCESSES
 from r1ray.config.problems import refuse
 from r1ray.config.rules import SupervisedUse
 from r1ray.config.schema import Config
+from r1ray.config.uses import processes, replays
 from r1ray.curation.dataset import check_inputs
 from r1ray.data.source import open_prompts
 from r1ray.data.tokenizer import Tokenizer, load_tokenizer
@@ -29,6 +29,7 @@ from r1ray.preflight.capacity import capacity_problems
 from r1ray.preflight.engine_keys import engine_key_problems
 from r1ray.preflight.placement import Plan
 from r1ray.preflight.prepare import Preparation
+from r1ray.preflight.replay import check_recorded_data
 from r1ray.preflight.sources import batch_problems, judging_problems, tokenizer_problems
 from r1ray.rewards.scorer import Scorer
 from r1ray.run.trackers import check_wandb
@@ -56,9 +57,12 @@ def check_start(
         plan = readable.check(model, planned)
         readable.check_folder(fresh=fresh)
         check_wandb(config.logging.wandb_project)
-        if config.model.trust_remote_code:
-            print(f"warning: {TRUSTED.format(path=config.model.path)}", file=sys.stderr, flush=True)
-        problems = [*engine_key_problems(config)] if "rollout" in PROCESSES[use] else []
+        recorded = readable.survey(model)
+        warnings = [TRUSTED.format(path=config.model.path)] if config.model.trust_remote_code else []
+        warnings += [recorded.warning] if recorded is not None and recorded.warning else []
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
+        problems = [*engine_key_problems(config)] if "rollout" in processes(config, use) else []
         if (cluster := look_at(config.ray.address)) is not None:
             problems += capacity_problems(config, plan.roles, cluster, resumed=preparation.existing is not None)
         refuse(problems, origins)
@@ -75,6 +79,10 @@ def check_start(
             return found
         if use == "sample":
             check_inputs(config)
+        if replays(config, use):
+            check_recorded_data(readable.loaded)
+            readable.check_resumed()
+            return {}
         _rewards(config)
         prompts = open_prompts(config, tokenizer, use)
         refuse([*batch_problems(config, prompts), *judging_problems(config, prompts, use)], origins)

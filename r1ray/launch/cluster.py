@@ -15,9 +15,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from actors.handle import QUEUE, RayHandle, reward_names
 from actors.processes import QueueProcess, RewardProcess, RolloutProcess
 from actors.remote import PULSE
-from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.rules import SupervisedUse
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use, processes
 from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
 from r1ray.launch import ray_session
 from r1ray.launch.gang import PlacementGroupGang, Rank, Spawn
@@ -25,6 +25,7 @@ from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProces
 from r1ray.ledger.records import LedgerSettings
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
 from r1ray.run.ledger import LedgerPlace
+from r1ray.run.recording import Replay
 from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT, DETERMINISTIC_CUDA, GPU_ENVIRONMENT
@@ -74,9 +75,9 @@ class Cluster:
             "learner": (c.learner.num_cpus, c.learner.ranks),
             "reward_worker": (c.reward_worker.num_cpus, c.reward_worker.workers),
         }
-        return [(0.1, 1), *(demand[name] for name in PROCESSES[use])]
+        return [(0.1, 1), *(demand[name] for name in processes(c, use))]
 
-    def queue(self, settings: LedgerSettings) -> Handle[QueueApi]:
+    def queue(self, settings: LedgerSettings, replay: Replay | None = None) -> Handle[QueueApi]:
         """Start the queue actor, on the driver's node unless `ray.queue_resources` says otherwise."""
         spawn = self._actor(
             QueueProcess,
@@ -91,7 +92,7 @@ class Cluster:
             scheduling_strategy=None if self.config.ray.queue_resources else _here(),
         )
         ledger = LedgerPlace.of(self.config.run, Path(self.run_dir), self.run_id)
-        return spawn(QUEUE, ledger, settings)
+        return spawn(QUEUE, ledger, settings, replay)
 
     def rewards(self) -> list[Handle[RewardApi]]:
         """Start the reward workers."""

@@ -19,8 +19,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.handle import RayHandle
 from actors.probe import NodeProbe
-from r1ray.config.checks import Use
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.control.handles import Handle
 from r1ray.control.node_api import NodeApi
 from r1ray.control.node_checks import inspect_nodes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r1ray.config.checks import Use
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.control.job_progress import JobStatusWriter
 from r1ray.launch.session import open_session
 from r1ray.launch.supervision import managed_actors, rollout_fleet

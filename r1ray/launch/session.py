@@ -11,8 +11,8 @@ from typing import Any
 
 import ray
 
-from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.load import LoadedConfig
+from r1ray.config.uses import Use, processes
 from r1ray.control.commands import Commands
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
@@ -92,7 +92,7 @@ def open_session(
     """
     config, logging = loaded.config, loaded.config.logging
     begun = (folder.path / EVENTS).exists()
-    trains = "learner" in PROCESSES[use]
+    trains = "learner" in processes(config, use)
     run_id = folder.identity().run_id
     with _view(folder, total_steps, json_of=run_id if logging.json else None) as view:
         try:

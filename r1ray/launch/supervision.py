@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from r1ray.config.checks import Use
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use, processes, replays
 from r1ray.control.fleet import Fleet, FleetSettings
 from r1ray.control.handles import Handle, ManagedApi, QueueApi, RolloutApi, WorkerInfo
 from r1ray.control.health import HealthLimits
@@ -24,13 +24,14 @@ def health_limits(config: Config) -> HealthLimits:
 
 
 def managed_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueApi] | None = None) -> RayManagedActors:
-    """Start the reward workers and supervise them, with the queue if the run has one."""
+    """Start the reward workers and supervise them, with the queue if the run has one. A replay has no reward workers."""
     recovery = cluster.config.recovery
     kinds: list[tuple[Budget, Sequence[Handle[ManagedApi]]]] = []
     if queue is not None:
         kinds.append((Budget(restarts=recovery.max_queue_restarts, key="recovery.max_queue_restarts"), [queue]))
-    budget = Budget(restarts=recovery.max_worker_restarts, key="recovery.max_worker_restarts")
-    kinds.append((budget, cluster.rewards()))
+    if queue is None or not replays(cluster.config):
+        budget = Budget(restarts=recovery.max_worker_restarts, key="recovery.max_worker_restarts")
+        kinds.append((budget, cluster.rewards()))
     return RayManagedActors(kinds, limits=health_limits(cluster.config), on_event=on_event)
 
 
@@ -43,7 +44,7 @@ def rollout_fleet(cluster: Cluster, use: Use, *, release: Callable[[str, bool], 
 
     config = cluster.config
     settings = FleetSettings(
-        workers=config.rollout.workers,
+        workers=config.rollout.workers if "rollout" in processes(config, use) else 0,
         max_workers=config.rollout.max_workers,
         restart_budget=config.recovery.max_worker_restarts,
         max_missed_syncs=config.recovery.max_missed_syncs,

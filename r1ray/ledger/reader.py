@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -111,6 +112,27 @@ class LedgerReader:
         """The packed ScoredGroups, in the order of `group_ids`. Raises IntegrityError if one is not stored."""
         with transaction(self._db, self._path, "DEFERRED") as db:
             return read_payloads(db, group_ids)
+
+    def kept_steps(self) -> range:
+        """The trained steps whose payloads are stored."""
+        with transaction(self._db, self._path, "DEFERRED") as db:
+            return range(int(read_meta(db, "pruned_before")), trained_steps(db))
+
+    def groups_per_step(self) -> int:
+        """B of the run."""
+        with transaction(self._db, self._path, "DEFERRED") as db:
+            return read_settings(db).groups_per_step
+
+    def rewards_of(self, step: int) -> list[tuple[float, ...]]:
+        """The rewards of each group of a step, in the order of its batch."""
+        rows = self._query("SELECT rewards FROM groups WHERE step = :step ORDER BY slot", {"step": step})
+        return [tuple(json.loads(row["rewards"])) for row in rows]
+
+    def payload_at(self, step: int, slot: int) -> bytes | None:
+        """The packed ScoredGroup at a place of a batch; None if it is not stored."""
+        query = "SELECT payload FROM groups JOIN payloads USING (group_id) WHERE step = :step AND slot = :slot"
+        found = self._query(query, {"step": step, "slot": slot})
+        return bytes(found[0]["payload"]) if found else None
 
     def attempts(self, index: int) -> list[GroupRecord]:
         """All groups of a prompt, in the order of their leases."""

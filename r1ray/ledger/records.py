@@ -9,6 +9,9 @@ from typing import Literal
 from r1ray.errors import ConfigError
 from r1ray.types import GroupSummary
 
+NO_STALENESS = 2**31 - 1
+"""`max_staleness` of a ledger whose groups have none: those of a recorded run."""
+
 GroupState = Literal["leased", "scored", "taken", "trained", "dropped"]
 
 

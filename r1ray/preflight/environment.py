@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use, processes
 from r1ray.data.templates import CHAT_TEMPLATES
 from r1ray.errors import ConfigError
 from r1ray.models.folder import ModelShape, has_chat_template, read_shape
@@ -42,7 +42,7 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
         yield problem(
             config, "data.template", message, "r1_zero or plain, or put a chat_template.jinja into the folder"
         )
-    if shape.quantized and "learner" in PROCESSES[use]:
+    if shape.quantized and "learner" in processes(config, use):
         message = f"has weights that are quantized ({shape.quantized}): the learner needs unquantized ones"
         yield problem(config, "model.path", message, "a folder whose weights were converted to bfloat16")
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
@@ -58,7 +58,7 @@ def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
 
 def _heads(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
     parts = config.rollout.engine.tensor_parallel_size
-    if "rollout" in PROCESSES[use] and shape.heads % parts:
+    if "rollout" in processes(config, use) and shape.heads % parts:
         fits = ", ".join(str(n) for n in range(1, shape.heads + 1) if shape.heads % n == 0)
         message = f"does not divide the model's {shape.heads} attention heads"
         yield problem(config, "rollout.engine.tensor_parallel_size", message, f"one of {fits}")
@@ -79,10 +79,10 @@ def _files(config: Config) -> Iterator[Problem]:
 
 
 def _devices(config: Config, machine: Machine, use: Use) -> Iterator[Problem]:
-    for key in [f"{section}.num_gpus" for section in PROCESSES[use]]:
+    for key in [f"{section}.num_gpus" for section in processes(config, use)]:
         if value_at(config, key) > 0 and machine.gpus == 0:
             yield problem(config, key, "this machine has no GPU", f"{key}=0, as conf/tiny.yaml does, or ray.address")
-    trains, generates = "learner" in PROCESSES[use], "rollout" in PROCESSES[use]
+    trains, generates = "learner" in processes(config, use), "rollout" in processes(config, use)
     if trains and config.model.dtype == "bfloat16" and config.learner.num_gpus == 0 and not machine.cpu_bfloat16:
         message = "this CPU has no bfloat16 arithmetic: training would be many times slower"
         yield problem(config, "model.dtype", message, "float32")

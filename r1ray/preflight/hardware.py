@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from r1ray.config.checks import Use
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.accelerators import ACCELERATORS, Accelerator
 from r1ray.preflight.memory import cache_bytes

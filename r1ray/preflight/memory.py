@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from r1ray.config.checks import Use
 from r1ray.config.rules import keeps_reference
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.models.folder import ModelShape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

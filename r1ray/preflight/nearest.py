@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from r1ray.config.checks import Use
 from r1ray.config.lengths import longest_completion
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.accelerators import ACCELERATORS
 from r1ray.preflight.memory import learner_bytes

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from r1ray.config.checks import Use
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use
 from r1ray.errors import ConfigError
 from r1ray.preflight.capacity import Resources, demand
 from r1ray.preflight.findings import Finding, error, errors, ok, warning

@@ -9,9 +9,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use, processes
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.hardware import hardware_problems
 from r1ray.preflight.memory import cache_bytes, engine_item_bytes, learner_bytes
@@ -37,6 +37,7 @@ class Plan:
     machine: Machine | None  # None: the run joins a cluster
     cache_tokens: int | None  # capacity of one worker's KV cache; None: what the GPU leaves
     problems: tuple[Problem, ...]  # reasons why this machine cannot run it
+    notes: tuple[str, ...] = ()  # what else a dry run shows
 
     def role(self, name: str) -> Role:
         """Return the role called `name`, with a count of 0 if the run has no such actors."""
@@ -67,12 +68,12 @@ class Plan:
                 "This machine was not checked, because ray.address is set: the cluster provides memory and GPUs."
             )
             lines += [f"Does not fit: {p.key}: {p.message}; {p.fix}" for p in self.problems]
-            return "\n".join(lines)
+            return "\n".join([*lines, *self.notes])
         used, there = self.host_bytes / GIB, self.machine.memory_bytes / GIB
         lines.append(f"Host memory in all: {used:.1f} GiB of {there:.1f} GiB")
         lines += [f"Does not fit: {p.key}: {p.message}; {p.fix}" for p in self.problems]
         lines += [] if self.problems else ["Fits this machine."]
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
 
 def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "train") -> Plan:
@@ -82,7 +83,8 @@ def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "t
         "rollout": _rollout(config, shape, use),
         "reward_worker": _reward(config),
     }
-    roles = tuple(made[name] for name in PROCESSES[use])
+    sections = processes(config, use)
+    roles = tuple(made[name] for name in sections)
     if use == "train":
         roles = (*roles, _queue(config))
     local = config.ray.address is None
@@ -91,10 +93,10 @@ def make_plan(config: Config, shape: ModelShape, machine: Machine, use: Use = "t
         roles=roles,
         machine=machine if local else None,
         cache_tokens=None
-        if given is None or "rollout" not in PROCESSES[use]
+        if given is None or "rollout" not in sections
         else int(given * GIB / cache_bytes(config, shape)),
         problems=(
-            *(_cache_problems(config, shape) if "rollout" in PROCESSES[use] else ()),
+            *(_cache_problems(config, shape) if "rollout" in sections else ()),
             *hardware_problems(config, roles, shape, use),
         ),
     )

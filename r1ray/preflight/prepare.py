@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r1ray.config.checks import Use
 from r1ray.config.identity import changes, config_hash, refuse_another_run
 from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import refuse
 from r1ray.config.sources import CONF_DIR
+from r1ray.config.uses import Use, replays
+from r1ray.data.contents import contents, differences
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.models.folder import model_hash, read_shape
 from r1ray.preflight.environment import check_environment
 from r1ray.preflight.ledger_place import check_ledger, describe_ledger, ledger_problems
 from r1ray.preflight.placement import Plan, make_plan
+from r1ray.preflight.replay import Survey, survey
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter
@@ -89,8 +91,19 @@ class Preparation:
 
     def describe(self, plan: Plan) -> str:
         """Format the resolved configuration, the placement and the memory."""
-        ledger = f"\n{describe_ledger(self.loaded.config)}" if self.use == "train" else ""
-        return f"{self.loaded.to_yaml()}\n{plan.to_text()}{ledger}"
+        lines = [self.loaded.to_yaml(), plan.to_text()]
+        lines += [describe_ledger(self.loaded.config)] if self.use == "train" else []
+        return "\n".join(lines)
+
+    def survey(self, model: Path | None = None) -> Survey | None:
+        """The recorded run that this one trains on; None if it samples its groups. `model`: as for `plan`.
+
+        Raises ConfigError or IntegrityError if it cannot train on it.
+        """
+        if not replays(self.loaded.config, self.use):
+            return None
+        folder = model or Path(self.loaded.config.model.path)
+        return survey(self.loaded, folder, built=self.model_is_built, begun=self.existing)
 
     def check(self, model: Path | None = None, planned: Callable[[Plan], None] | None = None) -> Plan:
         """Check the run and return its plan. `planned` gets the plan before it is refused for too little memory.
@@ -101,7 +114,10 @@ class Preparation:
         found = check_environment(config, self.machine, self.use, model)
         found += ledger_problems(config) if self.use == "train" else []
         refuse(found, self.loaded.provenance)
+        recorded = self.survey(model)
         plan = self.plan(model)
+        if recorded is not None:
+            plan = replace(plan, notes=(recorded.text,))
         if planned is not None:
             planned(plan)
         refuse(plan.problems, self.loaded.provenance)
@@ -159,6 +175,8 @@ class Preparation:
         records: dict[str, Mapping[str, Any]] = {"imports.json": {"folders": import_folders()}}
         if found:
             records["data.json"] = found
+        if (recorded := self.survey()) is not None:
+            records["replay.json"] = recorded.recording.to_json()
         return RunFolder.create(Path(config.run.dir), self.loaded.to_yaml(), identity, records)
 
     def _vocabulary(self) -> str:
@@ -167,11 +185,10 @@ class Preparation:
         return vocab_hash(Path(self.loaded.config.model.path))
 
     def _found(self) -> dict[str, Any]:
-        from r1ray.data.contents import contents
-
         if self.use not in ("train", "sample"):  # `r1ray eval` keeps the digests of its benchmarks
             return {}
-        return contents(self.loaded.config.data, evaluates=self.use == "train")
+        config = self.loaded.config
+        return contents(config.data, evaluates=self.use == "train" and not replays(config))
 
     def reopened(self) -> RunFolder:
         """Lock and return the folder of the resumed run, for work that needs neither its model nor its machine."""
@@ -206,6 +223,10 @@ def _refuse_others(folder: RunFolder, loaded: LoadedConfig, vocabulary: str, use
             f"the model in {loaded.config.model.path} has the hash {model}, the run in {folder.path} started with "
             f"{begun.model_hash}: its sizes or weights changed; give the model folder that it started with"
         )
+    if folder.replay.exists() and not replays(loaded.config):
+        raise ConfigError(
+            f"replay.run = null: {folder.path} trains on recorded groups: give the folder of the recorded run"
+        )
     if use == "train":
         check_ledger(loaded.config, folder)
 
@@ -220,17 +241,9 @@ def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> 
         return
     rows = {"sft": "conversations", "reward-model": "preferences"}.get(use, "prompts")
     raise IntegrityError(
-        f"the {rows} differ from those that the run in {folder.path} started with: {'; '.join(_differences(begun, data))}. "
+        f"the {rows} differ from those that the run in {folder.path} started with: {'; '.join(differences(begun, data))}. "
         "Use the same files, or start a new run"
     )
-
-
-def _differences(begun: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(begun, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*begun, *now]):
-            yield from _differences(begun.get(key), now.get(key), f"{name} {key}".strip())
-    elif begun != now:
-        yield f"{name} {begun}, now {now}"
 
 
 def _warn_unrecorded(folder: RunFolder) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from r1ray.config.checks import Use
 from r1ray.config.problems import Problem, problem
 from r1ray.config.schema import Config, SourceConfig
+from r1ray.config.uses import Use
 from r1ray.data.source import Prompts
 from r1ray.data.tokenizer import Tokenizer
 from r1ray.errors import DataError

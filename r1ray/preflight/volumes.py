@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from r1ray.config.checks import PROCESSES, Use
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.rules import keeps_reference
 from r1ray.config.schema import Config
+from r1ray.config.uses import Use, processes
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.memory import BYTES
 from r1ray.util.formatting import duration
@@ -59,12 +59,12 @@ def sync_seconds(config: Config, shape: ModelShape) -> float:
 
 def deadline_problems(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
     """Find deadlines that expire before the declared hardware has moved the bytes."""
-    sections = PROCESSES[use]
+    sections = processes(config, use)
     needed = {"deadlines.actor_start_s": (load_seconds(config, shape), "to read the model", model_bytes(config, shape))}
     if "learner" in sections:
         seconds, size = checkpoint_seconds(config, shape), checkpoint_bytes(config, shape)
         needed["deadlines.checkpoint_s"] = (seconds, "to write a checkpoint and read it for its hash", size)
-    if use == "train":
+    if use == "train" and "rollout" in sections:
         what = "to send the weights to the rollout workers"
         needed["sync.deadline_s"] = (sync_seconds(config, shape), what, model_bytes(config, shape))
     for key, (seconds, what, size) in needed.items():

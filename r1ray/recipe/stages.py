@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from r1ray.config.checks import Use
 from r1ray.config.sources import Source
+from r1ray.config.uses import Use
 
 ValueType = Literal["string", "number", "integer", "list of strings", "map of strings"]
 

@@ -119,6 +119,12 @@ OFF_POLICY = Section(
             reason_if_absent="no stale tokens",
         ),
         Panel(
+            title="KL from the sampling policy",
+            note="nats per token, k3 estimate over stale tokens",
+            keys=(("staleness/kl", "KL"),),
+            reason_if_absent="no stale tokens",
+        ),
+        Panel(
             title="Engine mismatch",
             note="|log-probability| difference, same policy",
             keys=(("mismatch/mean", "mean"), ("mismatch/max", "maximum")),

@@ -60,7 +60,8 @@ class RunRecord:
         ranks, workers, staleness = (self.setting(key) for key in keys)
         if None in (ranks, workers, staleness):
             return None
-        found = find_bottleneck(self.metrics, ranks=ranks, workers=workers, max_staleness=staleness)
+        replays = self.setting("replay.run") is not None
+        found = find_bottleneck(self.metrics, ranks=ranks, workers=0 if replays else workers, max_staleness=staleness)
         return None if found is None else found.text
 
     @property

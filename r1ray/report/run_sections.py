@@ -112,6 +112,7 @@ def facts(run: RunRecord) -> Markup:
         ("Created", f"{datetime.fromtimestamp(run.identity.created, UTC):%Y-%m-%d %H:%M} UTC"),
         ("Model", run.setting("model.path")),
         ("Algorithm", _algorithm(run)),
+        ("Trained on", _recording(run)),
         ("Held-out sources", ", ".join(run.sources)),
         ("Configuration", f"sha256 {digest[:16]}"),
         ("Fingerprint", f"vocabulary {run.identity.vocab_hash}, configuration {run.identity.config_hash}"),
@@ -137,6 +138,15 @@ def _algorithm(run: RunRecord) -> str | None:
     groups, size = run.setting("learner.groups_per_step"), run.setting("rollout.group_size")
     shape = f"{groups} prompts of {size} responses per step" if groups and size else None
     return ", ".join(filter(None, [loss, shape])) or None
+
+
+def _recording(run: RunRecord) -> str | None:
+    """Where the groups of a replay come from."""
+    event = next((event for event in run.events if event["kind"] == "replaying"), None)
+    if event is None:
+        return None
+    last = event["first_step"] + event["steps"] - 1
+    return f"groups of the recorded run {event['run_id']} ({event['run']}), steps {event['first_step']:,} to {last:,}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

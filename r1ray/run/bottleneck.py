@@ -22,7 +22,8 @@ FEWEST = 4
 WORTH = 1.05
 """A smaller gain is within the noise of a step's time."""
 
-_KEYS = ("learner/step_s", "batch/wait_s", "sync/seconds", "time/step_s", "rollout/idle_share")
+_LOOP = ("learner/step_s", "batch/wait_s", "time/step_s")
+_ROLLOUTS = ("sync/seconds", "rollout/idle_share")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,22 +40,30 @@ def find_bottleneck(
 ) -> Bottleneck | None:
     """The bottleneck of the last steps; None if there are too few. `rows` are lines of metrics.jsonl.
 
+    `workers` 0: a replay.
+
     Worked example: of 2.0 s the learner trains 1.9 and syncs 0.1, and the rollout workers idle half of the time. A second
     rank takes 0.95 + 0.1 s, the rollout workers need 1.0 s: 2.0 / 1.05 = 1.9 times as fast.
     """
-    recent = [row for row in rows if all(key in row for key in _KEYS)][1:][-STEPS:]
+    keys = (*_LOOP, *_ROLLOUTS) if workers else _LOOP
+    recent = [row for row in rows if all(key in row for key in keys)][1:][-STEPS:]
     if len(recent) < FEWEST - 1:
         return None
-    train, wait, sync, step, idle = (median(float(row[key]) for row in recent) for key in _KEYS)
+    train, wait, step, *of_rollouts = (median(float(row[key]) for row in recent) for key in keys)
     if step <= 0:
         return None
-    loop, rollouts = step - wait, step * (1 - idle)
+    loop, rank = step - wait, f"{_another('rank', ranks)} (learner.ranks={ranks + 1})"
+    evidence = (
+        f"a step takes {duration(step)}, of which the learner trains {share(train / step)} and waits for its batch "
+        f"{share(wait / step)}"
+    )
+    if not of_rollouts:
+        return _most_gained(step, evidence, {"learner-bound": (step - train / (ranks + 1), rank)})
+    sync, idle = of_rollouts
+    rollouts = step * (1 - idle)
     both_wait = max(0.0, step - max(loop, rollouts))
     remedies = {
-        "learner-bound": (
-            both_wait + max(loop - train / (ranks + 1), rollouts),
-            f"{_another('rank', ranks)} (learner.ranks={ranks + 1})",
-        ),
+        "learner-bound": (both_wait + max(loop - train / (ranks + 1), rollouts), rank),
         "rollout-bound": (
             both_wait + max(loop, rollouts * workers / (workers + 1)),
             f"{_another('rollout worker', workers)} (rollout.workers={workers + 1})",
@@ -68,12 +77,13 @@ def find_bottleneck(
             f"more overlap (queue.max_staleness={max_staleness + 1}, or more reward workers if groups wait for scoring)",
         ),
     }
+    return _most_gained(step, f"{evidence}; the rollout workers idle {share(idle)}", remedies)
+
+
+def _most_gained(step: float, evidence: str, remedies: Mapping[str, tuple[float, str]]) -> Bottleneck:
+    """The bottleneck by the predicted seconds of a step under each remedy."""
     name = min(remedies, key=lambda each: remedies[each][0])
     predicted, remedy = remedies[name]
-    evidence = (
-        f"a step takes {duration(step)}, of which the learner trains {share(train / step)} and waits for its batch "
-        f"{share(wait / step)}; the rollout workers idle {share(idle)}"
-    )
     gain = step / predicted if predicted > 0 else 1.0
     if gain < WORTH:
         text = f"balanced: {evidence}; only more of both sides would be faster"

@@ -39,6 +39,7 @@ BEFORE_RUN_JSON = frozenset(
         "config.yaml",
         "data.json",
         "imports.json",
+        "replay.json",
         "logs",
         "checkpoints",
         "control",
@@ -78,6 +79,11 @@ class RunFolder:
     def data(self) -> Path:
         """Rows and digests of the data files."""
         return self.path / "data.json"
+
+    @property
+    def replay(self) -> Path:
+        """The part of a recorded run that this run trains on, if it is a replay."""
+        return self.path / "replay.json"
 
     @property
     def imports(self) -> Path:

@@ -9,6 +9,7 @@ from r1ray.run.view import View
 from r1ray.util.formatting import one_line
 
 NOTICES = {
+    "replaying": "{message}",
     "groups_dropped": "{message}",
     "scores_failed": "{message}",
     "worker_lost": "{worker} was lost: {reason}",

@@ -117,7 +117,7 @@ def explain(status: RunStatus) -> list[str]:
             lines.append(f"waiting for {record['waiting_for']}")
         if record.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
             lines += _in_flight(status.ledger)
-            lines += _workers(record.get("workers") or [])
+            lines += _workers(record.get("workers") or []) if record.get("wanted_workers") != 0 else []
         if (sync := record.get("last_sync")) is not None:
             lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
         if record.get("bottleneck"):

@@ -19,6 +19,8 @@ from r1ray.ledger.records import GroupRecord, StepTimes
 from r1ray.run.folder import RunFolder
 from r1ray.run.ledger import open_ledger
 from r1ray.run.metrics import read_metrics
+from r1ray.run.recording import RECORDED
+from r1ray.run.transcripts import policies
 from r1ray.types import GENERATED_S, QUEUED_S, SCORED_S, ScoredGroup
 from r1ray.util.formatting import number
 
@@ -99,13 +101,16 @@ def _spans(
         yield Span(stage="generate", place=worker, start=engine, end=done, note=_generated(scored))
         yield Span(stage="wait for scoring", place="reward worker", start=done, end=scoring)
         yield Span(stage="score", place="reward worker", start=scoring, end=record.scored_at, note=_rewards(scored))
+    elif (origin := _origin(scored)) is not None:
+        note = f"recorded as {origin['group_id']} in step {origin['step']} of another run"
+        yield Span(stage="read the recording", place=worker, start=record.leased_at, end=record.scored_at, note=note)
     else:
         note = "its completions are pruned or it failed: no times in between"
         yield Span(stage="generate and score", place=worker, start=record.leased_at, end=record.scored_at, note=note)
     if times is None:
         return
     yield Span(stage="queue", place="queue", start=record.scored_at, end=times.bound_at)
-    if times.published_at is None or "learner/step_s" not in row:
+    if times.published_at is None or "learner/step_s" not in row:  # in a replay nobody is served
         return
     sync = times.published_at - row["sync/seconds"]
     train = sync - row["learner/step_s"]
@@ -131,14 +136,18 @@ def _in_order(spans: Iterator[Span]) -> Iterator[Span]:
         yield Span(stage=span.stage, place=span.place, start=start, end=before, note=span.note)
 
 
+def _origin(scored: ScoredGroup | None) -> Mapping[str, Any] | None:
+    """Where the group of a replay was recorded; None if its own run sampled it."""
+    return None if scored is None else scored.rollout.prompt.meta.get(RECORDED)
+
+
 def _generated(scored: ScoredGroup | None) -> str:
     if scored is None:
         return ""
     rollout = scored.rollout
     tokens = [len(c.token_ids) for c in rollout.completions]
-    low, high = rollout.min_policy_version, rollout.max_policy_version
-    policies = f"policy {low}" if low == high else f"policies {low} to {high}"
-    return f"{len(tokens)} completions, {sum(tokens):,} tokens, the longest {max(tokens):,}; {policies}"
+    by = policies(rollout.min_policy_version, rollout.max_policy_version)
+    return f"{len(tokens)} completions, {sum(tokens):,} tokens, the longest {max(tokens):,}; {by}"
 
 
 def _rewards(scored: ScoredGroup | None) -> str:
@@ -150,7 +159,7 @@ def _notes(record: GroupRecord, attempts: list[GroupRecord], scored: ScoredGroup
         yield f"never scored: leased by {record.worker_id} for policy {record.version}"
     if record.reason is not None:
         yield f"dropped: {record.reason}; the ledger does not keep the time"
-    if scored is not None and SCORED_S not in scored.rollout.timings:
+    if scored is not None and SCORED_S not in scored.rollout.timings and _origin(scored) is None:
         yield "the time of scoring was not recorded by the r1ray that scored it"
     others = [f"{r.group_id} ({r.reason or r.state})" for r in attempts if r.group_id != record.group_id]
     if others:

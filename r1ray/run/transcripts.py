@@ -20,7 +20,7 @@ from r1ray.ledger import GroupRecord
 from r1ray.ledger.records import GroupState
 from r1ray.run.folder import RunFolder
 from r1ray.run.ledger import open_ledger
-from r1ray.types import Completion, Score, ScoredGroup
+from r1ray.types import FOREIGN_POLICY, Completion, Score, ScoredGroup
 from r1ray.util.formatting import number, printable
 from r1ray.util.responses import Piece, pieces
 
@@ -92,11 +92,17 @@ def _headline(record: GroupRecord) -> Text:
     line = Text(f"group {record.group_id}", style="bold")
     facts = [record.state if record.step is None else f"{record.state}, step {record.step}", record.worker_id]
     if record.summary is not None:
-        low, high = record.summary.min_policy_version, record.summary.max_policy_version
-        facts.append(f"policy {low}" if low == high else f"policies {low} to {high}")
+        facts.append(policies(record.summary.min_policy_version, record.summary.max_policy_version))
     if record.reason is not None:
         facts.append(f"dropped: {record.reason}")
     return line.append("  " + "  ".join(facts), style="not bold dim")
+
+
+def policies(low: int, high: int) -> str:
+    """The versions of the policies that sampled a group."""
+    if low == FOREIGN_POLICY:
+        return "policy of another run"
+    return f"policy {low}" if low == high else f"policies {low} to {high}"
 
 
 def _why_empty(record: GroupRecord) -> str:

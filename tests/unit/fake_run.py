@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from actors.replayed import ReplayedGroups
 from learner.checkpoint import discard_newer, prune
 from r1ray.codec import pack_scored
 from r1ray.config.schema import Config
@@ -25,12 +26,13 @@ from r1ray.control.stalls import Stalls
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.ledger.ledger import Ledger
-from r1ray.ledger.records import LedgerOpened, LedgerSettings
+from r1ray.ledger.records import NO_STALENESS, LedgerOpened, LedgerSettings
 from r1ray.run.audit import audit_run
 from r1ray.run.checkpoints import find_latest, list_checkpoints, step_of
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
+from r1ray.run.recording import Replay
 from r1ray.transport.transfer import Applied, Sent
 from r1ray.types import BatchManifest
 from tests.unit.ledger_support import write_checkpoint
@@ -53,10 +55,16 @@ class Disk:
 
 
 class World:
-    """A run of `steps` steps with one rollout worker that answers at once; `plan` makes calls of the learner fail."""
+    """A run of `steps` steps with one rollout worker that answers at once; `plan` makes calls of the learner fail.
 
-    def __init__(self, folder: Path, **changes: Any) -> None:
+    With `replay` it has no rollout worker, and trains on the groups of that recorded run.
+    """
+
+    def __init__(self, folder: Path, *, replay: Replay | None = None, **changes: Any) -> None:
         self.config = Config()
+        self.replay = replay
+        if replay is not None:
+            self.config.rollout.workers = 0
         self.config.run.steps = 6
         self.config.learner.groups_per_step = 1
         self.config.checkpoint.every_steps = 2
@@ -80,7 +88,7 @@ class World:
         self.disk = Disk(self.folder)
         settings = LedgerSettings(
             groups_per_step=1,
-            max_staleness=1,
+            max_staleness=1 if replay is None else NO_STALENESS,
             lease_timeout_s=600,
             max_attempts=3,
             keep_payload_steps=self.config.queue.keep_payload_steps,
@@ -98,7 +106,11 @@ class World:
 
     def _queue_methods(self) -> dict[str, Callable[..., Any]]:
         def take(step: int, wait_s: float) -> BatchManifest | None:
-            if (manifest := self.ledger.take(step)) is None:  # the worker's part: lease, answer, store
+            if (manifest := self.ledger.take(step)) is None and self.replay is not None:
+                while ReplayedGroups(self.replay).fill(self.ledger, step):
+                    pass
+                manifest = self.ledger.take(step)
+            elif manifest is None:  # the worker's part: lease, answer, store
                 for lease in self.ledger.lease("rollout-0", self.published[-1], 1):
                     group = scored(lease.index, version=self.published[-1])
                     rollout = replace(group.rollout, group_id=lease.group_id)
@@ -234,7 +246,14 @@ class World:
         telemetry = RunTelemetry(self.metrics, config)
         with MetricsWriter(self.folder.path, tensorboard=False, on_event=telemetry.event) as writer:
             fleet = Fleet(
-                FleetSettings(workers=1, max_workers=4, restart_budget=2, max_missed_syncs=3, limits=LIMITS, drain_s=1),
+                FleetSettings(
+                    workers=1 if self.replay is None else 0,
+                    max_workers=4,
+                    restart_budget=2,
+                    max_missed_syncs=3,
+                    limits=LIMITS,
+                    drain_s=1,
+                ),
                 spawn=self._spawn,
                 release=lambda name, drained: None,
                 on_event=writer.event,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.config.checks import Use
 from r1ray.config.identity import ALTERABLE, DIVISION, changes, config_hash, flatten, may_change, refuse_another_run
 from r1ray.config.load import LoadedConfig, load_config
 from r1ray.config.problems import Provenance
 from r1ray.config.sources import CONF_DIR
+from r1ray.config.uses import Use
 from r1ray.errors import ConfigError
 
 LAUNCHER_FILES = tuple(  # of `ray up`, AWS and Kubernetes, not configurations

@@ -16,8 +16,8 @@ from pyarrow import parquet
 from typer.testing import CliRunner
 
 from r1ray.cli.sample import register
-from r1ray.config.checks import Use
 from r1ray.config.schema import Config, CurationConfig, GeneralConfig, RefineConfig, RewardConfig, SourceConfig
+from r1ray.config.uses import Use
 from r1ray.curation import output
 from r1ray.curation.dataset import SAMPLES, check_inputs, is_sampled, make_dataset, mark_sampled
 from r1ray.errors import ConfigError, DiskFull, IntegrityError

@@ -121,6 +121,8 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no chat template": (train("model.path=models/no_template", "data.template=tokenizer"), "needs a chat template"),
     "another model's tokenizer": (train("model.path=models/small_vocabulary"), "a model of 100 ids (vocab_size)"),
     "longer than the context": (train("model.max_length=4096"), "max_position_embeddings = 512"),
+    "replay of nothing": (train("--replay", "runs/none"), "replay.run = runs/none: runs/none is not a run folder"),
+    "replay of a file": (train("--replay", "file"), "replay.run = file: file is not a run folder"),
     "no GPU": (train("learner.num_gpus=1"), "this machine has no GPU"),
     "small KV cache": (train("rollout.engine.kv_cache_gib=0.0001"), "too small for one sequence"),
     "no such interface": (train("sync.interface=wlan9"), "no such interface"),

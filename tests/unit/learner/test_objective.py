@@ -152,6 +152,9 @@ def test_mismatch_and_staleness_are_told_apart_by_version():
     assert metrics["mismatch/mean"] == pytest.approx(same.mean(), rel=1e-6)
     assert metrics["mismatch/max"] == pytest.approx(same.max(), rel=1e-6)
     assert metrics["staleness/log_ratio"] == pytest.approx(older.mean(), rel=1e-6)
+    # KL(behaviour || policy) by k3 over the tokens of the older policy: r - 1 - log r with r = policy / behaviour
+    log_r = np.concatenate([case["new"][s] - case["behavior"][s] for s in (1, 3)])
+    assert metrics["staleness/kl"] == pytest.approx((np.exp(log_r) - 1 - log_r).mean(), rel=1e-4)
 
 
 def test_a_stand_in_adds_nothing_but_a_graph():

@@ -18,6 +18,7 @@ from r1ray.codec import pack_scored
 from r1ray.config.keys import leaf_keys
 from r1ray.config.schema import OptimizerConfig
 from r1ray.errors import IntegrityError
+from r1ray.types import FOREIGN_POLICY
 from tests.integration.learner_support import make_config, make_groups
 
 
@@ -154,6 +155,18 @@ def test_metric_sums_reduce_sums_and_maxima_over_ranks():
     values, counts = sums.reduce(all_reduce)
     assert values == {"a": 10.0 / 5.0, "m": 9.0}  # b and n were never seen
     assert counts == {"a": 5.0, "b": 0.0}
+
+
+def test_groups_of_a_recorded_run_have_no_staleness():
+    manifest = make_manifest(3, make_groups(3, groups=2, size=2))
+    assert manifest_metrics(manifest)["staleness/max"] == 1.0  # their first tokens are of policy 2
+    foreign = [
+        dataclasses.replace(g, min_policy_version=FOREIGN_POLICY, max_policy_version=FOREIGN_POLICY)
+        for g in manifest.groups
+    ]
+    assert not any(
+        key.startswith("staleness") for key in manifest_metrics(dataclasses.replace(manifest, groups=foreign))
+    )
 
 
 def test_rewards_that_pay_for_length_within_groups_are_seen_whatever_the_groups_are_like():

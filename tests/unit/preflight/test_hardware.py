@@ -7,12 +7,12 @@ from typing import get_args
 
 import pytest
 
-from r1ray.config.checks import Use
 from r1ray.config.load import load_config
 from r1ray.config.problems import Problem
 from r1ray.config.schema import Config
 from r1ray.config.sections.hardware import Gpu
 from r1ray.config.sources import CONF_DIR
+from r1ray.config.uses import Use
 from r1ray.errors import ConfigError
 from r1ray.models.folder import ModelShape
 from r1ray.models.published import PUBLISHED, published_shape

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.config.checks import Use
 from r1ray.config.identity import config_hash
 from r1ray.config.load import load_config
+from r1ray.config.uses import Use
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.ledger.records import LedgerSettings
 from r1ray.ledger.storage import create_file

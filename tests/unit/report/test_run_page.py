@@ -226,6 +226,21 @@ def test_a_supervised_run_has_its_own_charts(tmp_path):
     assert not {"Held-out accuracy", "Reward", "Staleness", "Reflective words"} & set(charts)
 
 
+def test_a_replay_names_its_recording_and_has_no_rollout_workers(tmp_path):
+    write_run(tmp_path, steps=0, evaluate_every=0)
+    with (tmp_path / "config.yaml").open("a") as config:
+        config.write("replay: {run: /runs/a}\n")
+    with MetricsWriter(tmp_path, tensorboard=False) as w:
+        w.event("replaying", message="", run="/runs/a", run_id="a-1", first_step=2, steps=6, groups_per_step=4)
+        for step in range(6):
+            kl = 0.1 * step
+            w.step(step, {"learner/step_s": 1.0, "batch/wait_s": 0.0, "time/step_s": 1.1, "staleness/kl": kl})
+    page = page_of(tmp_path)
+    assert "groups of the recorded run a-1 (/runs/a), steps 2 to 7" in page.texts["td"]
+    assert "KL from the sampling policy" in page.texts["h3"]
+    assert not {"Staleness", "Weight sync", "Engine mismatch"} & set(page.texts["h3"])
+
+
 def test_a_reward_model_has_its_own_charts(tmp_path):
     page = supervised_page(
         tmp_path,

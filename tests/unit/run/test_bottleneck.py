@@ -61,6 +61,15 @@ def test_of_four_ranks_one_more_gains_a_fifth_of_the_training() -> None:
     assert "one more rank (learner.ranks=5)" in limit.text
 
 
+def test_a_replay_has_a_learner_only() -> None:
+    """Of 2.0 s it trains 1.8: a second rank halves these."""
+    steps = [{"step": i, "learner/step_s": 1.8, "batch/wait_s": 0.1, "time/step_s": 2.0} for i in range(8)]
+    limit = find_bottleneck(steps, ranks=1, workers=0, max_staleness=1)
+    assert limit is not None
+    assert (limit.name, limit.gain) == ("learner-bound", pytest.approx(2.0 / 1.1))
+    assert "trains 90% and waits for its batch 5%; a second rank (learner.ranks=2) would give up to 1.8x" in limit.text
+
+
 def test_a_few_steps_say_nothing_and_the_first_one_does_not_count() -> None:
     assert found(rows(3)) is None
     slow_start = [*rows(1, learner__step_s=90.0, time__step_s=90.0), *rows(3)]

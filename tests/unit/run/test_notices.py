@@ -13,6 +13,7 @@ from tests.unit.fake_run import NoView
 
 TRACEBACK = "actor failed:\n  File 'x.py'\n\x1b[31mValueError: bad shape\x1b[0m"
 EVENTS: dict[str, dict[str, Any]] = {
+    "replaying": {"message": "training on 8 recorded groups", "run": "/runs/a", "run_id": "a", "steps": 4},
     "groups_dropped": {"message": "9 of 9 groups were dropped", "step": 0, "share": 1.0, "reasons": {}},
     "scores_failed": {"message": "9 of 9 samples could not be scored", "share": 1.0, "reasons": {}},
     "worker_lost": {"worker": "rollout-3", "reason": TRACEBACK, "state": "dead"},
