@@ -33,6 +33,7 @@ from r1ray.codec import pack_scored
 from r1ray.config.schema import Config, RewardConfig
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
 from r1ray.types import Score, ScoredGroup
+from r1ray.util.network import LOOPBACK
 
 SIZES: dict[str, tuple[int, int, int, int]] = {
     "1M": (128, 5, 400, 16),
@@ -155,7 +156,7 @@ def measure_size(size: str, repeats: int) -> dict[str, measure.Summary | float]:
         if torch.distributed.is_initialized():
             learner.build(torch.device("cpu"))
         else:
-            learner.setup(*learner.address())
+            learner.setup(LOOPBACK, learner.listen(LOOPBACK))
         learner.train_step(make_manifest(0, groups))
         bare, padded = bare_loop(folder, learner.packed), padded_loop(folder, groups, MICRO_BATCH_TOKENS)
     variants = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,13 +12,25 @@ from datetime import timedelta
 import torch
 
 from r1ray.errors import DeadlineExceeded, InfrastructureError
+from r1ray.transport.store import listen_at, reach, serve
+from r1ray.util.network import interface_of
 
 
-def init_process_group(*, rank: int, world_size: int, address: str, port: int, timeout_s: float) -> torch.device:
-    """Join the learner's process group: gloo on CPU, nccl on GPU. Returns this rank's device.
+def init_process_group(
+    *,
+    rank: int,
+    world_size: int,
+    address: str,
+    port: int,
+    timeout_s: float,
+    host: str | None = None,
+    listening: socket.socket | None = None,
+) -> torch.device:
+    """Join the learner's process group at `address:port`: gloo on CPU, nccl on GPU. Returns this rank's device.
 
-    The ranks meet within `timeout_s`, and every collective completes or fails within it, unless
-    `set_collective_timeout` changes that. Raises InfrastructureError if the ranks do not meet.
+    `host`: address at which this rank's gloo listens, `address` if None. `listening`: rank 0's socket at
+    `address:port`, opened here if None. The ranks meet within `timeout_s`, and every collective completes or fails
+    within it, unless `set_collective_timeout` changes that. Raises InfrastructureError if the ranks do not meet.
     """
     import deepspeed
 
@@ -30,20 +43,32 @@ def init_process_group(*, rank: int, world_size: int, address: str, port: int, t
         deepspeed.ops.__compatible_ops__ = {}
     # DeepSpeed still calls two collectives by names that torch 2.13 has deprecated, in every micro-batch.
     warnings.filterwarnings("ignore", "`torch.distributed.(all_gather_into|reduce_scatter)_tensor`", FutureWarning)
+    # Otherwise gloo listens at the address of the host's name; torch passes it no other setting.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface_of(host or address))
+    backend = "nccl" if cuda else "gloo"
     try:
-        deepspeed.init_distributed(
-            dist_backend="nccl" if cuda else "gloo",
-            auto_mpi_discovery=False,
-            verbose=False,
-            timeout=timeout,
-            init_method=f"tcp://{address}:{port}",
+        # Not left to DeepSpeed, whose store would listen on all addresses of the host.
+        torch.distributed.init_process_group(
+            backend,
+            store=_store(rank, world_size, address, port, timeout_s, listening),
             rank=rank,
             world_size=world_size,
+            timeout=timeout,
+            device_id=device if cuda and world_size > 1 else None,  # as DeepSpeed does
         )
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False, verbose=False, timeout=timeout)
         set_collective_timeout(timeout_s)
     except (RuntimeError, ValueError) as e:
         raise InfrastructureError(f"learner rank {rank} of {world_size} could not join {address}:{port}: {e}") from e
     return device
+
+
+def _store(
+    rank: int, world_size: int, address: str, port: int, timeout_s: float, listening: socket.socket | None
+) -> torch.distributed.Store:
+    if rank:
+        return reach(address, port, timeout_s=timeout_s, world_size=world_size)
+    return serve(listening or listen_at(address, port), address=address, timeout_s=timeout_s, world_size=world_size)
 
 
 def set_collective_timeout(seconds: float) -> None:

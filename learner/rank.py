@@ -34,6 +34,8 @@ from r1ray.config.schema import Config
 from r1ray.control.handles import LoadedCheckpoint
 from r1ray.errors import IntegrityError
 from r1ray.run.checkpoints import find_latest
+from r1ray.transport.store import listen_at
+from r1ray.util.network import LOOPBACK
 
 
 class TrainingRank(abc.ABC):
@@ -51,6 +53,7 @@ class TrainingRank(abc.ABC):
         self._rank = rank
         self._world_size = config.learner.ranks
         self._host = host
+        self._listening: socket.socket | None = None
         self._folder = Path(config.model.path)
         self._version = 0
         self._reference: ReferencePolicy | None = None
@@ -65,14 +68,20 @@ class TrainingRank(abc.ABC):
 
     # -- start ------------------------------------------------------------------------------------------------------
 
-    def address(self) -> tuple[str, int]:
-        """(host, free port) where the ranks meet if this is rank 0. The answer also says that this rank runs."""
-        with socket.socket() as s:
-            s.bind(("", 0))
-            return self._host, s.getsockname()[1]
+    def address(self) -> str:
+        """Where other nodes reach this process. The answer also says that this rank runs."""
+        return self._host
+
+    def listen(self, host: str) -> int:
+        """Open the rendezvous of the ranks at `host`, if this is rank 0; returns its port, 0 for other ranks."""
+        if self._rank:
+            return 0
+        self._listening = listen_at(host)
+        return int(self._listening.getsockname()[1])
 
     def setup(self, host: str, port: int) -> dict[str, Any]:
-        """Join the other ranks at `host:port`, load the model, build the optimizer.
+        """Join the other ranks at `host:port`, load the model, build the optimizer. With LOOPBACK as `host` nothing of
+        the group listens on the network; otherwise each rank listens at its own address.
 
         Raises ConfigError if the model cannot be trained, InfrastructureError if the ranks do not meet.
         """
@@ -86,6 +95,8 @@ class TrainingRank(abc.ABC):
             world_size=self._world_size,
             address=host,
             port=port,
+            host=LOOPBACK if host == LOOPBACK else self._host,
+            listening=self._listening,
             timeout_s=config.deadlines.actor_start_s,  # ranks that load a model from a shared disk are minutes apart
         )
         with named_failures("learner setup", deadline="deadlines.actor_start_s"):

@@ -180,11 +180,15 @@ class RolloutApi(Protocol):
 
 
 class GroupApi(Protocol):
-    """One of several processes that form a group. After `address`, every method is a collective: all ranks call it in
+    """One of several processes that form a group. After `listen`, every method is a collective: all ranks call it in
     the same order."""
 
-    def address(self) -> tuple[str, int]:
-        """Host and a free port for the ranks' rendezvous."""
+    def address(self) -> str:
+        """Address of the process's node."""
+        ...
+
+    def listen(self, host: str) -> int:
+        """Open the ranks' rendezvous at `host`, if this is rank 0; returns its port, 0 for other ranks."""
         ...
 
     def setup(self, host: str, port: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from r1ray.control.backoff import Backoff
 from r1ray.control.calls import TICK_S, gather, pause
 from r1ray.control.handles import GroupApi, Handle, Place
 from r1ray.errors import DiskFull, InfrastructureError, RetryBudgetExhausted
+from r1ray.util.network import LOOPBACK
 
 Rank = TypeVar("Rank", bound=GroupApi)
 Placed = TypeVar("Placed", bound=GroupApi, covariant=True)
@@ -118,9 +119,12 @@ class LearnerGroup(Generic[Rank]):
         self.ranks = [gang.spawn(rank) for rank in range(self._config.learner.ranks)]
         deadline, what = self._config.deadlines.actor_start_s, "start (deadlines.actor_start_s)"
         until = time.monotonic() + deadline
-        (address, port), *_ = self.call(lambda rank: rank.start(GroupApi.address), deadline_s=deadline, what=what)
+        addresses = self.call(lambda rank: rank.start(GroupApi.address), deadline_s=deadline, what=what)
+        host = addresses[0] if len(set(addresses)) > 1 else LOOPBACK  # the rendezvous has no authentication
         left = until - time.monotonic()
-        infos = self.call(lambda rank: rank.start(GroupApi.setup, address, port), deadline_s=left, what=what)
+        port, *_ = self.call(lambda rank: rank.start(GroupApi.listen, host), deadline_s=left, what=what)
+        left = until - time.monotonic()
+        infos = self.call(lambda rank: rank.start(GroupApi.setup, host, port), deadline_s=left, what=what)
         self.places = {rank.name: info["place"] for rank, info in zip(self.ranks, infos, strict=True)}
         return infos
 

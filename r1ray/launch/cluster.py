@@ -28,7 +28,7 @@ from r1ray.run.ledger import LedgerPlace
 from r1ray.run.recording import Replay
 from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT, DETERMINISTIC_CUDA, GPU_ENVIRONMENT
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT, DETERMINISTIC_CUDA, GPU_ENVIRONMENT, ONE_HOST_NCCL
 
 Params = ParamSpec("Params")
 T = TypeVar("T")
@@ -183,7 +183,8 @@ class Cluster:
         hidden = {} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
         imports = {IMPORT_PATH: os.pathsep.join(import_folders())}
         exact = DETERMINISTIC_CUDA if num_gpus and self.config.run.deterministic else {}
-        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **exact, **(environment or {})}
+        local = ONE_HOST_NCCL if num_gpus and self.config.ray.address is None else {}
+        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **exact, **local, **(environment or {})}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
         actor = made.options(
             num_cpus=num_cpus,

@@ -15,11 +15,12 @@ import time
 from datetime import timedelta
 
 import torch
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch.distributed import PrefixStore, Store
 
 from r1ray.errors import ConfigError, WeightSyncError
 from r1ray.transport.abortable import ABORTED
 from r1ray.transport.channel import Channel, Rendezvous
+from r1ray.transport.store import listen_at, reach, serve
 
 TRANSPORTS = ("gloo", "nccl", "ipc")
 _VERDICT = "verdict"
@@ -35,7 +36,7 @@ class Listener:
     def __init__(self, transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> None:
         if transport not in TRANSPORTS:
             raise ConfigError(f"sync.transport is {transport!r}; known are {', '.join(TRANSPORTS)}")
-        store = TCPStore(address, 0, is_master=True, timeout=timedelta(seconds=timeout_s), wait_for_workers=False)
+        store = serve(listen_at(address), address=address, timeout_s=timeout_s)
         self.rendezvous = Rendezvous(
             transport=transport,
             address=address,
@@ -68,7 +69,10 @@ class Listener:
 
 
 def listen(transport: str, *, address: str, epoch: int, world_size: int, timeout_s: float) -> Listener:
-    """Open the rendezvous of one epoch at the learner; returns at once. Raises ConfigError for an unknown transport."""
+    """Open the rendezvous of one epoch at the learner, on its `address` only; returns at once.
+
+    Raises ConfigError for an unknown transport, or an address that is not of this machine.
+    """
     return Listener(transport, address=address, epoch=epoch, world_size=world_size, timeout_s=timeout_s)
 
 
@@ -114,13 +118,7 @@ def abort(rendezvous: Rendezvous, reason: str) -> bool:
 
 def _store(rendezvous: Rendezvous, timeout_s: float) -> Store:
     try:
-        store = TCPStore(
-            rendezvous.address,
-            rendezvous.port,
-            is_master=False,
-            timeout=timedelta(seconds=timeout_s),
-            wait_for_workers=False,
-        )
+        store = reach(rendezvous.address, rendezvous.port, timeout_s=timeout_s)
     except RuntimeError as e:
         raise WeightSyncError(f"cannot reach the learner's store at {rendezvous.address}:{rendezvous.port}: {e}") from e
     return _of_epoch(store, rendezvous)

@@ -1,10 +1,14 @@
-"""Environment variables that vLLM, torch and cuBLAS read when they are imported or first used."""
+"""Environment variables that vLLM, torch, cuBLAS and NCCL read when they are imported or first used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+_ON_THIS_HOST: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo"}
+"""An engine's own groups never leave its host. Without this gloo listens at the address of the host's name."""
+
 CPU_ENVIRONMENT: Mapping[str, str] = {
+    **_ON_THIS_HOST,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -18,7 +22,11 @@ workspace is taken, and torch refuses matrix products under `use_deterministic_a
 """
 
 GPU_ENVIRONMENT: Mapping[str, str] = {
+    **_ON_THIS_HOST,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+ONE_HOST_NCCL: Mapping[str, str] = {"NCCL_SOCKET_IFNAME": "=lo"}
+"""Of every process with a GPU if all processes are on one host: otherwise NCCL avoids the loopback interface."""

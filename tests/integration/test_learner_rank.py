@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from benchmarks.groups import make_manifest
@@ -22,6 +23,7 @@ from tests.integration.learner_support import (
     run_ranks,
     train_step,
 )
+from tests.sockets import listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -71,6 +73,7 @@ def uninterrupted(rank: int, world_size: int, port: int, model: str, changes: di
     metrics = train(learner, 3, 4)
     learner.export(Path(folder) / "final")
     answer = {"metrics": metrics, "digest": digest(learner), "sums": sums(learner), "version": learner.policy_version}
+    answer["listening"] = sorted({address for address, *_ in listening([psutil.Process()])})
     learner.close()
     return answer
 
@@ -121,6 +124,11 @@ def test_ranks_agree_on_metrics_and_weights(run: dict[str, Any]) -> None:
     assert {"train/kl", "train/correction", "mismatch/max", "staleness/log_ratio", "reward/part/accuracy"} <= set(
         first["metrics"][0]
     )
+
+
+def test_no_rank_listens_on_the_network(run: dict[str, Any]) -> None:
+    """The store of rank 0 and the sockets of gloo: the ranks met on the loopback address."""
+    assert [answer["listening"] for answer in run["answers"]] == [["127.0.0.1"]] * 2
 
 
 def test_a_checkpoint_in_which_a_byte_changes_is_passed_over(run: dict[str, Any], tmp_path: Path) -> None:

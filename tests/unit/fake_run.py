@@ -199,7 +199,8 @@ class World:
 
         return FakeHandle(
             f"learner-{rank}",
-            address=lambda: ("host", 1),
+            address=lambda: "host",
+            listen=lambda host: 1,
             setup=lambda address, port: {"place": {"pid": self.starts, "node": "n"}},
             train_step=train_step,
             load_latest=load_latest,

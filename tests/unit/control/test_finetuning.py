@@ -53,7 +53,8 @@ class Ranks:
             return call
 
         acts: dict[str, Callable[..., Any]] = {
-            "address": lambda: ("here", 1),
+            "address": lambda: "here",
+            "listen": lambda host: 1,
             "setup": lambda *_: self.info(),
             "load_latest": self.load,
             "discard_checkpoints": lambda *_: None,

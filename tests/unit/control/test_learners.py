@@ -40,6 +40,15 @@ def group_of(gang: FakeGang, ranks: int = 1, **options: Any) -> LearnerGroup[Sup
     return LearnerGroup(config, reserve=lambda: gang, **options)
 
 
+def fake_rank(rank: int, *, host: str) -> FakeHandle:
+    return FakeHandle(
+        f"learner-{rank}",
+        address=lambda: host,
+        listen=lambda host: 0 if rank else 100,
+        setup=lambda host, port: {"place": {"pid": 1, "node": "n"}},
+    )
+
+
 def test_a_group_that_is_ended_while_it_is_asked_is_lost() -> None:
     rank = FakeHandle("learner-0", train_step=lambda: 1)
     group = group_of(FakeGang(lambda _: rank), tick=lambda: group.kill())
@@ -51,25 +60,27 @@ def test_a_group_that_is_ended_while_it_is_asked_is_lost() -> None:
 
 def test_no_rank_joins_the_others_before_all_of_them_run() -> None:
     """A rank whose node boots for minutes must not use up the deadline of a collective of the others."""
-    ranks = [
-        FakeHandle(
-            f"learner-{i}", address=lambda i=i: ("host", i), setup=lambda *at: {"place": {"pid": 1, "node": "n"}}
-        )
-        for i in range(3)
-    ]
+    ranks = [fake_rank(i, host=f"10.0.0.{i}") for i in range(3)]
     ranks[2].hold = {"address"}
     seen = []
 
     def tick() -> None:
         if ranks[2].pending and not ranks[2].pending[0].done():
             seen.append([[method for method, *_ in rank.calls] for rank in ranks])
-            ranks[2].pending[0].set_result(("host", 2))
+            ranks[2].pending[0].set_result("10.0.0.2")
 
     gang = FakeGang(lambda rank: ranks[rank])
     group_of(gang, ranks=3, tick=tick).start()
     assert seen == [[["address"]] * 3]
-    assert [rank.calls[-1] for rank in ranks] == [("setup", ("host", 0), {})] * 3
+    assert [rank.calls[-1] for rank in ranks] == [("setup", ("10.0.0.0", 100), {})] * 3
     assert not gang.released
+
+
+def test_ranks_on_one_host_meet_on_its_loopback_address() -> None:
+    ranks = [fake_rank(i, host="10.0.0.7") for i in range(2)]
+    group_of(FakeGang(lambda rank: ranks[rank]), ranks=2).start()
+    for rank in ranks:
+        assert rank.calls == [("address", (), {}), ("listen", ("127.0.0.1",), {}), ("setup", ("127.0.0.1", 100), {})]
 
 
 def test_a_learner_waits_for_its_nodes_says_so_and_is_lost_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
