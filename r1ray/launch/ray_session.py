@@ -4,6 +4,8 @@ The only file that uses private parts of Ray (2.60), each because there is no pu
     services.canonicalize_bootstrap_address   the address that `auto` means; Ray finds it only by connecting
     authentication, grpc_utils, generated     one request to a cluster's head: `ray.init` repeats a refused token for
                                               20 s, prints a line each second, and may abort the process
+    services.resolve_ip_for_localhost         `ray.init` replaces a loopback address by that of the network, and with it
+                                              Ray's agent and metrics listen on all addresses
     utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process during its start
     worker.global_worker.gcs_client           the one way to drain a node beside the hidden command `ray drain-node`
     worker.print_to_stdstream                 Ray prints deaths of workers into the driver's terminal
@@ -33,6 +35,7 @@ from ray.job_submission import JobSubmissionClient
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.preflight.capacity import ClusterNodes
 from r1ray.telemetry.logs import LogTarget, json_line
+from r1ray.util.network import LOOPBACK
 
 PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
@@ -124,7 +127,7 @@ def first_sentence(text: str) -> str:
 
 
 def connect(address: str | None, log: LogTarget, **local: Any) -> None:
-    """Join the cluster at `address`, or with None start one on this machine that ends with this process.
+    """Join the cluster at `address`, or with None start one that ends with this process, and listens on loopback only.
 
     `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
     Raises ConfigError if Ray has no usable token or the cluster runs another version of Ray or Python,
@@ -134,7 +137,10 @@ def connect(address: str | None, log: LogTarget, **local: Any) -> None:
     ray_worker.print_to_stdstream = partial(_write, log)
     ray_utils.set_sigterm_handler = _keep_handler
     # "local": without it Ray joins what RAY_ADDRESS or an earlier `ray start` on this machine names.
-    options = {"address": "local", **local} if address is None else {"address": address}
+    options: dict[str, Any] = {"address": address}
+    if address is None:
+        options = {"address": "local", "_node_ip_address": LOOPBACK, **local}
+        services.resolve_ip_for_localhost = _as_given
     # Ray's processes inherit the blocked signal: they outlive a closed terminal, and the driver can end the run itself.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -177,6 +183,10 @@ def drain_node(node: str, seconds: float) -> str:
 
 def _keep_handler(handler: Callable[[int, Any], None]) -> None:
     return None
+
+
+def _as_given(address: str) -> str:
+    return address
 
 
 def _write(log: LogTarget, data: Mapping[str, Any], ignore_prefix: bool) -> None:

@@ -11,7 +11,7 @@ from r1ray.models.folder import read_shape
 from r1ray.serving.engine import CACHE_SLACK, stored_dtype
 from r1ray.serving.server import Address
 from r1ray.util.machine import Machine
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT, GPU_ENVIRONMENT, ONE_HOST_NCCL
 
 MEMORY_SHARE = 0.25
 """Largest share of the machine's memory that the key-value cache may use on a CPU."""
@@ -50,7 +50,7 @@ def server_command(served: Served, machine: Machine) -> tuple[list[str], dict[st
         "uvicorn-log-level": "warning",
     }
     flags = ["--disable-log-stats"]
-    environment = dict(GPU_ENVIRONMENT)
+    environment = {**GPU_ENVIRONMENT, **ONE_HOST_NCCL}
     if not machine.gpus:
         sequence = 2 * shape.layers * shape.key_value * (4 if dtype == "float32" else 2) * length
         most = max(sequence, int(MEMORY_SHARE * machine.memory_bytes))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
 import pytest
 
 from benchmarks.chaos.campaign import verify
-from benchmarks.chaos.machines import kill
+from benchmarks.chaos.machines import kill, tree
 from r1ray.errors import RetryBudgetExhausted, WorkersCannotStart
 from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.driver import MOMENT_S, Driver, start
 from tests.integration.models import random_model, write_model
+from tests.sockets import listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CLEAN = {"exit_code": 0, "violations": []}
@@ -40,6 +42,9 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
     driver.wait_for("two workers that serve", lambda: len(seen.serving()) == 2)
     joined = max(seen.serving())
     driver.wait_for("work of the new one", lambda: seen.leased(joined) > 0)
+    found = listening(tree(driver.process.pid))
+    assert any("raylet" in called for *_, called in found)
+    assert {(address, called) for address, _, called in found if not ip_address(address).is_loopback} == set()
     scale(run, 1)
     driver.wait_for_event("worker_left")
 

@@ -21,6 +21,7 @@ import torch
 from benchmarks.chaos.machines import tree
 from tests.integration.models import random_model, write_model
 from tests.integration.processes import left_after, start_r1ray
+from tests.sockets import listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -120,6 +121,11 @@ def test_a_response_that_is_cut_off_is_thinking_still(server):
         message = json.load(reply)["choices"][0]["message"]
     assert THINKING.startswith(message["reasoning"])
     assert message["content"] is None
+
+
+def test_it_listens_on_loopback_only(server):
+    process, _, _ = server
+    assert {address for address, *_ in listening(tree(process.pid))} == {"127.0.0.1"}
 
 
 def test_an_interrupt_ends_the_server_and_all_of_its_processes(server):

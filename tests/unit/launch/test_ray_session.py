@@ -168,9 +168,10 @@ def test_a_cluster_of_its_own_is_never_one_that_runs_here(monkeypatch: pytest.Mo
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     connect(None, log(tmp_path), num_cpus=3)
     assert (init.options["address"], init.options["num_cpus"]) == ("local", 3)
+    assert init.options["_node_ip_address"] == "127.0.0.1"
     connect("127.0.0.1:7000", log(tmp_path), num_cpus=3)
     assert init.options["address"] == "127.0.0.1:7000"
-    assert "num_cpus" not in init.options
+    assert not {"num_cpus", "_node_ip_address"} & init.options.keys()
 
 
 @pytest.mark.parametrize(
