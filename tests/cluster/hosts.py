@@ -45,7 +45,7 @@ class Host:
 
     def processes(self) -> list[str]:
         """Command lines of all processes of the host except its first and sshd."""
-        lines = self.inside("ps", "-eo", "pid=,args=").splitlines()
+        lines = self.inside("ps", "-ww", "-eo", "pid=,args=").splitlines()
         commands = [line.split(maxsplit=1) for line in lines if line.strip()]
         return [args for pid, args in commands if pid != "1" and "sshd" not in args and not args.startswith("ps ")]
 
