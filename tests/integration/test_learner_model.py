@@ -208,7 +208,7 @@ def test_a_factor_of_one_alters_nothing(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"model\.path=.*cannot be loaded"):
+    with pytest.raises(ConfigError, match=r"model\.path = .*cannot be loaded"):
         load_policy(make_config(tmp_path).model, tmp_path)
 
 

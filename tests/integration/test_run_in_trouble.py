@@ -69,14 +69,24 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
     assert verify(run) == CLEAN
 
 
+def stopped_with_leases(driver: Driver) -> psutil.Process:
+    """Stop the worker while it holds leases. If it delivered the last of them just before, it runs on until it has some."""
+    seen = driver.seen
+    while True:
+        driver.wait_for("a worker with leases", lambda: seen.steps_with_batch() > 1 and seen.leased("rollout-0") > 0)
+        worker = psutil.Process(seen.serving()["rollout-0"])
+        worker.send_signal(signal.SIGSTOP)
+        if seen.leased("rollout-0") > 0:
+            return worker
+        worker.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize("policy", ["restart", "abort"])
 def test_a_worker_that_stands_still_is_diagnosed(model: Path, tmp_path: Path, policy: str) -> None:
     run = tmp_path / "run"
     driver = start(run, model, "recovery.stall_timeout_s=8", f"recovery.stall_policy={policy}")
     seen = driver.seen
-    driver.wait_for("a worker with leases", lambda: seen.steps_with_batch() > 1 and seen.leased("rollout-0") > 0)
-    worker = psutil.Process(seen.serving()["rollout-0"])
-    worker.send_signal(signal.SIGSTOP)
+    worker = stopped_with_leases(driver)
     try:
         if policy == "restart":
             driver.wait_for_event("stalled")
