@@ -24,21 +24,13 @@ from r1ray.run.folder import FORMAT, RunFolder
 from r1ray.run.metrics import read_events
 from r1ray.util.files import read_json
 from r1ray.util.imports import IMPORT_PATH, import_folders
-from r1ray.util.machine import GIB, Machine
+from r1ray.util.machine import GIB
 from tests.unit.data_helpers import write_jsonl
 from tests.unit.model_folder import write_model
+from tests.unit.preflight.machines import LAPTOP
 
-LAPTOP = Machine(cores=2, memory_bytes=16 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
+pytestmark = pytest.mark.usefixtures("here")
 RUN = Path("runs/tiny")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with the model that conf/tiny.yaml asks for, on a laptop."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1ray.preflight.prepare.this_machine", lambda: LAPTOP)
-    write_model(EMBEDDED_FOLDER)
-    return tmp_path
 
 
 def new(*overrides: str) -> Preparation:

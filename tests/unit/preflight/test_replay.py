@@ -18,24 +18,14 @@ from r1ray.preflight.prepare import EMBEDDED_FOLDER, Preparation
 from r1ray.preflight.replay import check_recorded_data
 from r1ray.run.folder import RunFolder
 from r1ray.util.files import read_json
-from r1ray.util.machine import GIB, Machine
 from tests.unit.data_helpers import write_jsonl
 from tests.unit.ledger_support import rules
-from tests.unit.model_folder import write_model
 from tests.unit.recorded import B, extend
 
-LAPTOP = Machine(cores=2, memory_bytes=16 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
+pytestmark = pytest.mark.usefixtures("here")
 RECORDED, RUN = Path("runs/tiny"), Path("runs/other")
 STEPS = 4
 SMALL = (f"learner.groups_per_step={B}", "learner.minibatches=1", "data.evaluation=[]", "evaluation.every_steps=0")
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("r1ray.preflight.prepare.this_machine", lambda: LAPTOP)
-    write_model(EMBEDDED_FOLDER)
-    return tmp_path
 
 
 def record(*overrides: str, keep: int = 99, steps: int = STEPS) -> RunFolder:
