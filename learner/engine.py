@@ -8,6 +8,7 @@ on one rank.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from learner import zero_state
-from learner.model import DTYPES
+from learner.checkpoint_format import persistent_buffers
+from learner.empty import DTYPES, Weights, materialize, share_buffers
 from r1ray.config.schema import LearnerConfig, ModelConfig
 from r1ray.errors import IntegrityError
 from r1ray.preflight.memory import BUCKET_ELEMENTS, LIVE_PARAMETERS
@@ -41,8 +43,16 @@ class Engine:
     """A module in training. All methods are collectives: every rank calls them, in the same order."""
 
     def __init__(
-        self, module: nn.Module, *, model: ModelConfig, learner: LearnerConfig, device: torch.device, world_size: int
+        self,
+        module: nn.Module,
+        *,
+        weights: Weights,
+        model: ModelConfig,
+        learner: LearnerConfig,
+        device: torch.device,
+        world_size: int,
     ) -> None:
+        """`module` may be empty: rank 0 gives its parameters and buffers the values of `weights` (`learner.empty`)."""
         import deepspeed
 
         self.device = device
@@ -53,8 +63,8 @@ class Engine:
         self._bf16 = {"enabled": DTYPES[model.dtype] == torch.bfloat16}
         parameters = [p for p in module.parameters() if p.requires_grad]
         config = deepspeed_config(model=model, learner=learner, elements=sum(p.numel() for p in parameters))
-        if self.stage == 3:
-            _partition(module, config, device)
+        materialize(module, weights, device=device, partition=self._partition(config))
+        share_buffers(module)
         self._engine, *_ = deepspeed.initialize(
             model=module,
             optimizer=_optimizer(parameters, learner, device),
@@ -127,17 +137,51 @@ class Engine:
             return self._engine(*args, **kwargs)
 
     def inference_copy(self, module: nn.Module) -> Any:
-        """`module`, frozen on this engine's device, callable without gradients; ZeRO 3 partitions it over the ranks."""
+        """`module`, which is empty, with the values of this engine's own: frozen, callable without gradients.
+
+        ZeRO 3 partitions it over the ranks.
+        """
         import deepspeed
 
         module.requires_grad_(False)
-        if self.stage < 3:
-            return module.to(self.device)
         zero = {"stage": 3, "reduce_bucket_size": 1}
         config = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": zero, "bf16": self._bf16}
-        _partition(module, config, self.device)
+        with self._own_weights() as weights:
+            materialize(module, weights, device=self.device, partition=self._partition(config))
+        if self.stage < 3:
+            return module
         engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
         return engine
+
+    @contextlib.contextmanager
+    def _own_weights(self) -> Iterator[Weights]:
+        """The engine's parameters in their order, then its buffers, complete on every rank; all must be taken."""
+        stream = itertools.chain(self.full_parameters(), persistent_buffers(self.module))
+
+        def next_of(name: str) -> Tensor:
+            found, tensor = next(stream)
+            assert found == name, f"{found} came in place of {name}"
+            return tensor
+
+        yield next_of
+        assert next(stream, None) is None, "not all weights were taken"  # ends the gathering of the last one
+
+    def _partition(self, config: dict[str, Any]) -> Callable[[nn.Parameter], None] | None:
+        """What divides a parameter over the ranks, with the values of rank 0; None below ZeRO 3."""
+        if self.stage < 3:
+            return None
+        import deepspeed
+
+        first: list[Any] = []
+
+        def partition(parameter: Any) -> None:
+            if first:
+                first[0].convert_to_zero_parameters(param_list=[parameter])
+            else:
+                deepspeed.zero.Init(module=nn.ParameterList([parameter]), config_dict_or_path=config)
+                first.append(parameter)
+
+        return partition
 
     def all_reduce(self, values: Tensor, op: str) -> Tensor:
         """Reduce a tensor over ranks in place; `op` is sum or max."""
@@ -216,15 +260,6 @@ def gathered(parameters: list[Any], stage: int, *, write: bool = False) -> conte
         parameters, modifier_rank=0 if write else None
     )
     return context
-
-
-def _partition(module: nn.Module, config: dict[str, Any], device: torch.device) -> None:
-    """Partition a module on the CPU for ZeRO 3, one parameter at a time: no GPU ever holds the complete model."""
-    import deepspeed
-
-    deepspeed.zero.Init(module=module, config_dict_or_path=config)
-    for buffer in module.buffers():  # DeepSpeed does not move them in a module that is partitioned already
-        buffer.data = buffer.data.to(device)
 
 
 def _optimizer(parameters: list[Any], learner: LearnerConfig, device: torch.device) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
 import torch
 
@@ -79,6 +81,16 @@ def set_collective_timeout(seconds: float) -> None:
     torch.distributed.distributed_c10d._set_pg_timeout(timeout)
     # DeepSpeed communicates over a clone of the world group that does not inherit its timeout.
     torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._clone_world_group())
+
+
+def broadcast_json(value: Any, device: torch.device) -> Any:
+    """The value of rank 0, on every rank. A collective."""
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
+    size = torch.tensor([len(data)], device=device)
+    torch.distributed.broadcast(size, 0)
+    received = data if torch.distributed.get_rank() == 0 else torch.empty(int(size), dtype=torch.uint8, device=device)
+    torch.distributed.broadcast(received, 0)
+    return json.loads(received.cpu().numpy().tobytes())
 
 
 @contextlib.contextmanager

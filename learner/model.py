@@ -15,14 +15,11 @@ from torch import Tensor, nn
 from learner import attention, recompute
 from learner.attention import PackedLayout
 from learner.batch import PackedTokens
+from learner.empty import empty_model
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
-from r1ray.errors import ConfigError
 from r1ray.preflight.memory import logits_at_once
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
 
 UNUSED_LOGIT = -1e30
 """Logit of an id without a token: its exp is exactly 0, and unlike infinity 0 x logit is 0 too."""
@@ -186,37 +183,33 @@ class PolicyModel(PackedModel):
         return logprob_T, second_T
 
 
-def load_policy(model: ModelConfig, path: Path) -> PolicyModel:
-    """Load the folder `path` (Hugging Face format) onto the CPU, with the configured dtype and attention.
+def empty_policy(model: ModelConfig, path: Path) -> PolicyModel:
+    """The policy of the folder `path` (Hugging Face format) without its weights, with the configured dtype and
+    attention.
 
     Raises ConfigError for folders that cannot be read and models that are not computed exactly (`learner.supported`).
     """
     from transformers import AutoModelForCausalLM
 
-    hf = load_for_training(AutoModelForCausalLM, model, path, "a causal language model")
+    hf = empty_for_training(AutoModelForCausalLM, model, path, "a causal language model")
     check_logits(hf)
     return PolicyModel(hf, unused_ids(load_tokenizer(str(path)), len(hf.get_output_embeddings().weight)))
 
 
-def load_for_training(auto: Any, model: ModelConfig, path: Path, kind: str, **options: Any) -> Any:
-    """The model of a folder, loaded by transformers' class `auto` with the settings of `model`.
+def empty_for_training(auto: Any, model: ModelConfig, path: Path, kind: str, **options: Any) -> Any:
+    """The model of a folder without its weights, made by transformers' class `auto` with the settings of `model`.
 
-    Raises ConfigError for a folder that holds no model of that kind, and for layers that mix packed sequences.
+    `options` change the folder's configuration. Raises ConfigError for a folder that holds no model of that kind, and
+    for layers that mix packed sequences.
     """
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # into a log file it writes control characters
-    try:
-        hf = auto.from_pretrained(
-            path,
-            dtype=DTYPES[model.dtype],
-            attn_implementation=attention.choose(model.attention, cuda=torch.cuda.is_available()),
-            local_files_only=True,
-            trust_remote_code=model.trust_remote_code,
-            **options,
-        )
-    except (OSError, ValueError) as e:
-        raise ConfigError(f"model.path = {path} cannot be loaded as {kind}: {e}") from e
+    hf = empty_model(
+        auto,
+        model,
+        path,
+        kind=kind,
+        attention=attention.choose(model.attention, cuda=torch.cuda.is_available()),
+        **options,
+    )
     check_packable(hf, model.max_length)
     _silence_dropout(hf)
     if model.activation_checkpointing:

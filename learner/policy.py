@@ -27,7 +27,7 @@ from learner.batch import MicroBatch, make_micro_batch
 from learner.engine import StepReport
 from learner.group import named_failures
 from learner.metrics import LengthRewardCorrelation, MetricSums, manifest_metrics, optimizer_metrics, plan_metrics
-from learner.model import load_policy
+from learner.model import empty_policy
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
 from learner.plugins import load_advantage
@@ -63,7 +63,7 @@ class PolicyRank(TrainingRank):
         self._length_correlation = LengthRewardCorrelation(learned_rewards(config))
         self._share_prompts = self._decide_on_sharing()
         if keeps_reference(config):
-            self._reference = ReferencePolicy(load_policy(config.model, self._folder), self._engine, version=0)
+            self._reference = ReferencePolicy(empty_policy(config.model, self._folder), self._engine, version=0)
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]
         self._publisher = WeightPublisher(
             config.sync,

@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learner import checkpoint
 from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from learner.engine import Engine
 from learner.export import export_model
 from learner.group import init_process_group, named_failures, set_collective_timeout
-from learner.model import load_policy
+from learner.model import PackedModel, empty_policy
+from learner.model_folder import Fresh, folder_weights
 from learner.reference import ReferencePolicy
 from r1ray.config.schema import Config
 from r1ray.control.handles import LoadedCheckpoint
@@ -62,9 +63,13 @@ class TrainingRank(abc.ABC):
     def _prepare(self) -> dict[str, Any]:
         """Build what trains `self._engine`; the result becomes part of what `setup` returns."""
 
-    def _load_module(self) -> nn.Module:
-        """Load the module to train onto the CPU. Raises ConfigError if the model cannot be trained."""
-        return load_policy(self._config.model, self._folder)
+    def _empty_module(self) -> PackedModel:
+        """The module to train, without its weights. Raises ConfigError if the model cannot be trained."""
+        return empty_policy(self._config.model, self._folder)
+
+    def _fresh(self, module: Any) -> Fresh:
+        """What gives values to the tensors of the module that the model folder may lack."""
+        return {}
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -112,8 +117,11 @@ class TrainingRank(abc.ABC):
 
     def build(self, device: torch.device) -> dict[str, Any]:
         """Load the model and build its engine on `device`, in the process group that `setup` has joined."""
+        module = self._empty_module()
+        weights = folder_weights(self._folder, module.hf, rank=self._rank, device=device, fresh=self._fresh(module))
         engine = Engine(
-            self._load_module(),
+            module,
+            weights=weights,
             model=self._config.model,
             learner=self._config.learner,
             device=device,

@@ -14,6 +14,7 @@ Shapes: N tokens, H hidden size, I intermediate size.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -22,6 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+_NARROW = 64
+_GATED = {"gate_proj": (_NARROW, 96), "up_proj": (_NARROW, 96), "down_proj": (96, _NARROW)}
+"""Linear layers of a gated feed-forward layer, and their sizes in one that is tried."""
 
 _RECENT = 4
 """Results that a following operation may still store. Qwen3 normalises queries before it projects the keys."""
@@ -149,40 +154,64 @@ class GatedProduct(torch.autograd.Function):
 def install(hf: nn.Module) -> Recomputer:
     """Have the modules of `hf` that this module knows offer their results to the recomputer that it returns.
 
-    A module is known if it computes, bit by bit, what this module would; one of each class is tried. Others are left
-    as they are: correct, with more memory.
+    A module is known if a small one of its class computes, bit by bit, what this module would; the parameters of `hf`
+    may still be on `meta`. Others are left as they are: correct, with more memory.
     """
     recomputer = Recomputer()
     known: dict[tuple[type, Any], bool] = {}
     for module in hf.modules():
-        forward, width = _replacement(module, recomputer)
+        forward = _replacement(module, recomputer)
         if forward is None:
             continue
         key = (type(module), next(module.parameters()).dtype)
         if key not in known:
-            known[key] = _same(module, forward, width)
+            known[key] = _same(module)
         if known[key]:
             module.forward = forward
     return recomputer
 
 
-def _replacement(module: nn.Module, recomputer: Recomputer) -> tuple[Any, int]:
-    """(another forward for a module that may be known, the size of its input); None for others."""
+def _replacement(module: nn.Module, recomputer: Recomputer) -> Any:
+    """Another forward for a module that may be known; None for others."""
     if type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon"):
-        return partial(_normalise, module, recomputer), len(module.weight)
-    linear = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    gate = linear[0]
-    if isinstance(gate, nn.Linear) and all(isinstance(layer, nn.Linear) for layer in linear):
-        return partial(_feed_forward, module, recomputer), gate.in_features
-    return None, 0
+        return partial(_normalise, module, recomputer)
+    if all(isinstance(getattr(module, name, None), nn.Linear) for name in _GATED):
+        return partial(_feed_forward, module, recomputer)
+    return None
 
 
-def _same(module: nn.Module, forward: Callable[[Tensor], Tensor], width: int) -> bool:
-    weight = next(module.parameters())
-    x = torch.randn(3, width, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+def _same(module: nn.Module) -> bool:
+    """Whether a twin of a module that may be known computes the same as its replacement."""
+    twin, width = _twin(module)
+    x = torch.randn(3, width, generator=torch.Generator().manual_seed(0)).to(next(twin.parameters()).dtype)
     with torch.no_grad():
-        same: bool = torch.equal(module(x), forward(x))
+        try:
+            same: bool = torch.equal(twin(x), _replacement(twin, Recomputer())(x))
+        except RuntimeError:  # of a module that expects the sizes of its layers elsewhere too
+            return False
     return same
+
+
+def _twin(module: nn.Module) -> tuple[nn.Module, int]:
+    """A copy with random parameters and narrow linear layers, and the size of its input."""
+    twin, generator = copy.copy(module), torch.Generator().manual_seed(0)
+
+    def randomise(of: nn.Module) -> nn.Module:
+        of._parameters = {
+            name: p if p is None else nn.Parameter(torch.randn(p.shape, generator=generator).to(p.dtype))
+            for name, p in of._parameters.items()
+        }
+        return of
+
+    randomise(twin)
+    if "weight" in twin._parameters:
+        return twin, len(twin.weight)
+    twin._modules = dict(module._modules)
+    for name, (inputs, outputs) in _GATED.items():
+        layer = getattr(module, name)
+        bias, dtype = layer.bias is not None, layer.weight.dtype
+        twin._modules[name] = randomise(nn.Linear(inputs, outputs, bias=bias, device="meta", dtype=dtype))
+    return twin, _NARROW
 
 
 def _normalise(module: Any, recomputer: Recomputer, hidden_states: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class ReferencePolicy:
     """
 
     def __init__(self, model: PolicyModel, engine: Engine, *, version: int) -> None:
+        """`model`: the engine's module without values. It gets those of the engine's policy, which is `version`."""
         self.version = version
         self._policy = engine
         self._model: Any = engine.inference_copy(model)

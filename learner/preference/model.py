@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learner.attention import PackedLayout, make_layout
-from learner.model import PackedModel, load_for_training
+from learner.model import PackedModel, empty_for_training
+from learner.model_folder import Fresh
 from learner.preference.rows import Example
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
@@ -56,20 +57,29 @@ class RewardModel(PackedModel):
         return score
 
 
-def load_base(model: ModelConfig, pad_token_id: int | None, seed: int) -> RewardModel:
-    """Load the language or reward model of the folder onto the CPU, with a new head for one score if it has none.
+def empty_base(model: ModelConfig, pad_token_id: int | None) -> RewardModel:
+    """The language or reward model of the folder as a reward model, without its weights.
 
     Raises ConfigError for a folder that holds no such model, and for layers that mix packed sequences.
     """
     from transformers import AutoModelForSequenceClassification
 
-    torch.manual_seed(seed)  # of the new head
     path = Path(model.path)
-    hf = load_for_training(AutoModelForSequenceClassification, model, path, "a sequence classifier", num_labels=1)
+    hf = empty_for_training(AutoModelForSequenceClassification, model, path, "a sequence classifier", num_labels=1)
     if not isinstance(getattr(hf, "score", None), nn.Linear):
         raise ConfigError(f"model.path = {path}: the head of {type(hf).__name__} is not a linear layer `score`")
     hf.config.pad_token_id = pad_token_id  # transformers uses it to find the last token of a row
     return RewardModel(hf)
+
+
+def new_head(model: RewardModel, seed: int) -> Fresh:
+    """What gives a head to a base that has none."""
+    std = float(getattr(model.hf.config, "initializer_range", 0.02))
+
+    def fill(weight: Tensor) -> None:
+        weight.normal_(std=std, generator=torch.Generator().manual_seed(seed))
+
+    return {"score.weight": fill}
 
 
 def loss_and_hits(kind: Kind, score_S: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

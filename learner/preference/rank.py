@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from learner.examples import Examples, SupervisedData
 from learner.export import export_model
-from learner.preference.model import PackedExamples, load_base, loss_and_hits, pack_examples
+from learner.model_folder import Fresh
+from learner.preference.model import PackedExamples, RewardModel, empty_base, loss_and_hits, new_head, pack_examples
 from learner.preference.report import measure
 from learner.preference.rows import Example, part_of, read_data
 from learner.supervised import SupervisedRank
@@ -36,10 +37,13 @@ class RewardModelRank(SupervisedRank[Example, PackedExamples]):
     use = "reward-model"
     _evaluated: tuple[int, list[dict[str, Any]]] | None = None  # (step, its held-out metrics)
 
-    def _load_module(self) -> nn.Module:
+    def _empty_module(self) -> RewardModel:
         tokenizer = load_tokenizer(self._config.model.path, self._vocab_hash)
         pad = getattr(tokenizer, "pad_token_id", None)
-        return load_base(self._config.model, tokenizer.eos_token_id if pad is None else pad, self._config.run.seed)
+        return empty_base(self._config.model, tokenizer.eos_token_id if pad is None else pad)
+
+    def _fresh(self, module: Any) -> Fresh:
+        return new_head(module, self._config.run.seed)
 
     def _read_data(self, tokenizer: Tokenizer) -> SupervisedData[Example]:
         return read_data(self._config, tokenizer)

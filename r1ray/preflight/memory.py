@@ -84,7 +84,8 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
         device["output gradient"] = float(output * (4 + d))  # its float32 sum over the blocks, and the product of one
     host: Items = {}
     if learner.num_gpus:
-        host["model while it is loaded"] = d * p  # whole at every stage: ZeRO 3 cuts it up on the CPU
+        # Rank 0 reads one weight after the other, and makes one of several tensors; counted for every rank.
+        host["largest weight while it is read"] = 2.0 * d * shape.largest
     if learner.offload_optimizer:
         host["offloaded gradients"] = offloaded
     (host if learner.offload_parameters else device)["weights"] = weights

@@ -37,7 +37,10 @@ def checkpoint_bytes(config: Config, shape: ModelShape) -> float:
 
 
 def load_seconds(config: Config, shape: ModelShape) -> float:
-    """A host reads the model once; its processes share the file cache."""
+    """A host reads the model once: learner rank 0 for all ranks, and engines share the file cache.
+
+    What rank 0 sends while it reads is not counted: networks are faster than disks.
+    """
     return model_bytes(config, shape) / (config.hardware.disk_mb_s * 1e6)
 
 

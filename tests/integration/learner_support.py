@@ -9,13 +9,14 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from benchmarks.groups import make_completion, make_group, make_manifest, make_prompt
 from r1ray.codec import pack_scored
-from r1ray.config.schema import Config, RewardConfig
+from r1ray.config.schema import Config, ModelConfig, RewardConfig
 from r1ray.types import Score, ScoredGroup
 
 VOCABULARY = 61
@@ -154,6 +155,24 @@ def _rank_main(pipe: Any, function: Any, rank: int, world_size: int, port: int, 
     except BaseException:
         answer = {"error": f"rank {rank}: {traceback.format_exc()}"}
     pipe.send_bytes(json.dumps(answer).encode())
+
+
+def load_policy(model: ModelConfig, folder: Path) -> Any:
+    """The policy of a folder with its weights, in this process alone."""
+    from learner.model import empty_policy
+
+    return with_weights(empty_policy(model, folder), folder)
+
+
+def with_weights(module: Any, folder: Path, fresh: Any = MappingProxyType({})) -> Any:
+    """An empty module with the weights of the folder, on the CPU."""
+    import torch
+
+    from learner.empty import materialize
+    from learner.model_folder import FolderReader
+
+    materialize(module, FolderReader(folder, module.hf, fresh).read, device=torch.device("cpu"))
+    return module
 
 
 def make_rank(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.groups import make_manifest
 from r1ray.types import ScoredGroup
-from tests.integration.learner_support import fetcher, make_config, make_groups, make_model, run_ranks
+from tests.integration.learner_support import fetcher, load_policy, make_config, make_groups, make_model, run_ranks
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -93,10 +93,9 @@ def one_stage(rank: int, world_size: int, stage: int, model: Path, variant: str,
 
     from learner.assemble import batch_advantages
     from learner.engine import Engine
-    from learner.model import load_policy
+    from learner.model_folder import no_values
     from learner.objective import Denominators
     from learner.policy import PolicyRank
-    from learner.reference import ReferencePolicy
 
     settings = VARIANTS[variant]
     expected = load_file(model.parent / f"{variant}.safetensors")
@@ -111,6 +110,7 @@ def one_stage(rank: int, world_size: int, stage: int, model: Path, variant: str,
     )
     engine = Engine(
         load_policy(config.model, model),
+        weights=no_values,
         model=config.model,
         learner=config.learner,
         device=device,
@@ -120,7 +120,9 @@ def one_stage(rank: int, world_size: int, stage: int, model: Path, variant: str,
     learner = PolicyRank(config=config, rank=rank, fetch=fetcher(groups))
     learner.attach(engine)
     if settings["kl"]:
-        learner._reference = ReferencePolicy(load_policy(config.model, model.parent / "reference"), engine, version=0)
+        assert learner._reference is not None
+        other = load_policy(config.model, model.parent / "reference")
+        learner._reference.load_state(other.named_parameters(), version=0)
     manifest = make_manifest(0, groups)
     advantages = batch_advantages(manifest, learner._advantage, config)
     plans = learner._plan(manifest, advantages)

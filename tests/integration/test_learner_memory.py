@@ -42,11 +42,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from learner.batch import pack_tokens
 from learner.engine import Engine
 from learner.group import init_process_group
-from learner.model import load_policy
+from learner.model_folder import no_values
 from r1ray.models.folder import read_shape
 from r1ray.preflight.memory import learner_bytes
 from r1ray.preflight.placement import LEARNER_BASE_GIB
-from tests.integration.learner_support import free_port, make_config, write_tokenizer
+from tests.integration.learner_support import free_port, load_policy, make_config, write_tokenizer
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 LlamaForCausalLM(LlamaConfig(
@@ -57,7 +57,7 @@ write_tokenizer(folder, 257)
 config = make_config(folder, learner__micro_batch_tokens=2048, model__max_length=512)
 device = init_process_group(rank=0, world_size=1, address="127.0.0.1", port=free_port(), timeout_s=60)
 policy = load_policy(config.model, folder)
-engine = Engine(policy, model=config.model, learner=config.learner, device=device, world_size=1)
+engine = Engine(policy, weights=no_values, model=config.model, learner=config.learner, device=device, world_size=1)
 rng = np.random.default_rng(0)
 draw = lambda n: [rng.integers(0, 250, n, dtype=np.int32) for _ in range(8)]
 for lengths in ((200, 56), (20, 236), (120, 136)):  # prompt, completion

@@ -11,9 +11,9 @@ import torch
 
 from learner import model as model_module
 from learner.batch import PackedTokens, pack_tokens
-from learner.model import TargetLogprobs, load_policy
+from learner.model import TargetLogprobs
 from r1ray.errors import ConfigError
-from tests.integration.learner_support import VOCABULARY, make_config, make_model, write_tokenizer
+from tests.integration.learner_support import VOCABULARY, load_policy, make_config, make_model, write_tokenizer
 
 pytestmark = pytest.mark.integration
 

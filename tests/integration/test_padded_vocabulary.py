@@ -12,10 +12,10 @@ import ray
 import torch
 
 from learner.batch import pack_tokens
-from learner.model import load_policy
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.engine_host import EngineHost, config_for
+from tests.integration.learner_support import load_policy
 from tests.integration.models import VOCABULARY, random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]

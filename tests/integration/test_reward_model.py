@@ -38,15 +38,17 @@ def test_packed_in_training_and_padded_in_serving_give_the_same_scores(tmp_path:
     import numpy as np
     import torch
 
-    from learner.preference.model import load_base, pack_examples
+    from learner.preference.model import empty_base, new_head, pack_examples
     from learner.preference.rows import Example
     from r1ray.config.schema import ModelConfig
     from r1ray.rewards.learned.preference import Server, scores_of
     from r1ray.rewards.learned.serving import ModelSettings
+    from tests.integration.learner_support import with_weights
     from tests.integration.models import random_model, write_model
 
     write_model(random_model(0), tmp_path / "base")
-    trained = load_base(ModelConfig(path=str(tmp_path / "base"), dtype="float32"), pad_token_id=0, seed=0)
+    trained = empty_base(ModelConfig(path=str(tmp_path / "base"), dtype="float32"), pad_token_id=0)
+    with_weights(trained, tmp_path / "base", new_head(trained, seed=0))
     trained.hf.save_pretrained(tmp_path / "base")
     rows = [[7, 8, 9], list(range(1, 60)), [5], list(range(90, 120))]
     pairs = [

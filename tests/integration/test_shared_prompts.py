@@ -15,12 +15,19 @@ from benchmarks.groups import make_manifest
 from learner.assemble import batch_advantages, denominators, make_sequence, silent_completions
 from learner.batch import make_micro_batch, pack_tokens
 from learner.metrics import MetricSums
-from learner.model import PolicyModel, load_policy
+from learner.model import PolicyModel
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import SequenceRef, plan_step
 from learner.plugins import load_advantage
 from r1ray.types import ScoredGroup
-from tests.integration.learner_support import VOCABULARY, make_config, make_groups, make_model, write_tokenizer
+from tests.integration.learner_support import (
+    VOCABULARY,
+    load_policy,
+    make_config,
+    make_groups,
+    make_model,
+    write_tokenizer,
+)
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.model import load_policy
 from learner.tiny import build
 from learner.tiny.bilingual import WORDS
 from learner.tiny.bilingual import documents as bilingual_documents
@@ -22,6 +21,7 @@ from r1ray.config.schema import ModelConfig
 from r1ray.data.templates import render
 from r1ray.data.vocab import vocab_hash
 from r1ray.errors import ConfigError
+from tests.integration.learner_support import load_policy
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.engine import engine_arguments
-from learner.model import load_policy
+from learner.model import empty_policy
 from r1ray.config.schema import Config, ModelConfig
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.errors import ConfigError
@@ -31,7 +31,7 @@ def hostile(tmp_path: Path) -> Path:
 
 def test_code_in_a_models_folder_does_not_run_unless_it_is_trusted(hostile: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be loaded as a causal language model"):
-        load_policy(ModelConfig(path=str(hostile)), hostile)
+        empty_policy(ModelConfig(path=str(hostile)), hostile)
     with pytest.raises(ConfigError, match="cannot load a tokenizer"):
         load_tokenizer(str(hostile))
     assert not (tmp_path / "ran").exists()
