@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from learner import zero_state
 from learner.checkpoint_format import persistent_buffers
 from learner.empty import DTYPES, Weights, materialize, share_buffers
+from learner.profiling import Phases
 from r1ray.config.schema import LearnerConfig, ModelConfig
 from r1ray.errors import IntegrityError
 from r1ray.preflight.memory import BUCKET_ELEMENTS, LIVE_PARAMETERS
+from r1ray.run.profile import BACKWARD, FORWARD, OPTIMIZER, REDUCE
 
 B = TypeVar("B")
 LossOf = Callable[[Callable[..., Any], B], Tensor]
@@ -56,6 +58,7 @@ class Engine:
         import deepspeed
 
         self.device = device
+        self.phases = Phases()
         self.stage = learner.zero_stage
         self.applied_steps = 0  # steps that the optimizer's bias correction counts
         self._world_size = world_size
@@ -99,18 +102,22 @@ class Engine:
         """Run forward and backward over all micro-batches; after the last one, sum the gradients over ranks."""
         for i, micro_batch in enumerate(micro_batches):
             self._engine.set_gradient_accumulation_boundary(i == len(micro_batches) - 1)
-            loss = loss_of(self._engine, micro_batch) * self._world_size
-            if not torch.isfinite(loss):
-                loss = loss * math.nan  # an infinite loss may have finite gradients: make every rank skip
-            self._engine.backward(loss)
+            with self.phases(FORWARD):
+                loss = loss_of(self._engine, micro_batch) * self._world_size
+                if not torch.isfinite(loss):
+                    loss = loss * math.nan  # an infinite loss may have finite gradients: make every rank skip
+            with self.phases(BACKWARD):
+                self._engine.backward(loss)
         if self.stage == 0 and self._world_size > 1:
-            self._engine.allreduce_gradients(bucket_size=BUCKET_ELEMENTS)
+            with self.phases(REDUCE):
+                self._engine.allreduce_gradients(bucket_size=BUCKET_ELEMENTS)
 
     def apply(self, *, lr: float) -> StepReport:
         """Clip by the global norm and step; if the norm is not finite, skip on every rank."""
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        applied, grad_norm = self._apply_plain() if self.stage == 0 else self._apply_zero()
+        with self.phases(OPTIMIZER):
+            applied, grad_norm = self._apply_plain() if self.stage == 0 else self._apply_zero()
         self.applied_steps += applied
         return StepReport(applied=applied, grad_norm=grad_norm if applied else math.nan)
 

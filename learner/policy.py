@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
+from pathlib import Path
 from typing import Any
 
 from learner.advantages import FloatArray
@@ -31,6 +32,7 @@ from learner.model import empty_policy
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
 from learner.plugins import load_advantage
+from learner.profiling import Profiler
 from learner.publish import WeightPublisher
 from learner.rank import TrainingRank
 from learner.reference import ReferencePolicy
@@ -38,7 +40,9 @@ from learner.schedules import learning_rate
 from r1ray.config.rules import keeps_reference, learned_rewards
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport_of
+from r1ray.control.handles import RankProfile
 from r1ray.errors import ConfigError, IntegrityError
+from r1ray.run.profile import METRICS, PACK, REFERENCE, trace_name
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import spec_of
 from r1ray.transport.transfer import Sent, TransferSpecs
@@ -54,6 +58,7 @@ class PolicyRank(TrainingRank):
     def __init__(self, *, config: Config, rank: int, fetch: Fetch, host: str = "127.0.0.1") -> None:
         super().__init__(config=config, rank=rank, host=host)
         self._fetch = fetch
+        self._profiler: Profiler | None = None
 
     def _prepare(self) -> dict[str, Any]:
         config = self._config
@@ -103,6 +108,18 @@ class PolicyRank(TrainingRank):
         assert version == self._version, f"policy {version} requested, {self._version} held"
         return self._publisher.send(self.named_weights())
 
+    # -- profile ----------------------------------------------------------------------------------------------------
+
+    def start_profile(self) -> None:
+        """Record the next steps with torch's profiler."""
+        self._profiler = Profiler(self._engine.phases, self._engine.device)
+
+    def stop_profile(self, folder: str) -> RankProfile:
+        """Record no more, and write the trace into `folder`; no collective."""
+        assert self._profiler is not None, "start_profile comes first"
+        profiler, self._profiler = self._profiler, None
+        return profiler.stop(Path(folder) / trace_name(self._rank))
+
     # -- training ---------------------------------------------------------------------------------------------------
 
     def train_step(self, manifest: BatchManifest) -> dict[str, float]:
@@ -124,16 +141,19 @@ class PolicyRank(TrainingRank):
     def _train(self, manifest: BatchManifest) -> dict[str, float]:
         started = time.perf_counter()
         sums, learner = self._new_sums(), self._config.learner
-        advantages = batch_advantages(manifest, self._advantage, self._config)
-        plans = self._plan(manifest, advantages)
-        minibatches = self._pack(manifest, plans, advantages, sums)
-        self._add_reference_and_proximal_logprobs(minibatches)
+        with self._engine.phases(PACK):
+            advantages = batch_advantages(manifest, self._advantage, self._config)
+            plans = self._plan(manifest, advantages)
+            minibatches = self._pack(manifest, plans, advantages, sums)
+        with self._engine.phases(REFERENCE):
+            self._add_reference_and_proximal_logprobs(minibatches)
         lr = learning_rate(manifest.step, self._config.run.steps, learner.optimizer)
         reports = [
             self._optimizer_step(m, plan, micro_batches, manifest, lr, sums)
             for m, (plan, micro_batches) in enumerate(zip(plans, minibatches, strict=True))
         ]
-        reduced, _ = sums.reduce(self._engine.all_reduce)
+        with self._engine.phases(METRICS):
+            reduced, _ = sums.reduce(self._engine.all_reduce)
         return {
             **manifest_metrics(manifest),
             **self._length_correlation.pop(reduced),

@@ -10,6 +10,9 @@ import typer
 
 from r1ray.cli import _start
 from r1ray.cli._output import check_output, refuse_together
+from r1ray.errors import ConfigError
+
+PROFILED_STEPS = 3
 
 
 def register(app: typer.Typer) -> None:
@@ -20,6 +23,14 @@ def register(app: typer.Typer) -> None:
 def train(
     items: _start.ConfigArgument = None,
     resume: _start.ResumeOption = None,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Profile 3 steps after the first one, or as many as a number behind it says: `--profile 5`. "
+            "Traces and a table of the step's time go to RUN/profile.",
+        ),
+    ] = False,
     replay: Annotated[
         Path | None,
         typer.Option(
@@ -42,6 +53,7 @@ def train(
     refuse_together(resume=resume, fresh=fresh)
     refuse_together(resume=resume, replay=replay)
     check_output("--plan-file", plan_file)
+    items, profiled = _profiled_steps(items or [], profile)
     overlays, overrides = _start.split(items)
     if replay is not None:
         overrides = [*overrides, f"replay.run={json.dumps(str(replay))}"]
@@ -53,5 +65,19 @@ def train(
     from r1ray.launch import train as run_training
 
     with preparation.folder(fresh=fresh) as folder:
-        code = run_training(preparation.loaded, folder, resume=resume is not None)
+        code = run_training(preparation.loaded, folder, resume=resume is not None, profile=profiled)
     raise typer.Exit(code)
+
+
+def _profiled_steps(items: list[str], profile: bool) -> tuple[list[str], int | None]:
+    """The other items, and the number of steps to profile; None: none.
+
+    typer's options have no optional value, so that the number of `--profile 5` comes as an item. No configuration file
+    has such a name.
+    """
+    numbers = [item for item in items if item.isdecimal()]
+    if not profile:
+        return items, None
+    if len(numbers) > 1 or "0" in numbers:
+        raise ConfigError(f"--profile {' '.join(numbers)}: expected one number of steps, at least 1")
+    return [item for item in items if item not in numbers], int(numbers[0]) if numbers else PROFILED_STEPS

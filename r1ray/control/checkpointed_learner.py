@@ -10,6 +10,7 @@ While steps are skipped no checkpoint is due, so the newest one is always from b
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -145,7 +146,7 @@ class CheckpointedLearner(Generic[Rank]):
         """Save the policy, unless that is done, and remove old checkpoints. Raises LearnerLostError."""
         if self.saved == self.step:
             return
-        name, folder = f"step_{self.step:06d}", self._folder.checkpoints
+        name, folder, began = f"step_{self.step:06d}", self._folder.checkpoints, time.monotonic()
         self._call(
             lambda rank: rank.start(RankApi.save_checkpoint, str(folder / name), self._run_id),
             what=f"save checkpoint {name}",
@@ -154,7 +155,7 @@ class CheckpointedLearner(Generic[Rank]):
         self.saved = self.step
         self._restarts.saved()
         self._call(lambda rank: rank.start(RankApi.prune_checkpoints, str(folder)), what="remove old checkpoints")
-        self._writer.event("checkpoint", policy_version=self.step, name=name)
+        self._writer.event("checkpoint", policy_version=self.step, name=name, seconds=time.monotonic() - began)
 
     def _committed(self, name: str) -> None:
         """Called when the checkpoint `name` of the present step is complete, before it counts as saved."""

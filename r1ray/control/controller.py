@@ -35,6 +35,7 @@ from r1ray.control.outages import OutageTracker, QueueClient
 from r1ray.control.progress import Progress
 from r1ray.control.publishing import Publishing
 from r1ray.control.stalls import Stalls
+from r1ray.control.step_profile import StepProfile
 from r1ray.control.step_records import EndedStep, StepRecords
 from r1ray.control.stop import Stop
 from r1ray.control.sync import WeightSync
@@ -67,6 +68,7 @@ class Parts:
     stop: Stop
     commands: Commands
     abort: Callable[[Rendezvous, str], object]
+    profile: StepProfile | None = None  # None: no step is profiled
 
 
 class Controller(TrainingLoop):
@@ -92,6 +94,7 @@ class Controller(TrainingLoop):
             folder=parts.folder,
             writer=parts.writer,
             tick=self.tick,
+            profile=parts.profile,
         )
         self._publishing = Publishing(
             sync=WeightSync(

@@ -65,6 +65,13 @@ class ManagedApi(Protocol):
         ...
 
 
+class RankProfile(TypedDict):
+    """What a learner rank recorded of the profiled steps."""
+
+    seconds: dict[str, float]  # by phase (`r1ray.run.profile.PHASES`), over all of them
+    problem: str | None  # why its trace was not written
+
+
 class QueueApi(ManagedApi, Protocol):
     """The replay queue (`actors.queue.QueueOwner`). Every method may be repeated safely."""
 
@@ -225,6 +232,14 @@ class LearnerApi(RankApi, Protocol):
 
     def train_step(self, manifest: BatchManifest) -> dict[str, float]:
         """Train on the groups of the manifest; metrics by name."""
+        ...
+
+    def start_profile(self) -> None:
+        """Record the next steps with torch's profiler."""
+        ...
+
+    def stop_profile(self, folder: str) -> RankProfile:
+        """Record no more, and write the trace into `folder`."""
         ...
 
     def weight_specs(self) -> TransferSpecs:

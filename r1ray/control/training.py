@@ -19,6 +19,7 @@ from r1ray.control.checkpointed_learner import CheckpointedLearner, DivergedErro
 from r1ray.control.handles import LearnerApi, QueueApi
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.outages import OutageTracker, QueueClient
+from r1ray.control.step_profile import StepProfile
 from r1ray.errors import DiskFull, IntegrityError, RetryBudgetExhausted
 from r1ray.run.batch_records import BatchRecords
 from r1ray.run.folder import RunFolder
@@ -39,9 +40,11 @@ class Training(CheckpointedLearner[LearnerApi]):
         folder: RunFolder,
         writer: MetricsWriter,
         tick: Callable[[], None],
+        profile: StepProfile | None = None,
     ) -> None:
         super().__init__(config, group=group, outages=outages, folder=folder, writer=writer, tick=tick)
         self._queue = queue
+        self._profile = profile
         self._records = BatchRecords(folder.path)
         self.incarnation = 0
         self._rollbacks = 0  # without training past `_furthest` in between
@@ -71,8 +74,12 @@ class Training(CheckpointedLearner[LearnerApi]):
 
     def train(self, manifest: BatchManifest, *, meanwhile: Callable[[], None]) -> dict[str, float]:
         """Train one step; its metrics. Raises LearnerLostError and DivergedError."""
+        if self._profile is not None:
+            self._profile.before()
         metrics = self.train_step(lambda rank: rank.start(LearnerApi.train_step, manifest), meanwhile=meanwhile)
         self._records.add(manifest)
+        if self._profile is not None:
+            self._profile.after(manifest.step, self._group)
         if not metrics["train/skipped"] and manifest.step > self._furthest:
             self._rollbacks = 0
         self.check_finite(metrics["train/skipped"])

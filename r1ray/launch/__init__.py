@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import ray
+
 from actors.telemetry import RayRecorder
 from r1ray.config.load import LoadedConfig
 from r1ray.config.schema import AutoscaleConfig, Config
@@ -26,6 +28,7 @@ from r1ray.control.learners import LearnerGroup
 from r1ray.control.progress import Progress
 from r1ray.control.run_telemetry import RunTelemetry
 from r1ray.control.stalls import Stalls
+from r1ray.control.step_profile import StepProfile
 from r1ray.control.watchdog import Watchdog
 from r1ray.launch.cluster import Cluster
 from r1ray.launch.session import Session, open_session
@@ -54,16 +57,19 @@ def ledger_settings(config: Config) -> LedgerSettings:
     )
 
 
-def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool) -> int:
-    """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError."""
+def train(loaded: LoadedConfig, folder: RunFolder, *, resume: bool, profile: int | None = None) -> int:
+    """Train in `folder`, whose lock the caller holds. Returns the exit code; raises R1RayError.
+
+    `profile`: number of steps to profile.
+    """
     with open_session(loaded, folder, "train", total_steps=loaded.config.run.steps, resume=resume) as session:
-        controller, ended = _controller(session)
+        controller, ended = _controller(session, profile)
         session.run(controller.run, ended)
     session.view.line(f"Report: {build_report(folder.path)}")
     return 0
 
 
-def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None]]:
+def _controller(session: Session, profile: int | None) -> tuple[Controller, Callable[[str, str], None]]:
     """The controller of a run, and what records its end."""
     cluster, folder, writer = session.cluster, session.folder, session.writer
     config = _without_rollouts(cluster.config) if replays(cluster.config) else cluster.config
@@ -91,6 +97,7 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
         writer=writer,
     )
     fleet = _fleet(cluster, queue, writer)
+    profiled = None if profile is None else _profile(session, profile)
     controller = Controller(
         config,
         Parts(
@@ -105,16 +112,30 @@ def _controller(session: Session) -> tuple[Controller, Callable[[str, str], None
             stop=session.stop,
             commands=session.commands,
             abort=abort,
+            profile=profiled,
         ),
     )
 
     def ended(state: str, message: str) -> None:
         progress.state(state, message)
         progress.write(fleet)
+        if profiled is not None:
+            profiled.close()
         if config.run.ledger_dir is not None:
             finish_copies(queue, config.deadlines.shutdown_s, on_event=writer.event)
 
     return controller, ended
+
+
+def _profile(session: Session, steps: int) -> StepProfile:
+    return StepProfile(
+        steps,
+        folder=session.folder,
+        deadline_s=session.cluster.config.deadlines.checkpoint_s,
+        timeline=lambda path: ray.timeline(filename=str(path)),
+        show=session.view.line,
+        on_event=session.writer.event,
+    )
 
 
 def _without_rollouts(config: Config) -> Config:

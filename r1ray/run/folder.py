@@ -121,6 +121,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def profile(self) -> Path:
+        """Traces and the table of profiled steps, see `r1ray.run.profile`."""
+        return self.path / "profile"
+
+    @property
     def control(self) -> Path:
         """Folder of requests to the driver and its answers, see `r1ray.run.requests`."""
         return self.path / "control"

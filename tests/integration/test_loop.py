@@ -75,7 +75,8 @@ def test_a_finished_run_goes_on_where_it_ended(run: Path) -> None:
 def test_a_run_goes_on_with_another_number_of_learner_ranks(run: Path) -> None:
     begun = [row["step"] for row in read_metrics(run)]
     steps = len(begun) + 2
-    done = r1ray("train", "--resume", run, f"run.steps={steps}", "learner.ranks=2", "learner.zero_stage=2")
+    ranks = ("learner.ranks=2", "learner.zero_stage=2")
+    done = r1ray("train", "--resume", run, f"run.steps={steps}", *ranks, "--profile", "1")
     assert done.returncode == 0, done.stderr + done.stdout
     assert [row["step"] for row in read_metrics(run)] == list(range(steps))
     started = [e for e in read_events(run) if e["kind"] == "learner_started"]
@@ -83,6 +84,22 @@ def test_a_run_goes_on_with_another_number_of_learner_ranks(run: Path) -> None:
     assert list(started[0]["pids"]) == ["learner-0"]
     assert list(started[-1]["pids"]) == ["learner-0", "learner-1"]
     assert r1ray("verify", run).returncode == 0
+    assert_profiled(run / "profile", steps - 1, done.stdout)
+
+
+def assert_profiled(profile: Path, step: int, terminal: str) -> None:
+    """The last step was profiled, on two ranks."""
+    table = (profile / "step.md").read_text()
+    assert f"mean of step {step}, under the profiler" in table
+    for part in ("wait for groups", "- forward and loss", "- backward", "- optimizer", "weight sync"):
+        assert f"| {part} |" in table
+    assert "Rollout workers, meanwhile: generate" in table
+    assert "| - backward |" in terminal
+    for rank in (0, 1):
+        trace = json.loads((profile / f"learner-{rank}.json").read_text())
+        assert {"backward", "aten::mm"} <= {event["name"] for event in trace["traceEvents"]}
+    calls = json.loads((profile / "ray.json").read_text())
+    assert any("train_step" in event["name"] for event in calls)
 
 
 def test_two_rollout_workers_and_two_learner_ranks(model: Path, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ from r1ray.config.schema import Config
 from r1ray.control.commands import Commands
 from r1ray.control.controller import Controller, Parts
 from r1ray.control.fleet import Fleet, FleetSettings
+from r1ray.control.handles import RankProfile
 from r1ray.control.health import HealthLimits
 from r1ray.control.learners import LearnerGroup
 from r1ray.control.managed_actors import Budget, RayManagedActors
 from r1ray.control.progress import Progress
 from r1ray.control.run_telemetry import RunTelemetry
 from r1ray.control.stalls import Stalls
+from r1ray.control.step_profile import StepProfile
 from r1ray.control.stop import Stop
 from r1ray.control.watchdog import Watchdog
 from r1ray.ledger.ledger import Ledger
@@ -32,6 +34,7 @@ from r1ray.run.checkpoints import find_latest, list_checkpoints, step_of
 from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
 from r1ray.run.metrics import MetricsWriter, read_evaluations, read_events
+from r1ray.run.profile import BACKWARD, FORWARD
 from r1ray.run.recording import Replay
 from r1ray.transport.transfer import Applied, Sent
 from r1ray.types import BatchManifest
@@ -83,6 +86,10 @@ class World:
         self.metrics = MemoryRecorder()
         self.groups_opened = 0  # for weight syncs
         self.worker_holds: set[str] = set()  # calls that the worker does not answer
+        self.profile_steps: int | None = None
+        self.profiled: list[str] = []  # what was done for the profile, in order
+        self.profile_problem: str | None = None
+        self.shown: list[str] = []  # lines of the profile on the terminal
         identity = RunIdentity.new(vocab_hash="v", model_hash="m", config_hash="c")
         self.folder = RunFolder.create(folder / "run", "", identity)
         self.disk = Disk(self.folder)
@@ -197,6 +204,11 @@ class World:
             self._do("export", version)
             self.disk.exported += 1
 
+        def stop_profile(folder: str) -> RankProfile:
+            self.profiled.append(f"stop before step {version}")
+            self._do("stop_profile", version)
+            return {"seconds": {FORWARD: 0.06, BACKWARD: 0.1}, "problem": self.profile_problem}
+
         return FakeHandle(
             f"learner-{rank}",
             address=lambda: "host",
@@ -211,6 +223,8 @@ class World:
             weight_specs=list,
             open_epoch=open_epoch,
             export=export,
+            start_profile=lambda: self.profiled.append(f"start before step {version}"),
+            stop_profile=stop_profile,
         )
 
     def _digest(self, version: int) -> str:
@@ -291,8 +305,25 @@ class World:
                 stop=self.stop,
                 commands=Commands(self.folder, stop=self.stop, on_event=writer.event, clock=itertools.count().__next__),
                 abort=lambda rendezvous, reason: False,
+                profile=self._step_profile(writer),
             )
-            return Controller(config, parts).run()
+            try:
+                return Controller(config, parts).run()
+            finally:
+                if parts.profile is not None:
+                    parts.profile.close()
+
+    def _step_profile(self, writer: MetricsWriter) -> StepProfile | None:
+        if self.profile_steps is None:
+            return None
+        return StepProfile(
+            self.profile_steps,
+            folder=self.folder,
+            deadline_s=60.0,
+            timeline=lambda path: self.profiled.append(path.name),
+            show=self.shown.append,
+            on_event=writer.event,
+        )
 
     def close(self) -> None:
         self.ledger.close()
