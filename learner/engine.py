@@ -144,10 +144,7 @@ class Engine:
             return self._engine(*args, **kwargs)
 
     def inference_copy(self, module: nn.Module) -> Any:
-        """`module`, which is empty, with the values of this engine's own: frozen, callable without gradients.
-
-        ZeRO 3 partitions it over the ranks.
-        """
+        """Fill the empty `module` with this engine's values and freeze it; ZeRO 3 partitions it over the ranks."""
         import deepspeed
 
         module.requires_grad_(False)
