@@ -5,8 +5,7 @@ protocol starts a method in the process and returns a future:
 
     manifest = queue.start(QueueApi.take, step, 2.0)      # Future[BatchManifest | None]
 
-The method is passed, not its name, so mypy checks that it exists, its arguments and its result. The composition root
-builds each handle from the plain class, so mypy also checks that the class implements the protocol.
+The method is passed, not its name: mypy checks it, its arguments, its result, and that the plain class has it.
 """
 
 from __future__ import annotations
