@@ -43,9 +43,9 @@ def empty_model(auto: Any, model: ModelConfig, path: Path, *, attention: str, ki
                 config, dtype=DTYPES[model.dtype], attn_implementation=attention, trust_remote_code=trust
             )
     except (OSError, ValueError) as e:
-        raise ConfigError(f"model.path={path} cannot be loaded as {kind}: {e}") from e
+        raise ConfigError(f"model.path = {path} cannot be loaded as {kind}: {e}") from e
     if getattr(hf.config, "quantization_config", None) is not None:
-        raise ConfigError(f"model.path={path} has quantized weights: convert them to bfloat16 first")
+        raise ConfigError(f"model.path = {path} has quantized weights: convert them to bfloat16 first")
     _keep_float32(hf, DTYPES[model.dtype])
     return hf
 

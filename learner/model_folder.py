@@ -90,7 +90,7 @@ class FolderReader:
             return fresh
         if any(not torch.equal(found[0], other) for other in found[1:]):
             raise ConfigError(
-                f"model.path={self._folder}: {' and '.join(self._aliases(name))} differ, but config.json ties them: set "
+                f"model.path = {self._folder}: {' and '.join(self._aliases(name))} differ, but config.json ties them: set "
                 "tie_word_embeddings to false in it"
             )
         return found[0]
@@ -121,11 +121,11 @@ class FolderReader:
         )
         for name, found, expected in info.mismatched_keys:
             raise ConfigError(
-                f"model.path={self._folder}: {name} has shape {tuple(found)}, expected {tuple(expected)} by config.json"
+                f"model.path = {self._folder}: {name} has shape {tuple(found)}, expected {tuple(expected)} by config.json"
             )
         if info.conversion_errors:
             name, error = next(iter(info.conversion_errors.items()))
-            raise ConfigError(f"model.path={self._folder}: {name} cannot be made of {part.sources[0]}, ...: {error}")
+            raise ConfigError(f"model.path = {self._folder}: {name} cannot be made of {part.sources[0]}, ...: {error}")
         for name, tensor in empty.items():
             self._ready[name] = self._model.get_parameter_or_buffer(name).detach()
             owner, _, leaf = name.rpartition(".")
@@ -164,7 +164,7 @@ class FolderReader:
         missing = [n for n in names if n not in self._fresh and not any(a in self._parts for a in self._aliases(n))]
         if missing:
             raise ConfigError(
-                f"model.path={self._folder} lacks {len(missing)} tensors of a {type(model).__name__}: {_some(missing)}: "
+                f"model.path = {self._folder} lacks {len(missing)} tensors of a {type(model).__name__}: {_some(missing)}: "
                 "complete the download"
             )
         if self._unused:
@@ -194,7 +194,7 @@ def _open(folder: Path) -> dict[str, Any]:
             file: Any = safe_open(path, framework="pt", device="cpu", backend="pread")
             slices |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         except SafetensorError as e:
-            raise ConfigError(f"model.path={folder}: {path.name} cannot be read, complete the download: {e}") from e
+            raise ConfigError(f"model.path = {folder}: {path.name} cannot be read, complete the download: {e}") from e
     return slices
 
 
