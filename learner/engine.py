@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from learner import zero_state
 from learner.checkpoint_format import persistent_buffers
+from learner.deepspeed_config import deepspeed_config, make_optimizer
 from learner.empty import DTYPES, Weights, materialize, share_buffers
+from learner.model import LogprobHead
 from learner.profiling import Phases
 from r1ray.config.schema import LearnerConfig, ModelConfig
 from r1ray.errors import IntegrityError
-from r1ray.preflight.memory import BUCKET_ELEMENTS, LIVE_PARAMETERS
+from r1ray.preflight.memory import BUCKET_ELEMENTS
 from r1ray.run.profile import BACKWARD, FORWARD, OPTIMIZER, REDUCE
 
 B = TypeVar("B")
@@ -70,12 +72,14 @@ class Engine:
         share_buffers(module)
         self._engine, *_ = deepspeed.initialize(
             model=module,
-            optimizer=_optimizer(parameters, learner, device),
+            optimizer=make_optimizer(parameters, learner),
             config=config,
             dist_init_required=False,
         )
         if self.stage == 0:  # DeepSpeed would copy all gradients into one buffer to reduce them, on a single rank too
             self._engine.enable_backward_allreduce = False
+            for head in (m for m in module.modules() if isinstance(m, LogprobHead)):
+                head.in_place = True  # no hook of DeepSpeed waits for this gradient
         zero_state.prepare(self.stage, self.zero_optimizer, self.optimizer)
 
     @property
@@ -264,36 +268,3 @@ def gathered(parameters: list[Any], stage: int, *, write: bool = False) -> conte
         parameters, modifier_rank=0 if write else None
     )
     return context
-
-
-def _optimizer(parameters: list[Any], learner: LearnerConfig, device: torch.device) -> Any:
-    o = learner.optimizer
-    kwargs = {"lr": o.lr, "betas": tuple(o.betas), "eps": o.eps, "weight_decay": o.weight_decay}
-    if learner.offload_optimizer:
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **kwargs)
-    return torch.optim.AdamW(parameters, fused=True, **kwargs)
-
-
-def deepspeed_config(*, model: ModelConfig, learner: LearnerConfig, elements: int) -> dict[str, Any]:
-    """DeepSpeed's configuration. The caller accumulates and sizes batches, so DeepSpeed must not scale or count."""
-    bucket = max(1, min(BUCKET_ELEMENTS, elements))
-    zero: dict[str, Any] = {"stage": learner.zero_stage, "reduce_bucket_size": bucket, "allgather_bucket_size": bucket}
-    if learner.zero_stage == 3:
-        zero["stage3_max_live_parameters"] = LIVE_PARAMETERS
-    if learner.offload_optimizer:
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
-    if learner.offload_parameters:
-        zero["offload_param"] = {"device": "cpu", "pin_memory": True}
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": learner.optimizer.gradient_clip if learner.zero_stage else 0.0,
-        "zero_optimization": zero,
-        "steps_per_print": None,
-    }
-    if DTYPES[model.dtype] == torch.bfloat16:
-        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    return config

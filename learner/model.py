@@ -35,6 +35,9 @@ class TargetLogprobs(torch.autograd.Function):
 
     `unused_U` (int64) are ids without a token, as the rollout engine masks them: their probability
     is exactly 0, they contribute no gradient, and no target may be one of them.
+
+    With `in_place` the backward pass adds the gradient of `weight_VH`, a parameter, to its `grad` itself: autograd would
+    keep it, as large as the weight, until the end of the pass if the embedding shares the weight.
     """
 
     @staticmethod
@@ -46,6 +49,7 @@ class TargetLogprobs(torch.autograd.Function):
         temperature_T: Tensor,
         greedy: bool,
         unused_U: Tensor,
+        in_place: bool = False,
     ) -> Any:
         """Compute both results block by block; keep the normaliser and the entropy of each token."""
         logprob_T = torch.empty(len(hidden_TH), dtype=_computed_in(hidden_TH), device=hidden_TH.device)
@@ -64,6 +68,7 @@ class TargetLogprobs(torch.autograd.Function):
             )
         ctx.save_for_backward(hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T)
         ctx.set_materialize_grads(False)
+        ctx.in_place = in_place
         if greedy:
             ctx.mark_non_differentiable(entropy_T)
         return logprob_T, entropy_T
@@ -73,7 +78,8 @@ class TargetLogprobs(torch.autograd.Function):
         """Compute the gradients of hidden states and weight block by block."""
         hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T = ctx.saved_tensors
         d_hidden_TH = torch.empty_like(hidden_TH)
-        d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH))
+        summed = weight_VH.grad if ctx.in_place else None
+        d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH)) if summed is None else summed
         for rows in _blocks(hidden_TH, weight_VH):
             log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U).sub_(normaliser_T[rows, None])
             d_logits = _d_logits(log_p, target_T[rows], rows, d_logprob_T, d_entropy_T, entropy_T)
@@ -83,7 +89,10 @@ class TargetLogprobs(torch.autograd.Function):
                 d_weight_VH.addmm_(d_logits.T, hidden_TH[rows])  # without a second V x H for the product
             else:
                 d_weight_VH += d_logits.T @ hidden_TH[rows]
-        return d_hidden_TH, d_weight_VH.to(weight_VH.dtype), None, None, None, None
+        if ctx.in_place:
+            weight_VH.grad = d_weight_VH
+        d_weight = None if ctx.in_place else d_weight_VH.to(weight_VH.dtype)
+        return d_hidden_TH, d_weight, None, None, None, None, None
 
 
 def _d_logits(
@@ -129,6 +138,7 @@ class LogprobHead(nn.Module):
     def __init__(self, weight: nn.Parameter, unused_ids: Sequence[int] = ()) -> None:
         super().__init__()
         self.weight = weight
+        self.in_place = False  # see TargetLogprobs; set where nothing else waits for the weight's gradient
         self.unused_U: Tensor
         self.register_buffer("unused_U", torch.tensor(unused_ids, dtype=torch.int64), persistent=False)
 
@@ -137,7 +147,7 @@ class LogprobHead(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """See TargetLogprobs."""
         logprob_T, second_T = TargetLogprobs.apply(
-            hidden_TH, self.weight, target_T, temperature_T, greedy, self.unused_U
+            hidden_TH, self.weight, target_T, temperature_T, greedy, self.unused_U, self.in_place
         )
         return logprob_T, second_T
 

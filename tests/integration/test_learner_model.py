@@ -114,6 +114,23 @@ def test_head_against_finite_differences() -> None:
             assert torch.allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_gradient_that_is_summed_in_place_is_the_same(tmp_path: Path, tied: bool) -> None:
+    """Over two micro-batches, so that the sum begins empty once and once not."""
+    folder = make_model(tmp_path / "model", tie_word_embeddings=tied)
+    found = []
+    for in_place in (False, True):
+        policy = load_policy(make_config(folder).model, folder)
+        policy.hf.get_output_embeddings().in_place = in_place
+        for weight in (1.0, -0.5):
+            logprob_T, entropy_T = policy(packed())
+            (weight * logprob_T.sum() + entropy_T.square().sum()).backward()
+        found.append({name: p.grad for name, p in policy.named_parameters()})
+    assert found[0].keys() == found[1].keys()
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, rtol=1e-5, atol=1e-6 * float(expected.abs().max()))
+
+
 @pytest.mark.parametrize("unused", [[], [0], [4, 7, 8]])
 def test_ids_without_a_token_have_no_share_in_values_or_gradients(unused: list[int]) -> None:
     generator = torch.Generator().manual_seed(2)
