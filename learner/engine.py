@@ -80,6 +80,8 @@ class Engine:
             self._engine.enable_backward_allreduce = False
             for head in (m for m in module.modules() if isinstance(m, LogprobHead)):
                 head.in_place = True  # no hook of DeepSpeed waits for this gradient
+            for parameter in parameters:  # before any activation, and kept: among activations they would leave holes
+                parameter.grad = torch.zeros_like(parameter)
         zero_state.prepare(self.stage, self.zero_optimizer, self.optimizer)
 
     @property
@@ -135,11 +137,15 @@ class Engine:
         parameters = [p for p in self.module.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         if not torch.isfinite(norm):
-            self._engine.zero_grad()
+            for parameter in parameters:
+                parameter.grad.zero_()
             return False, math.nan
         if self._clip > 0:
             torch.nn.utils.clip_grads_with_norm_(parameters, self._clip, norm)
-        self._engine.step()
+        gradients = [p.grad for p in parameters]
+        self._engine.step()  # which drops them
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.zero_()
         return True, float(norm)
 
     def forward_only(self, *args: Any, **kwargs: Any) -> Any:
