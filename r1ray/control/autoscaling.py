@@ -1,7 +1,7 @@
 """Let the number of rollout workers follow the load (`rollout.autoscale`).
 
     every tick    learner waits for a batch? batches ready? idle time of the engines    --> AutoscalePolicy
-    every WINDOW_S of settled time                                                      --> number of workers --> Fleet
+    every rollout.autoscale.window_s of settled time                                    --> number of workers --> Fleet
 
 Time does not count while workers start, leave or evaluate, and during outages: what is seen then says nothing about
 their number. The fleet starts and drains the workers. A started actor that finds no room is the request to Ray's
@@ -22,9 +22,6 @@ from r1ray.control.progress import Progress
 from r1ray.control.watchdog import Stage
 from r1ray.errors import ConfigError
 from r1ray.util.formatting import share
-
-WINDOW_S = 60.0
-"""Seconds of settled time over which shares are averaged."""
 
 UP_IDLE = 0.25
 """The learner is starved if it waits for batches for a larger share of the time."""
@@ -90,13 +87,16 @@ class Autoscaler:
         policy: AutoscalePolicy,
         fleet: Fleet,
         *,
+        window_s: float,
         start_s: float,
         on_event: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`start_s`: seconds in which workers that were added must serve, with the boot of their nodes."""
+        """`window_s`: seconds of settled time over which shares are averaged. `start_s`: seconds in which workers that
+        were added must serve, with the boot of their nodes."""
         self._policy = policy
         self._fleet = fleet
+        self._window_s = window_s
         self._start_s = start_s
         self._event = on_event
         self._clock = clock
@@ -144,7 +144,7 @@ class Autoscaler:
                 self._idle += idle - before[0]
                 self._busy += busy - before[1]
         self._engines = engines
-        if self._seconds >= WINDOW_S:
+        if self._seconds >= self._window_s:
             self._decide(serving, now)
 
     def _decide(self, workers: int, now: float) -> None:
@@ -179,4 +179,5 @@ def autoscaler_of(config: Config, fleet: Fleet, on_event: Callable[..., None]) -
     if bounds.min is None or bounds.max is None:
         return None
     policy = AutoscalePolicy(bounds.min, bounds.max)
-    return Autoscaler(policy, fleet, start_s=2 * config.deadlines.actor_start_s, on_event=on_event)
+    start_s = 2 * config.deadlines.actor_start_s
+    return Autoscaler(policy, fleet, window_s=bounds.window_s, start_s=start_s, on_event=on_event)

@@ -50,14 +50,18 @@ class Cluster:
     run_dir: str
     run_id: str
 
-    def connect(self, use: Use = "train") -> None:
-        """Join the configured cluster, or start one on this machine that ends with this process."""
+    def connect(self, use: Use = "train", expired: Callable[[str], object] = str) -> None:
+        """Join the configured cluster, or start one on this machine that ends with this process.
+
+        `expired`: see `ray_session.connect`.
+        """
         ray_config = self.config.ray
         # Ray's CPUs are for placement only; a small machine may share a core among processes that mostly wait.
         needed = sum(cpus * count for cpus, count in self._cpu_demand(use))
         ray_session.connect(
             ray_config.address,
             self._log("ray"),
+            expired,
             num_cpus=max(ray_config.num_cpus or os.cpu_count() or 1, int(needed + 1)),
             object_store_memory=int(ray_config.object_store_gib * 2**30),
             include_dashboard=False,

@@ -24,7 +24,7 @@ from r1ray.config.uses import Use
 from r1ray.control.handles import Handle
 from r1ray.control.node_api import NodeApi
 from r1ray.control.node_checks import inspect_nodes
-from r1ray.launch.ray_session import connect
+from r1ray.launch.ray_session import connect, disconnect
 from r1ray.preflight.node import inspect
 from r1ray.preflight.nodes import Node, driver_request, refuse_nodes, requests
 from r1ray.preflight.roles import Role
@@ -65,7 +65,7 @@ def joined(address: str) -> Iterator[list[Node]]:
             connect(address, LogTarget(path=Path(scratch) / "ray.log", run_id="", actor="ray", as_json=False))
             yield nodes_of(ray.nodes())
         finally:
-            ray.shutdown()
+            disconnect()
             for number, handler in before.items():  # Ray's C++ part puts handlers of its own around them
                 signal.signal(number, handler)
 

@@ -8,6 +8,7 @@ The only file that uses private parts of Ray (2.60), each because there is no pu
                                               Ray's agent and metrics listen on all addresses
     utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process during its start
     worker.global_worker.gcs_client           the one way to drain a node beside the hidden command `ray drain-node`
+    local.config.LOCAL_CLUSTER_NODE_TYPE      the type that `ray up` gives to the hosts of provider `local`
     worker.print_to_stdstream                 Ray prints deaths of workers into the driver's terminal
 """
 
@@ -28,17 +29,25 @@ from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray._private.grpc_utils import init_grpc_channel
+from ray.autoscaler._private.local.config import LOCAL_CLUSTER_NODE_TYPE
 from ray.core.generated import autoscaler_pb2, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError, RpcError
 from ray.job_submission import JobSubmissionClient
 
 from r1ray.errors import ConfigError, InfrastructureError
+from r1ray.launch.deadline import ends_within
 from r1ray.preflight.capacity import ClusterNodes
 from r1ray.telemetry.logs import LogTarget, json_line
 from r1ray.util.network import LOOPBACK
 
+END_S = 60.0
+"""Deadline of `ray.shutdown`."""
+
 PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
+
+START_S = 150.0
+"""Deadline of `ray.init`, beyond those of its parts that have one: 30 s for the head, 20 for its client, 30 for the node."""
 
 AUTH_FIX = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH, by default "
@@ -64,8 +73,8 @@ def look_at(address: str | None) -> ClusterNodes | None:
     alive = [node for node in reply.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE]
     return ClusterNodes(
         nodes=tuple(dict(node.resources_total) for node in alive),
-        # `ray up` and KubeRay name the type of each node that they launch.
-        autoscaled=any(node.node_type_name for node in alive),
+        # `ray up` and KubeRay name the type of each node that they launch; existing hosts are all that there will ever be.
+        autoscaled=any(node.node_type_name not in ("", LOCAL_CLUSTER_NODE_TYPE) for node in alive),
     )
 
 
@@ -123,15 +132,16 @@ def _refusal(address: str, found: str, error: grpc.RpcError) -> str:
 
 def first_sentence(text: str) -> str:
     """What happened, without Ray's own advice."""
-    return text.partition(". ")[0].rstrip(".")
+    return text.strip().partition("\n")[0].partition(". ")[0].rstrip(".")
 
 
-def connect(address: str | None, log: LogTarget, **local: Any) -> None:
+def connect(address: str | None, log: LogTarget, expired: Callable[[str], object] = str, **local: Any) -> None:
     """Join the cluster at `address`, or with None start one that ends with this process, and listens on loopback only.
 
     `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
-    Raises ConfigError if Ray has no usable token or the cluster runs another version of Ray or Python,
-    InfrastructureError if the cluster does not answer any more, or a local one does not start in time.
+    If Ray hangs, this process ends by name after START_S; `expired` gets the message before. Raises ConfigError if Ray has
+    no usable token or the cluster runs another version of Ray or Python, InfrastructureError if the cluster does not answer
+    any more, or a local one does not start in time.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray_worker.print_to_stdstream = partial(_write, log)
@@ -144,7 +154,8 @@ def connect(address: str | None, log: LogTarget, **local: Any) -> None:
     # Ray's processes inherit the blocked signal: they outlive a closed terminal, and the driver can end the run itself.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        with ends_within(START_S, partial(_hangs, address), expired):
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     except AuthenticationError as e:
         raise ConfigError(f"Ray cannot start: {first_sentence(e.message)}; {AUTH_FIX}") from e
     except ConnectionError as e:
@@ -157,12 +168,30 @@ def connect(address: str | None, log: LogTarget, **local: Any) -> None:
     except Exception as e:  # Ray gives its first node 30 s, and raises this class itself
         if "timed out during startup" not in str(e):
             raise
-        load, cores = os.getloadavg()[0], os.cpu_count()
-        raise InfrastructureError(
-            f"Ray did not start on this machine within 30 s (load {load:.1f} on {cores} cores): repeat when it is less busy"
-        ) from e
+        raise InfrastructureError(_not_started("30 s")) from e
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, masked)
+
+
+def disconnect(expired: Callable[[str], object] = str) -> None:
+    """Leave the cluster; the one that this process has started ends. If Ray hangs, this process ends by name after END_S."""
+    with ends_within(
+        END_S, lambda: f"Ray did not end within {END_S:g} s: its head or this node's raylet hangs", expired
+    ):
+        ray.shutdown()
+
+
+def _not_started(within: str) -> str:
+    load, cores = os.getloadavg()[0], os.cpu_count()
+    return f"Ray did not start on this machine within {within} (load {load:.1f} on {cores} cores): repeat when it is less busy"
+
+
+def _hangs(address: str | None) -> str:
+    if address is None:
+        return _not_started(f"{START_S:g} s")
+    return (
+        f"the Ray cluster at {address} could not be joined within {START_S:g} s: its head or this node's raylet hangs"
+    )
 
 
 def drain_node(node: str, seconds: float) -> str:

@@ -6,17 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import ray
 
 from r1ray.config.load import LoadedConfig
 from r1ray.config.uses import Use, processes
 from r1ray.control.commands import Commands
 from r1ray.control.stop import Stop
 from r1ray.data.vocab import vocab_hash
+from r1ray.errors import InfrastructureError
 from r1ray.launch.cluster import Cluster
+from r1ray.launch.ray_session import disconnect
 from r1ray.launch.signals import stop_on_signals
 from r1ray.run.driver_log import LoggedView, log_view
 from r1ray.run.folder import RunFolder
@@ -63,10 +64,16 @@ class Session:
             raise
         finally:
             ended(state, message)
-            ray.shutdown()  # actors whose handles are gone would end one by one, and complain
+            disconnect(
+                partial(_failed, self.writer)
+            )  # before the handles go: actors would end one by one, and complain
         if finished:
             self.writer.event("finished")
         return finished
+
+
+def _failed(writer: MetricsWriter, message: str) -> None:
+    writer.event("failed", error=InfrastructureError.__name__, message=message)
 
 
 def _view(folder: RunFolder, total_steps: int, *, json_of: str | None) -> View:
@@ -121,7 +128,9 @@ def open_session(
             remove_old(folder)
             view.phase(RAY_PHASE, 0, 1)
             try:
-                cluster.connect(use)
+                cluster.connect(
+                    use, lambda text: writer.event("failed", error=InfrastructureError.__name__, message=text)
+                )
             except BaseException as e:
                 writer.event("failed", error=type(e).__name__, message=str(e))
                 raise

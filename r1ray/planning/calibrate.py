@@ -20,14 +20,15 @@ from pathlib import Path
 from r1ray.config.load import load_config
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
-from r1ray.ledger.reader import LedgerReader
 from r1ray.models.folder import ModelShape, read_shape
 from r1ray.planning.rates import Efficiency, Rates
 from r1ray.planning.scenario import Scenario
 from r1ray.planning.simulation import simulate
 from r1ray.preflight.volumes import sync_seconds
 from r1ray.run.folder import RunFolder
+from r1ray.run.ledger import open_ledger
 from r1ray.run.metrics import Row, read_metrics
+from r1ray.types import GroupSummary
 
 LEAST_STEPS = 6
 """Steps that a run must have for a fit."""
@@ -71,11 +72,7 @@ def measure(run: Path) -> Measured:
             f"{run}: expected an RL run of at least {LEAST_STEPS} steps to calibrate with, got {len(rows)}"
         )
     steady = rows[len(rows) // 4 :]
-    reader = LedgerReader.open(folder.ledger)
-    try:
-        groups = [g.summary for g in reader.groups() if g.summary is not None and (g.step or 0) >= steady[0]["step"]]
-    finally:
-        reader.close()
+    groups = _trained_since(folder, steady[0]["step"])
     passed = steady[-1]["time/elapsed_s"] - steady[0]["time/elapsed_s"]
     lengths = tuple(int(tokens) for group in groups for tokens in group.completion_tokens)
     trained = sum(row["length/mean"] for row in steady[1:]) * config.learner.groups_per_step * config.rollout.group_size
@@ -91,6 +88,20 @@ def measure(run: Path) -> Measured:
         lengths=lengths,
         rows=tuple(steady),
     )
+
+
+def _trained_since(folder: RunFolder, step: float) -> list[GroupSummary]:
+    """The groups of a run from a step on. Raises ConfigError if there is none, as in a copy of the ledger that is old."""
+    with open_ledger(folder) as opened:
+        if opened is None:
+            raise ConfigError(f"{folder.path}: expected an RL run with a ledger to calibrate with, got one without")
+        reader, found = opened
+        groups = [g.summary for g in reader.groups() if g.summary is not None and (g.step or 0) >= step]
+    if not groups:
+        raise ConfigError(
+            f"{folder.path}: its ledger has no groups from step {step:g} on ({found.age() or found.path})"
+        )
+    return groups
 
 
 def calibrate(measured: Measured) -> Calibration:

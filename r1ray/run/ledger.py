@@ -26,7 +26,7 @@ from r1ray.util.filesystems import Mount, mount_of
 from r1ray.util.formatting import duration
 
 HOME = "ledger.json"
-"""In the run folder of a ledger that lies elsewhere: its machine and its path there."""
+"""In the run folder of a ledger that lies elsewhere: its machine, its path there, and the run folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +95,13 @@ class FoundLedger:
 
 
 def find_ledger(folder: RunFolder) -> FoundLedger | None:
-    """The ledger of a run, or its copy if the ledger is on another machine or gone. None before the run has one."""
+    """The ledger of a run, or its copy if the ledger is on another machine or gone. None before the run has one.
+
+    In a backup of the run folder it is the copy: the ledger belongs to the original, which may have gone on.
+    """
     home = read_json(folder.path / HOME) if (folder.path / HOME).exists() else {}
-    if home.get("host") == socket.gethostname() and Path(home["path"]).exists():
+    here = home.get("host") == socket.gethostname() and home.get("run") in (None, str(folder.path.resolve()))
+    if here and Path(home["path"]).exists():
         return FoundLedger(path=Path(home["path"]), copied_at=None, home=_text(home))
     if folder.ledger.exists():
         return FoundLedger(path=folder.ledger, copied_at=None, home=str(folder.ledger))
@@ -123,7 +127,8 @@ def record_home(folder: RunFolder, opened: LedgerOpened) -> None:
     if Path(opened.path) == folder.ledger.absolute():
         (folder.path / HOME).unlink(missing_ok=True)
         return
-    write_atomic(folder.path / HOME, json.dumps({"host": opened.host, "path": opened.path}).encode())
+    home = {"host": opened.host, "path": opened.path, "run": str(folder.path.resolve())}
+    write_atomic(folder.path / HOME, json.dumps(home).encode())
 
 
 def _text(home: dict[str, str]) -> str:

@@ -44,6 +44,7 @@ class AutoscaleConfig:
         None
     )
     max: Annotated[int | None, Range(ge=1), Doc("most workers, at most rollout.max_workers")] = None
+    window_s: Annotated[float, Range(gt=0), Doc("seconds of one window of load; several steps should fit in")] = 60.0
 
 
 @dataclass

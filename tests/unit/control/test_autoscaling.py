@@ -13,7 +13,6 @@ from r1ray.control.autoscaling import (
     COOL_DOWN_S,
     DOWN_WINDOWS,
     UP_WINDOWS,
-    WINDOW_S,
     AutoscalePolicy,
     Autoscaler,
     Load,
@@ -21,6 +20,8 @@ from r1ray.control.autoscaling import (
 )
 from r1ray.errors import ConfigError
 from tests.unit.fleet_support import World
+
+WINDOW_S = 60.0
 
 
 def load(workers: float, needed: float, noise: Callable[[], float] = lambda: 0.0) -> Load:
@@ -96,12 +97,13 @@ def test_one_bad_window_is_not_enough() -> None:
 class Scaled:
     """An autoscaler on a fleet of fake workers, of which one serves."""
 
-    def __init__(self) -> None:
+    def __init__(self, window_s: float = WINDOW_S) -> None:
         self.world = World(workers=1)
         self.serve("rollout-0")
         self.scaler = Autoscaler(
             AutoscalePolicy(1, 3),
             self.world.fleet,
+            window_s=window_s,
             start_s=100.0,
             on_event=lambda kind, **fields: self.world.events.append((kind, fields)),
             clock=lambda: self.world.now,
@@ -140,6 +142,12 @@ def test_time_in_evaluations_and_outages_does_not_count() -> None:
     scaled = Scaled()
     scaled.after(UP_WINDOWS * WINDOW_S * 3, waiting=True, quiet=False)
     assert scaled.scaled() == []
+
+
+def test_shorter_windows_decide_earlier() -> None:
+    scaled = Scaled(window_s=5.0)
+    scaled.after(UP_WINDOWS * 5 + 1, waiting=True)
+    assert scaled.scaled() == [2]
 
 
 def test_idle_engines_beside_a_full_queue_are_taken_away_by_draining() -> None:

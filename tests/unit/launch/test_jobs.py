@@ -111,6 +111,11 @@ def test_a_tunnel_that_breaks_while_the_output_is_quiet_is_named_and_what_may_be
     ("error", "named", "words"),
     [
         (AuthenticationError("Authentication token is missing. See the docs."), ConfigError, "RAY_AUTH_MODE=token"),
+        (
+            AuthenticationError("Forbidden: Invalid token\n\nIt is enabled"),
+            ConfigError,
+            "Invalid token; set RAY_AUTH_MODE",
+        ),
         (ConnectionError("Failed to connect"), InfrastructureError, "ray dashboard"),
         (OSError("read timed out"), InfrastructureError, "read timed out"),
         (RuntimeError("Request failed with status code 500"), InfrastructureError, "status code 500"),

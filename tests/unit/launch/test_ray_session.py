@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -105,7 +106,7 @@ def test_a_cluster_that_wants_another_token_is_named_at_once(
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("launched_as", "autoscaled"), [("", False), ("rollout", True)])
+@pytest.mark.parametrize(("launched_as", "autoscaled"), [("", False), ("rollout", True), ("local.cluster.node", False)])
 def test_a_cluster_that_accepts_the_token_tells_its_nodes(
     head: str, launched_as: str, autoscaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,8 +135,21 @@ def test_whether_a_cluster_demands_a_token(head: str, monkeypatch: pytest.Monkey
     ],
 )
 def test_an_address_without_a_cluster_is_refused(address: str, message: str) -> None:
+    began = time.monotonic()
     with pytest.raises(ConfigError, match=f"ray.address = '{address}'.*{message}"):
         look_at(address)
+    assert time.monotonic() - began < 3.0
+
+
+def test_a_head_that_accepts_connections_and_never_answers_is_named_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "PROBE_S", 0.5)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(ConfigError, match=r"no Ray cluster answers there \(DEADLINE_EXCEEDED"):
+            look_at(f"127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - began < 3.0
 
 
 def test_auto_names_the_cluster_that_it_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ IDENTITY = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
 @pytest.fixture(autouse=True)
 def ray_calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     calls: list[str] = []
-    monkeypatch.setattr(Cluster, "connect", lambda self, use: calls.append(f"connect {use}"))
+    monkeypatch.setattr(Cluster, "connect", lambda self, use, expired: calls.append(f"connect {use}"))
     monkeypatch.setattr("ray.shutdown", lambda: calls.append("shutdown"))
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield calls
@@ -133,7 +133,7 @@ def test_the_outcome_is_recorded_before_ray_ends(
 def test_a_cluster_that_cannot_be_joined_is_in_the_events(
     loaded: LoadedConfig, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def connect(self: Cluster, use: str) -> None:
+    def connect(self: Cluster, use: str, expired: Callable[[str], object]) -> None:
         raise InfrastructureError("it is gone")
 
     monkeypatch.setattr(Cluster, "connect", connect)

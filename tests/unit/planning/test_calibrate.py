@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from r1ray.config.load import load_config
 from r1ray.config.schema import Config
+from r1ray.config.sources import CONF_DIR
+from r1ray.errors import ConfigError
+from r1ray.ledger import Ledger
+from r1ray.ledger.copies import write_copy
+from r1ray.ledger.records import LedgerOpened
+from r1ray.ledger.storage import COPY_NAME
 from r1ray.models.folder import ModelShape
-from r1ray.planning.calibrate import Measured, calibrate, scenario_of
+from r1ray.planning.calibrate import Measured, calibrate, measure, scenario_of
 from r1ray.planning.rates import Efficiency, Rates
 from r1ray.planning.scenario import Scenario
 from r1ray.planning.simulation import simulate
+from r1ray.run.folder import RunFolder
+from r1ray.run.identity import RunIdentity
+from r1ray.run.ledger import record_home
+from r1ray.run.metrics import METRICS
+from tests.unit.ledger_support import Clock, rules, train
+from tests.unit.model_folder import write_model
 
 SMALL = ModelShape(
     parameters=687_000, layers=3, hidden=128, heads=4, intermediate=384, key_value=128, vocabulary=361, context=256
@@ -75,6 +91,53 @@ def test_other_settings_are_predicted_from_one_run(change: str) -> None:
     fitted, other = calibrate(run_of(config())), config(change)
     predicted = simulate(Rates(config=other, shape=SMALL, efficiency=fitted.efficiency), scenario_of(fitted, other))
     assert predicted.step_s == pytest.approx(run_of(other).step_s, rel=0.15)
+
+
+@pytest.fixture
+def run_on_a_cluster(tmp_path: Path) -> Iterator[Path]:
+    """A run of three trained steps of two groups whose ledger is elsewhere: the run folder has a copy."""
+    identity = RunIdentity.new(vocab_hash="v", config_hash="c", model_hash="m")
+    text = (CONF_DIR / "tiny.yaml").read_text().replace("path: tiny\n", f"path: {write_model(tmp_path / 'model')}\n", 1)
+    with RunFolder.create(tmp_path / "run", text, identity) as made:
+        file = tmp_path / "local.sqlite"
+        with closing(Ledger.create(file, rules(), run_id=identity.run_id, clock=Clock())) as ledger:
+            train(ledger, 3)
+            ledger.stamp_copy()
+            write_copy(file, made.path / COPY_NAME, identity.run_id)
+        opened = LedgerOpened(source="found", host="head", path=str(file), copied_at=None, stored=0, bound_steps=0)
+        record_home(made, opened)
+        yield made.path
+
+
+def measured_rows(run: Path, first: int) -> Measured:
+    """What is measured of a run with metrics of the steps from `first` on."""
+    rows = [
+        {
+            "step": first + i,
+            "learner/step_s": 1.0,
+            "time/elapsed_s": 2.0 * i,
+            "length/mean": 4.0,
+            "rollout/idle_share": 0.5,
+        }
+        for i in range(8)
+    ]
+    (run / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return measure(run)
+
+
+def test_a_run_whose_ledger_is_on_another_host_is_measured_by_its_copy(run_on_a_cluster: Path) -> None:
+    measured = measured_rows(run_on_a_cluster, first=0)
+    assert (len(measured.lengths) > 0, measured.step_s, measured.rollout_idle) == (True, 2.0, 0.5)
+
+
+def test_a_copy_without_the_measured_steps_is_named(run_on_a_cluster: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no groups from step 102 on \(read from the copy of the ledger, made .* ago"
+    ):
+        measured_rows(run_on_a_cluster, first=100)
+    (run_on_a_cluster / COPY_NAME).unlink()
+    with pytest.raises(ConfigError, match="with a ledger"):
+        measured_rows(run_on_a_cluster, first=100)
 
 
 def test_a_line_that_does_not_rise_goes_through_the_origin() -> None:

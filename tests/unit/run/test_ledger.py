@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +54,21 @@ def test_on_the_queues_machine_the_ledger_itself_is_read(folder: RunFolder, monk
     ledger = find_ledger(folder)
     assert ledger is not None
     assert ledger.path.name == COPY_NAME
+
+
+def test_a_backup_on_the_queues_machine_is_read_from_its_own_copy(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "head")
+    at("head", folder)
+    backup = folder.path.parent / "backup"
+    shutil.copytree(folder.path, backup)
+    ledger = find_ledger(RunFolder(backup))
+    assert ledger is not None
+    assert ledger.path == backup / COPY_NAME
+    linked = folder.path.parent / "linked"
+    linked.symlink_to(folder.path)  # another path of the same folder
+    assert find_ledger(RunFolder(linked)) == find_ledger(folder)
 
 
 def test_on_other_machines_the_copy_is_read_and_its_age_is_said(folder: RunFolder) -> None:
