@@ -59,6 +59,7 @@ class QueueOwner:
         self._problem: tuple[float, str] | None = None  # time and text of the last failed write of a worker
         self._changed = asyncio.Condition()
         self._serving: dict[str, int] = {}  # worker -> policy it serves
+        self._asking: set[str] = set()  # workers with room, whose calls of `lease` wait
         self._left: set[str] = set()  # released workers: names are not used again, but a call may come late
         self._closed = False
 
@@ -139,24 +140,31 @@ class QueueOwner:
     async def lease(self, worker_id: str, version: int, groups: int, held: list[str], wait_s: float) -> list[Lease]:
         """At most `groups` leases; waits up to `wait_s` for the first. The worker may report a newer version meanwhile.
 
+        Workers that wait at the same time get equal parts of what may be leased: the first to call would get all of it,
+        and the others would stand idle while its engine is full.
+
         `held`: the groups that the worker has been leased and has not delivered. The answer with its other leases was
         lost, with this process or because the worker gave up the call: these are returned first, without new ones.
         """
         if worker_id not in self._left:
             self._serving[worker_id] = version
         until = asyncio.get_running_loop().time() + wait_s
-        while True:
-            with self._writing():
-                leases = self._lease(worker_id, groups, held)
-            if leases or asyncio.get_running_loop().time() >= until:
-                return leases
-            await self._wait(until)
+        self._asking.add(worker_id)
+        try:
+            while True:
+                with self._writing():
+                    leases = self._lease(worker_id, groups, held)
+                if leases or asyncio.get_running_loop().time() >= until:
+                    return leases
+                await self._wait(until)
+        finally:
+            self._asking.discard(worker_id)
 
     def _lease(self, worker_id: str, groups: int, held: list[str]) -> list[Lease]:
         if self._closed or worker_id in self._left:
             return []
         again = self._ledger.redeliver_unacknowledged(worker_id, held, groups)
-        return again or self._ledger.lease(worker_id, self._serving[worker_id], groups)
+        return again or self._ledger.lease(worker_id, self._serving[worker_id], groups, sharers=len(self._asking))
 
     async def stop_leasing(self) -> None:
         """Lease no more prompts because the run is about to end. Groups in flight are still accepted."""
@@ -177,6 +185,7 @@ class QueueOwner:
         """Queue the leases of a worker that died, or left on request (`drained`), again; returns their groups."""
         self._left.add(worker_id)
         self._serving.pop(worker_id, None)
+        self._asking.discard(worker_id)
         released = self._ledger.release_worker(worker_id, drained=drained)
         await self._notify()
         return released

@@ -65,7 +65,7 @@ def plan(
     loaded = load_config(overlays, [*overrides, *(hardware_overrides(hardware) if hardware else [])])
     shape, machine = _shape(loaded.config.model.path), this_machine()
     resolved = on_hosts(loaded.config, machine)
-    fitted = None if calibrate is None else fit(measure(calibrate))
+    fitted = None if calibrate is None else fit(measure(calibrate, machine))
     changes = {
         "steps": steps,
         "mtbf_hours": mtbf_hours,

@@ -34,10 +34,16 @@ def cursor(db: sqlite3.Connection) -> int:
 
 
 def lease(
-    db: sqlite3.Connection, settings: LedgerSettings, now: float, worker_id: str, version: int, max_groups: int
+    db: sqlite3.Connection,
+    settings: LedgerSettings,
+    now: float,
+    worker_id: str,
+    version: int,
+    max_groups: int,
+    sharers: int,
 ) -> list[Lease]:
     """See `Ledger.lease`."""
-    room = min(max_groups, settings.capacity(version, admitted(db, settings)))
+    room = min(max_groups, math.ceil(settings.capacity(version, admitted(db, settings)) / sharers))
     if room <= 0:
         return []
     queued = db.execute(

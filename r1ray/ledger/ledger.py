@@ -112,13 +112,14 @@ class Ledger:
 
     # -- rollout workers
 
-    def lease(self, worker_id: str, version: int, max_groups: int) -> list[Lease]:
+    def lease(self, worker_id: str, version: int, max_groups: int, *, sharers: int = 1) -> list[Lease]:
         """Lease up to `max_groups` prompt indices to a worker that serves policy `version`, queued prompts first.
 
-        Returns an empty list if `LedgerSettings.capacity` allows no more.
+        `sharers`: workers, this one included, that get equal parts of what `LedgerSettings.capacity` allows. Returns
+        an empty list if it allows no more.
         """
         with self._transaction() as db:
-            return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups)
+            return leases.lease(db, self._settings, self._clock(), worker_id, version, max_groups, sharers)
 
     def redeliver_unacknowledged(self, worker_id: str, held: Collection[str], max_groups: int) -> list[Lease]:
         """Up to `max_groups` leases of the worker that are not among the groups it holds, with a new deadline.

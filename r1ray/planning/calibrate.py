@@ -21,6 +21,7 @@ from r1ray.config.load import load_config
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
 from r1ray.models.folder import ModelShape, read_shape
+from r1ray.planning.options import on_hosts
 from r1ray.planning.rates import Efficiency, Rates
 from r1ray.planning.scenario import Scenario
 from r1ray.planning.simulation import simulate
@@ -29,6 +30,7 @@ from r1ray.run.folder import RunFolder
 from r1ray.run.ledger import open_ledger
 from r1ray.run.metrics import Row, read_metrics
 from r1ray.types import GroupSummary
+from r1ray.util.machine import Machine
 
 LEAST_STEPS = 6
 """Steps that a run must have for a fit."""
@@ -62,10 +64,13 @@ class Calibration:
     prompt_tokens: float
 
 
-def measure(run: Path) -> Measured:
-    """Read the figures of the RL run in `run`. Raises ConfigError if it is none or has too few steps."""
+def measure(run: Path, machine: Machine) -> Measured:
+    """Read the figures of the RL run in `run`, which ran on its declared hosts or else on `machine`.
+
+    Raises ConfigError if it is none or has too few steps.
+    """
     folder = RunFolder.open(run)
-    config = load_config([str(folder.config.resolve())]).config
+    config = on_hosts(load_config([str(folder.config.resolve())]).config, machine)
     rows = [row for row in read_metrics(run) if "learner/step_s" in row and "time/elapsed_s" in row]
     if len(rows) < LEAST_STEPS:
         raise ConfigError(
@@ -150,7 +155,7 @@ def scenario_of(calibration: Calibration, config: Config, **changes: object) -> 
         mean_tokens=statistics.fmean(calibration.lengths),
         lengths=calibration.lengths,
         prompt_tokens=calibration.prompt_tokens,
-        cores=config.hardware.per_node * config.hardware.nodes if config.hardware.gpu in (None, "cpu") else None,
+        cores=config.hardware.per_node * config.hardware.nodes if config.hardware.gpu == "cpu" else None,
     )
     return replace(scenario, **changes)  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from actors.queue import QueueOwner
-from r1ray.ledger import LedgerReader
+from r1ray.ledger import Lease, LedgerReader
 from tests.unit.ledger_support import RUN, ids, new_ledger, payload, place_in, rules
 
 Make = Callable[[], QueueOwner]
@@ -85,3 +85,36 @@ def test_a_late_call_of_a_worker_that_was_released_leases_nothing(make: Make, tm
     assert lease(queue, "w0", 2, []) == []
     assert leased(tmp_path) == {}
     assert lease(queue, "w1", 2, []) == ["0-2", "1-2"]
+
+
+async def wait_with_w1(queue: QueueOwner) -> list[asyncio.Task[list[Lease]]]:
+    """Calls of w0, which holds all that policy 0 may lease, and of w1; both wait."""
+    held = ids(await queue.lease("w0", 0, 4, [], 0.0))
+    calls = [asyncio.create_task(queue.lease(worker, 0, 4, mine, 20.0)) for worker, mine in (("w0", held), ("w1", []))]
+    async with asyncio.timeout(20):
+        while len(queue._asking) < 2:
+            await asyncio.sleep(0)
+    return calls
+
+
+def test_workers_that_wait_together_get_equal_parts(make: Make) -> None:
+    async def both() -> list[list[str]]:
+        queue = make()
+        calls = await wait_with_w1(queue)
+        for worker in ("w0", "w1"):
+            await queue.serving(worker, 1)
+        return [ids(leases) for leases in await asyncio.gather(*calls)]
+
+    assert sorted(asyncio.run(both())) == [["4-1"], ["5-1"]]
+
+
+def test_a_worker_that_waits_alone_gets_all(make: Make) -> None:
+    async def alone() -> list[str]:
+        queue = make()
+        gone, call = await wait_with_w1(queue)
+        await queue.release_worker("w0", drained=False)  # its groups are leased again
+        leases = ids(await call)
+        gone.cancel()
+        return leases
+
+    assert asyncio.run(alone()) == ["0-2", "1-2", "2-2", "3-2"]
