@@ -27,6 +27,7 @@ from r1ray.run.folder import RunFolder
 from r1ray.run.identity import RunIdentity
 from r1ray.run.ledger import record_home
 from r1ray.run.metrics import METRICS
+from r1ray.util.machine import this_machine
 from tests.unit.ledger_support import Clock, rules, train
 from tests.unit.model_folder import write_model
 
@@ -122,7 +123,7 @@ def measured_rows(run: Path, first: int) -> Measured:
         for i in range(8)
     ]
     (run / METRICS).write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    return measure(run)
+    return measure(run, this_machine())
 
 
 def test_a_run_whose_ledger_is_on_another_host_is_measured_by_its_copy(run_on_a_cluster: Path) -> None:
