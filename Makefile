@@ -8,6 +8,7 @@
 # make test-cluster   its last part: `ray up` against hosts made of network namespaces, and a run over them in trouble; needs root (8 minutes)
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make bench-learner   a training step against bare torch loops, models of 1M to 100M parameters; idle machine only (20 minutes)
+# make bench-end-to-end   whole trainings against TRL's GRPOTrainer, by turns; idle machine only (12 minutes)
 # make chaos      25 kills of processes of the embedded default (15 minutes); make chaos-short: each kind once
 
 SHELL := /bin/bash
@@ -33,7 +34,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install config run run-smollm recipe test test-cluster unit lint chaos chaos-short bench-verifiers bench-learner gpu-check clean
+.PHONY: help install config run run-smollm recipe test test-cluster unit lint chaos chaos-short bench-verifiers bench-learner bench-end-to-end gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -136,6 +137,14 @@ bench-verifiers: install .venv/sandbox
 
 bench-learner: install
 	$(BIN)/python -m benchmarks.learner --write
+
+# TRL beside the environment, with the same torch and transformers.
+.venv/trl: conf/pins/trl.txt | install
+	$(call step,TRL,$(PIP) install --no-deps --upgrade --target $@ -r $<)
+	@touch $@
+
+bench-end-to-end: .venv/trl
+	$(BIN)/python -m benchmarks.end_to_end --write
 
 gpu-check: install
 	@if command -v nvidia-smi >/dev/null && nvidia-smi -L; then $(BIN)/python -m pytest -m gpu -rs; \

@@ -1,0 +1,35 @@
+"""Figures of whole trainings, and what TRL is told to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.end_to_end.__main__ import Training
+from benchmarks.end_to_end.trl import arguments
+from r1ray.config.load import load_config
+
+TRAINING = Training(
+    began=100.0,
+    ends=(120.0, 121.0, 122.0, 123.0, 125.0, 126.0),
+    tokens=(10, 10, 10, 40, 50, 60),
+    accuracy=(0.1, 0.7, 0.8, 0.9, 0.95, 0.9),
+)
+
+
+def test_the_first_steps_do_not_count_as_speed() -> None:
+    assert TRAINING.tokens_s == 150 / 4
+    assert TRAINING.start_s == 20.0
+
+
+@pytest.mark.parametrize(("level", "seconds"), [(0.5, 2.0), (0.79, 3.0), (0.9, 6.0), (0.95, None)])
+def test_accuracy_is_the_mean_of_three_steps(level: float, seconds: float | None) -> None:
+    assert TRAINING.seconds_to(level) == seconds
+
+
+def test_trl_generates_and_trains_as_many_completions_in_as_many_steps() -> None:
+    config = load_config(["tiny"], ["run.steps=7", "rollout.group_size=4"]).config
+    told = arguments(config, "out")
+    assert told["generation_batch_size"] == 32 * 4
+    assert told["per_device_train_batch_size"] == 64
+    assert told["max_steps"] == 7 * 2
+    assert (told["num_generations"], told["learning_rate"], told["lr_scheduler_type"]) == (4, 5e-4, "linear")
