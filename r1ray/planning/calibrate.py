@@ -122,6 +122,7 @@ def calibrate(measured: Measured) -> Calibration:
     at_peak = probe.training_s(1.0, context)
     efficiency = Efficiency(
         training_share=at_peak / slope,
+        prefill_share=at_peak / slope,  # matrix products of many rows, as in training, and not a step for each token
         learner_step_s=max(0.0, constant) + max(0.0, other),
         sync_s=max(0.0, statistics.median(r["sync/seconds"] for r in rows) - sync_seconds(config, measured.shape)),
     )
@@ -143,6 +144,7 @@ def _slower(efficiency: Efficiency, factor: float) -> Efficiency:
         training_share=efficiency.training_share / factor,
         decode_share=efficiency.decode_share / factor,
         compute_share=efficiency.compute_share / factor,
+        prefill_share=efficiency.prefill_share / factor,
         engine_step_s=efficiency.engine_step_s * factor,
         learner_step_s=efficiency.learner_step_s * factor,
         sync_s=efficiency.sync_s * factor,

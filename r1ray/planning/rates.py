@@ -29,7 +29,8 @@ class Efficiency:
 
     training_share: float = 0.35  # of the peak operations, in the learner
     decode_share: float = 0.6  # of the memory bandwidth, in an engine
-    compute_share: float = 0.4  # of the peak operations, in an engine
+    compute_share: float = 0.4  # of the peak operations, in an engine that samples
+    prefill_share: float = 0.4  # of the peak operations, in an engine that computes keys and values of known tokens
     engine_step_s: float = 0.005  # of an engine step, beside the roofline: scheduler, sampler, launches
     learner_step_s: float = 1.0  # of a training step, beside the roofline: batch, payloads, metrics
     sync_s: float = 0.5  # of a sync, beside its bytes: rendezvous, commit
@@ -72,7 +73,7 @@ class Rates:
         """Computing the KV cache of `tokens` in one engine."""
         device, devices = ACCELERATORS[self._gpu], self.engine_devices()
         operations = tokens * (2 * self.shape.active + self._attention(context))
-        return operations / (devices * device.tflops * 1e12 * self.efficiency.compute_share)
+        return operations / (devices * device.tflops * 1e12 * self.efficiency.prefill_share)
 
     def slots(self, context: float) -> int:
         """Sequences that one engine decodes at once: its limit, its groups, and what its KV cache holds."""

@@ -184,7 +184,7 @@ class _Simulation:
         heapq.heappush(self.events, (at, self.learner_event, "learner", -1))
 
     def _trained(self) -> None:
-        """The step and its sync are done: every engine serves the new policy and computes its KV cache again."""
+        """The step and its sync are done: every engine serves the new policy, and may compute its KV cache again."""
         self.training, self.waited_since = False, self.now
         if self.batch:
             self.batch = []
@@ -196,7 +196,7 @@ class _Simulation:
             self.records[-1] = (self.now, *self.records[-1][1:])
         for engine in self.engines:
             self._advance(engine)
-            if engine.running:
+            if engine.running and self.config.sync.kv_cache == "recompute":
                 engine.at += self.rates.prefill_s(engine.running * self.context, self.context)
         self._fill_all()
 

@@ -53,6 +53,13 @@ def test_long_tails_and_slow_engines_cost_time_and_staleness_stays_within_the_bo
     assert max(even.staleness, tailed.staleness, slow.staleness) <= 1
 
 
+def test_kept_keys_and_values_are_not_computed_again() -> None:
+    slow = {"training_share": 5.0, "prefill_share": 0.01}
+    again = outcome("rollout.workers=2", scenario=TAILED, **slow)
+    kept = outcome("rollout.workers=2", "sync.kv_cache=keep", scenario=TAILED, **slow)
+    assert kept.step_s < 0.95 * again.step_s
+
+
 def test_losses_cost_time_and_are_counted() -> None:
     calm = outcome(scenario=TAILED)
     failing = outcome(scenario=replace(TAILED, mtbf_hours=0.5, spot_hours=0.5))
