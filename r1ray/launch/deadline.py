@@ -23,16 +23,15 @@ KILL_S = 5.0
 def ends_within(seconds: float, message: Callable[[], str], expired: Callable[[str], object]) -> Iterator[None]:
     """End this process with the exit code of an InfrastructureError if the block takes longer.
 
-    Before that, `expired` gets the message, to record it, and all processes that the block has started are killed.
+    Before that, `expired` gets the message, to record it, and all processes that this one has started are killed.
     """
-    before = set(_children())
 
     def end() -> None:
         text = message()
         print(f"{InfrastructureError.__name__}: {text}", file=sys.stderr, flush=True)
         with suppress(Exception):  # whatever it does, this process ends
             expired(text)
-        started = [process for process in _children() if process not in before]
+        started: list[psutil.Process] = psutil.Process().children(recursive=True)
         for process in started:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -46,8 +45,3 @@ def ends_within(seconds: float, message: Callable[[], str], expired: Callable[[s
         yield
     finally:
         timer.cancel()
-
-
-def _children() -> list[psutil.Process]:
-    children: list[psutil.Process] = psutil.Process().children(recursive=True)
-    return children
