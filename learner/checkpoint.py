@@ -1,14 +1,16 @@
 """Checkpoints: everything that a learner needs to continue as if uninterrupted, complete or absent.
 
     step_000020/
-        state-00001.safetensors      float32 weights and Adam moments by parameter name, whole tensors
-        reference-00001.safetensors  the reference policy, if the KL term has one
+        state-00001.safetensors      what rank 0 holds of the float32 weights and Adam moments; 00002 is of rank 1, ...
+        reference-00001.safetensors  its share of the reference policy, if the KL term has one
         rng.safetensors              one row per rank
         trainer.json                 run, policy version, optimiser steps, version of the reference, configuration
         manifest.json                size and SHA-256 of every file; written last
 
-The tensors are complete, not shards of ranks, so a checkpoint loads with any number of ranks and any ZeRO stage, and
-without pickle, which DeepSpeed's own format needs. The cost: rank 0 writes everything, one tensor at a time.
+Each rank writes its own files, and hashes them while it writes; rank 0 then puts the folder in place. A resume reads
+each byte once: each rank reads its own files, and compares their hashes meanwhile. The files say which part of which
+tensor they hold, so a checkpoint loads with any number of ranks and any ZeRO stage (`learner.parts`). Nothing is
+pickled. Format 2, in which rank 0 wrote whole tensors, loads the same way.
 
 The policy version determines the rest: it counts the trained steps, so it is the step of the next batch of the ledger,
 and the learning rate is a function of it (`learner.schedules`).
@@ -16,32 +18,43 @@ and the learning rate is a function of it (`learner.schedules`).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from learner.files import ASIDE, remove_whole, write_aside
+from learner.agreement import attempt, by_rank_0, raise_first
+from learner.files import ASIDE, begin_aside, commit_aside, remove_whole
 from r1ray.config.schema import Config
-from r1ray.errors import ConfigError, IntegrityError
+from r1ray.errors import ConfigError, InfrastructureError, IntegrityError
 from r1ray.run.checkpoints import (
     FORMAT,
     MANIFEST,
     TRAINER,
-    defect,
-    find_latest,
     fingerprints,
     list_checkpoints,
+    misplaced,
+    read_manifest,
     step_of,
+    structural_defect,
 )
 
 if TYPE_CHECKING:  # finding and pruning checkpoints needs no torch
     from torch import Tensor
 
     from learner.engine import Engine
+    from learner.group import Ranks
+    from learner.parts import Part
     from learner.reference import ReferencePolicy
+    from learner.shard_file import PieceReader
+
+RNG = "rng.safetensors"
+STATE, REFERENCE = "state", "reference"
+ONE_FOLDER = "run.dir must be one folder for the hosts of all learner ranks"
 
 
 def save(
@@ -53,16 +66,13 @@ def save(
     rng: Tensor,
     run_id: str,
     config: Config,
-    writer: bool,
+    ranks: Ranks,
 ) -> None:
     """Write a checkpoint of run `run_id` under `config` to `folder`. A collective; `rng` is [ranks, bytes].
 
-    The `writer` writes; it replaces an incomplete checkpoint. Raises IntegrityError if `folder` is a complete one. An
-    error leaves nothing behind.
+    Replaces an incomplete checkpoint. Raises IntegrityError if `folder` is a complete one, and DiskFull; on every rank,
+    and nothing is left behind then.
     """
-    streams = {"state": engine.state()}
-    if reference is not None:
-        streams["reference"] = reference.state()
     trainer = {
         "format": FORMAT,
         "run_id": run_id,
@@ -71,72 +81,181 @@ def save(
         "reference_version": None if reference is None else reference.version,
         "config": asdict(config),
     }
-    try:
-        if writer:
-            _write(folder, streams, trainer, rng)
-    finally:  # the other ranks are in the same collectives, to the end
-        for stream in streams.values():
-            for _ in stream:
-                pass
+    parts = {STATE: engine.parts()} | ({} if reference is None else {REFERENCE: reference.parts()})
+    aside = Path(by_rank_0(ranks, folder, lambda: str(_begin(folder))))
+    written = ranks.gather(attempt(lambda: _write_parts(aside, parts, ranks))[1])
+
+    def finish() -> None:
+        try:
+            raise_first(folder, written)
+            _commit(aside, folder, {n: e for each in written for n, e in each["done"].items()}, trainer, rng)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    by_rank_0(ranks, folder, finish)
 
 
-def _write(
-    folder: Path, streams: dict[str, Iterator[tuple[str, Tensor]]], trainer: dict[str, Any], rng: Tensor
-) -> None:
-    from safetensors.torch import save_file
-
-    from learner.shards import write_shards
-
-    if folder.exists() and defect(folder) is None:
+def _begin(folder: Path) -> Path:
+    if folder.exists() and structural_defect(folder) is None:
         raise IntegrityError(f"checkpoint {folder} exists already: nothing was written")
-    with write_aside(folder) as aside:
-        for stem, stream in streams.items():
-            write_shards(aside, stem, stream)
-        save_file({"rng": rng}, aside / "rng.safetensors")
-        (aside / TRAINER).write_text(json.dumps(trainer, indent=1))
-        files = fingerprints(sorted(aside.iterdir()))
-        (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
+    return begin_aside(folder)
 
 
-def load(folder: Path, *, engine: Engine, reference: ReferencePolicy | None, run_id: str) -> tuple[int, Tensor]:
-    """Load what `save` wrote, on every rank; returns (policy version, rng [ranks that saved it, bytes]). A collective.
+def _write_parts(aside: Path, parts: Mapping[str, Sequence[Part]], ranks: Ranks) -> dict[str, Any]:
+    from learner.parts import own_pieces, own_values
+    from learner.shard_file import write_pieces
 
-    `folder` must come from `find_latest`, which has checked all hashes, so that a large checkpoint is read only once.
-    Raises IntegrityError for a checkpoint of another run than `run_id` or of another model, ConfigError if a reference
-    policy is needed and the checkpoint has none.
+    if not aside.is_dir():
+        raise InfrastructureError(f"learner rank {ranks.rank} does not see {aside}, which rank 0 made: {ONE_FOLDER}")
+    entries = {}
+    for stem, of_stem in parts.items():
+        name, own = f"{stem}-{ranks.rank + 1:05d}.safetensors", own_pieces(of_stem, ranks)
+        entries[name] = write_pieces(aside / name, [piece for _, piece in own], (own_values(*each) for each in own))
+    return entries
+
+
+def _commit(aside: Path, folder: Path, entries: dict[str, Any], trainer: dict[str, Any], rng: Tensor) -> None:
+    from learner.shard_file import write_whole
+
+    for name, entry in entries.items():
+        found = (aside / name).stat().st_size if (aside / name).is_file() else None
+        if found != entry["size"]:
+            raise InfrastructureError(
+                f"checkpoint {folder}: {name} has {found} bytes here, its rank wrote {entry['size']}: {ONE_FOLDER}"
+            )
+    entries = {**entries, RNG: write_whole(aside / RNG, {"rng": rng})}
+    (aside / TRAINER).write_text(json.dumps(trainer, indent=1))
+    files = {**entries, **fingerprints([aside / TRAINER])}
+    (aside / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=1))
+    commit_aside(aside, folder)
+
+
+# -- loading ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The checkpoint that `load_latest` has loaded, and the newer ones that it skipped."""
+
+    path: Path | None
+    policy_version: int
+    rng: list[bytes]  # of each rank of then
+    warnings: list[str]
+
+
+def load_latest(
+    checkpoints: Path, *, engine: Engine, reference: ReferencePolicy | None, run_id: str, ranks: Ranks
+) -> Loaded:
+    """Load the newest complete checkpoint of a folder, if there is one. A collective.
+
+    A hash is compared while its file is loaded; if it is another one, the next older checkpoint is loaded over it.
+    Raises IntegrityError if no checkpoint is complete, since starting over would lose them, and for a newest one of
+    another run than `run_id` or of another model; ConfigError if a reference policy is needed and there is none.
     """
-    from safetensors.torch import load_file
+    warnings: list[str] = []
+    names = by_rank_0(ranks, checkpoints, lambda: [path.name for _, path in reversed(list_checkpoints(checkpoints))])
+    for path in (checkpoints / name for name in names):
+        opened = by_rank_0(ranks, path, partial(_open, path, run_id, reference is not None))
+        wrong = opened["defect"] or _load(path, opened, engine, reference, ranks)
+        if wrong is None:
+            trainer = opened["trainer"]
+            rng = [bytes.fromhex(row) for row in opened["rng"]]
+            return Loaded(path=path, policy_version=trainer["policy_version"], rng=rng, warnings=warnings)
+        warnings.append(f"checkpoint {path.name} skipped: {wrong}")
+    if warnings:
+        raise IntegrityError(f"no checkpoint in {checkpoints} is complete, nothing was changed: {'; '.join(warnings)}")
+    return Loaded(path=None, policy_version=0, rng=[], warnings=[])
 
-    from learner.shards import read_shards
 
-    trainer = json.loads((folder / TRAINER).read_text())
+def _open(path: Path, run_id: str, needs_reference: bool) -> dict[str, Any]:
+    """The small files of a checkpoint, or its defect. Raises IntegrityError and ConfigError as `load_latest` does."""
+    from learner.shard_file import read_tensors
+
+    defect = structural_defect(path)
+    if defect is None:
+        files = read_manifest(path)["files"]
+        small = fingerprints([path / name for name in (TRAINER, RNG) if name in files])
+        defect = next((f"{name} does not match the manifest" for name in small if small[name] != files[name]), None)
+        defect = defect or next((f"{MANIFEST} lacks {n}" for n in (TRAINER, RNG) if n not in files), None)
+    if (defect := defect or misplaced(path, step_of(path))) is not None:
+        return {"defect": defect}
+    trainer = json.loads((path / TRAINER).read_text())
     if trainer["run_id"] != run_id:
         raise IntegrityError(
-            f"checkpoint {folder} is of run {trainer['run_id']}, not of {run_id}: nothing was changed, move it away"
+            f"checkpoint {path} is of run {trainer['run_id']}, not of {run_id}: nothing was changed, move it away"
         )
-    if reference is not None and trainer["reference_version"] is None:
+    if needs_reference and trainer["reference_version"] is None:
         raise ConfigError(
-            f"checkpoint {folder} has no reference policy: set algorithm.kl_coefficient=0 and "
+            f"checkpoint {path} has no reference policy: set algorithm.kl_coefficient=0 and "
             "hacking_monitor.max_kl=null, as when it was written"
         )
-    engine.load_state(read_shards(folder, "state"), applied_steps=trainer["optimizer_steps"])
+    ((_, rng),) = read_tensors([path / RNG])
+    return {"defect": None, "files": files, "trainer": trainer, "rng": [row.numpy().tobytes().hex() for row in rng]}
+
+
+def _load(
+    path: Path, opened: Mapping[str, Any], engine: Engine, reference: ReferencePolicy | None, ranks: Ranks
+) -> str | None:
+    """Load the files of an opened checkpoint; the defect of one of them, or None. A collective."""
+    from learner.shard_file import PieceReader
+
+    wanted = {STATE: engine.parts()} | ({} if reference is None else {REFERENCE: reference.parts()})
+    for stem, parts in wanted.items():
+        names = sorted(name for name in opened["files"] if name.startswith(f"{stem}-"))
+        mine = names[ranks.rank :: ranks.size]
+        with contextlib.ExitStack() as stack:
+            readers = [
+                stack.enter_context(contextlib.closing(PieceReader(path / name, opened["files"][name])))
+                for name in mine
+            ]
+            wrong = _first_defect(readers, ranks)
+            if wrong is None:
+                wrong = _load_files(parts, readers, len(names), ranks)
+        if wrong is not None:
+            return wrong
+    engine.follow_parts(applied_steps=opened["trainer"]["optimizer_steps"])
     if reference is not None:
-        reference.load_state(read_shards(folder, "reference"), version=trainer["reference_version"])
-    return trainer["policy_version"], load_file(folder / "rng.safetensors")["rng"]
+        reference.follow_parts(version=opened["trainer"]["reference_version"])
+    return None
+
+
+def _load_files(parts: Sequence[Part], readers: Sequence[PieceReader], files: int, ranks: Ranks) -> str | None:
+    from learner.parts import load_parts
+
+    try:
+        load_parts(parts, readers, files, ranks)
+    except IntegrityError:  # on every rank: files of other tensors, or headers that have changed
+        for reader in readers:
+            reader.finish()
+        wrong = _first_defect(readers, ranks)
+        if wrong is None:
+            raise
+        return wrong
+    return _first_defect(readers, ranks)
+
+
+def _first_defect(readers: Sequence[PieceReader], ranks: Ranks) -> str | None:
+    found = ranks.gather([reader.defect for reader in readers])
+    return next((defect for of_rank in found for defect in of_rank if defect is not None), None)
+
+
+# -- old checkpoints ----------------------------------------------------------------------------------------------------
 
 
 def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
     """Remove old checkpoints, and what a crash left half-written; returns the removed names.
 
     Keeps the newest `keep` complete ones (at least one), those of every `keep_every`-th step, and all that are newer than
-    the newest complete one. Reads every file of those that it keeps by count.
+    the newest complete one. Compares sizes, not hashes: to read the kept ones takes as long as to write them.
     """
-    newest = find_latest(folder).path
-    if newest is None:
+    there = list_checkpoints(folder)
+    complete = [path for _, path in there if structural_defect(path) is None]
+    if not complete:
         return []
     left, doomed = keep - 1, []
-    for step, path in reversed([(step, path) for step, path in list_checkpoints(folder) if step < step_of(newest)]):
-        if left > 0 and defect(path) is None:  # a torn one cannot be resumed from
+    for step, path in reversed([(step, path) for step, path in there if step < step_of(complete[-1])]):
+        if left > 0 and path in complete:  # a torn one cannot be resumed from
             left -= 1
         elif not (keep_every and step % keep_every == 0):
             doomed.append(path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,17 +22,15 @@ from learner.checkpoint_format import persistent_buffers
 from learner.deepspeed_config import deepspeed_config, make_optimizer
 from learner.empty import DTYPES, Weights, materialize, share_buffers
 from learner.model import LogprobHead
+from learner.parts import Part
 from learner.profiling import Phases
 from r1ray.config.schema import LearnerConfig, ModelConfig
-from r1ray.errors import IntegrityError
 from r1ray.preflight.memory import BUCKET_ELEMENTS
 from r1ray.run.profile import BACKWARD, FORWARD, OPTIMIZER, REDUCE
 
 B = TypeVar("B")
 LossOf = Callable[[Callable[..., Any], B], Tensor]
 """(model, micro-batch) -> scalar loss; `model` is called like the module that the engine was made with."""
-
-STATE_KINDS = ("weight", *zero_state.MOMENTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,44 +211,16 @@ class Engine:
             with gathered([parameter], self.stage):
                 yield name, parameter.data
 
-    def state(self) -> Iterator[tuple[str, Tensor]]:
-        """("<kind>/<parameter name>", complete float32 tensor) of weights and Adam moments.
+    def parts(self) -> list[Part]:
+        """What this rank holds of the float32 weights and Adam moments: with `applied_steps` the complete state."""
+        named = self.module.named_parameters()
+        return [part for name, p in named for part in zero_state.parts(self.stage, self.optimizer, name, p)]
 
-        With `applied_steps` they are the complete state. A tensor is valid until the next is requested, and every rank
-        must iterate to the end.
-        """
-        for name, parameter in self.module.named_parameters():
-            for kind in STATE_KINDS:
-                yield f"{kind}/{name}", zero_state.read(self.stage, self.optimizer, parameter, kind)
-
-    def load_state(self, state: Iterable[tuple[str, Tensor]], *, applied_steps: int) -> None:
-        """Load the result of `state`, for any number of ranks and any ZeRO stage.
-
-        Raises IntegrityError if it is of another model; the engine is unusable then.
-        """
-        parameters = dict(self.module.named_parameters())
-        expected = {f"{kind}/{name}" for name in parameters for kind in STATE_KINDS}
-        for key, value in state:
-            kind, _, name = key.partition("/")
-            shape = tuple(getattr(parameters[name], "ds_shape", parameters[name].shape)) if key in expected else None
-            if shape != tuple(value.shape):
-                raise IntegrityError(
-                    f"{key} {tuple(value.shape)} is not a tensor of this model: is it the right checkpoint?"
-                )
-            expected.remove(key)
-            self._load(parameters[name], kind, value.to(self.device))
-        if expected:
-            raise IntegrityError(
-                f"the checkpoint lacks {len(expected)} tensors of this model, {min(expected)} among them"
-            )
+    def follow_parts(self, *, applied_steps: int) -> None:
+        """Take over what was written to `parts`. A collective."""
+        zero_state.copy_masters(self.stage, self.zero_optimizer, list(self.module.parameters()))
         self.applied_steps = applied_steps
         zero_state.set_step(self.stage, self.zero_optimizer, self.optimizer, applied_steps)
-
-    def _load(self, parameter: Any, kind: str, value: Tensor) -> None:
-        zero_state.write(self.stage, self.optimizer, parameter, kind, value)
-        if kind == "weight":  # also the copy in the compute dtype that forward passes use
-            with gathered([parameter], self.stage, write=True):
-                parameter.data.copy_(value)
 
     def gather_ranks(self, row: Tensor) -> Tensor:
         """The rows of all ranks, stacked; they must have equal shapes."""

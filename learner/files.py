@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,24 +25,53 @@ def write_aside(target: Path) -> Iterator[Path]:
     Every file is flushed before the rename, and the rename before the return; only then is an earlier `target` removed.
     After an exception the new folder is removed and an earlier `target` is back. Raises DiskFull if there is no room.
     """
-    aside, replaced = target.with_name(ASIDE + target.name), target.with_name(f"{ASIDE}old-{target.name}")
+    aside: Path | None = None
+    try:
+        aside = begin_aside(target)
+        yield aside
+        commit_aside(aside, target)
+    except BaseException as e:
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        if is_disk_full(e):
+            raise DiskFull(no_room(target, e)) from e
+        raise
+
+
+def no_room(target: Path, cause: object) -> str:
+    """The message of DiskFull for a folder that could not be written."""
+    return f"no room for {target}, nothing of it was kept: free space on its disk ({cause})"
+
+
+def begin_aside(target: Path) -> Path:
+    """Make an empty folder that may become `target`, and remove what killed processes left of earlier ones.
+
+    Its name is new, so a process that still writes to an earlier one cannot write to it.
+    """
+    replaced = _replaced(target)
     if replaced.exists() and not target.exists():
         replaced.rename(target)  # a process died between the two renames
-    for rest in (aside, replaced):
-        shutil.rmtree(rest, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        for path in aside.rglob("*"):
-            fsync(path)
-        fsync(aside)
-        _put_in_place(aside, target, replaced)
-    except BaseException as e:
-        shutil.rmtree(aside, ignore_errors=True)
-        if is_disk_full(e):
-            raise DiskFull(f"no room for {target}, nothing of it was kept: free space on its disk ({e})") from e
-        raise
+    if target.parent.is_dir():
+        for rest in [p for p in target.parent.iterdir() if p.name.startswith(f"{ASIDE}{target.name}.")]:
+            shutil.rmtree(rest, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
+    aside = target.with_name(f"{ASIDE}{target.name}.{secrets.token_hex(4)}")
+    aside.mkdir(parents=True)
+    return aside
+
+
+def commit_aside(aside: Path, target: Path) -> None:
+    """Make the folder `aside` be `target`, in place of an earlier one: completely and on the disk, or not at all."""
+    for path in aside.rglob("*"):
+        fsync(path)
+    fsync(aside)
+    replaced = _replaced(target)
+    _put_in_place(aside, target, replaced)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _replaced(target: Path) -> Path:
+    return target.with_name(f"{ASIDE}old-{target.name}")
 
 
 def _put_in_place(aside: Path, target: Path, replaced: Path) -> None:

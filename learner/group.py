@@ -9,9 +9,10 @@ import socket
 import warnings
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from r1ray.errors import DeadlineExceeded, InfrastructureError
 from r1ray.transport.store import listen_at, reach, serve
@@ -83,14 +84,62 @@ def set_collective_timeout(seconds: float) -> None:
     torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._clone_world_group())
 
 
-def broadcast_json(value: Any, device: torch.device) -> Any:
-    """The value of rank 0, on every rank. A collective."""
-    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    size = torch.tensor([len(data)], device=device)
-    torch.distributed.broadcast(size, 0)
-    received = data if torch.distributed.get_rank() == 0 else torch.empty(int(size), dtype=torch.uint8, device=device)
-    torch.distributed.broadcast(received, 0)
-    return json.loads(received.cpu().numpy().tobytes())
+class Ranks(Protocol):
+    """What ranks tell each other. Every method is a collective; values are what JSON can hold."""
+
+    rank: int
+    size: int
+
+    def broadcast(self, value: Any) -> Any:
+        """The value of rank 0, on every rank."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all ranks, on every rank."""
+        ...
+
+    def share(self, values: Tensor, source: int) -> Tensor:
+        """The values of rank `source`, flat; the others give a tensor of that size and type, on `meta`."""
+        ...
+
+
+class ProcessGroupRanks:
+    """Ranks of torch's process group, which `init_process_group` has joined."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        self._device = device
+
+    def broadcast(self, value: Any) -> Any:
+        """See `Ranks`."""
+        data = self._encode(value)
+        size = torch.tensor([len(data)], device=self._device)
+        torch.distributed.broadcast(size, 0)
+        received = data if self.rank == 0 else data.new_empty(int(size))
+        torch.distributed.broadcast(received, 0)
+        return self._decode(received)
+
+    def gather(self, value: Any) -> list[Any]:
+        """See `Ranks`."""
+        data = self._encode(value)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self._device) for _ in range(self.size)]
+        torch.distributed.all_gather(sizes, torch.tensor([len(data)], device=self._device))
+        longest = max(int(size) for size in sizes)
+        rows = [data.new_empty(longest) for _ in range(self.size)]
+        torch.distributed.all_gather(rows, torch.nn.functional.pad(data, (0, longest - len(data))))
+        return [self._decode(row[: int(size)]) for row, size in zip(rows, sizes, strict=True)]
+
+    def share(self, values: Tensor, source: int) -> Tensor:
+        """See `Ranks`."""
+        on_device = torch.empty_like(values, device=self._device) if values.is_meta else values.to(self._device)
+        torch.distributed.broadcast(on_device.view(torch.uint8), source)
+        return on_device
+
+    def _encode(self, value: Any) -> Tensor:
+        return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(self._device)
+
+    def _decode(self, data: Tensor) -> Any:
+        return json.loads(data.cpu().numpy().tobytes())
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from learner.agreement import by_rank_0
 from learner.checkpoint_format import persistent_buffers
 from learner.empty import Weights, dtype_plan
-from learner.group import broadcast_json
+from learner.group import Ranks
 from r1ray.errors import ConfigError
 
 NAMED = 3
@@ -27,24 +28,19 @@ Fresh = Mapping[str, Callable[[Tensor], None]]
 """Names of tensors that the folder may lack, and what gives them values in place."""
 
 
-def folder_weights(folder: Path, hf: Any, *, rank: int, device: torch.device, fresh: Fresh) -> Weights:
+def folder_weights(folder: Path, hf: Any, *, ranks: Ranks, fresh: Fresh) -> Weights:
     """Values of `hf`, an empty model, from its folder: on rank 0. The other ranks read nothing. A collective.
 
     Raises ConfigError, on every rank, if the folder lacks tensors that are not `fresh`.
     """
-    plan: dict[str, Any] = {}
-    reader = None
-    if rank == 0:
-        try:
-            reader = FolderReader(folder, hf, fresh)
-            plan = {"used": reader.used}
-        except ConfigError as e:
-            plan = {"error": str(e)}
-    plan = broadcast_json(plan, device)
-    if "error" in plan:
-        raise ConfigError(plan["error"])
-    _set_conversions(hf, plan["used"])
-    return no_values if reader is None else reader.read
+    readers: list[FolderReader] = []
+
+    def used() -> list[int]:
+        readers.append(FolderReader(folder, hf, fresh))
+        return readers[0].used
+
+    _set_conversions(hf, by_rank_0(ranks, folder, used))
+    return readers[0].read if readers else no_values
 
 
 def no_values(name: str) -> None:

@@ -12,6 +12,7 @@ Ranks are plain classes, one process each. `r1ray.launch.processes` makes Ray ac
 from __future__ import annotations
 
 import abc
+import contextlib
 import os
 import socket
 import time
@@ -27,14 +28,12 @@ from learner import checkpoint
 from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from learner.engine import Engine
 from learner.export import export_model
-from learner.group import init_process_group, named_failures, set_collective_timeout
+from learner.group import ProcessGroupRanks, init_process_group, named_failures, set_collective_timeout
 from learner.model import PackedModel, empty_policy
 from learner.model_folder import Fresh, folder_weights
 from learner.reference import ReferencePolicy
 from r1ray.config.schema import Config
 from r1ray.control.handles import LoadedCheckpoint
-from r1ray.errors import IntegrityError
-from r1ray.run.checkpoints import find_latest
 from r1ray.transport.store import listen_at
 from r1ray.util.network import LOOPBACK
 
@@ -118,7 +117,7 @@ class TrainingRank(abc.ABC):
     def build(self, device: torch.device) -> dict[str, Any]:
         """Load the model and build its engine on `device`, in the process group that `setup` has joined."""
         module = self._empty_module()
-        weights = folder_weights(self._folder, module.hf, rank=self._rank, device=device, fresh=self._fresh(module))
+        weights = folder_weights(self._folder, module.hf, ranks=ProcessGroupRanks(device), fresh=self._fresh(module))
         engine = Engine(
             module,
             weights=weights,
@@ -165,7 +164,7 @@ class TrainingRank(abc.ABC):
 
     def save_checkpoint(self, folder: Path | str, run_id: str) -> None:
         """Write a checkpoint of run `run_id` to `folder`, completely or not at all. Raises DiskFull."""
-        with named_failures(f"saving {folder}"):
+        with self._file_deadline(), named_failures(f"saving {folder}", "deadlines.checkpoint_s"):
             checkpoint.save(
                 Path(folder),
                 engine=self._engine,
@@ -174,40 +173,43 @@ class TrainingRank(abc.ABC):
                 rng=self._engine.gather_ranks(_rng_state(self._engine.device)).cpu(),
                 run_id=run_id,
                 config=self._config,
-                writer=self._rank == 0,
+                ranks=ProcessGroupRanks(self._engine.device),
             )
-
-    def load_checkpoint(self, folder: Path | str, run_id: str) -> None:
-        """Load a complete checkpoint of run `run_id`, which any number of ranks may have written.
-
-        Raises IntegrityError if it is of another run or model.
-        """
-        with named_failures(f"loading {folder}"):
-            self._version, rng = checkpoint.load(
-                Path(folder), engine=self._engine, reference=self._reference, run_id=run_id
-            )
-        if self._rank < len(rng):  # a rank that did not exist then keeps its seed
-            _set_rng_state(self._engine.device, rng[self._rank])
 
     def load_latest(self, folder: Path | str, run_id: str) -> LoadedCheckpoint:
-        """Load the newest complete checkpoint below `folder`, if there is one.
+        """Load the newest complete checkpoint below `folder`, which any number of ranks may have written.
 
         Returns `policy_version` and `name`, both None without a checkpoint, and `warnings` about skipped ones. Raises
         IntegrityError if all checkpoints are incomplete, since starting over would lose them, and if the newest is of
-        another run.
+        another run or model.
         """
-        found = find_latest(Path(folder))
-        if found.path is None and found.warnings:
-            raise IntegrityError(
-                f"no checkpoint in {folder} is complete, nothing was changed: {'; '.join(found.warnings)}"
+        with self._file_deadline(), named_failures(f"loading {folder}", "deadlines.checkpoint_s"):
+            found = checkpoint.load_latest(
+                Path(folder),
+                engine=self._engine,
+                reference=self._reference,
+                run_id=run_id,
+                ranks=ProcessGroupRanks(self._engine.device),
             )
         if found.path is not None:
-            self.load_checkpoint(found.path, run_id)
+            self._version = found.policy_version
+        if self._rank < len(found.rng):  # a rank that did not exist then keeps its seed
+            _set_rng_state(self._engine.device, found.rng[self._rank])
         return {
             "policy_version": None if found.path is None else self._version,
             "name": None if found.path is None else found.path.name,
-            "warnings": list(found.warnings),
+            "warnings": found.warnings,
         }
+
+    @contextlib.contextmanager
+    def _file_deadline(self) -> Iterator[None]:
+        """Ranks wait for each other's files longer than for a gradient."""
+        deadlines = self._config.deadlines
+        set_collective_timeout(max(deadlines.collective_s, deadlines.checkpoint_s))
+        try:
+            yield
+        finally:
+            set_collective_timeout(deadlines.collective_s)
 
     def discard_checkpoints(self, folder: Path | str, newer_than: int) -> None:
         """Remove the checkpoints of policies newer than version `newer_than`, which training returned to."""
@@ -232,7 +234,8 @@ def _rng_state(device: torch.device) -> Tensor:
     return torch.cat(states).to(device)
 
 
-def _set_rng_state(device: torch.device, state: Tensor) -> None:
+def _set_rng_state(device: torch.device, row: bytes) -> None:
+    state = torch.frombuffer(bytearray(row), dtype=torch.uint8)
     size = len(torch.get_rng_state())
     torch.set_rng_state(state[:size].clone())  # torch needs storage of its own
     if device.type == "cuda" and len(state) > size:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from learner import zero_state
 from learner.batch import PackedTokens
 from learner.engine import Engine, gathered
 from learner.model import PolicyModel
+from learner.parts import Part, whole
 
 
 class ReferencePolicy:
@@ -39,21 +40,34 @@ class ReferencePolicy:
                 parameter.data.copy_(policy[name].data)
         self.version = version
 
-    def state(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, complete tensor) in the compute dtype; valid until the next is requested. Iterate to the end."""
-        for name, parameter in self.parameters():
-            with gathered([parameter], self._policy.stage):
-                yield name, parameter.data
+    def parts(self) -> list[Part]:
+        """What this rank holds of the reference's parameters, in the compute dtype."""
+        sharded = self._policy.stage == 3
+        return [_partition(n, p) if sharded else whole(n, p.data) for n, p in self.parameters()]
 
-    def load_state(self, state: Iterable[tuple[str, Tensor]], *, version: int) -> None:
-        """Load the result of `state`."""
-        parameters = dict(self.parameters())
-        for name, value in state:
-            with gathered([parameters[name]], self._policy.stage, write=True):
-                parameters[name].data.copy_(value)
+    def follow_parts(self, *, version: int) -> None:
+        """Take over what was written to `parts`: the policy `version`."""
+        if self._policy.stage == 3:
+            for _, parameter in self.parameters():
+                zero_state.release_gathered(parameter)
         self.version = version
 
     def parameters(self) -> list[tuple[str, Any]]:
         """(name, parameter), named as in the policy's module."""
         module = getattr(self._model, "module", self._model)
         return list(module.named_parameters())
+
+
+def _partition(name: str, parameter: Any) -> Part:
+    start, stop = zero_state.bounds(parameter)
+    values = parameter.ds_tensor.data[: stop - start]
+    return Part(
+        name=name,
+        shape=tuple(parameter.ds_shape),
+        dtype=values.dtype,
+        start=start,
+        stop=stop,
+        replicated=False,
+        read=lambda: values,
+        write=lambda first, new: values[first : first + len(new)].copy_(new),
+    )

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from learner.files import write_aside
-from learner.shards import read_shards, write_shards
+from learner.shard_file import read_tensors
+from learner.shards import write_shards
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.run.checkpoints import find_latest
 from r1ray.util.files import read_json
@@ -113,10 +114,8 @@ def _stored(weights: Weights) -> Iterator[tuple[str, Tensor]]:
     from safetensors import safe_open
 
     if weights.checkpoint:
-        for key, tensor in read_shards(weights.folder, "state"):
-            kind, _, name = key.partition("/")
-            if kind == "weight":
-                yield name, tensor
+        for key, tensor in read_tensors(sorted(weights.folder.glob("state-*.safetensors")), "weight/"):
+            yield key.removeprefix("weight/"), tensor
         return
     for path in sorted(weights.folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Named tensors to and from safetensors files of bounded size, one tensor in memory at a time where possible."""
+"""Named tensors to safetensors files of bounded size, one file in memory at a time."""
 
 from __future__ import annotations
 
@@ -35,13 +35,3 @@ def write_shards(folder: Path, stem: str, tensors: Iterator[tuple[str, Tensor]])
     if shard:
         flush()
     return index
-
-
-def read_shards(folder: Path, stem: str) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of all files of `write_shards`, one tensor at a time, on the CPU."""
-    from safetensors import safe_open
-
-    for path in sorted(folder.glob(f"{stem}-*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                yield name, file.get_tensor(name)

@@ -1,17 +1,18 @@
-"""Read and write complete float32 parameters and Adam moments, whatever shards DeepSpeed keeps at each ZeRO stage.
-
-Every function is a collective. Shards depend on the number of ranks and the stage; these tensors do not.
-"""
+"""The float32 parameters and Adam moments that a rank holds, whatever DeepSpeed shards at each ZeRO stage."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from learner.parts import Part, whole
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
+KINDS = ("weight", *MOMENTS)
 
 
 def prepare(stage: int, zero_optimizer: Any, adam: Any) -> None:
@@ -42,35 +43,94 @@ def _shards(stage: int, zero_optimizer: Any) -> list[Tensor]:
     return list(getattr(zero_optimizer, name or "single_partition_of_fp32_groups"))
 
 
-def read(stage: int, adam: Any, parameter: Any, kind: str) -> Tensor:
-    """The complete float32 tensor: the master weight if `kind` is "weight", else the moment of that name."""
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+def parts(stage: int, adam: Any, name: str, parameter: Any) -> Iterator[Part]:
+    """This rank's part of a parameter's master weight and moments, named "<kind>/<name>"."""
+    for kind in KINDS:
+        if stage == 0:
+            yield whole(f"{kind}/{name}", parameter if kind == "weight" else adam.state[parameter][kind])
+        elif stage == 3:
+            yield _partitioned(f"{kind}/{name}", parameter, kind)
+        else:
+            yield _fragment(f"{kind}/{name}", parameter, kind)
 
-    if stage == 0:
-        whole: Tensor = parameter.data if kind == "weight" else adam.state[parameter][kind]
-        return whole
-    return safe_get_full_fp32_param(parameter) if kind == "weight" else safe_get_full_optimizer_state(parameter, kind)
+
+def _fragment(name: str, parameter: Any, kind: str) -> Part:
+    """ZeRO 1 and 2 divide the flattened parameters of a group: this rank may have a piece of this one, or nothing."""
+    mapping, values = parameter._hp_mapping, torch.empty(0)
+    start = 0
+    if mapping is not None:
+        values = mapping.get_hp_fragment(None if kind == "weight" else kind).detach()  # AdamW's leaf requires gradients
+        start = mapping.lp_fragment_address.start
+    return Part(
+        name=name,
+        shape=tuple(parameter.shape),
+        dtype=torch.float32,
+        start=start,
+        stop=start + values.numel(),
+        replicated=False,
+        read=lambda: values,
+        write=lambda first, new: values[first : first + len(new)].copy_(new),
+    )
 
 
-def write(stage: int, adam: Any, parameter: Any, kind: str, value: Tensor) -> None:
-    """Store a complete float32 tensor, equal on every rank, for `read`."""
-    from deepspeed import utils
+def _partitioned(name: str, parameter: Any, kind: str) -> Part:
+    """ZeRO 3 divides a flattened parameter into equal parts and pads the last one."""
+    start, stop = bounds(parameter)
+    read = partial(_read_partition, parameter, kind)
 
-    if stage == 0:
-        read(stage, adam, parameter, kind).copy_(value)
-    elif stage == 3:
-        local = _own_part(value, parameter.ds_tensor.numel())
+    def write(first: int, values: Tensor) -> None:
+        from deepspeed import utils
+
+        local = read()
+        local[first : first + len(values)] = values.to(local.device)
         if kind == "weight":
             utils.safe_set_local_fp32_param(parameter, local)
         else:
             utils.safe_set_local_optimizer_state(parameter, local, kind)
-    elif kind == "weight":
-        utils.safe_set_full_fp32_param(parameter, value)
+
+    return Part(
+        name=name,
+        shape=tuple(parameter.ds_shape),
+        dtype=torch.float32,
+        start=start,
+        stop=stop,
+        replicated=False,
+        read=lambda: read()[: stop - start],
+        write=write,
+    )
+
+
+def _read_partition(parameter: Any, kind: str) -> Tensor:
+    """With padding. On the parameter's device, so a copy if the optimizer is offloaded."""
+    from deepspeed import utils
+
+    if kind == "weight":
+        found: Tensor = utils.safe_get_local_fp32_param(parameter)
     else:
-        utils.safe_set_full_optimizer_state(parameter, value, kind)
+        found = utils.safe_get_local_optimizer_state(parameter, kind)
+    return found.detach()
 
 
-def _own_part(value: Tensor, size: int) -> Tensor:
-    """This rank's part: ZeRO 3 splits a flattened parameter into equal parts and pads the last one."""
-    rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return F.pad(value.flatten(), (0, size * ranks - value.numel())).narrow(0, size * rank, size)
+def bounds(parameter: Any) -> tuple[int, int]:
+    """Begin and end, without padding, of this rank's part of a parameter that ZeRO 3 has partitioned."""
+    size, numel = parameter.ds_tensor.ds_numel, parameter.ds_numel
+    start = min(size * torch.distributed.get_rank(), numel)
+    return start, min(start + size, numel)
+
+
+def copy_masters(stage: int, zero_optimizer: Any, parameters: list[Any]) -> None:
+    """Have the parameters of forward passes follow the master weights. A collective at stages 1 and 2."""
+    if stage in (1, 2):
+        zero_optimizer.update_lp_params()
+    elif stage == 3:
+        for parameter in parameters:
+            parameter.ds_tensor.data.copy_(_read_partition(parameter, "weight"))
+            release_gathered(parameter)
+
+
+def release_gathered(parameter: Any) -> None:
+    """Drop the complete values that ZeRO 3 keeps of small parameters: they are gathered again when needed."""
+    from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+
+    if parameter.ds_status == ZeroParamStatus.AVAILABLE:
+        parameter.partition()

@@ -166,11 +166,12 @@ class LearnerGroup(Generic[Rank]):
             meanwhile()
         until = time.monotonic() + deadline_s
         done = gather(calls, deadline_s=deadline_s, what=what, tick=self._tick, fail_fast=True)
-        for error in done.failures.values():
-            if isinstance(error, DiskFull):  # of the rank that writes; it and the others are as before
-                rest = {name: c for name, c in calls.items() if name not in done.failures}
-                done = gather(rest, deadline_s=until - time.monotonic(), what=what, tick=self._tick)
-                raise self._lost(done.failures, what) if done.failures else error
+        full = next((e for e in done.failures.values() if isinstance(e, DiskFull)), None)
+        if full is not None:  # all ranks end this call, and are as before
+            rest = {name: c for name, c in calls.items() if name not in done.failures}
+            others = gather(rest, deadline_s=until - time.monotonic(), what=what, tick=self._tick).failures
+            worse = {n: e for n, e in (done.failures | others).items() if not isinstance(e, DiskFull)}
+            raise self._lost(worse, what) if worse else full
         if done.failures:
             raise self._lost(done.failures, what)
         if not ranks or self.ranks is not ranks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from r1ray.config.problems import Problem, problem, value_at
@@ -14,9 +15,6 @@ from r1ray.util.formatting import duration
 
 STATE_BYTES = 12
 """Of one parameter in a checkpoint: float32 weights and two moments."""
-
-WRITE_PASSES = 2
-"""A checkpoint is written, and then read again for its SHA-256 (learner/checkpoint.py)."""
 
 STAGING_GB_S = 20.0
 """Copy between a GPU and pinned host memory over PCIe 4 x16, which has 32 GB/s by its specification."""
@@ -44,9 +42,18 @@ def load_seconds(config: Config, shape: ModelShape) -> float:
     return model_bytes(config, shape) / (config.hardware.disk_mb_s * 1e6)
 
 
+def learner_hosts(config: Config) -> int:
+    """Hosts that the learner ranks are on, if each has as many of them as it has GPUs for."""
+    learner, hardware = config.learner, config.hardware
+    if hardware.gpu == "cpu" or not learner.num_gpus:
+        return 1
+    on_a_host = max(1, int(hardware.per_node / learner.num_gpus))
+    return min(hardware.nodes, math.ceil(learner.ranks / on_a_host))
+
+
 def checkpoint_seconds(config: Config, shape: ModelShape) -> float:
-    """Rank 0 writes a checkpoint and hashes it."""
-    return WRITE_PASSES * checkpoint_bytes(config, shape) / (config.hardware.disk_mb_s * 1e6)
+    """Each host writes, or reads, the shares of its ranks, which hash them meanwhile (learner/checkpoint.py)."""
+    return checkpoint_bytes(config, shape) / learner_hosts(config) / (config.hardware.disk_mb_s * 1e6)
 
 
 def sync_seconds(config: Config, shape: ModelShape) -> float:
@@ -66,7 +73,9 @@ def deadline_problems(config: Config, shape: ModelShape, use: Use) -> Iterator[P
     needed = {"deadlines.actor_start_s": (load_seconds(config, shape), "to read the model", model_bytes(config, shape))}
     if "learner" in sections:
         seconds, size = checkpoint_seconds(config, shape), checkpoint_bytes(config, shape)
-        needed["deadlines.checkpoint_s"] = (seconds, "to write a checkpoint and read it for its hash", size)
+        hosts = learner_hosts(config)
+        what = "to write or read a checkpoint" + (f", a share on each of {hosts} hosts" if hosts > 1 else "")
+        needed["deadlines.checkpoint_s"] = (seconds, what, size)
     if use == "train" and "rollout" in sections:
         what = "to send the weights to the rollout workers"
         needed["sync.deadline_s"] = (sync_seconds(config, shape), what, model_bytes(config, shape))
@@ -75,4 +84,4 @@ def deadline_problems(config: Config, shape: ModelShape, use: Use) -> Iterator[P
             speed = "network_gb_s" if key.startswith("sync") else "disk_mb_s"
             declared = f"hardware.{speed} = {value_at(config, f'hardware.{speed}'):g}"
             message = f"is too short {what}: {size / 1e9:,.0f} GB take about {duration(seconds)} at {declared}"
-            yield problem(config, key, message, f"at least {seconds:.0f}, or faster hardware")
+            yield problem(config, key, message, f"at least {math.ceil(seconds)}, or faster hardware")

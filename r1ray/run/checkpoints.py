@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)
+"""Formats that are read. In 2 rank 0 wrote whole tensors; otherwise they are the same."""
 MANIFEST = "manifest.json"
 TRAINER = "trainer.json"
 HASHED_AT_ONCE = 8
@@ -50,7 +52,7 @@ def find_latest(checkpoints: Path, *, run_id: str | None = None) -> Found:
     """The newest complete checkpoint of run `run_id` (None: of any run); newer ones are skipped with a warning each."""
     warnings: list[str] = []
     for step, path in reversed(list_checkpoints(checkpoints)):
-        wrong = defect(path) or _misplaced(path, step, run_id)
+        wrong = defect(path) or misplaced(path, step, run_id)
         if wrong is None:
             return Found(path=path, warnings=tuple(warnings))
         warnings.append(f"checkpoint {path.name} skipped: {wrong}")
@@ -59,24 +61,39 @@ def find_latest(checkpoints: Path, *, run_id: str | None = None) -> Found:
 
 def defect(folder: Path) -> str | None:
     """The defect of a checkpoint, or None if every file has the size and hash that the manifest records."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        known, files = manifest["format"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        return f"{MANIFEST} cannot be read: {e!r}"
-    if known != FORMAT:
-        return f"expected format {FORMAT}, got {known}"
-    for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
-        if path.stat().st_size != expected["size"]:
-            return f"{name} does not match the manifest"
+    if (wrong := structural_defect(folder)) is not None:
+        return wrong
+    files = read_manifest(folder)["files"]
     found = fingerprints([folder / name for name in files])
     return next((f"{name} does not match the manifest" for name in files if found[name] != files[name]), None)
 
 
-def _misplaced(folder: Path, step: int, run_id: str | None) -> str | None:
+def structural_defect(folder: Path) -> str | None:
+    """The defect of a checkpoint that is seen without reading its files, or None: those that a crash can leave."""
+    try:
+        manifest = read_manifest(folder)
+        known, files = manifest["format"], manifest["files"]
+        sizes = {name: entry["size"] for name, entry in files.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        return f"{MANIFEST} cannot be read: {e!r}"
+    if known not in READABLE:
+        return f"expected format {' or '.join(map(str, READABLE))}, got {known}"
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} does not match the manifest"
+    return None
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. Raises OSError or ValueError."""
+    manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+    return manifest
+
+
+def misplaced(folder: Path, step: int, run_id: str | None = None) -> str | None:
     """The defect of a complete checkpoint that should be of policy `step` and run `run_id`."""
     try:
         trainer = json.loads((folder / TRAINER).read_text())

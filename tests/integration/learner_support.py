@@ -175,6 +175,20 @@ def with_weights(module: Any, folder: Path, fresh: Any = MappingProxyType({})) -
     return module
 
 
+def io(key: str) -> int:
+    """A counter of /proc/self/io, such as `rchar`: bytes that system calls of this process have read."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)[key])
+
+
+def state_of(checkpoint: Path) -> dict[str, Any]:
+    """Every complete tensor of a checkpoint: "state/<kind>/<name>", "reference/<name>"."""
+    from learner.shard_file import read_tensors
+
+    stems = {stem: sorted(checkpoint.glob(f"{stem}-*")) for stem in ("state", "reference")}
+    return {f"{stem}/{name}": tensor for stem, paths in stems.items() for name, tensor in read_tensors(paths)}
+
+
 def make_rank(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any]) -> Any:
     from learner.policy import PolicyRank
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +13,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from learner import checkpoint
+from learner.parts import whole
 from r1ray.cli import build_app
 from r1ray.config.schema import Config
 from r1ray.data.templates import render
 from r1ray.models.folder import model_hash
 from tests.integration.models import random_model, write_model
 from tests.synthetic_run import write_run
+from tests.unit.rank_support import alone
 
 pytestmark = pytest.mark.integration
 
@@ -78,17 +79,14 @@ def test_a_run_that_still_goes_on_gives_its_newest_whole_checkpoint(tmp_path: Pa
     run = write_trained(tmp_path, "plain")
     models = {step: random_model(seed=step) for step in (10, 20, 30)}
     for step, model in models.items():
-
-        def state(model: torch.nn.Module = model) -> Iterator[tuple[str, torch.Tensor]]:
-            for name, parameter in model.named_parameters():
-                yield f"weight/{name}", parameter.data
-                yield f"exp_avg/{name}", torch.zeros_like(parameter)
-
-        engine = SimpleNamespace(state=state, applied_steps=step)
+        weights = {f"weight/{name}": p.data for name, p in model.named_parameters()}
+        moments = {f"exp_avg/{name}": torch.zeros_like(p.data) for name, p in model.named_parameters()}
+        parts = [whole(name, tensor) for name, tensor in (weights | moments).items()]
+        engine = SimpleNamespace(parts=lambda parts=parts: parts, applied_steps=step)
         folder = run / "checkpoints" / f"step_{step:06d}"
         rng = torch.zeros(1, 8, dtype=torch.uint8)
         of_run = {"run_id": "run-1", "config": Config()}
-        checkpoint.save(folder, engine=engine, reference=None, policy_version=step, rng=rng, writer=True, **of_run)
+        checkpoint.save(folder, engine=engine, reference=None, policy_version=step, rng=rng, ranks=alone(), **of_run)
     torn = run / "checkpoints" / "step_000030" / "state-00001.safetensors"
     torn.write_bytes(torn.read_bytes()[:-1])
 

@@ -92,7 +92,7 @@ def one_stage(rank: int, world_size: int, stage: int, model: Path, variant: str,
     from deepspeed.utils import safe_get_full_grad
 
     from learner.assemble import batch_advantages
-    from learner.engine import Engine
+    from learner.engine import Engine, gathered
     from learner.model_folder import no_values
     from learner.objective import Denominators
     from learner.policy import PolicyRank
@@ -121,8 +121,10 @@ def one_stage(rank: int, world_size: int, stage: int, model: Path, variant: str,
     learner.attach(engine)
     if settings["kl"]:
         assert learner._reference is not None
-        other = load_policy(config.model, model.parent / "reference")
-        learner._reference.load_state(other.named_parameters(), version=0)
+        other = dict(load_policy(config.model, model.parent / "reference").named_parameters())
+        for name, parameter in learner._reference.parameters():
+            with gathered([parameter], stage, write=True):
+                parameter.data.copy_(other[name])
     manifest = make_manifest(0, groups)
     advantages = batch_advantages(manifest, learner._advantage, config)
     plans = learner._plan(manifest, advantages)

@@ -21,6 +21,7 @@ from tests.integration.learner_support import (
     make_rank,
     remake,
     run_ranks,
+    state_of,
     train_step,
 )
 from tests.sockets import listening
@@ -81,7 +82,7 @@ def uninterrupted(rank: int, world_size: int, port: int, model: str, changes: di
 def resumed(rank: int, world_size: int, port: int, model: str, changes: dict[str, Any], folder: str) -> Any:
     """The last two steps again, from the checkpoint."""
     learner = make_rank(rank, world_size, port, model, changes)
-    learner.load_checkpoint(Path(folder) / "step_000003", RUN)
+    learner.load_latest(folder, RUN)
     version = learner.policy_version
     metrics = train(learner, 3, 4)
     answer = {"metrics": metrics, "digest": digest(learner), "sums": sums(learner), "version": version}
@@ -103,7 +104,7 @@ def run(model: Path) -> dict[str, Any]:
     return {"folder": folder, "answers": run_ranks(uninterrupted, 2, str(model), changes, str(folder))}
 
 
-@pytest.mark.parametrize(("ranks", "stage"), [(1, 0), (1, 2), (2, 1), (2, 3)])
+@pytest.mark.parametrize(("ranks", "stage"), [(1, 0), (1, 2), (2, 1), (2, 3), (3, 3)])
 def test_resume_goes_on_as_if_nothing_had_happened(model: Path, run: dict[str, Any], ranks: int, stage: int) -> None:
     """Weights, moments, step count, learning rate and reference all come back, under other ranks and stages too."""
     answers = run_ranks(resumed, ranks, str(model), {**DECOUPLED, "learner__zero_stage": stage}, str(run["folder"]))
@@ -111,6 +112,8 @@ def test_resume_goes_on_as_if_nothing_had_happened(model: Path, run: dict[str, A
     for answer in answers:
         assert answer["version"] == 3
         for found, expected in zip(answer["metrics"], wanted["metrics"], strict=True):
+            if ranks == 3:  # completions that share a prompt are divided otherwise
+                expected = {**expected, "batch/packed_tokens": found["batch/packed_tokens"]}
             assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
         assert answer["sums"] == pytest.approx(wanted["sums"], rel=1e-5)
     if (ranks, stage) == (2, 3):
@@ -177,12 +180,12 @@ def bfloat16(rank: int, world_size: int, port: int, model: str, folder: str) -> 
         else:
             remake(learner, model, changes)
         train(learner, 0, 1)
-        learner.save_checkpoint(Path(folder) / f"stage{stage}", RUN)
+        learner.save_checkpoint(Path(folder) / f"stage{stage}" / "step_000002", RUN)
         answers[stage] = {
             "dtypes": sorted({str(t.dtype) for _, t in learner.named_weights()}),
             "metrics": train(learner, 2),
         }
-        learner.load_checkpoint(Path(folder) / f"stage{stage}", RUN)
+        learner.load_latest(Path(folder) / f"stage{stage}", RUN)
         answers[stage]["again"] = train(learner, 2)
     learner.close()
     return answers
@@ -199,9 +202,8 @@ def test_bfloat16_keeps_float32_masters_through_a_checkpoint(model: Path, tmp_pa
             assert answer[stage]["metrics"][0]["train/skipped"] == 0
     start = load_file(model / "model.safetensors")["model.embed_tokens.weight"].bfloat16().float()
     for stage in (1, 2, 3):
-        master = load_file(tmp_path / f"stage{stage}" / "state-00001.safetensors")[
-            "weight/hf.model.embed_tokens.weight"
-        ]
+        stored = state_of(tmp_path / f"stage{stage}" / "step_000002")
+        master = stored["state/weight/hf.model.embed_tokens.weight"]
         moved = (master - start).abs()
         assert 0 < float(moved.max()) < 1e-4
         assert not bool((master == master.bfloat16().float()).all())

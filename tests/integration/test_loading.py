@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.learner_support import make_model, make_rank, remake, run_ranks
+from tests.integration.learner_support import io, make_model, make_rank, remake, run_ranks
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -16,15 +16,12 @@ NOISE = 300_000
 """Bytes of configuration, tokenizer and Python code that a rank reads on the way."""
 
 
-def io(key: str) -> int:
-    lines = Path("/proc/self/io").read_text().splitlines()
-    return int(dict(line.split(": ") for line in lines)[key])
-
-
 def load(rank: int, world_size: int, port: int, model: str, cases: list[dict[str, Any]]) -> Any:
     """For each case: bytes read while the model is loaded, and whether every tensor is that of the file."""
     import torch
     from safetensors.torch import load_file
+
+    from learner.engine import gathered
 
     stored = load_file(Path(model) / "model.safetensors")
     learner = make_rank(rank, world_size, port, model, cases[0])
@@ -36,11 +33,12 @@ def load(rank: int, world_size: int, port: int, model: str, cases: list[dict[str
         read = io("rchar") - before
         dtype = getattr(torch, changes["model__dtype"])
         policy = {n: torch.equal(t.cpu(), stored[n].to(dtype)) for n, t in learner.named_weights()}
-        reference = learner._reference.state() if learner._reference else ()
-        copied = {
-            n.removeprefix("hf."): torch.equal(t.cpu(), stored[n.removeprefix("hf.")].to(dtype)) for n, t in reference
-        }
-        answers.append({"read": read, "policy": policy, "reference": copied})
+        copied = {}
+        for name, parameter in learner._reference.parameters() if learner._reference else ():
+            with gathered([parameter], changes["learner__zero_stage"]):
+                copied[name.removeprefix("hf.")] = parameter.data.clone()
+        reference = {n: torch.equal(t.cpu(), stored[n].to(dtype)) for n, t in copied.items()}
+        answers.append({"read": read, "policy": policy, "reference": reference})
     learner.close()
     return answers
 

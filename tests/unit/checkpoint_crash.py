@@ -6,6 +6,9 @@ The parent then looks at what is left, and continues from it. Modes:
     checkpoint-kill, record-kill   SIGKILL before the n-th open, mkdir, fsync, rename, unlink or rmdir
     checkpoint-torn                the kernel kills the process (SIGXFSZ) at the write that passes byte n of a file
     checkpoint-fail, record-fail   the n-th such call that writes raises: once that the disk is full, once that it is broken
+
+A checkpoint is written by RANKS processes; each fault meets one of them, each of them in turn. The others then lose
+their connection, and die too.
 """
 
 from __future__ import annotations
@@ -26,29 +29,39 @@ import torch
 
 from learner import checkpoint
 from learner.files import ASIDE
+from learner.group import Ranks
 from r1ray.config.schema import Config
 from r1ray.errors import DiskFull, R1RayError
 from r1ray.run.checkpoints import find_latest, step_of
 from r1ray.util.files import write_atomic
+from tests.unit.rank_processes import in_children
+from tests.unit.rank_support import FakeEngine, alone
 
 RUN, CONFIG = "run-1", Config()
 Fault = Callable[[], None]
 WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "fsync"}
 
 
-class Engine:
-    applied_steps = 3
+RANKS = 3
+SHAPES = {"weight/w": (2000,), "exp_avg/w": (2000,)}
 
-    def state(self) -> Iterator[tuple[str, torch.Tensor]]:
-        yield "weight/w", torch.arange(2000.0)
-        yield "exp_avg/w", torch.ones(2000)
+
+def engine(ranks: Ranks, step: int | None = None) -> Any:
+    made = FakeEngine(ranks.rank, ranks.size, SHAPES, sharded=True)
+    if step is not None:
+        made.fill(step)
+    return made
 
 
 class Life(Protocol):
     """Calls in their order; `states[n]` is what is to be seen after n of them."""
 
-    calls: Sequence[Callable[[Path], object]]
+    calls: Sequence[Callable[[Path, Ranks], object]]
     states: Sequence[object]
+    ranks: int
+
+    def is_collective(self, n: int) -> bool:
+        """Whether all ranks make call n, or rank 0 alone."""
 
     def seen(self, folder: Path) -> object:
         """What a reader makes of the folder; asserts that it is in order."""
@@ -60,39 +73,44 @@ class Life(Protocol):
 class Checkpoints:
     """Saved, pruned, damaged and replaced, gone back behind. Seen: the newest whole one."""
 
+    ranks = RANKS
+
     def __init__(self) -> None:
-        def save(step: int) -> Callable[[Path], object]:
-            return lambda folder: checkpoint.save(
+        def save(step: int) -> Callable[[Path, Ranks], object]:
+            return lambda folder, ranks: checkpoint.save(
                 folder / f"step_{step:06d}",
-                engine=Engine(),  # type: ignore[arg-type]
+                engine=engine(ranks, step),
                 reference=None,
                 policy_version=step,
                 rng=torch.zeros(2, 5, dtype=torch.uint8),
                 run_id=RUN,
                 config=CONFIG,
-                writer=True,
+                ranks=ranks,
             )
 
-        def prune(folder: Path) -> object:
+        def prune(folder: Path, _: Ranks) -> object:
             return checkpoint.prune(folder, keep=1, keep_every=None)
 
-        def damage(folder: Path) -> None:
+        def damage(folder: Path, _: Ranks) -> None:
             os.truncate(folder / "step_000030" / "state-00001.safetensors", 50)
 
         self.save = save
-        life: list[tuple[Callable[[Path], object], int]] = [
+        life: list[tuple[Callable[[Path, Ranks], object], int]] = [
             (save(10), 10),
             (save(20), 20),
             (prune, 20),
             (save(30), 30),
             (damage, 20),
             (save(30), 30),
-            (lambda folder: checkpoint.discard_newer(folder, 20), 20),
+            (lambda folder, _: checkpoint.discard_newer(folder, 20), 20),
             (save(40), 40),
             (prune, 40),
         ]
         self.calls = [call for call, _ in life]
         self.states = [None, *(state for _, state in life)]
+
+    def is_collective(self, n: int) -> bool:
+        return n in (0, 1, 3, 5, 7)
 
     def seen(self, folder: Path) -> object:
         found = find_latest(folder, run_id=RUN)
@@ -101,10 +119,13 @@ class Checkpoints:
         return None if found.path is None else step_of(found.path)
 
     def go_on(self, folder: Path) -> None:
-        newest = find_latest(folder).path
-        step = 0 if newest is None else step_of(newest)
+        """By another number of ranks."""
+        loaded = engine(alone())
+        found = checkpoint.load_latest(folder, engine=loaded, reference=None, run_id=RUN, ranks=alone())
+        step = found.policy_version
+        assert found.path is None or loaded.holds(step)
         checkpoint.discard_newer(folder, step)
-        self.save(step + 10)(folder)
+        self.save(step + 10)(folder, alone())
         assert self.seen(folder) == step + 10
         checkpoint.prune(folder, keep=1, keep_every=None)
         assert [path.name for path in folder.iterdir()] == [f"step_{step + 10:06d}"]
@@ -113,8 +134,12 @@ class Checkpoints:
 class Records:
     """A small file that is replaced. Seen: its content."""
 
-    calls = tuple(lambda folder, n=n: write_atomic(folder / "record", b"%d" % n * 1000) for n in range(3))
+    ranks = 1
+    calls = tuple(lambda folder, _, n=n: write_atomic(folder / "record", b"%d" % n * 1000) for n in range(3))
     states = (None, *(b"%d" % n * 1000 for n in range(3)))
+
+    def is_collective(self, n: int) -> bool:
+        return True
 
     def seen(self, folder: Path) -> object:
         path = folder / "record"
@@ -144,30 +169,11 @@ def watch_calls(folder: Path, event: Callable[[str], None]) -> None:
     sys.addaudithook(hook)
 
 
-def live(life: Life, folder: Path, say: Callable[[int], object]) -> None:
+def live(life: Life, folder: Path, ranks: Ranks, say: Callable[[int], object]) -> None:
     for n, call in enumerate(life.calls):
-        call(folder)
-        say(n + 1)
-
-
-def in_child(work: Callable[[Callable[[int], object]], None]) -> tuple[int, int]:
-    """The signal that killed the child (0: it came to the end), and the last number that it said."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        try:
-            work(lambda n: os.write(writing, bytes([n])))
-        except BaseException:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-            os._exit(1)
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as said:
-        acknowledged = said.read()
-    status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"the child failed with {status}"
-    return (os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0), max(acknowledged, default=0)
+        if ranks.rank == 0 or life.is_collective(n):
+            call(folder, ranks)
+            say(n + 1)
 
 
 def kill_at_call(n: int, folder: Path) -> None:
@@ -181,8 +187,10 @@ def kill_at_byte(n: int, _: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (n, n))
 
 
-def killed_everywhere(life: Life, folder: Path, arm: Callable[[int, Path], None], points: Iterator[int]) -> int:
-    """Kill at every call and return the number of kills.
+def killed_everywhere(
+    life: Life, folder: Path, victim: int, arm: Callable[[int, Path], None], points: Iterator[int]
+) -> int:
+    """Kill rank `victim` at every call and return the number of kills.
 
     Each leaves the state before or after the call, and work continues.
     """
@@ -190,22 +198,23 @@ def killed_everywhere(life: Life, folder: Path, arm: Callable[[int, Path], None]
     for point in points:
         folder.mkdir()
 
-        def work(say: Callable[[int], object], point: int = point) -> None:
-            arm(point, folder)
-            live(life, folder, say)
+        def work(ranks: Ranks, say: Callable[[int], object], point: int = point) -> None:
+            if ranks.rank == victim:
+                arm(point, folder)
+            live(life, folder, ranks, say)
 
-        died, done = in_child(work)
-        seen = life.seen(folder)
-        assert seen in life.states[done : done + 2], f"kill {point}: {seen!r} after {done} calls"
+        ended = in_children(life.ranks, work)
+        done, seen = max(said for _, said in ended), life.seen(folder)
+        assert seen in life.states[done : done + 2], f"rank {victim}, kill {point}: {seen!r} after {done} calls"
         life.go_on(folder)
         shutil.rmtree(folder)
-        if not died:
+        if not ended[victim][0]:
             break
         killed += 1
     return killed
 
 
-def failing_everywhere(life: Life, folder: Path, code: int) -> int:
+def failing_everywhere(life: Life, folder: Path, victim: int, code: int) -> int:
     """How many failures there were. After each, nothing of the call is left, and it succeeds when it is made again."""
     for point in itertools.count():
         folder.mkdir()
@@ -217,24 +226,33 @@ def failing_everywhere(life: Life, folder: Path, code: int) -> int:
                 raise OSError(code, os.strerror(code))
 
         def work(
-            say: Callable[[int], object], event: Callable[[str], None] = event, failed: list[str] = failed
+            ranks: Ranks,
+            say: Callable[[int], object],
+            event: Callable[[str], None] = event,
+            failed: list[str] = failed,
         ) -> None:
-            watch_calls(folder, event)
+            if ranks.rank == victim:
+                watch_calls(folder, event)
             for n, call in enumerate(life.calls):
+                if ranks.rank and not life.is_collective(n):
+                    continue
                 try:
-                    call(folder)
+                    call(folder, ranks)
                 except (OSError, R1RayError) as e:
-                    if not failed:
-                        raise
-                    check_failure(life, folder, n, e, code)
-                    call(folder)
-                assert life.seen(folder) == life.states[n + 1], (failed, n)
+                    if ranks.rank == victim:
+                        if not failed:
+                            raise
+                        check_failure(life, folder, n, e, code)
+                    if life.is_collective(n):
+                        ranks.gather(None)  # the others wait for that check
+                    call(folder, ranks)
+                assert ranks.rank or life.seen(folder) == life.states[n + 1], (failed, n)
             say(len(failed))
 
-        _, failures = in_child(work)
+        ended = in_children(life.ranks, work)
         life.go_on(folder)
         shutil.rmtree(folder)
-        if not failures:
+        if not ended[victim][1]:
             return point
     raise AssertionError("unreachable")
 
@@ -243,14 +261,10 @@ def check_failure(life: Life, folder: Path, n: int, error: Exception, code: int)
     seen = life.seen(folder)
     assert seen in life.states[n : n + 2], (n, seen, error)
     if isinstance(life, Checkpoints) and seen != life.states[n + 1]:
-        assert isinstance(error, DiskFull) or code != errno.ENOSPC or not is_save(life, n), error
-    if isinstance(life, Checkpoints) and is_save(life, n):
+        assert isinstance(error, DiskFull) or code != errno.ENOSPC or not life.is_collective(n), error
+    if isinstance(life, Checkpoints) and life.is_collective(n):
         assert seen == life.states[n], f"call {n} failed, and {seen} is there: {error}"
         assert not [path for path in folder.iterdir() if path.name.startswith(ASIDE)], error
-
-
-def is_save(life: Checkpoints, n: int) -> bool:
-    return n in (0, 1, 3, 5, 7)
 
 
 def main(mode: str, folder: Path) -> None:
@@ -258,15 +272,19 @@ def main(mode: str, folder: Path) -> None:
     life: Life = Checkpoints() if what == "checkpoint" else Records()
     run = folder / "run"
     run.mkdir()
-    live(life, run, lambda n: None)  # imports what it needs, once and for all children
+    for n, call in enumerate(life.calls):  # imports what it needs, once and for all children
+        call(run, alone())
+        assert life.seen(run) == life.states[n + 1]
     largest = max(path.stat().st_size for path in run.rglob("*") if path.is_file())
     shutil.rmtree(run)
-    if how == "kill":
-        found = killed_everywhere(life, run, kill_at_call, itertools.count())
-    elif how == "torn":
-        found = killed_everywhere(life, run, kill_at_byte, iter(range(0, largest, largest // 30)))
-    else:
-        found = sum(failing_everywhere(life, run, code) for code in (errno.ENOSPC, errno.EIO))
+    found = 0
+    for victim in range(life.ranks):
+        if how == "kill":
+            found += killed_everywhere(life, run, victim, kill_at_call, itertools.count())
+        elif how == "torn":
+            found += killed_everywhere(life, run, victim, kill_at_byte, iter(range(0, largest, largest // 30)))
+        else:
+            found += sum(failing_everywhere(life, run, victim, code) for code in (errno.ENOSPC, errno.EIO))
     print(json.dumps({"faults": found}))
 
 

@@ -20,7 +20,7 @@ class DeadlineConfig:
     rpc_s: Annotated[float, Range(gt=0), Doc("one call to an actor")] = 60.0
     step_s: Annotated[float, Range(gt=0), Doc("one training step of the learner")] = 1800.0
     batch_s: Annotated[float, Range(gt=0), Doc("wait for a full batch")] = 3600.0
-    checkpoint_s: Annotated[float, Range(gt=0), Doc("writing of one checkpoint")] = 1800.0
+    checkpoint_s: Annotated[float, Range(gt=0), Doc("writing or reading of one checkpoint")] = 1800.0
     evaluation_s: Annotated[
         float, Range(gt=0), Doc("one evaluation during training; one part of `r1ray sample` and `r1ray eval`")
     ] = 3600.0

@@ -22,6 +22,6 @@ class HardwareConfig:
     nodes: Annotated[int, Range(ge=1), Doc("number of hosts of this kind")] = 1
     host_gib: Annotated[float, Range(gt=0), Doc("memory of one host")] = 1024.0
     disk_mb_s: Annotated[
-        float, Range(gt=0), Doc("MB/s at which one host reads models and writes and reads run.dir")
+        float, Range(gt=0), Doc("MB/s at which each host reads models and writes and reads run.dir, all at once")
     ] = 1000.0
     network_gb_s: Annotated[float, Range(gt=0), Doc("GB/s of one host's network")] = 50.0

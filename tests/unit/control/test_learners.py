@@ -11,6 +11,7 @@ from r1ray.config.schema import Config
 from r1ray.control import calls, learners
 from r1ray.control.handles import SupervisedApi
 from r1ray.control.learners import LearnerGroup, LearnerLostError, Restarts
+from r1ray.errors import DiskFull, IntegrityError
 from r1ray.run.notices import notice
 from tests.unit.scripted import FakeGang, FakeHandle
 
@@ -103,3 +104,35 @@ def test_a_learner_waits_for_its_nodes_says_so_and_is_lost_at_the_deadline(monke
     assert [kind for kind, _ in events] == ["learner_waiting"] * 7
     assert [fields["seconds"] for _, fields in events] == [60.0, 180.0, 300.0, 420.0, 540.0, 660.0, 780.0]
     assert "nodes for the learner" in notice({"kind": events[0][0], **events[0][1]})
+
+
+def raises(error: Exception | None) -> Any:
+    def answer(*_: Any) -> None:
+        if error is not None:
+            raise error
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([None, DiskFull("no room"), None], DiskFull),
+        ([DiskFull("no room")] * 3, DiskFull),
+        ([DiskFull("no room"), None, ConnectionError("died")], LearnerLostError),
+        ([DiskFull("no room"), IntegrityError("of another run"), None], IntegrityError),
+    ],
+)
+def test_a_full_disk_on_any_ranks_leaves_the_group_as_it_was(
+    errors: list[Exception | None], expected: type[Exception]
+) -> None:
+    """All ranks write a checkpoint, and all learn that one of them could not."""
+    ranks = [FakeHandle(f"learner-{i}", save_checkpoint=raises(error)) for i, error in enumerate(errors)]
+    gang = FakeGang(lambda rank: ranks[rank])
+    group = group_of(gang, ranks=3)
+    group.ranks = list(ranks)
+    with pytest.raises(expected):
+        group.call(
+            lambda rank: rank.start(SupervisedApi.save_checkpoint, "folder", "run-1"), deadline_s=9.0, what="save"
+        )
+    assert bool(group.ranks) == (expected is DiskFull)

@@ -9,43 +9,46 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from learner import checkpoint
 from learner.checkpoint import prune
 from learner.files import ASIDE, write_aside
-from learner.shards import read_shards, write_shards
+from learner.shard_file import read_tensors
+from learner.shards import write_shards
 from r1ray.config.schema import Config
 from r1ray.errors import DiskFull, IntegrityError
 from r1ray.run.checkpoints import Found, defect, find_latest
+from tests.unit.rank_support import FakeEngine, alone
+
+SHAPES = {"weight/w": (4,), "exp_avg/w": (4,)}
 
 
-class FakeEngine:
-    """Hands out one tensor and counts how far its stream was read."""
-
-    applied_steps = 3
-
-    def __init__(self):
-        self.read_to_the_end = False
-
-    def state(self):
-        yield "weight/w", torch.arange(4.0)
-        yield "exp_avg/w", torch.ones(4)
-        self.read_to_the_end = True
+def engine_at(step: int) -> FakeEngine:
+    engine = FakeEngine(0, 1, SHAPES, sharded=False)
+    engine.fill(step)
+    return engine
 
 
-def save(folder: Path, step: int, engine=None, writer=True) -> Path:
+def save(folder: Path, step: int) -> Path:
     path = folder / f"step_{step:06d}"
     checkpoint.save(
         path,
-        engine=engine or FakeEngine(),
+        engine=engine_at(step),
         reference=None,
         policy_version=step,
         rng=torch.zeros(2, 5, dtype=torch.uint8),
         run_id="run-1",
         config=Config(),
-        writer=writer,
+        ranks=alone(),
     )
     return path
+
+
+def load(folder: Path, run_id: str = "run-1") -> tuple[checkpoint.Loaded, FakeEngine]:
+    engine = FakeEngine(0, 1, SHAPES, sharded=False)
+    found = checkpoint.load_latest(folder, engine=engine, reference=None, run_id=run_id, ranks=alone())
+    return found, engine
 
 
 def names(folder: Path) -> list[str]:
@@ -57,36 +60,26 @@ def test_what_is_saved_is_whole_and_says_what_it_is(tmp_path):
     assert names(path) == ["manifest.json", "rng.safetensors", "state-00001.safetensors", "trainer.json"]
     assert defect(path) is None
     assert json.loads((path / "trainer.json").read_text()) == {
-        "format": 2,
+        "format": 3,
         "run_id": "run-1",
         "policy_version": 20,
-        "optimizer_steps": 3,
+        "optimizer_steps": 20,
         "reference_version": None,
         "config": json.loads(json.dumps(asdict(Config()))),
     }
-    assert [(n, t.tolist()) for n, t in read_shards(path, "state")] == [
-        ("exp_avg/w", [1.0] * 4),
-        ("weight/w", [0.0, 1.0, 2.0, 3.0]),
-    ]
+    stored = load_file(path / "state-00001.safetensors")  # any program reads it
+    assert {name: values.tolist() for name, values in stored.items()} == {
+        name: values.tolist() for name, values in engine_at(20).values.items()
+    }
 
 
-def test_ranks_that_do_not_write_take_part_to_the_end(tmp_path):
-    engine = FakeEngine()
-    save(tmp_path, 1, engine, writer=False)
-    assert engine.read_to_the_end
-    assert names(tmp_path) == []
-
-
-def test_a_failed_write_leaves_nothing_and_still_reads_to_the_end(tmp_path, monkeypatch):
-    engine = FakeEngine()
-
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("learner.checkpoint.fingerprints", full)
     with pytest.raises(DiskFull, match="no room for"):
-        save(tmp_path, 1, engine)
-    assert engine.read_to_the_end
+        save(tmp_path, 1)
     assert names(tmp_path) == []
 
 
@@ -111,7 +104,8 @@ def test_files_are_on_the_disk_before_the_folder_has_its_name(tmp_path, monkeypa
     monkeypatch.setattr(Path, "rename", lambda self, target: (events.append("rename"), rename(self, target)))
     with write_aside(tmp_path / "x") as folder:
         (folder / "a").write_text("1")
-    assert events == ["a", f"{ASIDE}x", "rename", tmp_path.name]
+    assert events == ["a", folder.name, "rename", tmp_path.name]
+    assert folder.name.startswith(f"{ASIDE}x.")
 
 
 KILLED = """
@@ -127,7 +121,7 @@ with write_aside(Path(sys.argv[1])) as folder:
 def test_a_process_that_dies_while_writing_leaves_no_checkpoint(tmp_path):
     died = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "step_000002")], check=False, timeout=60)
     assert died.returncode == 9
-    assert names(tmp_path) == [f"{ASIDE}step_000002"]
+    assert [name.rpartition(".")[0] for name in names(tmp_path)] == [f"{ASIDE}step_000002"]
     assert find_latest(tmp_path).path is None
     save(tmp_path, 2)  # the leftover is not in the way
     assert names(tmp_path) == ["step_000002"]
@@ -171,7 +165,7 @@ def tear_no_manifest(path):
 
 def tear_other_format(path):
     manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    (path / "manifest.json").write_text(json.dumps({**manifest, "format": 4}))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +175,7 @@ def tear_other_format(path):
         (tear_cut, "state-00001.safetensors does not match the manifest"),
         (tear_missing, "trainer.json is missing"),
         (tear_no_manifest, "manifest.json cannot be read"),
-        (tear_other_format, "expected format 2, got 3"),
+        (tear_other_format, "expected format 2 or 3, got 4"),
     ],
 )
 def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, tear, why):
@@ -189,16 +183,26 @@ def test_a_torn_checkpoint_is_passed_over_by_name_for_the_one_before(tmp_path, t
     assert find_latest(tmp_path) == Found(path=newer, warnings=())
     tear(newer)
     found = find_latest(tmp_path)
-    assert found.path == older
-    assert len(found.warnings) == 1
-    assert "step_000010" in found.warnings[0]
-    assert why in found.warnings[0]
+    loaded, engine = load(tmp_path)
+    assert (found.path, loaded.path, loaded.policy_version) == (older, older, 5)
+    assert engine.holds(5)
+    assert loaded.warnings == list(found.warnings)
+    (warning,) = found.warnings
+    assert warning.startswith(f"checkpoint step_000010 skipped: {why}")
+
+
+@pytest.mark.parametrize("tear", [tear_flip, tear_cut])
+def test_if_no_checkpoint_is_complete_a_learner_does_not_start_over(tmp_path, tear):
+    tear(save(tmp_path, 5))
+    with pytest.raises(IntegrityError, match=r"no checkpoint in .* is complete, nothing was changed: .*step_000005"):
+        load(tmp_path)
+    assert names(tmp_path) == ["step_000005"]
 
 
 def test_a_checkpoint_of_another_run_is_refused_by_the_name_of_its_run(tmp_path):
     path = save(tmp_path, 5)
     with pytest.raises(IntegrityError, match=r"step_000005 is of run run-1, not of run-2"):
-        checkpoint.load(path, engine=FakeEngine(), reference=None, run_id="run-2")
+        load(tmp_path, "run-2")
     found = find_latest(tmp_path, run_id="run-2")
     assert (found.path, found.warnings) == (None, ("checkpoint step_000005 skipped: expected run run-2, got run-1",))
     assert find_latest(tmp_path, run_id="run-1").path == path
@@ -208,6 +212,8 @@ def test_a_folder_without_checkpoints_has_none(tmp_path):
     (tmp_path / "other").mkdir()
     assert find_latest(tmp_path) == Found(path=None, warnings=())
     assert find_latest(tmp_path / "absent") == Found(path=None, warnings=())
+    for folder in (tmp_path, tmp_path / "absent"):
+        assert load(folder)[0] == checkpoint.Loaded(path=None, policy_version=0, rng=[], warnings=[])
 
 
 # -- pruning --------------------------------------------------------------------------------------------------------
@@ -232,7 +238,7 @@ def test_prune_keeps_every_nth_for_good(tmp_path):
 def test_prune_counts_whole_ones_only(tmp_path):
     for step in (10, 20, 30, 40):
         save(tmp_path, step)
-    tear_flip(tmp_path / "step_000030")
+    tear_cut(tmp_path / "step_000030")
     prune(tmp_path, keep=2, keep_every=None)
     assert names(tmp_path) == ["step_000020", "step_000040"]
 
@@ -241,7 +247,7 @@ def test_prune_never_removes_the_newest_whole_one(tmp_path):
     """The two newer ones are torn: 10 is all there is."""
     for step in (5, 10, 20, 30):
         save(tmp_path, step)
-    tear_flip(tmp_path / "step_000020")
+    tear_cut(tmp_path / "step_000020")
     tear_no_manifest(tmp_path / "step_000030")
     (tmp_path / f"{ASIDE}step_000040").mkdir()
     prune(tmp_path, keep=1, keep_every=None)
@@ -268,7 +274,7 @@ def test_shards_are_bounded_and_come_back_whole(tmp_path, monkeypatch):
         "c": "model-00002.safetensors",
         "d": "model-00003.safetensors",
     }
-    found = dict(read_shards(tmp_path, "model"))
+    found = dict(read_tensors(sorted(tmp_path.glob("model-*"))))
     assert found.keys() == tensors.keys()
     assert all(torch.equal(found[k], tensors[k]) for k in tensors)
 
@@ -283,4 +289,4 @@ def test_a_tensor_is_copied_before_the_next_is_asked_for(tmp_path):
         yield "b", torch.zeros(3)
 
     write_shards(tmp_path, "x", stream())
-    assert dict(read_shards(tmp_path, "x"))["a"].tolist() == [1.0, 1.0, 1.0]
+    assert dict(read_tensors([tmp_path / "x-00001.safetensors"]))["a"].tolist() == [1.0, 1.0, 1.0]

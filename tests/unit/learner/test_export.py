@@ -11,7 +11,7 @@ import torch
 
 from learner.export import export_model
 from learner.files import scratch_beside
-from learner.shards import read_shards
+from learner.shard_file import read_tensors
 from r1ray.errors import DiskFull
 
 
@@ -44,7 +44,7 @@ def test_an_export_replaces_an_older_one(tmp_path):
     target = tmp_path / "final"
     for value in (1.0, 2.0):
         export_model(iter([("w", torch.full((2,), value))]), source=source, target=target, writer=True)
-    assert [(n, t.tolist()) for n, t in read_shards(target, "model")] == [("w", [2.0, 2.0])]
+    assert [(n, t.tolist()) for n, t in read_tensors([target / "model-00001.safetensors"])] == [("w", [2.0, 2.0])]
     assert names(tmp_path) == ["final", "model"]
 
 
