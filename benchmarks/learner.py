@@ -132,8 +132,8 @@ def operations(model: Any, batches: list[MicroBatch]) -> float:
     """Of the matrix products of a step on packed micro-batches: 6 per weight and row; the head has its own rows."""
     head: int = model.get_output_embeddings().weight.numel()
     layers: int = sum(p.numel() for p in model.parameters()) - head
-    rows = sum(len(batch.tokens.input_ids_N) for batch in batches)
-    wanted = sum(len(batch.tokens.target_T) for batch in batches)
+    rows = sum(len(batch.tokens.input_ids_R) for batch in batches)
+    wanted = sum(len(batch.tokens.target_M) for batch in batches)
     return 6.0 * (layers * rows + head * wanted)
 
 

@@ -19,16 +19,16 @@ CLIP = 0.2
 def bare_loop(folder: Path, batches: Sequence[MicroBatch]) -> Callable[[], None]:
     """One optimiser step on packed micro-batches; attention is the learner's: transformers has none for them."""
     model, optimizer = _load(folder, attention.choose("packed", cuda=False))
-    total = sum(len(batch.tokens.target_T) for batch in batches)
+    total = sum(len(batch.tokens.target_M) for batch in batches)
 
     def step() -> None:
         for batch in batches:
             t = batch.tokens
             hidden = model.model(
-                input_ids=t.input_ids_N[None], position_ids=t.position_ids_N[None], use_cache=False, layout=t.layout
+                input_ids=t.input_ids_R[None], position_ids=t.position_ids_R[None], use_cache=False, layout=t.layout
             ).last_hidden_state[0]
-            log_p = (model.lm_head(hidden[t.source_T]) / t.temperature_T[:, None]).log_softmax(-1)
-            new = log_p.gather(1, t.target_T[:, None])[:, 0]
+            log_p = (model.lm_head(hidden[t.source_M]) / t.temperature_M[:, None]).log_softmax(-1)
+            new = log_p.gather(1, t.target_M[:, None])[:, 0]
             _loss(new, batch.behavior_logprobs_T, batch.advantages_T, total).backward()
         optimizer.step()
         optimizer.zero_grad()

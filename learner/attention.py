@@ -8,14 +8,18 @@ away.
 
 Shared prompts: the packed row may hold a prompt once for several completions. Each sequence's rows, prompt and
 completion, are then gathered from where they are, so that everything but attention itself is computed once for the
-prompt. Only the gathering form does this; the variable-length kernels want the rows of a sequence side by side. Shapes:
-N packed tokens, S sequences, H query heads, K key/value heads, D head size (E of values), B x L one padded block.
+prompt. Only the gathering form does this; the variable-length kernels want the rows of a sequence side by side.
+
+Sequence parallelism: a layout belongs to a group of ranks, each of which has a slice of the rows. Attention exchanges
+them for heads and back (`learner.sequence`), so both forms above see all rows. Shapes: N packed tokens, S sequences,
+H query heads, K key/value heads, D head size (E of values), B x L one padded block.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from learner.sequence import ALONE, SequenceGroup, attend_over_heads
 from r1ray.errors import ConfigError
 
 RowArray = npt.NDArray[np.int64]
@@ -49,34 +54,38 @@ class PackedLayout:
     longest: int  # tokens of the longest sequence
     blocks: tuple[Tensor, ...]  # int64 [B, L] each: rows of the packed tensor
     positions_N: Tensor  # int64 [N]: where each row is found in the flattened blocks
+    group: SequenceGroup = ALONE  # the ranks that have the rows, a slice each
 
     def kwargs(self, implementation: str) -> dict[str, Any]:
         """Arguments of the model's forward for the attention that is in use."""
         if implementation == IMPLEMENTATION:
             return {"layout": self}
         assert self.boundaries is not None, f"{implementation} cannot share prompts"
+        assert self.group.size == 1, f"{implementation} cannot exchange rows for heads"
         ends = {"cu_seq_lens_q": self.boundaries, "cu_seq_lens_k": self.boundaries}
         return {**ends, "max_length_q": self.longest, "max_length_k": self.longest}
 
 
-def make_layout(lengths: list[int], device: torch.device) -> PackedLayout:
-    """The layout of sequences of these lengths (all positive), one after the other."""
+def make_layout(lengths: list[int], device: torch.device, group: SequenceGroup = ALONE) -> PackedLayout:
+    """The layout of sequences of these lengths (all positive), one after the other. `group` has the rows."""
     boundaries = np.concatenate([[0], np.cumsum(lengths)])
     rows_S = [np.arange(first, end) for first, end in itertools.pairwise(boundaries)]
-    return _gathering(rows_S, torch.from_numpy(boundaries.astype(np.int32)).to(device), device)
+    return _gathering(rows_S, torch.from_numpy(boundaries.astype(np.int32)).to(device), device, group)
 
 
-def make_shared_layout(rows_S: list[RowArray], device: torch.device) -> PackedLayout:
+def make_shared_layout(rows_S: list[RowArray], device: torch.device, group: SequenceGroup = ALONE) -> PackedLayout:
     """The layout of sequences that share rows: int64 [L] for each, where its tokens are in the packed row.
 
     Every row belongs to some sequence. Rows before a shared one must be shared by the same sequences, in the same
     order: prompts, not suffixes. Example: [0, 1, 2] and [0, 1, 3] have a prompt of two tokens and a completion of one
     each.
     """
-    return _gathering(rows_S, None, device)
+    return _gathering(rows_S, None, device, group)
 
 
-def _gathering(rows_S: list[RowArray], boundaries: Tensor | None, device: torch.device) -> PackedLayout:
+def _gathering(
+    rows_S: list[RowArray], boundaries: Tensor | None, device: torch.device, group: SequenceGroup
+) -> PackedLayout:
     lengths = [len(rows) for rows in rows_S]
     positions = np.empty(max(int(rows.max()) for rows in rows_S) + 1, dtype=np.int64)
     blocks, offset = [], 0
@@ -94,6 +103,7 @@ def _gathering(rows_S: list[RowArray], boundaries: Tensor | None, device: torch.
         longest=max(lengths),
         blocks=tuple(blocks),
         positions_N=torch.from_numpy(positions).to(device),
+        group=group,
     )
 
 
@@ -122,6 +132,8 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: query [1, H, N, D], key [1, K, N, D], value [1, K, N, E] -> [1, N, H, E].
 
+    With sequence parallelism, arguments and result have this rank's rows instead of N.
+
     The kernels want E = D, which multi-head latent attention does not have: the shorter ones are lengthened by zeros,
     which change neither a score nor a value. Without `scaling` scores are divided by the root of D.
 
@@ -136,11 +148,19 @@ def packed_attention(
             f"packed attention cannot do {extra or 'dropout or masks'}: set model.attention=flash_attention_2"
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    wide = max(query.shape[-1], value.shape[-1])
-    query_NHD, key_NKD, value_NKD = (_widened(x[0].transpose(0, 1), wide) for x in (query, key, value))
-    half = query.is_cuda and query.dtype in (torch.bfloat16, torch.float16)
-    out_NHD = (_varlen if half else _padded)(query_NHD, key_NKD, value_NKD, layout, scale)
-    return out_NHD[None, ..., : value.shape[-1]], None
+    made = [x[0].transpose(0, 1) for x in (query, key, value)]
+    attend = partial(_attend, layout=layout, scale=scale)
+    out_NHE = attend(*made) if layout.group.size == 1 else attend_over_heads(layout.group, attend, *made)
+    return out_NHE[None], None
+
+
+def _attend(query_NHD: Tensor, key_NKD: Tensor, value_NKE: Tensor, *, layout: PackedLayout, scale: float) -> Tensor:
+    """[N, H, E]"""
+    wide = max(query_NHD.shape[-1], value_NKE.shape[-1])
+    query, key, value = (_widened(x, wide) for x in (query_NHD, key_NKD, value_NKE))
+    half = query_NHD.is_cuda and query_NHD.dtype in (torch.bfloat16, torch.float16)
+    out_NHD = (_varlen if half else _padded)(query, key, value, layout, scale)
+    return out_NHD[..., : value_NKE.shape[-1]]
 
 
 def _widened(x_NHD: Tensor, size: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 Shapes: P prompt tokens and C completion tokens of one sequence; S sequences of a micro-batch, N = sum of P + C over
 them (a shared P counted once), T = sum of C: the completion tokens, the only ones whose log-probabilities are computed.
+With sequence parallelism a rank has R of the N rows and M of the T tokens, else R = N and M = T.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from learner.attention import PackedLayout, make_layout, make_shared_layout
+from learner.sequence import ALONE, SequenceGroup, Shares, share_rows
 from r1ray.types import Float32Array, Int32Array
 
 IntArray = npt.NDArray[np.int64]
@@ -24,12 +26,13 @@ IntArray = npt.NDArray[np.int64]
 class PackedTokens:
     """What a forward pass needs. Producer: `pack_tokens`. Consumer: PolicyModel."""
 
-    input_ids_N: Tensor  # int64
-    position_ids_N: Tensor  # int64, from 0 in every sequence
-    layout: PackedLayout
-    source_T: Tensor  # int64: the row whose hidden state predicts each completion token
-    target_T: Tensor  # int64: the completion tokens
-    temperature_T: Tensor  # float32: logits are divided by it
+    input_ids_R: Tensor  # int64
+    position_ids_R: Tensor  # int64, from 0 in every sequence
+    layout: PackedLayout  # of all N rows
+    source_M: Tensor  # int64: which of the R rows has the hidden state that predicts each completion token
+    target_M: Tensor  # int64: the completion tokens
+    temperature_M: Tensor  # float32: logits are divided by it
+    shares: Shares | None  # who has which of the T tokens; None without sequence parallelism
     segment_T: Tensor  # int64: which sequence each completion token belongs to
     lengths_S: Tensor  # float32: completion tokens of each sequence
 
@@ -41,11 +44,15 @@ def pack_tokens(
     device: torch.device,
     *,
     groups: SequenceOf[int] | None = None,
+    shared_by: SequenceGroup = ALONE,
 ) -> PackedTokens:
     """Pack S sequences, each a prompt [P >= 1] and a completion [C >= 1], in the given order.
 
     `groups` [S]: sequences of equal numbers, side by side, have the same prompt, which is packed once for them. The
     result is the same as without; only attention that gathers rows can use it (`attention.why_not_shared`).
+
+    `shared_by`: the ranks that compute this row together. It gets a last sequence of up to n - 1 tokens that nothing
+    is predicted from, so that their slices are equally long.
     """
     lengths = np.array([len(c) for c in completions])
     totals = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
@@ -58,23 +65,34 @@ def pack_tokens(
         rows_S.append(np.concatenate([prompt_rows, np.arange(end, end + len(completion))]))
         parts.append(completion)
         end += len(completion)
-    position_ids = np.empty(end, dtype=np.int64)
-    for rows in rows_S:
-        position_ids[rows] = np.arange(len(rows))
+    if filler := shared_by.filler(end):
+        parts.append(np.zeros(filler, dtype=np.int32))
+        totals.append(filler)
+        rows_S.append(np.arange(end, end + filler))
+    rows = end + filler
+    position_ids = np.empty(rows, dtype=np.int64)
+    for rows_of_one in rows_S:
+        position_ids[rows_of_one] = np.arange(len(rows_of_one))
+    # A completion's token t is predicted from the row before it: the last prompt row for t = 0.
+    source = np.concatenate([r[-c - 1 : -1] for r, c in zip(rows_S, lengths, strict=False)])  # not of the filler
+    shares, mine = None, np.arange(len(source))
+    if shared_by.size > 1:
+        shares, mine, source = share_rows(source, rows, shared_by, device)
+    here = shared_by.slice_of(rows)
 
     def tensor(values: npt.NDArray[np.generic], dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(device=device, dtype=dtype)
 
     return PackedTokens(
-        input_ids_N=tensor(np.concatenate(parts), torch.int64),
-        position_ids_N=tensor(position_ids, torch.int64),
-        layout=make_layout(totals, device) if groups is None else make_shared_layout(rows_S, device),
-        # A completion's token t is predicted from the row before it: the last prompt row for t = 0.
-        source_T=tensor(
-            np.concatenate([rows[-c - 1 : -1] for rows, c in zip(rows_S, lengths, strict=True)]), torch.int64
+        input_ids_R=tensor(np.concatenate(parts)[here], torch.int64),
+        position_ids_R=tensor(position_ids[here], torch.int64),
+        layout=(
+            make_layout(totals, device, shared_by) if groups is None else make_shared_layout(rows_S, device, shared_by)
         ),
-        target_T=tensor(np.concatenate(completions), torch.int64),
-        temperature_T=tensor(np.repeat(temperatures, lengths), torch.float32),
+        source_M=tensor(source, torch.int64),
+        target_M=tensor(np.concatenate(completions)[mine], torch.int64),
+        temperature_M=tensor(np.repeat(temperatures, lengths)[mine], torch.float32),
+        shares=shares,
         segment_T=tensor(np.repeat(np.arange(len(lengths)), lengths), torch.int64),
         lengths_S=tensor(lengths, torch.float32),
     )
@@ -110,11 +128,15 @@ class MicroBatch:
 
 
 def make_micro_batch(
-    sequences: SequenceOf[Sequence], device: torch.device, *, groups: SequenceOf[int] | None = None
+    sequences: SequenceOf[Sequence],
+    device: torch.device,
+    *,
+    groups: SequenceOf[int] | None = None,
+    shared_by: SequenceGroup = ALONE,
 ) -> MicroBatch:
     """Pack sequences; none at all gives a stand-in of one prompt and one completion token that is not trained on.
 
-    `groups` [S]: as in `pack_tokens`.
+    `groups` [S] and `shared_by`: as in `pack_tokens`.
     """
     rows = sequences or [_DUMMY_SEQUENCE]
     tokens = pack_tokens(
@@ -123,6 +145,7 @@ def make_micro_batch(
         [s.temperature for s in rows],
         device,
         groups=groups or None,
+        shared_by=shared_by,
     )
     advantages_S = torch.tensor([s.advantage for s in rows], dtype=torch.float32, device=device)
     return MicroBatch(

@@ -74,14 +74,15 @@ def _store(
     return serve(listening or listen_at(address, port), address=address, timeout_s=timeout_s, world_size=world_size)
 
 
-def set_collective_timeout(seconds: float) -> None:
-    """Bound every later collective of this rank by `seconds`."""
+def set_collective_timeout(seconds: float, *more: Any) -> None:
+    """Bound every later collective of this rank by `seconds`. `more`: further process groups; None is none."""
     from deepspeed.utils import groups
 
     timeout = timedelta(seconds=seconds)
     torch.distributed.distributed_c10d._set_pg_timeout(timeout)
     # DeepSpeed communicates over a clone of the world group that does not inherit its timeout.
-    torch.distributed.distributed_c10d._set_pg_timeout(timeout, groups._clone_world_group())
+    for group in (groups._clone_world_group(), *(g for g in more if g is not None)):
+        torch.distributed.distributed_c10d._set_pg_timeout(timeout, group)
 
 
 class Ranks(Protocol):

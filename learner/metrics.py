@@ -23,7 +23,11 @@ class MetricSums:
     `reduce` returns {"train/kl": 0.5} and the counts {"train/kl": 4} on both.
     """
 
-    def __init__(self, *, means: Sequence[str], maxima: Sequence[str], device: torch.device) -> None:
+    def __init__(
+        self, *, means: Sequence[str], maxima: Sequence[str], device: torch.device, counts: bool = True
+    ) -> None:
+        """`counts`: False if another rank adds the same values, so that this rank's are left out of the reduction."""
+        self._counts = counts
         self._means = {name: i for i, name in enumerate(means)}
         self._maxima = {name: i for i, name in enumerate(maxima)}
         self._sums = torch.zeros(2, len(means), dtype=torch.float64, device=device)  # totals, counts
@@ -42,6 +46,9 @@ class MetricSums:
 
     def reduce(self, all_reduce: Callable[[Tensor, str], Tensor]) -> tuple[dict[str, float], dict[str, float]]:
         """(values, counts of the means) over all ranks. A collective."""
+        if not self._counts:
+            self._sums.zero_()
+            self._largest.fill_(-torch.inf)
         totals, counts = all_reduce(self._sums, "sum").tolist()
         largest = all_reduce(self._largest, "max").tolist()
         values = {name: totals[i] / counts[i] for name, i in self._means.items() if counts[i]}

@@ -160,17 +160,17 @@ class PackedModel(nn.Module):
         self.hf = hf
         self._recomputer = recompute.install(hf)
 
-    def hidden(self, input_ids_N: Tensor, position_ids_N: Tensor, layout: PackedLayout) -> Tensor:
-        """The last hidden states [N, H] of the sequences that `layout` delimits."""
+    def hidden(self, input_ids_R: Tensor, position_ids_R: Tensor, layout: PackedLayout) -> Tensor:
+        """The last hidden states [R, H] of this rank's rows of the sequences that `layout` delimits."""
         backbone = getattr(self.hf, self.hf.base_model_prefix)
         with self._recomputer.hooks():
-            hidden_NH: Tensor = backbone(
-                input_ids=input_ids_N[None],
-                position_ids=position_ids_N[None],
+            hidden_RH: Tensor = backbone(
+                input_ids=input_ids_R[None],
+                position_ids=position_ids_R[None],
                 use_cache=False,
                 **layout.kwargs(self.hf.config._attn_implementation),
             ).last_hidden_state[0]
-        return hidden_NH
+        return hidden_RH
 
 
 class PolicyModel(PackedModel):
@@ -186,10 +186,11 @@ class PolicyModel(PackedModel):
 
         With `greedy` the second is 1.0 where the token is the likeliest, else 0.0: supervised training counts those.
         """
-        hidden_NH = self.hidden(tokens.input_ids_N, tokens.position_ids_N, tokens.layout)
+        hidden_RH = self.hidden(tokens.input_ids_R, tokens.position_ids_R, tokens.layout)
         head = self.hf.get_output_embeddings()
-        wanted_TH = hidden_NH.index_select(0, tokens.source_T)
-        logprob_T, second_T = head(wanted_TH, tokens.target_T, tokens.temperature_T, greedy)
+        wanted_MH = hidden_RH.index_select(0, tokens.source_M)
+        results = head(wanted_MH, tokens.target_M, tokens.temperature_M, greedy)
+        logprob_T, second_T = results if tokens.shares is None else tokens.shares.gather(*results)
         return logprob_T, second_T
 
 

@@ -37,7 +37,7 @@ from learner.publish import WeightPublisher
 from learner.rank import TrainingRank
 from learner.reference import ReferencePolicy
 from learner.schedules import learning_rate
-from r1ray.config.rules import keeps_reference, learned_rewards
+from r1ray.config.rules import keeps_reference, learned_rewards, row_tokens
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport_of
 from r1ray.control.handles import RankProfile
@@ -165,15 +165,16 @@ class PolicyRank(TrainingRank):
 
     def _new_sums(self) -> MetricSums:
         means = [*MEANS, "length/truncated", "length/empty", SCORING, *self._reward_parts]
-        return MetricSums(means=[*means, *self._length_correlation.means], maxima=MAXIMA, device=self._engine.device)
+        means += self._length_correlation.means
+        return MetricSums(means=means, maxima=MAXIMA, device=self._engine.device, counts=self._counts)
 
     def _plan(self, manifest: BatchManifest, advantages: SequenceOf[FloatArray]) -> list[MinibatchPlan]:
         learner = self._config.learner
         return plan_step(
             manifest,
             minibatches=learner.minibatches,
-            ranks=self._world_size,
-            micro_batch_tokens=learner.micro_batch_tokens,
+            ranks=self._replicas,
+            micro_batch_tokens=row_tokens(self._config),
             share_prompts=self._share_prompts,
             silent=silent_completions(manifest, advantages, self._config),
         )
@@ -185,8 +186,8 @@ class PolicyRank(TrainingRank):
         advantages: SequenceOf[FloatArray],
         sums: MetricSums,
     ) -> list[list[MicroBatch]]:
-        """This rank's micro-batches of every minibatch, from fetched payloads."""
-        mine = [plan.micro_batches[self._rank] for plan in plans]
+        """This replica's micro-batches of every minibatch, from fetched payloads."""
+        mine = [plan.micro_batches[self._replica] for plan in plans]
         refs = [ref for micro_batches in mine for refs in micro_batches for ref in refs]
         groups = fetch_groups(manifest, (ref.group for ref in refs), self._fetch)
         self._add_rollout_metrics(refs, groups, sums)
@@ -202,7 +203,7 @@ class PolicyRank(TrainingRank):
                 for ref in refs
             ]
             shared = [ref.group for ref in refs] if self._share_prompts else None
-            return make_micro_batch(sequences, self._engine.device, groups=shared)
+            return make_micro_batch(sequences, self._engine.device, groups=shared, shared_by=self._sequence)
 
         return [[pack(refs) for refs in micro_batches] for micro_batches in mine]
 

@@ -32,6 +32,7 @@ from learner.group import ProcessGroupRanks, init_process_group, named_failures,
 from learner.model import PackedModel, empty_policy
 from learner.model_folder import Fresh, folder_weights
 from learner.reference import ReferencePolicy
+from learner.sequence import ALONE, join_group
 from r1ray.config.schema import Config
 from r1ray.control.handles import LoadedCheckpoint
 from r1ray.transport.store import listen_at
@@ -52,6 +53,7 @@ class TrainingRank(abc.ABC):
         self._config = config
         self._rank = rank
         self._world_size = config.learner.ranks
+        self._sequence = ALONE
         self._host = host
         self._listening: socket.socket | None = None
         self._folder = Path(config.model.path)
@@ -105,7 +107,7 @@ class TrainingRank(abc.ABC):
         )
         with named_failures("learner setup", deadline="deadlines.actor_start_s"):
             prepared = self.build(device)
-        set_collective_timeout(config.deadlines.collective_s)
+        set_collective_timeout(config.deadlines.collective_s, self._sequence.handle)
         return {
             "rank": self._rank,
             "device": str(device),
@@ -116,13 +118,16 @@ class TrainingRank(abc.ABC):
 
     def build(self, device: torch.device) -> dict[str, Any]:
         """Load the model and build its engine on `device`, in the process group that `setup` has joined."""
+        config = self._config
+        size, timeout_s = config.learner.sequence_parallel, config.deadlines.actor_start_s
+        self._sequence = join_group(self._rank, self._world_size, size, timeout_s)
         module = self._empty_module()
         weights = folder_weights(self._folder, module.hf, ranks=ProcessGroupRanks(device), fresh=self._fresh(module))
         engine = Engine(
             module,
             weights=weights,
-            model=self._config.model,
-            learner=self._config.learner,
+            model=config.model,
+            learner=config.learner,
             device=device,
             world_size=self._world_size,
         )
@@ -132,6 +137,23 @@ class TrainingRank(abc.ABC):
         """Train `engine` from step 0. `build` calls this; a test may attach an engine of its own."""
         self._engine, self._version, self._reference = engine, 0, None
         return self._prepare()
+
+    # -- data parallelism -------------------------------------------------------------------------------------------
+
+    @property
+    def _replicas(self) -> int:
+        """Number of sequence groups. Each computes its own rows; without sequence parallelism a rank is one."""
+        return self._world_size // self._sequence.size
+
+    @property
+    def _replica(self) -> int:
+        """The number of this rank's sequence group."""
+        return self._rank // self._sequence.size
+
+    @property
+    def _counts(self) -> bool:
+        """Whether sums over all ranks take what this rank observes: all ranks of its group observe the same."""
+        return self._sequence.rank == 0
 
     # -- weights ----------------------------------------------------------------------------------------------------
 

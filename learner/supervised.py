@@ -19,7 +19,7 @@ from learner.group import named_failures
 from learner.packing import SequenceRef, divide
 from learner.rank import TrainingRank
 from learner.schedules import learning_rate
-from r1ray.config.rules import SupervisedUse, supervised_settings
+from r1ray.config.rules import SupervisedUse, row_tokens, supervised_settings
 from r1ray.config.schema import Config
 from r1ray.data.order import permute
 from r1ray.data.tokenizer import Tokenizer, load_tokenizer
@@ -122,13 +122,13 @@ class SupervisedRank(TrainingRank, abc.ABC, Generic[Example, Packed]):
         return {**metrics, "train/grad_norm": report.grad_norm} if report.applied else metrics
 
     def _micro_batches(self, batch: Sequence[Example]) -> list[tuple[Packed, list[int]]]:
-        """This rank's part of a batch: (packed, indices of its examples), equally many on every rank; some are empty."""
+        """This replica's part of a batch: (packed, indices of its examples), equally many on each; some are empty."""
         refs = [SequenceRef(group=i, completion=0, tokens=example.tokens) for i, example in enumerate(batch)]
-        parts = divide(refs, self._world_size, self._config.learner.micro_batch_tokens)[self._rank]
+        parts = divide(refs, self._replicas, row_tokens(self._config))[self._replica]
         indices = [[ref.group for ref in part] for part in parts]
         return [(self._pack([batch[i] for i in part]), part) for part in indices]
 
     def _sum(self, values: Sequence[float]) -> list[float]:
-        mine = torch.tensor(values, dtype=torch.float64, device=self._engine.device)
+        mine = torch.tensor(values, dtype=torch.float64, device=self._engine.device) * float(self._counts)
         summed: list[float] = self._engine.all_reduce(mine, "sum").tolist()
         return summed

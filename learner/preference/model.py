@@ -1,6 +1,7 @@
 """Sequence classifier with one label that scores packed sequences.
 
-Shapes: N packed tokens of S sequences, H hidden size.
+Shapes: N packed tokens of S sequences, H hidden size. With sequence parallelism a rank has R of the rows and the last
+tokens of M sequences, else R = N and M = S.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from learner.attention import PackedLayout, make_layout
 from learner.model import PackedModel, empty_for_training
 from learner.model_folder import Fresh
 from learner.preference.rows import Example
+from learner.sequence import ALONE, SequenceGroup, Shares, share_rows
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
 from r1ray.rewards.learned.preference import Kind
@@ -27,22 +29,35 @@ from r1ray.rewards.learned.preference import Kind
 class PackedExamples:
     """A micro-batch of complete examples. Producer: `pack_examples`. Consumers: `RewardModel`, `loss_and_hits`."""
 
-    input_ids_N: Tensor  # int64
-    position_ids_N: Tensor  # int64, from 0 in every sequence
-    layout: PackedLayout
-    last_S: Tensor  # int64: index of each sequence's last token, which is scored
+    input_ids_R: Tensor  # int64
+    position_ids_R: Tensor  # int64, from 0 in every sequence
+    layout: PackedLayout  # of all N rows
+    last_M: Tensor  # int64: which of the R rows are last tokens, which are scored
+    shares: Shares | None  # who has which of the S last tokens; None without sequence parallelism
     labels: Tensor  # float32 [examples]: 1 if safe; unused for pairs
 
 
-def pack_examples(examples: Sequence[Example], device: torch.device) -> PackedExamples:
-    """Pack the sequences of the examples in order; the two of a pair are adjacent."""
-    sequences = [s for e in examples for s in e.sequences]
+def pack_examples(
+    examples: Sequence[Example], device: torch.device, shared_by: SequenceGroup = ALONE
+) -> PackedExamples:
+    """Pack the sequences of the examples in order; the two of a pair are adjacent. `shared_by`: as in `pack_tokens`."""
+    sequences = [np.asarray(s) for e in examples for s in e.sequences]
+    last = np.cumsum([len(s) for s in sequences]) - 1
+    rows = int(last[-1]) + 1
+    if filler := shared_by.filler(rows):
+        sequences.append(np.zeros(filler, dtype=np.int32))
+        rows += filler
     lengths = [len(s) for s in sequences]
+    shares = None
+    if shared_by.size > 1:
+        shares, _, last = share_rows(last, rows, shared_by, device)
+    here = shared_by.slice_of(rows)
     return PackedExamples(
-        input_ids_N=torch.from_numpy(np.concatenate(sequences).astype(np.int64)).to(device),
-        position_ids_N=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])).to(device),
-        layout=make_layout(lengths, device),
-        last_S=torch.from_numpy(np.cumsum(lengths) - 1).to(device),
+        input_ids_R=torch.from_numpy(np.concatenate(sequences)[here].astype(np.int64)).to(device),
+        position_ids_R=torch.from_numpy(np.concatenate([np.arange(n) for n in lengths])[here]).to(device),
+        layout=make_layout(lengths, device, shared_by),
+        last_M=torch.from_numpy(last).to(device),
+        shares=shares,
         labels=torch.tensor([float(bool(e.safe)) for e in examples], device=device),
     )
 
@@ -52,9 +67,9 @@ class RewardModel(PackedModel):
 
     def forward(self, batch: PackedExamples) -> Tensor:
         """The scores, float32 [S]."""
-        hidden_NH = self.hidden(batch.input_ids_N, batch.position_ids_N, batch.layout)
-        score: Tensor = self.hf.score(hidden_NH.index_select(0, batch.last_S))[:, 0].float()
-        return score
+        hidden_RH = self.hidden(batch.input_ids_R, batch.position_ids_R, batch.layout)
+        score: Tensor = self.hf.score(hidden_RH.index_select(0, batch.last_M))[:, 0].float()
+        return score if batch.shares is None else batch.shares.gather(score)[0]
 
 
 def empty_base(model: ModelConfig, pad_token_id: int | None) -> RewardModel:

@@ -51,7 +51,7 @@ class RewardModelRank(SupervisedRank[Example, PackedExamples]):
     def _pack(self, examples: Sequence[Example]) -> PackedExamples:
         responses = 2 if self._kind == "pairwise" else 1
         dummy = Example(sequences=(_DUMMY_SEQUENCE,) * responses, lengths=(1,) * responses)
-        return pack_examples(examples or [dummy], self._engine.device)
+        return pack_examples(examples or [dummy], self._engine.device, self._sequence)
 
     def _count(self, batch: Sequence[Example]) -> int:
         return len(batch)
@@ -79,12 +79,12 @@ class RewardModelRank(SupervisedRank[Example, PackedExamples]):
     def _scores(self, rows: Sequence[Example]) -> list[float]:
         """The score of every sequence, in the order of the rows; equal on every rank."""
         width, found = len(rows[0].sequences), []
-        for first in range(0, len(rows), _SCORED_AT_ONCE * self._world_size):
-            batch = rows[first : first + _SCORED_AT_ONCE * self._world_size]
+        for first in range(0, len(rows), _SCORED_AT_ONCE * self._replicas):
+            batch = rows[first : first + _SCORED_AT_ONCE * self._replicas]
             scores = torch.zeros(len(batch), width, dtype=torch.float64, device=self._engine.device)
             for packed, indices in self._micro_batches(batch):
                 score_S = self._engine.forward_only(packed)
-                if indices:
+                if indices and self._counts:
                     scores[indices] = score_S.reshape(-1, width).double()
             found += self._engine.all_reduce(scores, "sum").flatten().tolist()
         return found

@@ -32,7 +32,7 @@ class SftRank(SupervisedRank[Example, PackedTokens]):
     def _pack(self, examples: Sequence[Example]) -> PackedTokens:
         rows = examples or [_DUMMY_SEQUENCE]
         prompts, completions = [row.prompt for row in rows], [row.completion for row in rows]
-        return pack_tokens(prompts, completions, [1.0] * len(rows), self._engine.device)
+        return pack_tokens(prompts, completions, [1.0] * len(rows), self._engine.device, shared_by=self._sequence)
 
     def _count(self, batch: Sequence[Example]) -> int:
         return sum(len(example.completion) for example in batch)
@@ -52,8 +52,8 @@ class SftRank(SupervisedRank[Example, PackedTokens]):
 
     def _measure(self, name: str, examples: Examples[Example]) -> dict[str, Any]:
         sums = [0.0, 0.0, 0.0]  # loss, hits, tokens
-        for first in range(0, len(examples), _EVALUATED_AT_ONCE * self._world_size):
-            count = min(_EVALUATED_AT_ONCE * self._world_size, len(examples) - first)
+        for first in range(0, len(examples), _EVALUATED_AT_ONCE * self._replicas):
+            count = min(_EVALUATED_AT_ONCE * self._replicas, len(examples) - first)
             for packed, indices in self._micro_batches([examples[first + i] for i in range(count)]):
                 logprob_T, hit_T = self._engine.forward_only(packed, greedy=True)
                 if indices:

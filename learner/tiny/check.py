@@ -33,7 +33,7 @@ def skill(model: PolicyModel, tokenizer: Any, flavor: FlavorName = "plain") -> f
     tokens = pack(encode(tokenizer, workings))
     with torch.no_grad():
         logprob_T, _ = model(tokens)
-    in_total_T = _in_totals(tokenizer.convert_ids_to_tokens(tokens.target_T.tolist()))
+    in_total_T = _in_totals(tokenizer.convert_ids_to_tokens(tokens.target_M.tolist()))
     counted_T = np.where(in_total_T, logprob_T.numpy(), 0.0)
     return float(np.exp(np.bincount(tokens.segment_T.numpy(), weights=counted_T)).mean())
 

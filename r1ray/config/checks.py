@@ -14,6 +14,7 @@ from r1ray.config.data import decontamination, rewards, shared_names, sources, t
 from r1ray.config.lengths import longest_completion
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
+from r1ray.config.sequence import row_holds, sequence_parallel
 from r1ray.config.transport import transport
 from r1ray.config.uses import Use, replays
 
@@ -65,9 +66,7 @@ def _lengths(config: Config) -> Iterator[Problem]:
     if prompt + (config.evaluation.max_new_tokens or 0) > room:
         message = f"does not fit into model.max_length = {room} beside data.max_prompt_tokens = {prompt}"
         yield problem(config, "evaluation.max_new_tokens", message, f"use at most {room - prompt}")
-    if config.learner.micro_batch_tokens < longest:
-        message = "cannot hold the longest sequence (data.max_prompt_tokens + rollout.max_new_tokens)"
-        yield problem(config, "learner.micro_batch_tokens", message, f"use at least {longest}")
+    yield from row_holds(config, longest, "the longest sequence (data.max_prompt_tokens + rollout.max_new_tokens)")
     steps = [entry.from_step for entry in config.rollout.length_schedule]
     if steps != sorted(set(steps)):
         fix = "sort the entries by from_step, each step once, e.g. [{from_step: 8200, max_new_tokens: 65536}]"
@@ -240,18 +239,15 @@ def _supervised_sources(config: Config, use: Use, rows: str) -> Iterator[Problem
 
 def _longest_conversation(config: Config) -> Iterator[Problem]:
     """Find a micro-batch that is shorter than the longest conversation."""
-    if config.learner.micro_batch_tokens < config.model.max_length:
-        message = f"cannot hold the longest conversation (model.max_length = {config.model.max_length})"
-        yield problem(config, "learner.micro_batch_tokens", message, f"use at least {config.model.max_length}")
+    length = config.model.max_length
+    yield from row_holds(config, length, f"the longest conversation (model.max_length = {length})")
 
 
 def _longest_preference(config: Config) -> Iterator[Problem]:
     """Find a micro-batch that is shorter than the longest row; it holds both responses of a pair."""
     responses = 2 if config.reward_model.kind == "pairwise" else 1
     least = responses * config.model.max_length
-    if config.learner.micro_batch_tokens < least:
-        message = f"cannot hold the longest row ({responses} x model.max_length = {least})"
-        yield problem(config, "learner.micro_batch_tokens", message, f"use at least {least}")
+    yield from row_holds(config, least, f"the longest row ({responses} x model.max_length = {least})")
 
 
 def _divisors(n: int) -> str:
@@ -259,7 +255,9 @@ def _divisors(n: int) -> str:
     return ", ".join(found[:12]) + (", ..." if len(found) > 12 else "")
 
 
-_LEARNER: tuple[Check, ...] = (_lengths, _batch, _deadlines, *ALGORITHM, _ledger, _learner, _warm_up)
+_LEARNER: tuple[Check, ...] = (
+    *(_lengths, _batch, _deadlines, *ALGORITHM, _ledger, _learner, sequence_parallel, _warm_up),
+)
 _TRAIN = (*_LEARNER, _determinism, _engine, autoscale, transport, _reward_gpus, _evaluation)
 
 _REWARDED: tuple[Check, ...] = (rewards, sources, decontamination, shared_names, task_verifiers)
@@ -267,8 +265,8 @@ _REPLAY = (_REWARDED, _LEARNER)
 
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),
-    "sft": ((_conversations,), (_longest_conversation, _learner)),
-    "reward-model": ((_preferences,), (_longest_preference, _learner)),
+    "sft": ((_conversations,), (_longest_conversation, _learner, sequence_parallel)),
+    "reward-model": ((_preferences,), (_longest_preference, _learner, sequence_parallel)),
     "sample": (_REWARDED, (_engine, _reward_gpus, sampled_sources, curation)),
     "eval": ((), (_engine,)),
 }

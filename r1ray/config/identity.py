@@ -55,6 +55,7 @@ DIVISION = (
     "learner.zero_stage",
     "learner.offload_optimizer",
     "learner.offload_parameters",
+    "learner.sequence_parallel",
     "learner.micro_batch_tokens",
     "learner.shared_prompts",
 )

@@ -37,6 +37,11 @@ def keeps_reference(config: Config) -> bool:
     )
 
 
+def row_tokens(config: Config) -> int:
+    """The most packed tokens of one forward pass: of one rank, or of the ranks of a sequence group together."""
+    return config.learner.sequence_parallel * config.learner.micro_batch_tokens
+
+
 def supervised_settings(config: Config, use: SupervisedUse) -> SftConfig | RewardModelConfig:
     """The section with the epochs and the batch size of a supervised training: `r1ray sft` or `r1ray reward-model`."""
     return config.reward_model if use == "reward-model" else config.sft

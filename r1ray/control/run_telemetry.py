@@ -100,6 +100,7 @@ class RunTelemetry:
             ranks=config.learner.ranks,
             workers=config.rollout.workers,
             max_staleness=config.queue.max_staleness,
+            sequence_parallel=config.learner.sequence_parallel,
         )
         return None if found is None else found.text
 

@@ -28,6 +28,7 @@ class ModelShape:
     heads: int  # of attention
     intermediate: int
     key_value: int  # key-value heads x head size
+    key_value_heads: int
     vocabulary: int
     context: int  # longest sequence that the positions allow, in tokens
     output: int = 0  # values of an output layer (`lm_head`) with weights of its own; 0: tied to the embedding
@@ -37,6 +38,7 @@ class ModelShape:
     routed: int = 0  # parameters of all routed experts; 0: no experts
     active_share: float = 1.0  # share of the routed experts that one token uses
     latent: int = 0  # values of a token in one layer's compressed KV cache (MLA); 0: a key and a value of each head
+    short_context: int = 0  # longer sequences in a row change the positions of all others (longrope); 0: never
 
     @property
     def largest(self) -> int:
@@ -77,6 +79,7 @@ def read_shape(folder: Path) -> ModelShape:
             heads=heads,
             intermediate=int(raw["intermediate_size"]),
             key_value=int(raw.get("num_key_value_heads") or heads) * head_size,
+            key_value_heads=int(raw.get("num_key_value_heads") or heads),
             vocabulary=int(raw["vocab_size"]),
             context=int(raw["max_position_embeddings"]),
             experts=_experts(raw),
@@ -85,6 +88,7 @@ def read_shape(folder: Path) -> ModelShape:
             routed=sum(size for name, size in sizes.items() if ".experts." in name),
             active_share=_active_share(raw),
             latent=rank + int(raw["qk_rope_head_dim"]) if rank else 0,
+            short_context=_short_context(raw),
         )
     except FileNotFoundError as e:
         raise ConfigError(f"{folder} is not a model folder: it has no config.json") from e
@@ -116,6 +120,15 @@ def _active_share(raw: dict[str, Any]) -> float:
     """Share of the routed experts that one token uses; 1.0 without experts."""
     chosen = raw.get("num_experts_per_tok")
     return min(1.0, int(chosen) / count) if chosen and (count := _expert_count(raw)) else 1.0
+
+
+def _short_context(raw: dict[str, Any]) -> int:
+    """The sequence length up to which longrope takes its short factors; 0 for other positions."""
+    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    if (rope.get("rope_type") or rope.get("type")) != "longrope":
+        return 0
+    key = "original_max_position_embeddings"
+    return int(rope.get(key) or raw.get(key) or raw["max_position_embeddings"])
 
 
 def has_chat_template(folder: Path) -> bool:

@@ -48,6 +48,8 @@ def best_split(rates: Rates, scenario: Scenario) -> Split | None:
     unit = hardware.per_node if hardware.nodes > 1 else 1
     best: Split | None = None
     for ranks in range(unit, total, unit):
+        if ranks % config.learner.sequence_parallel:
+            continue
         workers = (total - ranks) // part
         changed = replace(config, learner=replace(config.learner, ranks=ranks))
         changed = replace(changed, rollout=replace(config.rollout, workers=workers))

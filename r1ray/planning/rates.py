@@ -16,7 +16,7 @@ from r1ray.config.schema import Config
 from r1ray.config.sections.hardware import Gpu
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.accelerators import ACCELERATORS
-from r1ray.preflight.memory import cache_bytes, engine_item_bytes
+from r1ray.preflight.memory import BYTES, cache_bytes, engine_item_bytes, key_value_copies
 from r1ray.preflight.volumes import checkpoint_seconds, load_seconds, model_bytes, sync_seconds
 
 
@@ -111,7 +111,8 @@ class Rates:
         operations = each * passes * (2 * self.shape.active + self._attention(context))
         peak = self.learner_devices() * device.tflops * 1e12
         compute = operations / (peak * self.efficiency.training_share)
-        return self.efficiency.learner_step_s + max(compute, self._exchange_s(each))
+        heads = passes * self._heads_exchange_s(each)
+        return self.efficiency.learner_step_s + max(compute, self._exchange_s(each)) + heads
 
     def _exchange_s(self, tokens_of_rank: float) -> float:
         """Seconds of collectives in a step: weights and gradients between hosts, which overlap with computing."""
@@ -125,6 +126,18 @@ class Rates:
             return 2 * learner.minibatches * once / speed
         micro_batches = max(learner.minibatches, math.ceil(tokens_of_rank / learner.micro_batch_tokens))
         return 3 * micro_batches * once / speed
+
+    def _heads_exchange_s(self, tokens_of_rank: float) -> float:
+        """Seconds in which a sequence group exchanges tokens for heads in one pass; nothing is computed meanwhile."""
+        learner, hardware = self.config.learner, self.config.hardware
+        n = learner.sequence_parallel
+        if n == 1 or self._gpu == "cpu":
+            return 0.0
+        inside = n * learner.num_gpus <= hardware.per_node
+        speed = (ACCELERATORS[self._gpu].link_gb_s / 2 if inside else hardware.network_gb_s) * 1e9
+        key_value = self.shape.key_value * key_value_copies(self.shape.key_value_heads, n)
+        values = self.shape.layers * (2 * self.shape.hidden + 2 * key_value) * (n - 1) / n
+        return tokens_of_rank * values * BYTES[self.config.model.dtype] / speed
 
     def _attention(self, context: float) -> float:
         return 2.0 * self.shape.layers * self.shape.hidden * context

@@ -36,6 +36,7 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
         return
     yield from _context(config, shape)
     yield from _heads(config, shape, use)
+    yield from _positions(config, shape, use)
     framed = use != "reward-model"  # a reward model sees the model's own chat template, or plain text without one
     if framed and config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
         message = f"needs a chat template, and {folder} has none"
@@ -58,10 +59,26 @@ def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
 
 def _heads(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
     parts = config.rollout.engine.tensor_parallel_size
+    sizes = [n for n in range(1, shape.heads + 1) if shape.heads % n == 0]
+    message = f"does not divide the model's {shape.heads} attention heads"
     if "rollout" in processes(config, use) and shape.heads % parts:
-        fits = ", ".join(str(n) for n in range(1, shape.heads + 1) if shape.heads % n == 0)
-        message = f"does not divide the model's {shape.heads} attention heads"
-        yield problem(config, "rollout.engine.tensor_parallel_size", message, f"one of {fits}")
+        fix = f"one of {', '.join(map(str, sizes))}"
+        yield problem(config, "rollout.engine.tensor_parallel_size", message, fix)
+    learner = config.learner
+    if "learner" in processes(config, use) and shape.heads % learner.sequence_parallel:
+        fits = [n for n in sizes if learner.ranks % n == 0]
+        nearest = min(fits, key=lambda n: (abs(n - learner.sequence_parallel), n))
+        fix = f"{nearest}, of {', '.join(map(str, fits))}, which also divide learner.ranks = {learner.ranks}"
+        yield problem(config, "learner.sequence_parallel", message, fix)
+
+
+def _positions(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
+    if "learner" in processes(config, use) and 0 < shape.short_context < config.model.max_length:
+        message = (
+            f"is above {shape.short_context} tokens, and a longer sequence changes the positions (longrope) of all that "
+            "the learner packs beside it, or of its own part on one rank"
+        )
+        yield problem(config, "model.max_length", message, f"at most {shape.short_context}, or another model")
 
 
 def _files(config: Config) -> Iterator[Problem]:

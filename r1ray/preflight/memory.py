@@ -9,6 +9,7 @@ no torch.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from r1ray.config.rules import keeps_reference
@@ -50,6 +51,14 @@ Items = dict[str, float]
 def logits_at_once(*, cuda: bool) -> int:
     """Elements of the largest block of logits on this kind of device."""
     return LOGITS_AT_ONCE["cuda" if cuda else "cpu"]
+
+
+def key_value_copies(heads: int, ranks: int) -> int:
+    """Copies of each key/value head, so that a sequence group of `ranks` can divide the `heads` of keys evenly.
+
+    The number of query heads is a multiple of both, so it is a multiple of heads x copies too.
+    """
+    return ranks // math.gcd(heads, ranks)
 
 
 def engine_item_bytes(config: Config) -> int:
@@ -135,13 +144,17 @@ def _activation_bytes(config: Config, shape: ModelShape) -> float:
 
     Autograd stores 8 hidden, 2 key-value and 4 intermediate vectors per token and layer. `learner/recompute.py` and
     `learner/attention.py` store half of the hidden and intermediate ones, and compute the rest again layer by layer.
+    A sequence group stores attention's output by heads and by tokens, and copies of key-value heads.
     """
-    per_layer = 8 * shape.hidden + 2 * shape.key_value + 4 * shape.intermediate
+    n = config.learner.sequence_parallel
+    key_value = shape.key_value * key_value_copies(shape.key_value_heads, n)
+    exchanged = shape.hidden if n > 1 else 0
+    per_layer = 8 * shape.hidden + 2 * key_value + 4 * shape.intermediate + exchanged
     stored = per_layer
     if config.model.activation_checkpointing:
         stored = shape.hidden
     elif shape.recomputes:
-        stored = 4 * shape.hidden + 2 * shape.key_value + 2 * shape.intermediate
+        stored = 4 * shape.hidden + 2 * key_value + 2 * shape.intermediate + exchanged
     again = per_layer if stored < per_layer else 0  # one layer at a time
     values = shape.layers * stored + again
     return float(config.learner.micro_batch_tokens * values * BYTES[config.model.dtype])

@@ -19,7 +19,7 @@ MOST = 5
 def nearest_learners(config: Config, shape: ModelShape, use: Use) -> list[str]:
     """Changes, each of which alone makes a rank fit, as on the command line; the ones that cost least come first."""
     found: dict[str, str] = {}  # what is changed -> the smallest change that is enough
-    for text, changed in _changes(config, use):
+    for text, changed in _changes(config, shape, use):
         gpu = changed.hardware.gpu
         assert gpu is not None, "only declared hardware is compared"
         device, _ = learner_bytes(changed, shape, use)
@@ -28,7 +28,7 @@ def nearest_learners(config: Config, shape: ModelShape, use: Use) -> list[str]:
     return list(found.values())[:MOST]
 
 
-def _changes(config: Config, use: Use) -> Iterator[tuple[str, Config]]:
+def _changes(config: Config, shape: ModelShape, use: Use) -> Iterator[tuple[str, Config]]:
     """Candidates: memory for time, then more hardware, then shorter sequences."""
     learner, model = config.learner, config.model
     if not model.activation_checkpointing:
@@ -36,12 +36,20 @@ def _changes(config: Config, use: Use) -> Iterator[tuple[str, Config]]:
             "model.activation_checkpointing=true",
             replace(config, model=replace(model, activation_checkpointing=True)),
         )
-    shortest = _longest_sequence(config, use)
+    n = learner.sequence_parallel
+    shortest = -(-_longest_sequence(config, use) // n)
     for tokens in (t for t in _halves(learner.micro_batch_tokens, shortest) if t < learner.micro_batch_tokens):
         yield (
             f"learner.micro_batch_tokens={tokens}",
             replace(config, learner=replace(learner, micro_batch_tokens=tokens)),
         )
+    for size in (2 * n, 4 * n, 8 * n):
+        if learner.ranks % size == 0 and shape.heads % size == 0:
+            tokens = -(-n * learner.micro_batch_tokens // size)
+            yield (
+                f"learner.sequence_parallel={size} learner.micro_batch_tokens={tokens}",
+                replace(config, learner=replace(learner, sequence_parallel=size, micro_batch_tokens=tokens)),
+            )
     for stage in range(learner.zero_stage + 1, 4):
         yield f"learner.zero_stage={stage}", replace(config, learner=replace(learner, zero_stage=stage))
     if not learner.offload_optimizer and learner.zero_stage:
@@ -58,7 +66,7 @@ def _changes(config: Config, use: Use) -> Iterator[tuple[str, Config]]:
             replace(
                 config,
                 model=replace(model, max_length=length),
-                learner=replace(learner, micro_batch_tokens=min(length, learner.micro_batch_tokens)),
+                learner=replace(learner, micro_batch_tokens=min(-(-length // n), learner.micro_batch_tokens)),
             ),
         )
 

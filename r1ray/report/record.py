@@ -61,7 +61,13 @@ class RunRecord:
         if None in (ranks, workers, staleness):
             return None
         replays = self.setting("replay.run") is not None
-        found = find_bottleneck(self.metrics, ranks=ranks, workers=0 if replays else workers, max_staleness=staleness)
+        found = find_bottleneck(
+            self.metrics,
+            ranks=ranks,
+            workers=0 if replays else workers,
+            max_staleness=staleness,
+            sequence_parallel=self.setting("learner.sequence_parallel") or 1,
+        )
         return None if found is None else found.text
 
     @property

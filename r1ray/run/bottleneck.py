@@ -36,11 +36,11 @@ class Bottleneck:
 
 
 def find_bottleneck(
-    rows: Sequence[Mapping[str, Any]], *, ranks: int, workers: int, max_staleness: int
+    rows: Sequence[Mapping[str, Any]], *, ranks: int, workers: int, max_staleness: int, sequence_parallel: int = 1
 ) -> Bottleneck | None:
     """The bottleneck of the last steps; None if there are too few. `rows` are lines of metrics.jsonl.
 
-    `workers` 0: a replay.
+    `workers` 0: a replay. Ranks come in groups of `sequence_parallel`.
 
     Worked example: of 2.0 s the learner trains 1.9 and syncs 0.1, and the rollout workers idle half of the time. A second
     rank takes 0.95 + 0.1 s, the rollout workers need 1.0 s: 2.0 / 1.05 = 1.9 times as fast.
@@ -52,18 +52,23 @@ def find_bottleneck(
     train, wait, step, *of_rollouts = (median(float(row[key]) for row in recent) for key in keys)
     if step <= 0:
         return None
-    loop, rank = step - wait, f"{_another('rank', ranks)} (learner.ranks={ranks + 1})"
+    loop, more = step - wait, ranks + sequence_parallel
+    unit = "rank" if sequence_parallel == 1 else f"group of {sequence_parallel} ranks"
+    rank, saved = (
+        f"{_another(unit, ranks // sequence_parallel)} (learner.ranks={more})",
+        train * sequence_parallel / more,
+    )
     evidence = (
         f"a step takes {duration(step)}, of which the learner trains {share(train / step)} and waits for its batch "
         f"{share(wait / step)}"
     )
     if not of_rollouts:
-        return _most_gained(step, evidence, {"learner-bound": (step - train / (ranks + 1), rank)})
+        return _most_gained(step, evidence, {"learner-bound": (step - saved, rank)})
     sync, idle = of_rollouts
     rollouts = step * (1 - idle)
     both_wait = max(0.0, step - max(loop, rollouts))
     remedies = {
-        "learner-bound": (both_wait + max(loop - train / (ranks + 1), rollouts), rank),
+        "learner-bound": (both_wait + max(loop - saved, rollouts), rank),
         "rollout-bound": (
             both_wait + max(loop, rollouts * workers / (workers + 1)),
             f"{_another('rollout worker', workers)} (rollout.workers={workers + 1})",

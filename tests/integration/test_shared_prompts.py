@@ -110,7 +110,7 @@ def test_values_and_gradients_are_those_of_a_prompt_for_each_completion(tmp_path
         weights = torch.randn(2, len(logprob_T), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
         (weights[0] * logprob_T + weights[1] * entropy_T).sum().backward()
         gradients = {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
-        return len(tokens.input_ids_N), logprob_T.detach(), gradients
+        return len(tokens.input_ids_R), logprob_T.detach(), gradients
 
     apart, shared = run(None), run([g for g, _ in order])
     assert (apart[0], shared[0]) == (4 * 7 + 2 + 15 + 90 + 96, 7 + 1 + 15 + 30 + 96)

@@ -26,7 +26,7 @@ class OptimizerConfig:
 class LearnerConfig:
     """Training processes (DeepSpeed) and the batch of a training step."""
 
-    ranks: Annotated[int, Range(ge=1), Doc("data-parallel ranks")] = 1
+    ranks: Annotated[int, Range(ge=1), Doc("training processes")] = 1
     num_cpus: Annotated[float, Range(ge=0), Doc("Ray CPUs and threads of each rank")] = 1.0
     num_gpus: Annotated[float, Range(ge=0), Doc("Ray GPUs of each rank; 0: train on the CPU")] = 1.0
     zero_stage: Annotated[
@@ -38,7 +38,12 @@ class LearnerConfig:
     offload_parameters: Annotated[bool, Doc("keep the parameters in host memory; ZeRO 3 only")] = False
     groups_per_step: Annotated[int, Range(ge=1), Doc("B, prompts of one training step")] = 32
     minibatches: Annotated[int, Range(ge=1), Doc("optimiser steps of one training step")] = 1
-    micro_batch_tokens: Annotated[int, Range(ge=1), Doc("N, packed tokens of one forward pass")] = 8192
+    sequence_parallel: Annotated[
+        int, Range(ge=1), Doc("n, ranks that compute one packed row together, a slice of its tokens each")
+    ] = 1
+    micro_batch_tokens: Annotated[
+        int, Range(ge=1), Doc("packed tokens of one forward pass of a rank; a row of n ranks has n times as many")
+    ] = 8192
     shared_prompts: Annotated[
         bool | None, Doc("compute a group's prompt once per micro-batch, not per completion; null: on a CPU only")
     ] = None

@@ -36,7 +36,7 @@ def test_comments_give_choices_range_and_entries() -> None:
     text = re.sub(r"\n *# ", " ", generate())
     assert "digest: full" in text
     assert "full | wire | none: what is compared" in text
-    assert "ranks: 1  # data-parallel ranks (>= 1)" in text
+    assert "ranks: 1  # training processes (>= 1)" in text
     assert "grpo | dr_grpo | dapo | gspo | cispo | module:function: policy loss" in text
     assert "  #   weight: 1.0  # share in the mixture, relative to the other sources (> 0)" in generate()
     assert "sources of evaluation problems; entries have the keys of data.train" in text

@@ -171,6 +171,23 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
         (["learner.offload_optimizer=true", "learner.zero_stage=1"], "learner.offload_optimizer", "num_gpus is 0"),
         (["learner.offload_parameters=true", "learner.zero_stage=3"], "learner.offload_parameters", "num_gpus is 0"),
         (["model.dtype=bfloat16"], "learner.zero_stage", "no float32 copy"),
+        (["learner.sequence_parallel=4", "learner.ranks=6"], "learner.sequence_parallel", "use 3, or learner.ranks=8"),
+        (["learner.sequence_parallel=3"], "learner.sequence_parallel", "use 1, or learner.ranks=3"),
+        (
+            [
+                "learner.sequence_parallel=2",
+                "learner.ranks=2",
+                "learner.num_gpus=1",
+                "model.attention=flash_attention_2",
+            ],
+            "model.attention",
+            "learner.sequence_parallel=1",
+        ),
+        (
+            ["learner.sequence_parallel=2", "learner.ranks=2", "learner.micro_batch_tokens=86"],
+            "learner.micro_batch_tokens",
+            "in the 2 ranks of a sequence group; use at least 87",
+        ),
         (["learner.optimizer.warmup_steps=41"], "learner.optimizer.warmup_steps", "run.steps = 40"),
         (["model.attention=flash_attention_2"], "model.attention", "needs a GPU"),
         (["rollout.workers=6"], "rollout.max_workers", "at least 6"),

@@ -40,11 +40,11 @@ def test_packed_tokens_by_hand():
     prompts = [np.array([1, 2], dtype=np.int32), np.array([5], dtype=np.int32)]
     completions = [np.array([3, 4], dtype=np.int32), np.array([6], dtype=np.int32)]
     packed = pack_tokens(prompts, completions, [0.5, 2.0], CPU)
-    assert packed.input_ids_N.tolist() == [1, 2, 3, 4, 5, 6]
-    assert packed.position_ids_N.tolist() == [0, 1, 2, 3, 0, 1]
-    assert packed.source_T.tolist() == [1, 2, 4]
-    assert packed.target_T.tolist() == [3, 4, 6]
-    assert packed.temperature_T.tolist() == [0.5, 0.5, 2.0]
+    assert packed.input_ids_R.tolist() == [1, 2, 3, 4, 5, 6]
+    assert packed.position_ids_R.tolist() == [0, 1, 2, 3, 0, 1]
+    assert packed.source_M.tolist() == [1, 2, 4]
+    assert packed.target_M.tolist() == [3, 4, 6]
+    assert packed.temperature_M.tolist() == [0.5, 0.5, 2.0]
     assert packed.segment_T.tolist() == [0, 0, 1]
     assert packed.lengths_S.tolist() == [2.0, 1.0]
 
@@ -54,11 +54,11 @@ def test_packed_tokens_with_a_shared_prompt_by_hand():
     prompts = [np.array(p, dtype=np.int32) for p in ([1, 2], [1, 2], [5])]
     completions = [np.array(c, dtype=np.int32) for c in ([3, 4], [9], [6])]
     packed = pack_tokens(prompts, completions, [0.5, 1.0, 2.0], CPU, groups=[7, 7, 3])
-    assert packed.input_ids_N.tolist() == [1, 2, 3, 4, 9, 5, 6]
-    assert packed.position_ids_N.tolist() == [0, 1, 2, 3, 2, 0, 1]
-    assert packed.source_T.tolist() == [1, 2, 1, 5]
-    assert packed.target_T.tolist() == [3, 4, 9, 6]
-    assert packed.temperature_T.tolist() == [0.5, 0.5, 1.0, 2.0]
+    assert packed.input_ids_R.tolist() == [1, 2, 3, 4, 9, 5, 6]
+    assert packed.position_ids_R.tolist() == [0, 1, 2, 3, 2, 0, 1]
+    assert packed.source_M.tolist() == [1, 2, 1, 5]
+    assert packed.target_M.tolist() == [3, 4, 9, 6]
+    assert packed.temperature_M.tolist() == [0.5, 0.5, 1.0, 2.0]
     assert packed.segment_T.tolist() == [0, 0, 1, 2]
     assert packed.lengths_S.tolist() == [2.0, 1.0, 1.0]
     assert packed.layout.boundaries is None

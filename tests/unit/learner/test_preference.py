@@ -160,7 +160,7 @@ class PretendedEngine:
         return StepReport(applied=True, grad_norm=0.5)
 
     def forward_only(self, packed: PackedExamples) -> torch.Tensor:
-        return packed.input_ids_N[packed.last_S].float() / 100
+        return packed.input_ids_R[packed.last_M].float() / 100
 
 
 def make_rank(config: Config, monkeypatch: pytest.MonkeyPatch, rank: int = 0, ranks: int = 1) -> RewardModelRank:

@@ -32,7 +32,15 @@ from tests.unit.ledger_support import Clock, rules, train
 from tests.unit.model_folder import write_model
 
 SMALL = ModelShape(
-    parameters=687_000, layers=3, hidden=128, heads=4, intermediate=384, key_value=128, vocabulary=361, context=256
+    parameters=687_000,
+    layers=3,
+    hidden=128,
+    heads=4,
+    intermediate=384,
+    key_value=128,
+    key_value_heads=4,
+    vocabulary=361,
+    context=256,
 )
 TRUE = Efficiency(
     training_share=0.2, decode_share=0.02, compute_share=0.02, engine_step_s=0.005, learner_step_s=0.3, sync_s=0.05

@@ -11,6 +11,7 @@ from r1ray.models.published import PUBLISHED
 from r1ray.planning.balance import best_split, sides
 from r1ray.planning.rates import Efficiency, Rates
 from r1ray.planning.scenario import Scenario
+from r1ray.preflight.accelerators import ACCELERATORS
 
 IDEAL = Efficiency(
     training_share=1.0,
@@ -58,6 +59,17 @@ def test_training_takes_six_operations_a_parameter_and_more_for_what_is_recomput
     operations = 80_000 / 8 * 6 * 7_615_616_512
     assert plain.training_s(80_000, 0.0) == pytest.approx(operations / 312e12)
     assert rates().training_s(80_000, 0.0) == pytest.approx(operations / 312e12 * 5 / 3)  # recomputed, reference
+
+
+def test_ranks_that_compute_rows_together_exchange_tokens_for_heads_in_every_pass() -> None:
+    """8 ranks in groups of 2 or of 8, twice as many as key-value heads: half, and 7/8, of q, k, v and the output."""
+    given = ("algorithm.kl_coefficient=0", "algorithm.reference_refresh_steps=null")
+    alone, two, eight = (rates(f"learner.sequence_parallel={n}", *given).training_s(80_000, 0.0) for n in (1, 2, 8))
+    link = ACCELERATORS["a100-80"].link_gb_s / 2 * 1e9
+    assert rates().config.hardware.gpu == "a100-80"
+    per_pass = 10_000 * 28 * 2 / link  # tokens of a rank, layers, bytes
+    assert two - alone == pytest.approx(4 * per_pass * (2 * 3584 + 2 * 512) / 2)
+    assert eight - alone == pytest.approx(4 * per_pass * (2 * 3584 + 4 * 512) * 7 / 8)
 
 
 def test_few_tokens_at_zero_3_wait_for_the_weights_of_other_hosts() -> None:

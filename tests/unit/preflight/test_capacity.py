@@ -15,7 +15,15 @@ from r1ray.util.machine import GIB, Machine
 
 MACHINE = Machine(cores=2, memory_bytes=8 * GIB, shared_memory_bytes=GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
 SHAPE = ModelShape(
-    parameters=10**6, layers=2, hidden=64, heads=2, intermediate=128, key_value=64, vocabulary=300, context=512
+    parameters=10**6,
+    layers=2,
+    hidden=64,
+    heads=2,
+    intermediate=128,
+    key_value=64,
+    key_value_heads=2,
+    vocabulary=300,
+    context=512,
 )
 GPUS = ["learner.num_gpus=1", "learner.ranks=8", "rollout.num_gpus=1", "rollout.workers=2"]
 HEAD = {"CPU": 8.0, "head": 1.0, "node:10.0.0.1": 1.0}

@@ -63,6 +63,32 @@ class TestSurroundings:
         assert "4 attention heads" in problem.message
         assert problem.fix == "one of 1, 2, 4"
 
+    @pytest.mark.parametrize(
+        ("ranks", "size", "fix"),
+        [
+            (6, 3, "2, of 1, 2, which also divide learner.ranks = 6"),
+            (8, 8, "4, of 1, 2, 4, which also divide learner.ranks = 8"),
+        ],
+    )
+    def test_a_sequence_group_must_divide_the_models_heads(
+        self, config: Config, ranks: int, size: int, fix: str
+    ) -> None:
+        config.learner.ranks, config.learner.sequence_parallel = ranks, size
+        problem = self.found(config)["learner.sequence_parallel"]
+        assert "4 attention heads" in problem.message
+        assert problem.fix == fix
+        assert check_environment(config, CPU_ONLY, "eval") == []
+
+    def test_positions_that_depend_on_the_longest_sequence_are_refused_beyond_their_short_context(
+        self, config: Config, tmp_path: Path
+    ) -> None:
+        scaled = {"rope_type": "longrope", "original_max_position_embeddings": 128}
+        config.model.path = str(write_model(tmp_path / "longrope", rope_parameters=scaled))
+        assert config.model.max_length > 128
+        assert self.found(config)["model.max_length"].fix == "at most 128, or another model"
+        config.model.path = str(write_model(tmp_path / "yarn", rope_parameters={**scaled, "rope_type": "yarn"}))
+        assert self.found(config) == {}
+
     def test_a_chat_template_must_be_there_where_it_is_needed(self, config: Config) -> None:
         config.data.template = "r1"
         assert "has none" in self.found(config)["data.template"].message

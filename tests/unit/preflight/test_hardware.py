@@ -82,6 +82,7 @@ def test_the_settings_for_80_gb_that_the_overlay_names_fit() -> None:
         (("learner.zero_stage=0", "model.dtype=float32"), "learner.zero_stage"),
         (("model.activation_checkpointing=false", "learner.zero_stage=3"), "model.activation_checkpointing"),
         (("learner.micro_batch_tokens=98304",), "learner.micro_batch_tokens"),
+        (("learner.micro_batch_tokens=98304",), "learner.sequence_parallel"),
     ],
 )
 def test_each_suggestion_of_a_refusal_fits(overrides: tuple[str, ...], fits: str) -> None:
@@ -90,7 +91,7 @@ def test_each_suggestion_of_a_refusal_fits(overrides: tuple[str, ...], fits: str
     suggested = [s for s in found.fix.split("; or ") if "=" in s]
     assert any(s.startswith(fits) for s in suggested)
     for change in suggested:
-        config, shape = overlay("qwen2.5-7b", *overrides, change)
+        config, shape = overlay("qwen2.5-7b", *overrides, *change.split())
         assert sum(learner_bytes(config, shape)[0].values()) <= ACCELERATORS[str(config.hardware.gpu)].memory_bytes
 
 

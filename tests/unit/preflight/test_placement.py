@@ -21,7 +21,15 @@ from r1ray.util.machine import GIB, Machine, this_machine
 from tests.unit.model_folder import write_model
 
 SMALL = ModelShape(
-    parameters=687_000, layers=3, hidden=128, heads=4, intermediate=384, key_value=128, vocabulary=361, context=256
+    parameters=687_000,
+    layers=3,
+    hidden=128,
+    heads=4,
+    intermediate=384,
+    key_value=128,
+    key_value_heads=4,
+    vocabulary=361,
+    context=256,
 )
 VOCABULARY, HIDDEN = 152_064, 3584
 SEVEN_B = ModelShape(
@@ -31,6 +39,7 @@ SEVEN_B = ModelShape(
     heads=28,
     intermediate=18944,
     key_value=512,
+    key_value_heads=4,
     vocabulary=VOCABULARY,
     context=131_072,
 )
@@ -164,32 +173,6 @@ def test_without_a_gpu_everything_is_in_the_host_and_float32_needs_no_master_cop
     assert plan.cache_tokens == int(0.25 * GIB) // (2 * 3 * 128 * 4)
     assert plan.problems == ()
     assert "Fits this machine." in plan.to_text()
-
-
-def test_activation_checkpointing_keeps_the_inputs_of_the_layers_and_one_layer() -> None:
-    plain = make_plan(tiny(), SMALL, LAPTOP).role("learner rank").host["activations"]
-    saved = (
-        make_plan(tiny("model.activation_checkpointing=true"), SMALL, LAPTOP).role("learner rank").host["activations"]
-    )
-    layer = 8 * 128 + 2 * 128 + 4 * 384
-    assert plain == 4096 * 3 * layer * 4
-    assert saved == 4096 * (3 * 128 + layer) * 4
-
-
-def test_known_layers_keep_half_of_the_hidden_and_intermediate_vectors_and_one_layer_whole() -> None:
-    """tests/unit/learner/test_recompute.py counts what a model really stores."""
-    shape = replace(SMALL, recomputes=True)
-    layer, stored = 8 * 128 + 2 * 128 + 4 * 384, 4 * 128 + 2 * 128 + 2 * 384
-    activations = make_plan(tiny(), shape, LAPTOP).role("learner rank").host["activations"]
-    assert activations == 4096 * (3 * stored + layer) * 4
-
-
-def test_silu_and_rmsnorm_without_experts_are_known_layers(tmp_path: Path) -> None:
-    llama = {"hidden_act": "silu", "rms_norm_eps": 1e-6}
-    assert read_shape(write_model(tmp_path / "llama", **llama)).recomputes
-    assert not read_shape(write_model(tmp_path / "gelu", **{**llama, "hidden_act": "gelu"})).recomputes
-    assert not read_shape(write_model(tmp_path / "layer_norm", hidden_act="silu")).recomputes
-    assert not read_shape(write_model(tmp_path / "experts", **llama, num_experts=4)).recomputes
 
 
 def test_too_little_host_memory_is_refused_with_the_numbers() -> None:

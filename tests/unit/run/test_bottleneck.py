@@ -23,8 +23,8 @@ def rows(steps: int = 8, **changes: float) -> list[dict[str, Any]]:
     ]
 
 
-def found(rows: list[dict[str, Any]], ranks: int = 1) -> Bottleneck | None:
-    return find_bottleneck(rows, ranks=ranks, workers=1, max_staleness=1)
+def found(rows: list[dict[str, Any]], ranks: int = 1, together: int = 1) -> Bottleneck | None:
+    return find_bottleneck(rows, ranks=ranks, workers=1, max_staleness=1, sequence_parallel=together)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,10 @@ def test_a_few_steps_say_nothing_and_the_first_one_does_not_count() -> None:
 
 def test_steps_of_runs_without_these_metrics_are_left_out() -> None:
     assert found([{"step": step, "sft/loss": 1.0} for step in range(9)]) is None
+
+
+def test_ranks_that_compute_rows_together_are_added_together() -> None:
+    limit = found(rows(), ranks=4, together=2)
+    assert limit is not None
+    assert limit.gain == pytest.approx(2.0 / (2.0 - 1.9 / 3))
+    assert "one more group of 2 ranks (learner.ranks=6)" in limit.text

@@ -89,9 +89,9 @@ def test_a_batch_is_packed_without_padding_and_every_token_is_on_one_rank(
     parts = [make_rank(config, rank, world_size)._micro_batches(batch) for rank in range(world_size)]
     assert len({len(micro_batches) for micro_batches in parts}) == 1  # ranks meet in each
     real = [packed for micro_batches in parts for packed, indices in micro_batches if indices]
-    assert all(len(packed.input_ids_N) <= 40 for packed in real)
-    assert sum(len(packed.input_ids_N) for packed in real) == sum(example.tokens for example in batch)
-    found = sorted(target for packed in real for target in packed.target_T.tolist())
+    assert all(len(packed.input_ids_R) <= 40 for packed in real)
+    assert sum(len(packed.input_ids_R) for packed in real) == sum(example.tokens for example in batch)
+    found = sorted(target for packed in real for target in packed.target_M.tolist())
     assert found == sorted(np.concatenate([example.completion for example in batch]).tolist())
 
 
@@ -99,8 +99,8 @@ def test_a_token_is_predicted_from_the_one_before_it_in_its_own_conversation(
     config: Config, data: SupervisedData[Example]
 ) -> None:
     for packed, _ in make_rank(config)._micro_batches([data.train[i] for i in range(4)]):
-        assert torch.equal(packed.input_ids_N[packed.source_T + 1], packed.target_T)
-        assert torch.equal(packed.position_ids_N[packed.source_T + 1] - 1, packed.position_ids_N[packed.source_T])
+        assert torch.equal(packed.input_ids_R[packed.source_M + 1], packed.target_M)
+        assert torch.equal(packed.position_ids_R[packed.source_M + 1] - 1, packed.position_ids_R[packed.source_M])
 
 
 # -- figures --------------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ class FakeModel:
 
     def model(self, packed: PackedTokens, greedy: bool) -> tuple[torch.Tensor, torch.Tensor]:
         assert greedy
-        return -packed.target_T / 100.0, (packed.target_T == ord("x")).float()
+        return -packed.target_M / 100.0, (packed.target_M == ord("x")).float()
 
 
 def test_the_loss_is_the_mean_over_all_response_tokens_of_the_step(
