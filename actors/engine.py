@@ -142,6 +142,7 @@ class VllmEngine:
         self._stop_ids = stop_token_ids(model_path)
         self._end_ids = {self._tokenizer.eos_token_id, *self._stop_ids}
         self._digest = config.sync.digest
+        self._delta = config.sync.encoding == "delta"
         self._interface = config.sync.interface
         self._processes = config.rollout.engine.tensor_parallel_size
         self._transfers = 0
@@ -210,6 +211,7 @@ class VllmEngine:
             "specs": list(specs),
             "bucket_bytes": bucket_bytes,
             "digest": self._digest != "none",
+            "delta": self._delta,
             "stage": str(SHARED_MEMORY / name) if self._processes > 1 else None,
         }
         self._engine.collective_rpc("update_weights", args=(info,))

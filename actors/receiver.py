@@ -55,6 +55,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
     specs: list[tuple[str, str, tuple[int, ...]]]  # name, dtype, shape in the order of sending
     bucket_bytes: int
     digest: bool
+    delta: bool  # the sender sends differences
     stage: str | None  # file in shared memory for the staged weights of all processes; None: there is one process
 
 
@@ -94,7 +95,7 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         stage: Stage = OwnStage(plan)
         if shared is not None:
             stage = SharedStage(plan, Path(shared), writer=self.parallel_config.rank == 0)
-        self.receiver.begin(plan, stage, digest=update_info.digest)
+        self.receiver.begin(plan, stage, digest=update_info.digest, delta=update_info.delta)
 
     def finish_weight_update(self) -> None:
         """Load the received tensors into the model. Raises WeightSyncError before all are received."""

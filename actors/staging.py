@@ -22,6 +22,7 @@ import torch
 
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Channel
+from r1ray.transport.delta import DeltaReceiver
 from r1ray.transport.plan import Bucket, Digest, unpack
 
 _ALIGNED = 64
@@ -159,6 +160,7 @@ class WeightReceiver:
         self._device = device
         self._join: Join | None = None
         self._channel: Channel | None = None
+        self._differences: DeltaReceiver | None = None  # of the present group; with sync.encoding=delta
         self._thread: threading.Thread | None = None
         self._transfer: _Transfer | None = None
 
@@ -172,27 +174,31 @@ class WeightReceiver:
         """Whether there is a group to receive from."""
         return self._join is not None or self._channel is not None
 
-    def begin(self, plan: Sequence[Bucket], stage: Stage, *, digest: bool) -> None:
-        """Start the thread. Its outcome is that of `received`."""
+    def begin(self, plan: Sequence[Bucket], stage: Stage, *, digest: bool, delta: bool = False) -> None:
+        """Start the thread. Its outcome is that of `received`. `delta`: the sender sends differences."""
         self.release()
         self._transfer = _Transfer(stage)
-        arguments = (plan, self._transfer, digest)
+        arguments = (plan, self._transfer, digest, delta)
         self._thread = threading.Thread(target=self._run, args=arguments, name="weight-receiver", daemon=True)
         self._thread.start()
 
-    def _run(self, plan: Sequence[Bucket], transfer: _Transfer, with_digest: bool) -> None:
+    def _run(self, plan: Sequence[Bucket], transfer: _Transfer, with_digest: bool, delta: bool) -> None:
         stage = transfer.stage
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)  # per thread: a new one begins on device 0
             if self._join is not None:
                 self._channel, self._join = self._join(self._device), None
+                self._differences = DeltaReceiver(self._channel) if delta else None
             assert self._channel is not None
             stage.open()
             digest = Digest()
             for number, bucket in enumerate(plan):
-                buffer = self._channel.buffer(bucket.nbytes)
-                self._channel.broadcast(buffer)
+                if self._differences is None:
+                    buffer = self._channel.buffer(bucket.nbytes)
+                    self._channel.broadcast(buffer)
+                else:
+                    buffer = self._differences.receive(number, bucket.nbytes, bucket.item)
                 if with_digest:
                     digest.update(buffer)
                 stage.keep(number, buffer, self._channel)
@@ -226,4 +232,4 @@ class WeightReceiver:
         """Leave the group."""
         if self._channel is not None:
             self._channel.close()
-        self._channel = self._join = None
+        self._channel = self._join = self._differences = None

@@ -10,6 +10,7 @@ import torch
 from r1ray.config.schema import SyncConfig
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Channel, Rendezvous
+from r1ray.transport.delta import DeltaSender
 from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into
 from r1ray.transport.rendezvous import Listener, listen
 from r1ray.transport.transfer import Sent
@@ -35,6 +36,7 @@ class WeightPublisher:
         self._is_sender = is_sender
         self._listener: Listener | None = None
         self._channel: Channel | None = None
+        self._differences: DeltaSender | None = None  # of the present group; with sync.encoding=delta
 
     def open_epoch(self, epoch: int, receivers: int, address: str) -> Rendezvous:
         """Leave the old group and open the rendezvous of a new one; receivers join while `send` waits for them."""
@@ -55,19 +57,23 @@ class WeightPublisher:
         if not self._is_sender:
             for _ in stream:
                 pass
-            return Sent(digest="", seconds=time.monotonic() - began)
+            return Sent(digest="", seconds=time.monotonic() - began, wire_bytes=0)
         failure: WeightSyncError | None = None
-        digest = Digest()
+        digest, wire_bytes = Digest(), 0
         try:
             if self._channel is None:
                 self._channel = self._accept()
-            for bucket in self._plan:
+            for number, bucket in enumerate(self._plan):
                 buffer = self._channel.buffer(bucket.nbytes)
                 # One at a time: a gathered weight is valid until the next is requested.
                 pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))
                 if self._config.digest != "none":
                     digest.update(buffer)
-                self._channel.broadcast(buffer)
+                if self._differences is None:
+                    self._channel.broadcast(buffer)
+                    wire_bytes += bucket.nbytes
+                else:
+                    wire_bytes += self._differences.send(number, buffer, bucket.item)
         except WeightSyncError as e:
             failure = e
             self._leave()
@@ -76,13 +82,17 @@ class WeightPublisher:
         if failure is not None:
             raise failure
         return Sent(
-            digest="" if self._config.digest == "none" else digest.hexdigest(), seconds=time.monotonic() - began
+            digest="" if self._config.digest == "none" else digest.hexdigest(),
+            seconds=time.monotonic() - began,
+            wire_bytes=wire_bytes,
         )
 
     def _accept(self) -> Channel:
         if self._listener is None:
             raise WeightSyncError("weights were to be published before a weight-sync group was opened")
-        return self._listener.accept(interface=self._config.interface, device=self._device)
+        channel = self._listener.accept(interface=self._config.interface, device=self._device)
+        self._differences = DeltaSender(channel) if self._config.encoding == "delta" else None
+        return channel
 
     def _next(self, stream: Iterable[tuple[str, torch.Tensor]], spec: TensorSpec) -> torch.Tensor:
         name, tensor = next(iter(stream))
@@ -93,4 +103,4 @@ class WeightPublisher:
     def _leave(self) -> None:
         if self._channel is not None:
             self._channel.close()
-        self._channel = self._listener = None
+        self._channel = self._listener = self._differences = None

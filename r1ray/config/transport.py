@@ -22,7 +22,8 @@ def transport_of(config: Config) -> str:
 
 
 def transport(config: Config) -> Iterator[Problem]:
-    """Find devices that the transport cannot serve, and a digest that needs the whole weights of a sharded engine."""
+    """Find devices and an encoding that the transport cannot serve, and a digest that needs the whole weights of a
+    sharded engine."""
     if config.rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
         message = "reads back whole weights, but each tensor-parallel process holds a shard"
         yield problem(config, "sync.digest", message, "use wire, or rollout.engine.tensor_parallel_size=1")
@@ -30,6 +31,9 @@ def transport(config: Config) -> Iterator[Problem]:
     gpus = {key: value_at(config, key) for key in ("learner.num_gpus", "rollout.num_gpus")}
     without = [key for key, number in gpus.items() if number == 0]
     alone = "learner.ranks=1 rollout.workers=1 rollout.max_workers=1"
+    if config.sync.encoding == "delta" and chosen != "gloo":
+        message = f"compares weights in host memory, but sync.transport is {chosen}"
+        yield problem(config, "sync.encoding", message, "use full, or sync.transport=gloo")
     if chosen in ("nccl", "ipc") and without:
         message = f"moves weights between GPUs, but {' and '.join(without)} {'is' if len(without) == 1 else 'are'} 0"
         yield problem(config, "sync.transport", message, "use gloo or auto")

@@ -110,7 +110,7 @@ class RunTelemetry:
         self._recorder.set(c.POLICY_VERSION, float(report.version))
         self._recorder.observe(c.SYNC_SECONDS, report.seconds)
         self._recorder.set(c.SYNC_PAUSE_SECONDS, report.apply_s)
-        self._recorder.add(c.SYNC_BYTES, float(report.weight_bytes * len(report.synced)))
+        self._recorder.add(c.SYNC_BYTES, float(report.wire_bytes * len(report.synced)))
 
     def observed(self, status: Mapping[str, Any], members: Mapping[str, Member]) -> None:
         """About once a second, with the record of status.json."""

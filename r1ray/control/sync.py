@@ -26,7 +26,7 @@ from r1ray.control.handles import Handle, LearnerApi, RolloutApi
 from r1ray.control.learners import TRANSIENT_ERRORS
 from r1ray.errors import InfrastructureError, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, Sent, TransferSpecs, bytes_of
+from r1ray.transport.transfer import Applied, Sent, TransferSpecs
 
 R = TypeVar("R")
 
@@ -46,7 +46,7 @@ class SyncReport:
     stale: dict[str, str] = field(default_factory=dict)  # worker -> reason
     out: dict[str, str] = field(default_factory=dict)
     retried: tuple[tuple[str, str], ...] = ()  # process -> reason, for each failed transfer: the first failure in it
-    weight_bytes: int = 0  # of the policy, which each synced worker received
+    wire_bytes: int = 0  # to each synced worker
     seconds: float = 0.0  # the whole publication
     apply_s: float = 0.0  # longest pause of generation of a worker
     digest_s: float = 0.0
@@ -58,7 +58,7 @@ class SyncReport:
             "sync/seconds": self.seconds,
             "sync/apply_s": self.apply_s,
             "sync/digest_s": self.digest_s,
-            "sync/bytes": float(self.weight_bytes),
+            "sync/bytes": float(self.wire_bytes),
             "sync/recomputed_tokens": float(self.recomputed_tokens),
             "sync/workers": float(len(self.synced)),
         }
@@ -106,7 +106,7 @@ class WeightSync:
         synced: dict[str, Applied] = {}
         stale: dict[str, str] = {}
         out: dict[str, str] = {}
-        digest = ""
+        digest, wire_bytes = "", 0
         retried: list[tuple[str, str]] = []
         for _ in range(ATTEMPTS):
             if not waiting or self._stopping():
@@ -115,7 +115,8 @@ class WeightSync:
                 sent, done, first = self._transfer(learners, waiting, version)
             except _RunEndsError:
                 break
-            digest = sent or digest
+            if sent is not None:
+                digest, wire_bytes = sent.digest, sent.wire_bytes
             if first is not None:
                 if len(waiting) > 1 and any(first[0] == name for name, _ in retried):
                     waiting.pop(
@@ -132,8 +133,10 @@ class WeightSync:
             for name, applied in done.results.items():
                 waiting.pop(name)
                 stale.pop(name, None)
-                if sent and applied.digest and applied.digest != sent:
-                    out[name] = f"received policy {version} with digest {applied.digest}, the learner sent {sent}"
+                if sent is not None and sent.digest and applied.digest and applied.digest != sent.digest:
+                    out[name] = (
+                        f"received policy {version} with digest {applied.digest}, the learner sent {sent.digest}"
+                    )
                 else:
                     synced[name] = applied
         return SyncReport(
@@ -144,7 +147,7 @@ class WeightSync:
             stale=stale,
             out=out,
             retried=tuple(retried),
-            weight_bytes=bytes_of(self._specs or ()),
+            wire_bytes=wire_bytes,
             seconds=time.monotonic() - began,
             apply_s=max((a.apply_s for a in synced.values()), default=0.0),
             digest_s=max((a.digest_s for a in synced.values()), default=0.0),
@@ -153,8 +156,8 @@ class WeightSync:
 
     def _transfer(
         self, learners: Sequence[Handle[LearnerApi]], workers: Mapping[str, Handle[RolloutApi]], version: int
-    ) -> tuple[str, Gathered[str, Applied], tuple[str, str] | None]:
-        """The digest of what was sent, each worker's outcome, and the process that failed first with its error."""
+    ) -> tuple[Sent | None, Gathered[str, Applied], tuple[str, str] | None]:
+        """What was sent, each worker's outcome, and the process that failed first with its error."""
         members = tuple(sorted(workers))
         rendezvous: Rendezvous | None = None
         if members != self._members:
@@ -186,8 +189,8 @@ class WeightSync:
             self._members = members
         if learners[0].name not in done.results:  # there is no digest to check the workers' answers against
             unchecked = {n: WeightSyncError("the learner did not finish sending") for n in applied}
-            return "", Gathered({}, {**done.failures, **unchecked}), first
-        return sending[learners[0].name].result().digest, Gathered(applied, done.failures), first
+            return None, Gathered({}, {**done.failures, **unchecked}), first
+        return sending[learners[0].name].result(), Gathered(applied, done.failures), first
 
     def _gather(
         self, sending: Mapping[str, Future[Sent]], receiving: Mapping[str, Future[Applied]], version: int

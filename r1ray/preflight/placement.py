@@ -14,7 +14,7 @@ from r1ray.config.schema import Config
 from r1ray.config.uses import Use, processes
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.hardware import hardware_problems
-from r1ray.preflight.memory import cache_bytes, engine_item_bytes, learner_bytes
+from r1ray.preflight.memory import BYTES, cache_bytes, engine_item_bytes, learner_bytes
 from r1ray.preflight.reward_memory import reward_model_bytes
 from r1ray.preflight.roles import Role
 from r1ray.util.machine import GIB, Machine
@@ -110,6 +110,8 @@ def _learner(config: Config, shape: ModelShape, use: Use) -> Role:
     learner = config.learner
     device, host = learner_bytes(config, shape, use)
     host = {"process": LEARNER_BASE_GIB * GIB, **host}
+    if use == "train" and config.sync.encoding == "delta":
+        host["weights of the last sync"] = float(shape.parameters * BYTES[config.model.dtype])  # of rank 0
     resources = config.ray.learner_resources
     return _role("learner rank", learner.ranks, learner.num_cpus, learner.num_gpus, resources, device, host)
 
@@ -123,6 +125,8 @@ def _rollout(config: Config, shape: ModelShape, use: Use) -> Role:
     host = {"process": engine.tensor_parallel_size * ROLLOUT_BASE_GIB * GIB}
     if use == "train":
         host["staged weights"] = weights  # one copy for all processes, in /dev/shm (actors/staging.py)
+        if config.sync.encoding == "delta":
+            host["weights of the last sync"] = engine.tensor_parallel_size * weights  # see transport/delta.py
     resources = config.ray.rollout_resources
     gpus = rollout.num_gpus * engine.tensor_parallel_size
     return _role("rollout worker", rollout.workers, rollout.num_cpus, gpus, resources, device, host)

@@ -39,6 +39,11 @@ class Bucket:
     specs: tuple[TensorSpec, ...]
     nbytes: int
 
+    @property
+    def item(self) -> int:
+        """Bytes of one value; the tensors of a bucket have one dtype."""
+        return int(self.specs[0].torch_dtype.itemsize)
+
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
     """The spec of a tensor."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,23 +9,13 @@ TransferSpecs = Sequence[tuple[str, str, tuple[int, ...]]]
 """Name, dtype (torch's name without "torch.") and shape of each tensor in the order of sending."""
 
 
-def bytes_of(specs: TransferSpecs) -> int:
-    """Size of all tensors together. Needs no torch: the names of its dtypes end in their bits or begin with them."""
-    return sum(math.prod(shape) * _bits(dtype) // 8 for _, dtype, shape in specs)
-
-
-def _bits(dtype: str) -> int:
-    """Example: 16 for bfloat16, 8 for float8_e4m3fn and bool."""
-    found = re.search(r"\d+", dtype)
-    return int(found[0]) if found else 8
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sent:
     """One transfer at the learner. Producer: a learner rank. Consumer: the control loop."""
 
-    digest: str  # of the bytes sent; empty if sync.digest is none
+    digest: str  # of the weights sent; empty if sync.digest is none
     seconds: float
+    wire_bytes: int  # to each receiver; fewer than the weights have with sync.encoding=delta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,10 @@ class EngineHost:
         """As `sync.kv_cache: keep` from now on, or recompute."""
         self._engine._keeps_cache = keep
 
+    def receive_differences(self, differences: bool) -> None:
+        """As `sync.encoding: delta` from now on, or full."""
+        self._engine._delta = differences
+
     def corrupt_after_loading(self) -> None:
         """Make every weight update load something else than was received."""
 

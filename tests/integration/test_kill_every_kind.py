@@ -31,7 +31,13 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> tuple[Campaign, dict[s
     campaign = Campaign(
         run=base / "run",
         overlay=HERE / "loop.yaml",
-        settings=[f"model.path={base / 'model'}", "run.steps=1000000", "rollout.workers=2", "learner.ranks=2"],
+        settings=[
+            f"model.path={base / 'model'}",
+            "run.steps=1000000",
+            "rollout.workers=2",
+            "learner.ranks=2",
+            "sync.encoding=delta",
+        ],
         seed=SEED,
         logs=base / "logs",
     )

@@ -104,7 +104,7 @@ def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_nex
         "learner-0",
         open_epoch=lambda epoch, receivers: rendezvous,
         weight_specs=lambda: specs_of(trained[2]),
-        publish=lambda version: Sent(digest="", seconds=0.0),
+        publish=lambda version: Sent(digest="", seconds=0.0, wire_bytes=8),
     )
     sync = WeightSync(
         Config().sync,

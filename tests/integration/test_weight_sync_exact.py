@@ -124,6 +124,32 @@ def test_a_kept_cache_is_not_computed_again_and_later_requests_are_of_the_new_po
     ray.get(received.keep_cache.remote(False), timeout=60)
 
 
+def test_differences_make_the_engine_that_the_whole_weights_make(hosts: Any, folders: Any) -> None:
+    """A whole transfer, then a difference in the same group, then a new group, which begins whole again."""
+    received, loaded = hosts
+    weights = folders[2]
+    near = {name: torch.where(torch.rand(t.shape) < 0.02, t * 1.5, t) for name, t in weights.items()}
+    ray.get(received.receive_differences.remote(True), timeout=60)
+    config = Config()
+    config.sync.bucket_bytes, config.sync.bucket_deadline_s, config.sync.encoding = 1 << 16, 30.0, "delta"
+    publisher = WeightPublisher(
+        config.sync, transport="gloo", specs=[spec_of(n, t) for n, t in weights.items()], is_sender=True
+    )
+    sent = []
+    for epoch, version, tensors in ((7, 11, near), (None, 12, weights), (8, 13, weights)):
+        rendezvous = None if epoch is None else publisher.open_epoch(epoch, 1, "127.0.0.1")
+        answer = received.receive.remote(rendezvous, specs_of(weights), version, PROMPTS, SAMPLED)
+        sent.append(publisher.send(tensors.items()))
+        assert ray.get(answer, timeout=60)[0].digest == sent[-1].digest
+        after, expected = ray.get([h.generate.remote(PROMPTS, GREEDY) for h in (received, loaded)], timeout=60)
+        assert (tokens(after) == tokens(expected)) == (version > 11)
+    whole = sum(t.nbytes for t in weights.values())
+    assert sent[0].wire_bytes > whole
+    assert sent[1].wire_bytes < 0.05 * whole
+    assert sent[2].wire_bytes > whole
+    ray.get(received.receive_differences.remote(False), timeout=60)
+
+
 def test_weights_that_load_wrong_are_found_by_reading_back(hosts: Any, folders: Any, publisher: Any) -> None:
     """Last in this module: the engine is spoilt afterwards."""
     received, _ = hosts

@@ -15,6 +15,10 @@ class SyncConfig:
     transport: Annotated[
         Literal["auto", "gloo", "nccl", "ipc"], Doc("how the weights travel; auto: chosen by the devices")
     ] = "auto"
+    encoding: Annotated[
+        Literal["full", "delta"],
+        Doc("delta: only values that changed since the last sync, over gloo; the weights that arrive are the same"),
+    ] = "full"
     bucket_bytes: Annotated[int, Range(ge=1024), Doc("size of the buckets in which weights are sent")] = 67108864
     deadline_s: Annotated[float, Range(gt=0), Doc("deadline of one sync")] = 60.0
     bucket_deadline_s: Annotated[float, Range(gt=0), Doc("deadline of one bucket")] = 30.0

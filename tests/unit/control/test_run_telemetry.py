@@ -85,7 +85,7 @@ def manifest(step: int, versions: list[int]) -> BatchManifest:
 
 def test_bytes_of_a_sync_count_every_worker_that_received_it() -> None:
     recorder = MemoryRecorder()
-    report = SyncReport(version=2, epoch=1, digest="d", synced=("a", "b"), weight_bytes=10, seconds=0.3, apply_s=0.1)
+    report = SyncReport(version=2, epoch=1, digest="d", synced=("a", "b"), wire_bytes=10, seconds=0.3, apply_s=0.1)
     RunTelemetry(recorder, Config()).synced(report)
     assert recorder.values["sync_bytes", ()] == 20
     assert recorder.observed["sync_seconds"] == [0.3]

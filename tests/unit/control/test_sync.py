@@ -19,7 +19,7 @@ def learner(digest: str = "d") -> FakeHandle:
         "learner-0",
         open_epoch=lambda epoch, receivers: ("rendezvous", epoch, receivers),
         weight_specs=list,
-        publish=lambda version: Sent(digest=digest, seconds=0.0),
+        publish=lambda version: Sent(digest=digest, seconds=0.0, wire_bytes=8),
     )
 
 
@@ -87,7 +87,7 @@ def test_a_dead_worker_is_out_and_the_others_are_sent_to_again(sync: WeightSync)
     def publish(version: int) -> Sent:
         for error in failing:
             raise error
-        return Sent(digest="d", seconds=0.0)
+        return Sent(digest="d", seconds=0.0, wire_bytes=8)
 
     rank.methods["publish"] = publish
     report = sync.publish([rank], {"a": a, "b": b}, 4)
