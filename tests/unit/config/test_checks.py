@@ -217,7 +217,7 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "share a GPU, but NCCL",
         ),
         (
-            ["sync.encoding=delta", "learner.num_gpus=1", "rollout.num_gpus=1"],
+            ["sync.encoding=delta", "sync.transport=auto", "learner.num_gpus=1", "rollout.num_gpus=1"],
             "sync.encoding",
             "sync.transport is nccl",
         ),
