@@ -71,7 +71,7 @@ class DeltaSender:
         self._channel.broadcast(torch.tensor([entries], dtype=torch.int64).view(torch.uint8))
         if payload.numel():
             self._channel.broadcast(payload)
-        return _HEADER_BYTES + payload.numel()
+        return _HEADER_BYTES + int(payload.numel())
 
 
 class DeltaReceiver:
