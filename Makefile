@@ -95,13 +95,18 @@ config: install
 	$(call step,reasoning-gym,$(PIP) install --no-deps -r $<)
 	@touch $@
 
+# PEFT, with which a test reads exported adapters.
+.venv/peft: conf/pins/peft.txt | install
+	$(call step,PEFT,$(PIP) install --no-deps --upgrade --target $@ -r $<)
+	@touch $@
+
 # boto3, and moto in the place of AWS; the tests of cluster.yaml say so where they are missing.
 .venv/aws: conf/pins/aws.txt | install
 	$(call step,boto3 and moto,$(PIP) install --no-deps -r $<)
 	@touch $@
 
 # Integration tests leave one of two cores idle, so two run at a time; those marked `alone` measure times or loads.
-test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/aws .venv/hosts lint
+test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/peft .venv/aws .venv/hosts lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "(integration or slow or gpu) and not alone" tests/unit tests/integration
 	$(BIN)/python -m pytest -m alone tests/integration

@@ -21,6 +21,7 @@ from learner import zero_state
 from learner.checkpoint_format import persistent_buffers
 from learner.deepspeed_config import deepspeed_config, make_optimizer
 from learner.empty import DTYPES, Weights, materialize, share_buffers
+from learner.lora import ADAPTER_PARTS, adapted
 from learner.model import LogprobHead
 from learner.parts import Part
 from learner.profiling import Phases
@@ -202,25 +203,42 @@ class Engine:
         return values
 
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, complete parameter) in the module's order, tied ones once, in the compute dtype.
+        """(name, complete parameter) in the module's order, tied ones once, in the compute dtype, with adapters merged.
 
         ZeRO 3 gathers one at a time: a tensor is valid until the next is requested, and every rank must iterate to
         the end.
         """
+        layers = {id(layer.weight): layer for layer in adapted(self.module).values()}
+        adapters = {id(p) for layer in layers.values() for p in layer.adapter}
         for name, parameter in self.module.named_parameters():
-            with gathered([parameter], self.stage):
-                yield name, parameter.data
+            if id(parameter) in adapters:
+                continue
+            layer = layers.get(id(parameter))
+            with gathered([parameter, *(() if layer is None else layer.adapter)], self.stage):
+                yield name, parameter.data if layer is None else layer.merged()
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Name -> complete parameter of an adapter, a copy in the compute dtype on the CPU; empty without adapters."""
+        found: dict[str, Tensor] = {}
+        for prefix, layer in adapted(self.module).items():
+            with gathered(layer.adapter, self.stage):
+                for part, parameter in zip(ADAPTER_PARTS, layer.adapter, strict=True):
+                    found[f"{prefix}.{part}"] = parameter.detach().to("cpu", copy=True)
+        return found
 
     def parts(self) -> list[Part]:
-        """What this rank holds of the float32 weights and Adam moments: with `applied_steps` the complete state."""
-        named = self.module.named_parameters()
-        return [part for name, p in named for part in zero_state.parts(self.stage, self.optimizer, name, p)]
+        """What this rank holds of the trained float32 weights and Adam moments: with `applied_steps` the complete state."""
+        return [part for name, p in self._trained() for part in zero_state.parts(self.stage, self.optimizer, name, p)]
 
     def follow_parts(self, *, applied_steps: int) -> None:
         """Take over what was written to `parts`. A collective."""
-        zero_state.copy_masters(self.stage, self.zero_optimizer, list(self.module.parameters()))
+        zero_state.copy_masters(self.stage, self.zero_optimizer, [p for _, p in self._trained()])
         self.applied_steps = applied_steps
         zero_state.set_step(self.stage, self.zero_optimizer, self.optimizer, applied_steps)
+
+    def _trained(self) -> Iterator[tuple[str, Any]]:
+        """(name, parameter) of those that are not frozen."""
+        return ((name, p) for name, p in self.module.named_parameters() if p.requires_grad)
 
     def gather_ranks(self, row: Tensor) -> Tensor:
         """The rows of all ranks, stacked; they must have equal shapes."""

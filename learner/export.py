@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -23,22 +23,29 @@ def export_model(
     target: Path,
     writer: bool,
     files: Mapping[str, str] | None = None,
+    more: Callable[[Path], None] | None = None,
 ) -> None:
     """Write `weights` with the tokenizer and configuration of `source` to `target`, replacing an older export.
 
     Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
-    `files` (name -> text) are written in place of those of `source`. A collective: ranks that are not the `writer` only
-    take part in gathering. Raises DiskFull if there is no room.
+    `files` (name -> text) are written in place of those of `source`; `more` writes further ones. A collective: ranks that
+    are not the `writer` only take part in gathering. Raises DiskFull if there is no room.
     """
     try:
         if writer:
-            _write(weights, source, target, files or {})
+            _write(weights, source, target, files or {}, more)
     finally:  # the other ranks are in the same collectives until the end
         for _ in weights:
             pass
 
 
-def _write(weights: Iterator[tuple[str, Tensor]], source: Path, target: Path, files: Mapping[str, str]) -> None:
+def _write(
+    weights: Iterator[tuple[str, Tensor]],
+    source: Path,
+    target: Path,
+    files: Mapping[str, str],
+    more: Callable[[Path], None] | None,
+) -> None:
     with write_aside(target) as folder:
         for path in source.iterdir():
             if path.is_file() and not any(path.match(pattern) for pattern in WEIGHTS):
@@ -50,6 +57,8 @@ def _write(weights: Iterator[tuple[str, Tensor]], source: Path, target: Path, fi
         index_file = {"metadata": {}, "weight_map": index}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=1))
         _set_dtype(folder / "config.json", dtypes)
+        if more is not None:
+            more(folder)
 
 
 def _watched(weights: Iterator[tuple[str, Tensor]], dtypes: Counter[str]) -> Iterator[tuple[str, Tensor]]:

@@ -16,6 +16,7 @@ from learner import attention, recompute
 from learner.attention import PackedLayout
 from learner.batch import PackedTokens
 from learner.empty import empty_model
+from learner.lora import add_adapters
 from learner.supported import check_logits, check_packable
 from r1ray.config.schema import ModelConfig
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
@@ -78,20 +79,23 @@ class TargetLogprobs(torch.autograd.Function):
         """Compute the gradients of hidden states and weight block by block."""
         hidden_TH, weight_VH, target_T, temperature_T, unused_U, normaliser_T, entropy_T = ctx.saved_tensors
         d_hidden_TH = torch.empty_like(hidden_TH)
-        summed = weight_VH.grad if ctx.in_place else None
-        d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH)) if summed is None else summed
+        d_weight_VH = weight_VH.grad if ctx.in_place else None
+        if d_weight_VH is None and ctx.needs_input_grad[1]:  # else it is frozen
+            d_weight_VH = torch.zeros_like(weight_VH, dtype=_computed_in(hidden_TH))
         for rows in _blocks(hidden_TH, weight_VH):
             log_p = _logits(hidden_TH[rows], weight_VH, temperature_T[rows], unused_U).sub_(normaliser_T[rows, None])
             d_logits = _d_logits(log_p, target_T[rows], rows, d_logprob_T, d_entropy_T, entropy_T)
             d_logits = d_logits.div_(temperature_T[rows, None]).to(hidden_TH.dtype)
             d_hidden_TH[rows] = d_logits @ weight_VH
+            if d_weight_VH is None:
+                continue
             if d_weight_VH.dtype == d_logits.dtype:
                 d_weight_VH.addmm_(d_logits.T, hidden_TH[rows])  # without a second V x H for the product
             else:
                 d_weight_VH += d_logits.T @ hidden_TH[rows]
         if ctx.in_place:
             weight_VH.grad = d_weight_VH
-        d_weight = None if ctx.in_place else d_weight_VH.to(weight_VH.dtype)
+        d_weight = None if ctx.in_place or d_weight_VH is None else d_weight_VH.to(weight_VH.dtype)
         return d_hidden_TH, d_weight, None, None, None, None, None
 
 
@@ -223,6 +227,8 @@ def empty_for_training(auto: Any, model: ModelConfig, path: Path, kind: str, **o
     )
     check_packable(hf, model.max_length)
     _silence_dropout(hf)
+    if model.lora.rank is not None:
+        add_adapters(hf, model.lora)
     if model.activation_checkpointing:
         hf.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return hf.train()

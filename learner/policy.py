@@ -35,9 +35,9 @@ from learner.plugins import load_advantage
 from learner.profiling import Profiler
 from learner.publish import WeightPublisher
 from learner.rank import TrainingRank
-from learner.reference import ReferencePolicy
+from learner.reference import BaseModel, ReferencePolicy
 from learner.schedules import learning_rate
-from r1ray.config.rules import keeps_reference, learned_rewards, row_tokens
+from r1ray.config.rules import copies_reference, keeps_reference, learned_rewards, row_tokens
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport_of
 from r1ray.control.handles import RankProfile
@@ -67,8 +67,10 @@ class PolicyRank(TrainingRank):
         self._reward_parts = [f"reward/part/{reward.name}" for reward in config.rewards]
         self._length_correlation = LengthRewardCorrelation(learned_rewards(config))
         self._share_prompts = self._decide_on_sharing()
-        if keeps_reference(config):
+        if copies_reference(config):
             self._reference = ReferencePolicy(empty_policy(config.model, self._folder), self._engine, version=0)
+        base = BaseModel(self._engine) if keeps_reference(config) else None
+        self._compared: ReferencePolicy | BaseModel | None = self._reference or base
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]
         self._publisher = WeightPublisher(
             config.sync,
@@ -229,8 +231,8 @@ class PolicyRank(TrainingRank):
         """Fill in the log-probabilities that must be taken before the first optimizer step."""
         for m, micro_batches in enumerate(minibatches):
             for batch in micro_batches:
-                if self._reference is not None:
-                    batch.reference_logprobs_T = self._reference.logprobs(batch.tokens)
+                if self._compared is not None:
+                    batch.reference_logprobs_T = self._compared.logprobs(batch.tokens)
                 if self._config.algorithm.importance == "decoupled" and m > 0:
                     batch.proximal_logprobs_T, _ = self._engine.forward_only(batch.tokens)
 

@@ -16,7 +16,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from learner.engine import Engine
 from learner.export import export_model
 from learner.group import ProcessGroupRanks, init_process_group, named_failures, set_collective_timeout
+from learner.lora import ADAPTER, new_adapters, write_adapter
 from learner.model import PackedModel, empty_policy
 from learner.model_folder import Fresh, folder_weights
 from learner.reference import ReferencePolicy
@@ -70,7 +71,7 @@ class TrainingRank(abc.ABC):
 
     def _fresh(self, module: Any) -> Fresh:
         """What gives values to the tensors of the module that the model folder may lack."""
-        return {}
+        return new_adapters(module.hf, self._config.run.seed)
 
     # -- start ------------------------------------------------------------------------------------------------------
 
@@ -179,8 +180,23 @@ class TrainingRank(abc.ABC):
                 yield from self._format.tensors(name, buffer)
 
     def export(self, folder: Path | str) -> None:
-        """Write the model to `folder` in the Hugging Face format, completely or not at all. Raises DiskFull."""
-        export_model(self.named_weights(), source=self._folder, target=Path(folder), writer=self._rank == 0)
+        """Write the model to `folder` in the Hugging Face format, completely or not at all. Raises DiskFull.
+
+        Adapters are merged into it, and are also in its folder `adapter`, in PEFT's format.
+        """
+        export_model(
+            self.named_weights(),
+            source=self._folder,
+            target=Path(folder),
+            writer=self._rank == 0,
+            more=self._write_adapter(self._engine.adapters()),
+        )
+
+    def _write_adapter(self, adapters: dict[str, Tensor]) -> Callable[[Path], None] | None:
+        if not adapters:
+            return None
+        lora, named = self._config.model.lora, {name.removeprefix("hf."): t for name, t in adapters.items()}
+        return lambda folder: write_adapter(folder / ADAPTER, named, lora, self._config.model.path)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Reference policy of the KL term: a frozen copy of the policy of some version."""
+"""Reference policy of the KL term: a frozen copy of the policy of some version, or the base model of its adapters."""
 
 from __future__ import annotations
 
@@ -10,8 +10,23 @@ from torch import Tensor
 from learner import zero_state
 from learner.batch import PackedTokens
 from learner.engine import Engine, gathered
+from learner.lora import adapters_off
 from learner.model import PolicyModel
 from learner.parts import Part, whole
+
+
+class BaseModel:
+    """The reference of a policy with adapters: the same module without them, so that it needs no copy."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._policy = engine
+
+    def logprobs(self, tokens: PackedTokens) -> Tensor:
+        """Log-probabilities float32 [T] of the completion tokens, at their sampling temperature. A collective."""
+        with adapters_off(self._policy.module):
+            logprobs_T, _ = self._policy.forward_only(tokens)
+        result: Tensor = logprobs_T
+        return result
 
 
 class ReferencePolicy:

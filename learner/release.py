@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from learner.files import write_aside
+from learner.lora import merge_stored
 from learner.shard_file import read_tensors
 from learner.shards import write_shards
 from r1ray.errors import ConfigError, IntegrityError
-from r1ray.run.checkpoints import find_latest
+from r1ray.run.checkpoints import TRAINER, find_latest
 from r1ray.util.files import read_json
 
 CARRIED = (
@@ -111,13 +112,24 @@ def _converted(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, Tens
 
 
 def _stored(weights: Weights) -> Iterator[tuple[str, Tensor]]:
+    if weights.checkpoint:
+        trained = _trained(weights.folder)
+        lora = read_json(weights.folder / TRAINER)["config"]["model"].get("lora", {})  # older ones have none
+        yield from trained if lora.get("rank") is None else merge_stored(_files(weights.model), dict(trained), lora)
+        return
+    yield from _files(weights.folder)
+
+
+def _trained(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights in a checkpoint, under their names in the model."""
+    for key, tensor in read_tensors(sorted(checkpoint.glob("state-*.safetensors")), "weight/"):
+        yield key.removeprefix("weight/").removeprefix("hf."), tensor
+
+
+def _files(model: Path) -> Iterator[tuple[str, Tensor]]:
     from safetensors import safe_open
 
-    if weights.checkpoint:
-        for key, tensor in read_tensors(sorted(weights.folder.glob("state-*.safetensors")), "weight/"):
-            yield key.removeprefix("weight/"), tensor
-        return
-    for path in sorted(weights.folder.glob("*.safetensors")):
+    for path in sorted(model.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
                 yield name, file.get_tensor(name)

@@ -37,6 +37,11 @@ def keeps_reference(config: Config) -> bool:
     )
 
 
+def copies_reference(config: Config) -> bool:
+    """Return whether the reference policy has weights of its own: with adapters it is the base model without them."""
+    return keeps_reference(config) and config.model.lora.rank is None
+
+
 def row_tokens(config: Config) -> int:
     """The most packed tokens of one forward pass: of one rank, or of the ranks of a sequence group together."""
     return config.learner.sequence_parallel * config.learner.micro_batch_tokens

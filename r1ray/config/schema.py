@@ -21,7 +21,7 @@ from r1ray.config.sections.hacking_monitor import HackingMonitorConfig
 from r1ray.config.sections.hardware import HardwareConfig
 from r1ray.config.sections.learner import LearnerConfig, OptimizerConfig
 from r1ray.config.sections.logging import LoggingConfig
-from r1ray.config.sections.model import ModelConfig
+from r1ray.config.sections.model import LoraConfig, ModelConfig
 from r1ray.config.sections.queue import QueueConfig
 from r1ray.config.sections.ray import RayConfig
 from r1ray.config.sections.recovery import RecoveryConfig
@@ -50,6 +50,7 @@ __all__ = [
     "LearnerConfig",
     "LengthConfig",
     "LoggingConfig",
+    "LoraConfig",
     "ModelConfig",
     "OptimizerConfig",
     "QueueConfig",

@@ -159,6 +159,24 @@ def model_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def linear_layers(folder: Path) -> list[str]:
+    """Names of the matrices of the model's blocks, without `.weight`: no embedding, no output layer.
+
+    Blocks are numbered; the names are those of the checkpoint. Raises ConfigError if the folder has no weights.
+    """
+    shapes = {name: shape for file in _weights(folder) for name, shape in _shapes(file).items()}
+    return [
+        name.removesuffix(".weight")
+        for name, shape in shapes.items()
+        if name.endswith(".weight") and len(shape) == 2 and any(part.isdigit() for part in name.split("."))
+    ]
+
+
+def ends_with(name: str, target: str) -> bool:
+    """Whether a dotted name ends with `target`, in complete parts: a.q_proj with q_proj, not a.qq_proj."""
+    return f".{name}".endswith(f".{target}")
+
+
 def stored_values(folder: Path) -> int:
     """Number of values in the weights of any kind of model.
 
@@ -178,9 +196,13 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _sizes(file: Path) -> dict[str, int]:
-    """Name -> number of values of each tensor: a safetensors file begins with eight bytes of header length, then JSON.
-    """
+    """Name -> number of values of each tensor."""
+    return {name: math.prod(shape) for name, shape in _shapes(file).items()}
+
+
+def _shapes(file: Path) -> dict[str, list[int]]:
+    """Name -> shape of each tensor: a safetensors file begins with eight bytes of header length, then JSON."""
     with file.open("rb") as f:
         (length,) = struct.unpack("<Q", f.read(8))
         header = json.loads(f.read(length))
-    return {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}

@@ -10,7 +10,7 @@ from r1ray.config.schema import Config
 from r1ray.config.uses import Use, processes
 from r1ray.data.templates import CHAT_TEMPLATES
 from r1ray.errors import ConfigError
-from r1ray.models.folder import ModelShape, has_chat_template, read_shape
+from r1ray.models.folder import ModelShape, ends_with, has_chat_template, linear_layers, read_shape
 from r1ray.util.machine import Machine
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -37,6 +37,8 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
     yield from _context(config, shape)
     yield from _heads(config, shape, use)
     yield from _positions(config, shape, use)
+    if config.model.lora.rank is not None and "learner" in processes(config, use):
+        yield from _adapters(config, folder)
     framed = use != "reward-model"  # a reward model sees the model's own chat template, or plain text without one
     if framed and config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
         message = f"needs a chat template, and {folder} has none"
@@ -79,6 +81,23 @@ def _positions(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]
             "the learner packs beside it, or of its own part on one rank"
         )
         yield problem(config, "model.max_length", message, f"at most {shape.short_context}, or another model")
+
+
+def _adapters(config: Config, folder: Path) -> Iterator[Problem]:
+    """Find targets that name no linear layer, or experts: the learner has those of a layer in one fused parameter."""
+    layers, key = linear_layers(folder), "model.lora.targets"
+    fits = sorted({name.rpartition(".")[2] for name in layers if not _of_experts(name)})
+    unknown = [target for target in config.model.lora.targets if not any(ends_with(name, target) for name in layers)]
+    if unknown:
+        yield problem(config, key, f"no linear layer is named {', '.join(unknown)}", f"some of {', '.join(fits)}")
+    experts = [t for t in config.model.lora.targets if any(ends_with(name, t) for name in layers if _of_experts(name))]
+    if experts:
+        message = f"{', '.join(experts)} names experts, which cannot have adapters"
+        yield problem(config, key, message, f"layers of attention, or longer names, out of {', '.join(fits)}")
+
+
+def _of_experts(name: str) -> bool:
+    return ".experts." in name
 
 
 def _files(config: Config) -> Iterator[Problem]:

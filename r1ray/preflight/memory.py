@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from r1ray.config.rules import keeps_reference
+from r1ray.config.rules import copies_reference
 from r1ray.config.schema import Config
 from r1ray.config.uses import Use
 from r1ray.models.folder import ModelShape
@@ -72,6 +72,25 @@ def cache_bytes(config: Config, shape: ModelShape) -> int:
     return shape.layers * shape.cached * engine_item_bytes(config)
 
 
+def trained_parameters(config: Config, shape: ModelShape) -> float:
+    """Number of parameters that the optimiser updates: all, or those of the adapters.
+
+    An adapter has rank x (inputs + outputs); a target of another name than in Llama counts as a feed-forward layer.
+    """
+    lora = config.model.lora
+    if lora.rank is None:
+        return float(shape.parameters)
+    query, forward = shape.key_value // shape.key_value_heads * shape.heads, shape.hidden + shape.intermediate
+    sizes = {
+        "q_proj": shape.hidden + query,
+        "k_proj": shape.hidden + shape.key_value,
+        "v_proj": shape.hidden + shape.key_value,
+        "o_proj": query + shape.hidden,
+    }
+    ends = {target.rpartition(".")[2] for target in lora.targets}
+    return float(lora.rank * shape.layers * sum(sizes.get(end, forward) for end in ends))
+
+
 def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tuple[Items, Items]:
     """Return the memory of one learner rank: (on its device, in host memory in any case), without the process itself.
 
@@ -81,16 +100,21 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
         shape = replace(shape, parameters=shape.parameters - shape.output + shape.hidden)
     learner, d, p = config.learner, BYTES[config.model.dtype], float(shape.parameters)
     stage, ranks = learner.zero_stage, learner.ranks
+    trained, adapters = trained_parameters(config, shape), config.model.lora.rank is not None
+    p += trained if adapters else 0
     weights = d * p / (ranks if stage == 3 else 1)
-    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4 * p
-    optimizer = (8 * p + master) / (ranks if stage >= 1 else 1)
+    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4 * trained
+    optimizer = (8 * trained + master) / (ranks if stage >= 1 else 1)
     gradients, offloaded = _gradient_bytes(config, shape)
     tokens, output = learner.micro_batch_tokens, shape.vocabulary * shape.hidden
     device: Items = {"gradients": gradients, "activations": _activation_bytes(config, shape)}
     if use != "reward-model":
         block = min(tokens * shape.vocabulary, logits_at_once(cuda=learner.num_gpus > 0))
         device["logits"] = float(block * _LOGIT_BYTES[config.model.dtype])
-        device["output gradient"] = float(output * (4 + d))  # its float32 sum over the blocks, and the product of one
+        if adapters:
+            device["merged weight"] = float(d * shape.largest)  # with its adapter, on the way to the rollout workers
+        else:
+            device["output gradient"] = float(output * (4 + d))  # its float32 sum over the blocks, the product of one
     host: Items = {}
     if learner.num_gpus:
         # Rank 0 reads one weight after the other, and makes one of several tensors; counted for every rank.
@@ -99,7 +123,7 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
         host["offloaded gradients"] = offloaded
     (host if learner.offload_parameters else device)["weights"] = weights
     (host if learner.offload_optimizer else device)["optimizer"] = optimizer
-    if use == "train" and keeps_reference(config):
+    if use == "train" and copies_reference(config):
         device["reference"] = weights
     if stage == 3:
         device["gathered weights"] = _gathered_bytes(config, shape)
@@ -114,7 +138,7 @@ def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
     the compute type and goes bucket by bucket, but for bfloat16 at stage 1, whose optimiser (BF16_Optimizer) keeps all
     of it.
     """
-    learner, d, p = config.learner, BYTES[config.model.dtype], float(shape.parameters)
+    learner, d, p = config.learner, BYTES[config.model.dtype], trained_parameters(config, shape)
     stage, offload = learner.zero_stage, learner.offload_optimizer
     share = 4 * p / learner.ranks
     if stage == 0:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 
 from r1ray.config.problems import Problem, problem, value_at
-from r1ray.config.rules import keeps_reference
+from r1ray.config.rules import copies_reference
 from r1ray.config.schema import Config
 from r1ray.config.uses import Use, processes
 from r1ray.models.folder import ModelShape
-from r1ray.preflight.memory import BYTES
+from r1ray.preflight.memory import BYTES, trained_parameters
 from r1ray.util.formatting import duration
 
 STATE_BYTES = 12
@@ -29,9 +29,9 @@ def model_bytes(config: Config, shape: ModelShape) -> float:
 
 
 def checkpoint_bytes(config: Config, shape: ModelShape) -> float:
-    """One checkpoint: optimiser state, and the reference policy if the run keeps one."""
-    reference = BYTES[config.model.dtype] if keeps_reference(config) else 0
-    return float(shape.parameters * (STATE_BYTES + reference))
+    """One checkpoint: optimiser state, and the reference policy if it has weights of its own."""
+    reference = BYTES[config.model.dtype] * shape.parameters if copies_reference(config) else 0
+    return STATE_BYTES * trained_parameters(config, shape) + reference
 
 
 def load_seconds(config: Config, shape: ModelShape) -> float:

@@ -21,6 +21,9 @@ from r1ray.types import Score, ScoredGroup
 
 VOCABULARY = 61
 
+LORA = {"model__lora__rank": 3, "model__lora__alpha": 6.0}
+"""Changes to a configuration: adapters on all linear layers, scaled by two."""
+
 
 def make_model(folder: Path, *, seed: int = 11, **changes: Any) -> Path:
     """A small Qwen2 with random weights, grouped-query attention and tied embeddings, and a tokenizer of as many

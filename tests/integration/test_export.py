@@ -79,8 +79,8 @@ def test_a_run_that_still_goes_on_gives_its_newest_whole_checkpoint(tmp_path: Pa
     run = write_trained(tmp_path, "plain")
     models = {step: random_model(seed=step) for step in (10, 20, 30)}
     for step, model in models.items():
-        weights = {f"weight/{name}": p.data for name, p in model.named_parameters()}
-        moments = {f"exp_avg/{name}": torch.zeros_like(p.data) for name, p in model.named_parameters()}
+        weights = {f"weight/hf.{name}": p.data for name, p in model.named_parameters()}
+        moments = {f"exp_avg/hf.{name}": torch.zeros_like(p.data) for name, p in model.named_parameters()}
         parts = [whole(name, tensor) for name, tensor in (weights | moments).items()]
         engine = SimpleNamespace(parts=lambda parts=parts: parts, applied_steps=step)
         folder = run / "checkpoints" / f"step_{step:06d}"

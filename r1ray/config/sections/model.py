@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from r1ray.config.annotations import Doc, NonEmpty, Range
+
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of a block, as Llama and Qwen name them."""
+
+
+@dataclass
+class LoraConfig:
+    """Low-rank adapters (LoRA), which are trained instead of the weights if a rank is set."""
+
+    rank: Annotated[int | None, Range(ge=1), Doc("rank of every adapter; null: train all weights")] = None
+    alpha: Annotated[float, Range(gt=0), Doc("what an adapter computes is multiplied by alpha / rank")] = 32.0
+    targets: Annotated[
+        list[str], NonEmpty(), Doc("linear layers with an adapter: the ends of their names, up_proj or mlp.up_proj")
+    ] = field(default_factory=lambda: list(LORA_TARGETS))
 
 
 @dataclass
@@ -29,3 +43,4 @@ class ModelConfig:
         bool,
         Doc("run the Python code in the model's folder, with the rights of the run: only for code that you have read"),
     ] = False
+    lora: LoraConfig = field(default_factory=LoraConfig)

@@ -171,6 +171,12 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
         (["learner.offload_optimizer=true", "learner.zero_stage=1"], "learner.offload_optimizer", "num_gpus is 0"),
         (["learner.offload_parameters=true", "learner.zero_stage=3"], "learner.offload_parameters", "num_gpus is 0"),
         (["model.dtype=bfloat16"], "learner.zero_stage", "no float32 copy"),
+        (["model.lora.rank=8", "model.lora.targets=[]"], "model.lora.targets", "nothing would be trained"),
+        (
+            ["model.lora.rank=8", "algorithm.kl_coefficient=0.1", "algorithm.reference_refresh_steps=5"],
+            "algorithm.reference_refresh_steps",
+            "use null, or model.lora.rank=null",
+        ),
         (["learner.sequence_parallel=4", "learner.ranks=6"], "learner.sequence_parallel", "use 3, or learner.ranks=8"),
         (["learner.sequence_parallel=3"], "learner.sequence_parallel", "use 1, or learner.ranks=3"),
         (
@@ -320,6 +326,13 @@ def test_a_single_response_needs_half_the_micro_batch_of_a_pair() -> None:
     load_config([], [*half, "reward_model.kind=pointwise"], use="reward-model")
     with pytest.raises(ConfigError, match=r"2 x model\.max_length = 8192"):
         load_config([], half, use="reward-model")
+
+
+def test_a_reward_model_is_not_trained_by_adapters() -> None:
+    given = ["model.path=m", f"data.train=[{CHAT}]", "model.lora.rank=8"]
+    load_config([], given, use="sft")
+    with pytest.raises(ConfigError, match=r"model\.lora\.rank = 8 .*a reward model is trained as a whole.*; use null"):
+        load_config([], given, use="reward-model")
 
 
 def test_problems_of_all_sections_are_reported_together_with_their_origin() -> None:

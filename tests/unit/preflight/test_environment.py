@@ -89,6 +89,36 @@ class TestSurroundings:
         config.model.path = str(write_model(tmp_path / "yarn", rope_parameters={**scaled, "rope_type": "yarn"}))
         assert self.found(config) == {}
 
+    @pytest.mark.parametrize(
+        ("targets", "message", "fix"),
+        [
+            (["q_proj", "mlp.up_proj"], None, None),
+            (["q_proj", "query", "proj"], "no linear layer is named query, proj", "some of down_proj, q_proj, up_proj"),
+            (["lm_head"], "no linear layer is named lm_head", "some of down_proj"),
+            (["gate_proj"], "gate_proj names experts", "layers of attention"),
+            (["up_proj"], "up_proj names experts", "out of down_proj, q_proj, up_proj"),
+            (["norm"], "no linear layer is named norm", "some of"),
+        ],
+    )
+    def test_adapters_need_linear_layers_of_the_model(
+        self, config: Config, tmp_path: Path, targets: list[str], message: str | None, fix: str | None
+    ) -> None:
+        shapes = {"lm_head": [361, 128], "model.embed_tokens": [361, 128], "model.norm": [128]}
+        shapes |= {"model.layers.0.self_attn.q_proj": [128, 128], "model.layers.0.mlp.up_proj": [384, 128]}
+        shapes |= {"model.layers.0.mlp.down_proj": [128, 384]}
+        shapes |= {f"model.layers.1.mlp.experts.3.{name}": [64, 128] for name in ("gate_proj", "up_proj")}
+        named = {f"{name}.weight": shape for name, shape in shapes.items()}
+        config.model.path = str(write_model(tmp_path / "layers", shapes=named))
+        config.model.lora.targets = targets
+        assert self.found(config) == {}  # without a rank there are no adapters
+        config.model.lora.rank = 4
+        found = self.found(config)
+        assert found.keys() == ({"model.lora.targets"} if message else set())
+        if message and fix:
+            assert message in found["model.lora.targets"].message
+            assert fix in found["model.lora.targets"].fix
+        assert check_environment(config, CPU_ONLY, "eval") == []
+
     def test_a_chat_template_must_be_there_where_it_is_needed(self, config: Config) -> None:
         config.data.template = "r1"
         assert "has none" in self.found(config)["data.template"].message

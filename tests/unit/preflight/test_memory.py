@@ -1,4 +1,4 @@
-"""Activations of a learner rank: exact numbers by hand."""
+"""Memory of a learner rank: activations and adapters, exact numbers by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from r1ray.models.folder import read_shape
+from r1ray.preflight.memory import trained_parameters
 from r1ray.preflight.placement import make_plan
+from r1ray.preflight.volumes import checkpoint_bytes
 from tests.unit.model_folder import write_model
 from tests.unit.preflight.test_placement import LAPTOP, SMALL, tiny
 
@@ -48,3 +50,22 @@ def test_silu_and_rmsnorm_without_experts_are_known_layers(tmp_path: Path) -> No
     assert not read_shape(write_model(tmp_path / "gelu", **{**llama, "hidden_act": "gelu"})).recomputes
     assert not read_shape(write_model(tmp_path / "layer_norm", hidden_act="silu")).recomputes
     assert not read_shape(write_model(tmp_path / "experts", **llama, num_experts=4)).recomputes
+
+
+def test_adapters_need_gradients_and_moments_of_their_own_only_and_no_copy_as_a_reference() -> None:
+    """Rank 4: q and o have 2 x 128 inputs and outputs, k and v too, feed-forward layers 128 + 384."""
+    given = ("algorithm.kl_coefficient=0.1", "learner.zero_stage=2", "learner.ranks=2")
+    adapters = 4 * SMALL.layers * (4 * 256 + 3 * 512)
+    plan = make_plan(tiny("model.lora.rank=4", *given), SMALL, LAPTOP)
+    host = plan.role("learner rank").host
+    assert host["optimizer"] == 12 * adapters / 2
+    assert host["weights"] == 4 * (SMALL.parameters + adapters)
+    assert host["gradients"] == 4 * adapters / 2 + 4 * adapters
+    assert host["merged weight"] == 4 * SMALL.largest
+    assert not {"reference", "output gradient"} & host.keys()
+    whole = make_plan(tiny(*given), SMALL, LAPTOP).role("learner rank").host
+    assert {"reference", "output gradient"} <= whole.keys()
+
+    config = tiny("model.lora.rank=4", "model.lora.targets=[v_proj, mlp.gate_proj, wo]")
+    assert trained_parameters(config, SMALL) == 4 * SMALL.layers * (256 + 512 + 512)
+    assert checkpoint_bytes(config, SMALL) == 12 * trained_parameters(config, SMALL)
