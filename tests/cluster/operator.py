@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -25,19 +25,36 @@ SHIPPED = PROJECT / "conf" / "clusters" / "on-premise.yaml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Follower:
+    """A command that prints as long as it runs."""
+
+    process: subprocess.Popen[bytes]
+    file: Path
+
+    def said(self) -> str:
+        """All that it has printed."""
+        return self.file.read_text(errors="replace")
+
+    def end(self, within_s: float) -> int:
+        """Its exit code, once it has ended by itself."""
+        return self.process.wait(within_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operator:
-    """Runs commands with a home folder and a token of its own."""
+    """Runs commands with a home folder, a working tree and a token of its own."""
 
     folder: Path
+    tree: Path  # what `ray up` and `r1ray submit` ship
     cluster_file: Path
     environment: dict[str, str]
 
     def run(self, *command: str | Path, timeout: float = 300.0) -> str:
-        """Output of a command in the project's folder, run to its end. Fails the test if the command fails."""
+        """Output of a command in the working tree, run to its end. Fails the test if the command fails."""
         done = subprocess.run(
             [str(word) for word in command],
             env=self.environment,
-            cwd=PROJECT,
+            cwd=self.tree,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -56,21 +73,35 @@ class Operator:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        tunnel = subprocess.Popen(
-            ["ray", "dashboard", str(self.cluster_file), f"--port={port}", "--no-config-cache"],
+        command = ["ray", "dashboard", str(self.cluster_file), f"--port={port}", "--no-config-cache"]
+        with self._beside(command, subprocess.DEVNULL):
+            wait_for("the tunnel", lambda: _answers(port), deadline_s)
+            yield f"http://127.0.0.1:{port}"
+
+    @contextmanager
+    def following(self, name: str, *words: str | Path) -> Iterator[Follower]:
+        """A command of r1ray that runs beside the test, and is ended after it unless it has ended."""
+        file = self.folder / f"{name}.txt"
+        with file.open("wb") as out, self._beside([sys.executable, "-m", "r1ray", *map(str, words)], out) as process:
+            yield Follower(process=process, file=file)
+
+    @contextmanager
+    def _beside(self, command: Sequence[str], out: IO[bytes] | int) -> Iterator[subprocess.Popen[bytes]]:
+        process = subprocess.Popen(
+            command,
             env=self.environment,
+            cwd=self.tree,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            wait_for("the tunnel", lambda: _answers(port), deadline_s)
-            yield f"http://127.0.0.1:{port}"
+            yield process
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(tunnel.pid, signal.SIGTERM)
-            tunnel.wait(20.0)
+                os.killpg(process.pid, signal.SIGTERM)
+            process.wait(60.0)
 
     def r1ray(self, address: str, *words: str | Path, timeout: float = 300.0) -> str:
         """Output of a command of r1ray that goes through the tunnel."""
@@ -88,6 +119,7 @@ def operator(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> Ope
     """An operator whose cluster file is the shipped one with these hosts, the first of them the head.
 
     `offers`: Ray resources as JSON, by the name of a worker host. Installation is replaced by the running interpreter's.
+    The operator works in a copy of the project, which a test may change.
     """
     home = folder / "laptop"
     (home / ".ray").mkdir(parents=True)
@@ -96,7 +128,10 @@ def operator(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> Ope
     cluster_file.write_text(yaml.safe_dump(_for_these_hosts(folder, hosts, offers)))
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")}
     environment |= {"HOME": str(home), "PATH": f"{BIN}:{environment['PATH']}", "RAY_AUTH_MODE": "token"}
-    return Operator(folder=folder, cluster_file=cluster_file, environment=environment)
+    left_out = [f"--exclude={pattern}" for pattern in yaml.safe_load(SHIPPED.read_text())["rsync_exclude"]]
+    tree = folder / "tree"
+    subprocess.run(["rsync", "--archive", *left_out, f"{PROJECT}/", f"{tree}/"], check=True, timeout=60.0)
+    return Operator(folder=folder, tree=tree, cluster_file=cluster_file, environment=environment)
 
 
 def _for_these_hosts(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> dict[str, Any]:
