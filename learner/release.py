@@ -14,10 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from learner.checkpoint_format import CheckpointFormat, persistent_buffers
+from learner.empty import empty_model
 from learner.files import write_aside
 from learner.lora import merge_stored
 from learner.shard_file import read_tensors
 from learner.shards import write_shards
+from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.run.checkpoints import TRAINER, find_latest
 from r1ray.util.files import read_json
@@ -113,11 +116,30 @@ def _converted(weights: Weights, dtype: torch.dtype) -> Iterator[tuple[str, Tens
 
 def _stored(weights: Weights) -> Iterator[tuple[str, Tensor]]:
     if weights.checkpoint:
-        trained = _trained(weights.folder)
-        lora = read_json(weights.folder / TRAINER)["config"]["model"].get("lora", {})  # older ones have none
-        yield from trained if lora.get("rank") is None else merge_stored(_files(weights.model), dict(trained), lora)
+        model = read_json(weights.folder / TRAINER)["config"]["model"]
+        lora = model.get("lora", {})  # older ones have none
+        if lora.get("rank") is None:
+            yield from _whole(weights, trust_remote_code=model.get("trust_remote_code", False))
+        else:
+            yield from merge_stored(_files(weights.model), dict(_trained(weights.folder)), lora)
         return
     yield from _files(weights.folder)
+
+
+def _whole(weights: Weights, *, trust_remote_code: bool) -> Iterator[tuple[str, Tensor]]:
+    """The weights in a checkpoint, and the buffers of the model that it began with, under the names of a model folder."""
+    from transformers import AutoModelForCausalLM
+
+    made_of = ModelConfig(path=str(weights.model), dtype=weights.dtype, trust_remote_code=trust_remote_code)  # type: ignore[arg-type]
+    what = "a causal language model"
+    hf = empty_model(AutoModelForCausalLM, made_of, weights.model, attention="eager", kind=what)
+    stored = CheckpointFormat(hf)
+    for name, tensor in _trained(weights.folder):
+        yield from stored.tensors(name, tensor)
+    buffers = {key for name, buffer in persistent_buffers(hf) for key, _ in stored.tensors(name, buffer)}
+    for name, tensor in _files(weights.model) if buffers else ():
+        if name in buffers:
+            yield name, tensor
 
 
 def _trained(checkpoint: Path) -> Iterator[tuple[str, Tensor]]:
