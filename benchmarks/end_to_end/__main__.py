@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,14 +133,11 @@ def measure_workload(name: str, settings: Sequence[str], repeats: int, folder: P
     for repeat in range(repeats):
         run, out = folder / f"{name}-{repeat}", folder / f"{name}-{repeat}.jsonl"
         seeded = [*settings, f"run.seed={repeat}"]
-        turns: dict[str, Callable[[], Training]] = {
-            "r1ray": lambda run=run, seeded=seeded: by_r1ray(run, seeded),  # type: ignore[misc]
-            "TRL": lambda run=run, out=out: by_trl(run, out),  # type: ignore[misc]
-        }
-        for program, train in turns.items():
-            found[program].append(train())
-            last = found[program][-1]
-            print(f"{name} {repeat} {program}: {last.tokens_s:.0f} tokens/s, start {last.start_s:.1f} s", flush=True)
+        for program in found:
+            training = by_r1ray(run, seeded) if program == "r1ray" else by_trl(run, out)
+            found[program].append(training)
+            speed, start = training.tokens_s, training.start_s
+            print(f"{name} {repeat} {program}: {speed:.0f} tokens/s, start {start:.1f} s", flush=True)
     return found
 
 

@@ -6,6 +6,21 @@ import json
 import struct
 from pathlib import Path
 
+from r1ray.models.folder import ModelShape
+
+SMALL = ModelShape(
+    parameters=687_000,
+    layers=3,
+    hidden=128,
+    heads=4,
+    intermediate=384,
+    key_value=128,
+    key_value_heads=4,
+    vocabulary=361,
+    context=256,
+)
+"""Sizes close to those of the embedded model."""
+
 
 def write_model(
     folder: Path, *, shapes: dict[str, list[int]] | None = None, context: int = 256, **changes: object

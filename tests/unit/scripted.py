@@ -42,7 +42,7 @@ class ScriptedEngine:
         self._steps = steps
         self._running: dict[str, tuple[int, int]] = {}  # request -> steps left, n
         self.version = -1
-        self.min_version = -1  # under an older policy no request goes on
+        self.min_version = -1  # with an older policy no request makes progress
         self.groups: list[Any] = []
         self._receiving = False
         self.arrived = False

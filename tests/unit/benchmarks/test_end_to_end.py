@@ -1,4 +1,4 @@
-"""Figures of whole trainings, and what TRL is told to do."""
+"""Figures of whole trainings, and the arguments that TRL gets."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_accuracy_is_the_mean_of_three_steps(level: float, seconds: float | None
 
 def test_trl_generates_and_trains_as_many_completions_in_as_many_steps() -> None:
     config = load_config(["tiny"], ["run.steps=7", "rollout.group_size=4"]).config
-    told = arguments(config, "out")
-    assert told["generation_batch_size"] == 32 * 4
-    assert told["per_device_train_batch_size"] == 64
-    assert told["max_steps"] == 7 * 2
-    assert (told["num_generations"], told["learning_rate"], told["lr_scheduler_type"]) == (4, 5e-4, "linear")
+    given = arguments(config, "out")
+    assert given["generation_batch_size"] == 32 * 4
+    assert given["per_device_train_batch_size"] == 64
+    assert given["max_steps"] == 7 * 2
+    assert (given["num_generations"], given["learning_rate"], given["lr_scheduler_type"]) == (4, 5e-4, "linear")

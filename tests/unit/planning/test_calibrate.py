@@ -18,7 +18,6 @@ from r1ray.ledger import Ledger
 from r1ray.ledger.copies import write_copy
 from r1ray.ledger.records import LedgerOpened
 from r1ray.ledger.storage import COPY_NAME
-from r1ray.models.folder import ModelShape
 from r1ray.planning.calibrate import Measured, calibrate, measure, scenario_of
 from r1ray.planning.rates import Efficiency, Rates
 from r1ray.planning.scenario import Scenario
@@ -29,19 +28,8 @@ from r1ray.run.ledger import record_home
 from r1ray.run.metrics import METRICS
 from r1ray.util.machine import this_machine
 from tests.unit.ledger_support import Clock, rules, train
-from tests.unit.model_folder import write_model
+from tests.unit.model_folder import SMALL, write_model
 
-SMALL = ModelShape(
-    parameters=687_000,
-    layers=3,
-    hidden=128,
-    heads=4,
-    intermediate=384,
-    key_value=128,
-    key_value_heads=4,
-    vocabulary=361,
-    context=256,
-)
 TRUE = Efficiency(
     training_share=0.2, decode_share=0.02, compute_share=0.02, engine_step_s=0.005, learner_step_s=0.3, sync_s=0.05
 )

@@ -18,19 +18,8 @@ from r1ray.models.folder import ModelShape, read_shape
 from r1ray.preflight.memory import BUCKET_ELEMENTS, LIVE_PARAMETERS, LOGITS_AT_ONCE
 from r1ray.preflight.placement import Plan, make_plan
 from r1ray.util.machine import GIB, Machine, this_machine
-from tests.unit.model_folder import write_model
+from tests.unit.model_folder import SMALL, write_model
 
-SMALL = ModelShape(
-    parameters=687_000,
-    layers=3,
-    hidden=128,
-    heads=4,
-    intermediate=384,
-    key_value=128,
-    key_value_heads=4,
-    vocabulary=361,
-    context=256,
-)
 VOCABULARY, HIDDEN = 152_064, 3584
 SEVEN_B = ModelShape(
     parameters=7_600_000_000,

@@ -60,7 +60,7 @@ def test_a_replay_plans_a_learner_and_a_queue_only(recorded: RunFolder) -> None:
 def test_what_is_recorded_now_is_fixed_at_the_start(recorded: RunFolder) -> None:
     with new().folder() as folder:
         fixed = read_json(folder.replay)
-    with closing(Ledger.open(recorded.ledger)) as live:  # it goes on
+    with closing(Ledger.open(recorded.ledger)) as live:  # the recorded run continues
         extend(live, 2)
     assert fixed == {"run_id": recorded.identity().run_id, "first_step": 0, "steps": 4, "groups_per_step": 2}
     with Preparation.resumed(RUN, [], ["run.steps=4"]).folder() as folder:
