@@ -29,6 +29,7 @@ from typing import Any
 
 from benchmarks import measure
 from r1ray.config.load import load_config
+from r1ray.preflight.prepare import EMBEDDED_FOLDER
 from r1ray.run.folder import RunFolder
 from r1ray.run.metrics import read_metrics
 
@@ -119,8 +120,6 @@ def random_model(folder: Path) -> None:
     """The embedded model's sizes and tokenizer, with random weights and a longer context."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
-    from r1ray.preflight.prepare import EMBEDDED_FOLDER
-
     config = AutoConfig.from_pretrained(EMBEDDED_FOLDER, max_position_embeddings=2048)
     set_seed(0)
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -159,6 +158,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (TRL / "trl").is_dir():
         raise SystemExit("TRL is not installed beside the environment: make .venv/trl")
+    if not (ROOT / EMBEDDED_FOLDER).is_dir():  # the first start would build it, and TRL's would not
+        raise SystemExit(f"the embedded model is not built yet ({EMBEDDED_FOLDER}): make run")
     session = measure.start("end_to_end", arguments)
     result: dict[str, Any] = {}
     claims: dict[str, measure.Summary] = {}
