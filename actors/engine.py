@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from r1ray.errors import EngineRefused, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, TransferSpecs
 from r1ray.types import Completion, Sampling, VersionSpan
+
+if TYPE_CHECKING:
+    from vllm import SamplingParams
 
 
 class GenerationEngine(Protocol):
@@ -153,10 +156,15 @@ class VllmEngine:
 
     def submit(self, request_id: str, token_ids: Sequence[int], sampling: Sampling, n: int) -> None:
         """See `GenerationEngine.submit`."""
+        params = self.sampling_params(sampling, n)
+        self._engine.add_request(request_id, engine_prompt(token_ids, self._cache_salt()), params)
+
+    def sampling_params(self, sampling: Sampling, n: int) -> SamplingParams:
+        """`sampling` as vLLM has it, for `n` completions of a prompt."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        params = SamplingParams(
+        return SamplingParams(
             n=n,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -168,7 +176,6 @@ class VllmEngine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._engine.add_request(request_id, engine_prompt(token_ids, self._cache_salt()), params)
 
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         """See `GenerationEngine.step`."""

@@ -1,11 +1,12 @@
 """Whole trainings: r1ray against TRL's GRPOTrainer with its own generation, by turns, on the same machine.
 
-    python -m benchmarks.end_to_end [--workloads short long] [--write]          (make bench-end-to-end)
+    python -m benchmarks.end_to_end [--workloads short long real] [--write]          (make bench-end-to-end)
 
     short   the embedded default (conf/tiny.yaml), completions of about 30 tokens
     long    a model with random weights, up to 1,024 tokens: many completions are short, a few very long
+    real    SmolLM2-135M-Instruct writes to order (conf/models/smollm2-135m.yaml, without its KL penalty)
 
-    tokens/s        completion tokens trained, from the end of the third step on
+    tokens/s        completion tokens trained, without the first steps
     start-up        from the command to the end of the first step
     to 80%, 90%     from the end of the first step until the mean accuracy of three steps is that high; no prompt comes
                     twice, so a batch that has not been trained yet is held out
@@ -35,25 +36,48 @@ from r1ray.run.metrics import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TRL = ROOT / ".venv" / "trl"
-WARM_UP = 2
-"""Steps whose tokens do not count: engine and allocators warm up."""
 SMOOTH = 3
 """Steps over which accuracy is averaged."""
 LEVELS = (0.8, 0.9)
 LIMIT_S = 3600.0
 """Deadline of one training."""
 
-SHORT = ("run.steps=40",)
-LONG = (
-    "run.steps=6",
-    "model.max_length=1088",
-    "rollout.max_new_tokens=1024",
-    "rollout.engine.kv_cache_gib=0.5",
-    "learner.groups_per_step=16",
-    "rollout.groups_in_engine=16",
-    "learner.optimizer.lr=1e-6",
-)
-WORKLOADS: dict[str, Sequence[str]] = {"short": SHORT, "long": LONG}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What both programs train."""
+
+    overlay: str
+    settings: tuple[str, ...]
+    warm_up: int  # steps whose tokens do not count: engine and allocators warm up
+    sequences: int  # at most, in one backward pass of TRL; r1ray packs `learner.micro_batch_tokens`
+    model: str = str(EMBEDDED_FOLDER)
+
+
+WORKLOADS = {
+    "short": Workload(overlay="conf/tiny.yaml", settings=("run.steps=40",), warm_up=2, sequences=128),
+    "long": Workload(
+        overlay="conf/tiny.yaml",
+        settings=(
+            "run.steps=5",
+            "model.max_length=1088",
+            "rollout.max_new_tokens=1024",
+            "rollout.engine.kv_cache_gib=0.5",
+            "learner.groups_per_step=16",
+            "rollout.groups_in_engine=16",
+            "learner.optimizer.lr=1e-6",
+        ),
+        warm_up=1,
+        sequences=128,
+    ),
+    "real": Workload(
+        overlay="conf/models/smollm2-135m.yaml",
+        settings=("run.steps=5", "algorithm.kl_coefficient=0"),
+        warm_up=1,
+        sequences=16,
+        model="models/smollm2-135m",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +88,12 @@ class Training:
     ends: tuple[float, ...]  # of the steps
     tokens: tuple[int, ...]  # of completions
     accuracy: tuple[float, ...]
+    warm_up: int
 
     @property
     def tokens_s(self) -> float:
         """Completion tokens trained a second, without the first steps."""
-        return sum(self.tokens[WARM_UP + 1 :]) / (self.ends[-1] - self.ends[WARM_UP])
+        return sum(self.tokens[self.warm_up + 1 :]) / (self.ends[-1] - self.ends[self.warm_up])
 
     @property
     def start_s(self) -> float:
@@ -83,11 +108,11 @@ class Training:
         return None
 
 
-def by_r1ray(run: Path, settings: Sequence[str]) -> Training:
+def by_r1ray(workload: Workload, run: Path, settings: Sequence[str]) -> Training:
     """Train with this system into the folder `run`."""
     began = time.time()
-    command = [sys.executable, "-m", "r1ray", "train", "conf/tiny.yaml", f"run.dir={run}"]
-    command += ["evaluation.every_steps=0", "checkpoint.every_steps=1000", *settings]
+    command = [sys.executable, "-m", "r1ray", "train", workload.overlay, f"run.dir={run}"]
+    command += ["evaluation.every_steps=0", "checkpoint.every_steps=1000", *workload.settings, *settings]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=LIMIT_S)
     config = load_config([str(RunFolder.open(run).config)]).config
     completions = config.learner.groups_per_step * config.rollout.group_size
@@ -97,14 +122,16 @@ def by_r1ray(run: Path, settings: Sequence[str]) -> Training:
         ends=tuple(row["time"] for row in rows),
         tokens=tuple(round(row["length/mean"] * completions) for row in rows),
         accuracy=tuple(row["reward/part/accuracy"] for row in rows),
+        warm_up=workload.warm_up,
     )
 
 
-def by_trl(run: Path, out: Path) -> Training:
+def by_trl(workload: Workload, run: Path, out: Path) -> Training:
     """Train with TRL what the run of r1ray in `run` trained. Its steps end when the next generation is scored."""
     path = os.pathsep.join([str(TRL), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", "benchmarks.end_to_end.trl", str(RunFolder.open(run).config), str(out)]
+    command = [sys.executable, "-m", "benchmarks.end_to_end.trl", str(RunFolder.open(run).config)]
+    command += [str(workload.sequences), str(out)]
     began = time.time()
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=LIMIT_S)
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -113,6 +140,7 @@ def by_trl(run: Path, out: Path) -> Training:
         ends=tuple(line["time"] for line in lines),
         tokens=tuple(line["tokens"] for line in lines),
         accuracy=tuple(line["accuracy"] for line in lines),
+        warm_up=workload.warm_up,
     )
 
 
@@ -128,13 +156,16 @@ def random_model(folder: Path) -> None:
 
 def measure_workload(name: str, settings: Sequence[str], repeats: int, folder: Path) -> dict[str, list[Training]]:
     """Both trainings by turns; the seed is that of the repetition, the same for both."""
+    workload = WORKLOADS[name]
     found: dict[str, list[Training]] = {"r1ray": [], "TRL": []}
     for repeat in range(repeats):
         run, out = folder / f"{name}-{repeat}", folder / f"{name}-{repeat}.jsonl"
-        seeded = [*settings, f"run.seed={repeat}"]
-        for program in found:
-            training = by_r1ray(run, seeded) if program == "r1ray" else by_trl(run, out)
-            found[program].append(training)
+        for program, trainings in found.items():
+            if program == "r1ray":
+                training = by_r1ray(workload, run, [*settings, f"run.seed={repeat}"])
+            else:
+                training = by_trl(workload, run, out)
+            trainings.append(training)
             speed, start = training.tokens_s, training.start_s
             print(f"{name} {repeat} {program}: {speed:.0f} tokens/s, start {start:.1f} s", flush=True)
     return found
@@ -158,18 +189,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if not (TRL / "trl").is_dir():
         raise SystemExit("TRL is not installed beside the environment: make .venv/trl")
-    if not (ROOT / EMBEDDED_FOLDER).is_dir():  # the first start would build it, and TRL's would not
-        raise SystemExit(f"the embedded model is not built yet ({EMBEDDED_FOLDER}): make run")
+    for model in {WORKLOADS[name].model for name in arguments.workloads}:  # a start would build it, and TRL's would not
+        if not (ROOT / model).is_dir():
+            raise SystemExit(f"{model} is missing: make run builds the embedded model, make run-smollm SmolLM2")
     session = measure.start("end_to_end", arguments)
     result: dict[str, Any] = {}
     claims: dict[str, measure.Summary] = {}
     rows = []
     with tempfile.TemporaryDirectory(prefix="end-to-end-") as folder:
         for name in arguments.workloads:
-            settings = list(WORKLOADS[name])
+            settings = []
             if name == "long":
                 random_model(Path(folder) / "model")
-                settings.append(f"model.path={folder}/model")
+                settings = [f"model.path={folder}/model"]
             found = measure_workload(name, settings, session.repeats, Path(folder))
             result[name] = {program: summary(trainings) for program, trainings in found.items()}
             ours, theirs = ([t.tokens_s for t in found[program]] for program in ("r1ray", "TRL"))

@@ -1,9 +1,10 @@
 """Train with TRL's GRPOTrainer what the configuration of a run of r1ray trains; a process of its own, on all cores.
 
-    PYTHONPATH=.venv/trl python -m benchmarks.end_to_end.trl RUN/config.yaml OUT.jsonl
+    PYTHONPATH=.venv/trl python -m benchmarks.end_to_end.trl RUN/config.yaml SEQUENCES OUT.jsonl
 
 Same model, prompts in the same order, rewards by r1ray's own Scorer, group size, sampling, optimiser and clipping.
-One generation serves the steps of `learner.minibatches`, as in r1ray. Each generation is a line of OUT:
+One generation serves the steps of `learner.minibatches`, as in r1ray. At most SEQUENCES go through a backward pass
+together. Each generation is a line of OUT:
 
     {"time": seconds since the epoch, "tokens": of its completions, "accuracy": share of right completions}
 """
@@ -33,7 +34,7 @@ class Rewards:
     __name__ = "r1ray"
 
     def __init__(self, config: Config, tasks: list[PromptTask], tokenizer: Any, out: Path) -> None:
-        self._scorer = Scorer(config.rewards, config.reward_worker)
+        self._scorer = Scorer([r for r in config.rewards if r.weight], config.reward_worker)
         self._tasks, self._tokenizer, self._out, self._limit = tasks, tokenizer, out, config.rollout.max_new_tokens
 
     def __call__(
@@ -65,15 +66,16 @@ class Rewards:
         )
 
 
-def arguments(config: Config, folder: str) -> dict[str, Any]:
+def arguments(config: Config, sequences: int, folder: str) -> dict[str, Any]:
     """The arguments of TRL's GRPOConfig that mean what the configuration means."""
     learner, rollout = config.learner, config.rollout
     o, step = learner.optimizer, learner.groups_per_step * rollout.group_size
+    together = min(sequences, step // learner.minibatches)
     return {
         "output_dir": folder,
         "max_steps": config.run.steps * learner.minibatches,
-        "per_device_train_batch_size": step // learner.minibatches,
-        "gradient_accumulation_steps": 1,
+        "per_device_train_batch_size": together,
+        "gradient_accumulation_steps": step // learner.minibatches // together,
         "generation_batch_size": step,
         "num_generations": rollout.group_size,
         "max_completion_length": rollout.max_new_tokens,
@@ -81,6 +83,7 @@ def arguments(config: Config, folder: str) -> dict[str, Any]:
         "top_p": rollout.top_p,
         "learning_rate": o.lr,
         "lr_scheduler_type": o.schedule,
+        "warmup_steps": o.warmup_steps,
         "adam_beta1": o.betas[0],
         "adam_beta2": o.betas[1],
         "adam_epsilon": o.eps,
@@ -99,7 +102,7 @@ def arguments(config: Config, folder: str) -> dict[str, Any]:
     }
 
 
-def main(path: str, out: Path) -> None:
+def main(path: str, sequences: int, out: Path) -> None:
     """Train the whole run."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -118,11 +121,11 @@ def main(path: str, out: Path) -> None:
         model=AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32),
         processing_class=tokenizer,
         reward_funcs=[Rewards(config, tasks, tokenizer, out)],
-        args=GRPOConfig(**arguments(config, str(out.parent / "trl"))),
+        args=GRPOConfig(**arguments(config, sequences, str(out.parent / "trl"))),
         train_dataset=Dataset.from_dict({"prompt": texts, "task": list(range(len(texts)))}),
     )
     trainer.train()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
