@@ -1,4 +1,4 @@
-"""Export of metrics through Ray: each node's agent serves them to Prometheus (docs/operations.md)."""
+"""Export of metrics through Ray: each node's agent serves them to Prometheus (docs/monitoring.md)."""
 
 from __future__ import annotations
 

@@ -281,6 +281,8 @@ class Progress:
         if (ledger := self._ledger) is not None:
             names = ("leased", "scored", "ready", "taken", "trained", "dropped", "oldest_lease_s")
             copy_age_s = None if ledger.copy is None else ledger.copy.age_s
+            if ledger.copy is not None and copy_age_s is None:  # none yet: an alert must see copies that never succeed
+                copy_age_s = self._clock() - self._began
             status["queue"] = {**{n: getattr(ledger, n) for n in names}, "copy_age_s": copy_age_s}
         if self._sync is not None:
             report, at = self._sync

@@ -83,10 +83,14 @@ def _configured(
 
 
 def _door(address: str) -> Finding:
-    if demands_token(address):
+    refuses = demands_token(address)
+    if refuses:
         return ok("token", "the cluster demands it")
-    meaning = "any host that reaches the head's port can run programs on every node"
     fix = "start every node with RAY_AUTH_MODE=token and the same token"
+    if refuses is None:
+        meaning = "whether it demands the token is not known"
+        return warning("token", "the head did not answer a request without a token", meaning=meaning, fix=fix)
+    meaning = "any host that reaches the head's port can run programs on every node"
     return warning("token", "the cluster answers requests without a token", meaning=meaning, fix=fix)
 
 

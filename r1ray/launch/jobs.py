@@ -19,10 +19,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import requests
 from ray.exceptions import AuthenticationError
 
 from r1ray.errors import ConfigError, DeadlineExceeded, InfrastructureError, R1RayError
 from r1ray.launch.ray_session import AUTH_FIX, first_sentence, jobs_client
+from r1ray.util.formatting import one_line
 
 T = TypeVar("T")
 
@@ -127,7 +129,9 @@ class Jobs:
                 was_over, over = over, self.details(job).status in ENDED  # raises if the cluster is out of reach
                 chunk = ConnectionError(f"silent {QUIET_S:g} s after the job's end") if was_over else ""
             if isinstance(chunk, BaseException):
-                raise InfrastructureError(f"the output of job {job} at {self.address} broke off: {chunk}") from chunk
+                raise InfrastructureError(
+                    f"the output of job {job} at {self.address} broke off: {one_line(str(chunk))}; {_AGAIN}"
+                ) from chunk
             *complete, rest = (rest + (chunk or "")).split("\n")
             for line in complete:
                 if begun:
@@ -193,7 +197,7 @@ def _within(address: str, call: Callable[[], T]) -> T:
     threading.Thread(target=request, daemon=True).start()
     try:
         return answer.result(REQUEST_S)
-    except TimeoutError as e:
+    except (TimeoutError, requests.exceptions.ReadTimeout) as e:
         raise DeadlineExceeded(
             f"the Ray dashboard at {address} has not answered within {REQUEST_S:g} s: {_TUNNEL}"
         ) from e
@@ -201,15 +205,20 @@ def _within(address: str, call: Callable[[], T]) -> T:
         raise ConfigError(
             f"the cluster at {address} refuses this machine: {first_sentence(e.message)}; {AUTH_FIX}"
         ) from e
-    except ConnectionError as e:
+    except (ConnectionError, requests.exceptions.ConnectionError) as e:  # the second is no subclass of the first
         raise InfrastructureError(f"no Ray dashboard answers at {address}: {_TUNNEL}") from e
-    except OSError as e:  # of `requests`
-        raise InfrastructureError(f"a request to the Ray dashboard at {address} failed: {e}; {_TUNNEL}") from e
+    except OSError as e:  # others of `requests`, such as an answer with status 502
+        what = f"{type(e).__name__}: {one_line(str(e))}"
+        raise InfrastructureError(f"a request to the Ray dashboard at {address} failed ({what}): {_TUNNEL}") from e
     except (RuntimeError, ValueError) as e:  # what the dashboard refuses
-        raise InfrastructureError(f"the Ray dashboard at {address} refuses a request: {e}") from e
+        raise InfrastructureError(f"the Ray dashboard at {address} refuses a request: {one_line(str(e))}") from e
 
 
 _TUNNEL = "keep `ray dashboard CLUSTER.yaml` open, which is the tunnel, or give --address http://HOST:PORT"
+_AGAIN = (
+    "open `ray dashboard CLUSTER.yaml`, the tunnel, again if it has ended, and repeat the command; a submitted run does "
+    "not depend on it"
+)
 
 
 def _tail(client: Client, job: str, chunks: queue.Queue[str | BaseException | None]) -> None:

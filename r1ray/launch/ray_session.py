@@ -37,6 +37,7 @@ from ray.job_submission import JobSubmissionClient
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.launch.deadline import ends_within
 from r1ray.preflight.capacity import ClusterNodes
+from r1ray.preflight.doors import call_is_refused
 from r1ray.telemetry.logs import LogTarget, json_line
 from r1ray.util.network import LOOPBACK
 
@@ -78,15 +79,9 @@ def look_at(address: str | None) -> ClusterNodes | None:
     )
 
 
-def demands_token(address: str) -> bool:
-    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token."""
-    with grpc.insecure_channel(_resolve(address)) as channel:
-        stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(channel)
-        try:
-            stub.GetAllNodeInfo(gcs_service_pb2.GetAllNodeInfoRequest(), timeout=PROBE_S)
-        except grpc.RpcError as e:
-            return bool(e.code() == grpc.StatusCode.UNAUTHENTICATED)
-        return False
+def demands_token(address: str) -> bool | None:
+    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token; None: it is silent."""
+    return call_is_refused(_resolve(address), "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
 
 
 def jobs_client(address: str) -> JobSubmissionClient:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from r1ray.errors import ConfigError
+from r1ray.preflight.doors import DOORS
 from r1ray.preflight.findings import Finding, error, ok, warning
 from r1ray.preflight.system import System
 
@@ -17,8 +18,6 @@ ADVISED_FILES = 65536
 LEAST_PROCESSES = 4096
 LEAST_PORTS = 10_000
 """Ephemeral ports: Ray's workers, gloo and the weight-sync groups of every epoch take theirs from them."""
-EXPOSED = {8265: "Ray's dashboard", 10001: "Ray's client server"}
-"""Ports through which programs can be run on the cluster."""
 LOOPBACK = ("127.", "::1", "::ffff:127.")
 _SYSCTL = {
     "kernel.apparmor_restrict_unprivileged_userns": ("1", "0"),
@@ -111,7 +110,7 @@ def token(system: System, *, joins: bool) -> Iterator[Finding]:
 
 
 def ports(system: System) -> Iterator[Finding]:
-    """Check the range of ephemeral ports, and that the doors of Ray listen on loopback only."""
+    """Check the range of ephemeral ports, and that the doors of Ray are on loopback or demand the token."""
     low, high = map(int, (system.text("/proc/sys/net/ipv4/ip_local_port_range") or "32768 60999").split())
     detail = f"{low} to {high} for connections between processes and nodes"
     if high - low + 1 < LEAST_PORTS:
@@ -120,10 +119,21 @@ def ports(system: System) -> Iterator[Finding]:
     else:
         yield ok("ports", detail)
     for address, port in system.listening():
-        if port in EXPOSED and not address.startswith(LOOPBACK):
-            meaning = f"{EXPOSED[port]}: any host that reaches this port can run programs, unless Ray requires a token"
-            fix = "ray start --dashboard-host=127.0.0.1, and RAY_AUTH_MODE=token on every node"
-            yield warning("ports", f"{address}:{port} listens to other machines", meaning=meaning, fix=fix)
+        if port in DOORS and not address.startswith(LOOPBACK):
+            yield _open_door(system, address, port)
+
+
+def _open_door(system: System, address: str, port: int) -> Finding:
+    where = f"{address}:{port} ({DOORS[port]}) listens to other machines"
+    refuses = system.refuses_strangers(address, port)
+    if refuses:
+        return ok("ports", f"{where} and demands the token")
+    if refuses is None:
+        said, meaning = "and did not answer a request without a token", "it may answer others, who could run programs"
+    else:
+        said, meaning = "and answers without a token", "any host that reaches this port can run programs on the cluster"
+    fix = "RAY_AUTH_MODE=token on every node; ray start --dashboard-host=127.0.0.1 for the dashboard"
+    return warning("ports", f"{where} {said}", meaning=meaning, fix=fix)
 
 
 def _below(soft: int, least: int) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from r1ray.preflight.doors import refuses_strangers
 from r1ray.rewards.execution.sandbox import Sandbox
 from r1ray.util.machine import Machine, this_machine
 
@@ -38,6 +39,7 @@ class System:
     limit: Callable[[int], tuple[int, int]]  # soft and hard, see resource.getrlimit
     sandbox: Callable[[], None]  # raises ConfigError if programs cannot be run in it
     listening: Callable[[], list[tuple[str, int]]]  # address and port of every TCP listener that can be seen
+    refuses_strangers: Callable[[str, int], bool | None]  # whether a door of Ray demands the token, see preflight.doors
 
     @property
     def kind(self) -> str:
@@ -56,6 +58,7 @@ def this_system(sandbox: str = "bubblewrap") -> System:
         limit=resource.getrlimit,
         sandbox=partial(_try_sandbox, sandbox),
         listening=_listening,
+        refuses_strangers=refuses_strangers,
     )
 
 

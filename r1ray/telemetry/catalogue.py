@@ -1,7 +1,7 @@
 """Every Prometheus metric of r1ray: its name, kind, labels and meaning. The one place where a metric is declared.
 
 Ray exports `steps` of kind counter as `ray_r1ray_steps_total`; see `Metric.exported`. Every metric has the label `run`,
-the id of the run, beside its own. The table in docs/operations.md, the dashboard and the alert rules are tested against
+the id of the run, beside its own. The table in docs/monitoring.md, the dashboard and the alert rules are tested against
 this list.
 """
 
@@ -95,7 +95,8 @@ STALENESS_STEPS = _histogram("staleness_steps", "staleness of each trained group
 QUEUE_GROUPS = _gauge("queue_groups", "groups by state: leased, ready, taken, trained, dropped", "state")
 OLDEST_LEASE_SECONDS = _gauge("oldest_lease_seconds", "age of the oldest group in flight")
 LEDGER_COPY_AGE_SECONDS = _gauge(
-    "ledger_copy_age_seconds", "age of the ledger's copy in the run folder (run.ledger_dir)"
+    "ledger_copy_age_seconds",
+    "age of the ledger's copy in the run folder (run.ledger_dir); before the first copy, time since the start",
 )
 LEDGER_PUT_SECONDS = _histogram(
     "ledger_put_seconds", "time to store scored groups durably", 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, owner="queue"

@@ -16,6 +16,7 @@ from r1ray.ledger.copies import write_copy
 from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import CopyState, LedgerStatus, WrittenCopy
 from r1ray.run.metrics import read_events
+from r1ray.util.files import read_json
 from tests.unit.fake_run import World
 from tests.unit.ledger_support import new_ledger
 from tests.unit.scripted import FakeHandle
@@ -56,6 +57,15 @@ def test_copies_that_fail_or_become_old_are_reported_once(status: LedgerStatus) 
     assert "is old" in monitor.look(replace(status, copy=replace(good, age_s=301.0)))
     assert "no copy yet" in monitor.look(replace(status, copy=CopyState(last=None, age_s=None, problem="x")))
     assert events.kinds == ["ledger_copy_failed", "ledger_copy_recovered", "ledger_copy_old", "ledger_copy_failed"]
+
+
+def test_the_age_of_a_copy_that_never_was_made_grows_from_the_start_of_the_run(make: Make) -> None:
+    world = make(run__ledger_dir="/local")
+    never = CopyState(last=None, age_s=None, problem="full")
+    world.queue.methods["status"] = lambda: replace(world.ledger.status(), copy=never)
+    assert world.run()
+    status = read_json(world.folder.status)
+    assert status["queue"]["copy_age_s"] == pytest.approx(status["elapsed_s"], abs=1.0)
 
 
 def test_a_last_copy_that_fails_is_reported_and_changes_no_outcome() -> None:

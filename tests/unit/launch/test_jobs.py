@@ -6,6 +6,7 @@ import threading
 from typing import Any
 
 import pytest
+import requests
 from ray.exceptions import AuthenticationError
 
 from r1ray.errors import ConfigError, DeadlineExceeded, InfrastructureError
@@ -14,6 +15,8 @@ from r1ray.launch.jobs import Jobs, RemoteFailed
 from tests.unit.fake_jobs import Details, FakeJobs
 
 ADDRESS = "http://127.0.0.1:8265"
+RAW = "HTTPConnectionPool(host='127.0.0.1', port=8265): Max retries exceeded with url: /api/jobs/job-1"
+"""How `requests` begins its messages."""
 
 
 def on(fake: FakeJobs) -> Jobs:
@@ -57,7 +60,7 @@ def test_closing_the_iterator_ends_the_command_there() -> None:
 
 def test_an_output_that_breaks_off_is_named() -> None:
     fake = FakeJobs(chunks=["one\n"], breaks=RuntimeError("close code 1006"))
-    with pytest.raises(InfrastructureError, match="broke off: close code 1006"):
+    with pytest.raises(InfrastructureError, match=r"broke off: close code 1006; open `ray dashboard"):
         list(on(fake).command(["logs"]))
 
 
@@ -96,14 +99,16 @@ def test_a_tunnel_that_breaks_while_the_output_is_quiet_is_named_and_what_may_be
     fake = FakeJobs(chunks=["one\n"], holds=True)
 
     def gone(job: str) -> Any:
-        raise ConnectionError("Failed to connect")
+        raise requests.exceptions.ConnectionError(RAW)
 
     fake.get_job_info = fake.stop_job = gone  # type: ignore[method-assign]
     lines = on(fake).command(["logs", "/r", "-f"])
     assert next(lines) == "one"
     with pytest.raises(InfrastructureError, match="no Ray dashboard answers"):
         next(lines)
-    assert "job job-1 may still run on the head: no Ray dashboard answers" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "job job-1 may still run on the head: no Ray dashboard answers" in said
+    assert "Max retries" not in said
     fake.holds = False
 
 
@@ -117,7 +122,17 @@ def test_a_tunnel_that_breaks_while_the_output_is_quiet_is_named_and_what_may_be
             "Invalid token; set RAY_AUTH_MODE",
         ),
         (ConnectionError("Failed to connect"), InfrastructureError, "ray dashboard"),
-        (OSError("read timed out"), InfrastructureError, "read timed out"),
+        (
+            requests.exceptions.ConnectionError(RAW),
+            InfrastructureError,
+            "no Ray dashboard answers at .*ray dashboard",
+        ),
+        (requests.exceptions.ReadTimeout(RAW), DeadlineExceeded, "has not answered within .*ray dashboard"),
+        (
+            requests.exceptions.HTTPError("502 Bad Gateway"),
+            InfrastructureError,
+            r"failed \(HTTPError: 502 Bad Gateway\): .*ray dashboard",
+        ),
         (RuntimeError("Request failed with status code 500"), InfrastructureError, "status code 500"),
     ],
 )
@@ -128,6 +143,7 @@ def test_a_cluster_that_cannot_be_used_is_named(error: Exception, named: type[Ex
     with pytest.raises(named, match=words) as failure:
         Jobs.at(ADDRESS, connect=connect)
     assert ADDRESS in str(failure.value)
+    assert "Max retries" not in str(failure.value)
 
 
 def test_a_dashboard_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:

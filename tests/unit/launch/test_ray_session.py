@@ -122,7 +122,8 @@ def test_whether_a_cluster_demands_a_token(head: str, monkeypatch: pytest.Monkey
     _with(monkeypatch, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN)
     assert demands_token(head)
     monkeypatch.setattr(Head, "demands", False)
-    assert not demands_token(head)
+    assert demands_token(head) is False
+    assert demands_token("127.0.0.1:1") is None  # nothing answers there
 
 
 @pytest.mark.parametrize(

@@ -57,5 +57,6 @@ def healthy(
         limit=lambda which: (numbers[which], numbers[which]),
         sandbox=nothing,
         listening=lambda: [("127.0.0.1", 8265)],
+        refuses_strangers=lambda address, port: True,
     )
     return replace(system, **readers)

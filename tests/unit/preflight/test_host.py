@@ -99,9 +99,25 @@ def test_a_process_that_joins_a_cluster_should_present_a_token(tmp_path: Path) -
     assert [f.verdict for f in token(healthy(environment=away), joins=False)] == ["ok"]
 
 
-def test_few_ports_and_doors_that_other_machines_reach_are_named() -> None:
+def test_few_ports_are_named() -> None:
     assert [f.verdict for f in ports(healthy())] == ["ok"]
     few = healthy(texts={"/proc/sys/net/ipv4/ip_local_port_range": "60000 60999"})
     assert [f.verdict for f in ports(few)] == ["warning"]
-    opened = healthy(listening=lambda: [("0.0.0.0", 8265), ("10.0.0.1", 10001), ("::1", 10001), ("0.0.0.0", 22)])
-    assert [f.detail.split()[0] for f in ports(opened) if f.verdict == "warning"] == ["0.0.0.0:8265", "10.0.0.1:10001"]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "verdict", "words"),
+    [
+        (True, "ok", "demands the token"),
+        (False, "warning", "answers without a token"),
+        (None, "warning", "did not answer"),
+    ],
+)
+def test_a_door_that_other_machines_reach_must_demand_the_token(refuses: bool | None, verdict: str, words: str) -> None:
+    listeners = [("0.0.0.0", 8265), ("10.0.0.1", 10001), ("::1", 10001), ("0.0.0.0", 22)]
+    opened = healthy(listening=lambda: listeners, refuses_strangers=lambda address, port: refuses)
+    _, *doors = ports(opened)
+    assert [(f.verdict, f.detail.split()[0], words in f.detail) for f in doors] == [
+        (verdict, "0.0.0.0:8265", True),
+        (verdict, "10.0.0.1:10001", True),
+    ]

@@ -82,7 +82,7 @@ def test_every_alert_queries_metrics_that_exist_is_tested_and_has_a_remedy(rule:
     assert list(wrong_names(rule["expr"])) == []
     assert rule["labels"]["severity"] in ("warning", "critical")
     assert rule["annotations"]["summary"].startswith("run {{ $labels.run }}")
-    assert f"### {rule['alert']}\n" in (ROOT / "docs" / "operations.md").read_text()
+    assert f"### {rule['alert']}\n" in (ROOT / "docs" / "troubleshooting.md").read_text()
     assert rule["alert"] in TESTS.read_text()
 
 
@@ -94,7 +94,7 @@ def test_promtool_accepts_the_rules(check: tuple[str | Path, ...]) -> None:
 
 
 def test_the_table_in_the_docs_lists_every_metric() -> None:
-    page = (ROOT / "docs" / "operations.md").read_text()
+    page = (ROOT / "docs" / "monitoring.md").read_text()
     rows = dict(re.findall(r"^\| `(ray_r1ray_\w+)` \| (.*) \|$", page, flags=re.MULTILINE))
     expected = {m.exported: " | ".join((m.kind, ", ".join(m.labels), m.doc)) for m in CATALOGUE.values()}
     assert rows == expected
