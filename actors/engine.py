@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from actors.routing import capture_on_cpu, experts_of
 from actors.shm_cleanup import SHARED_MEMORY, STAGED
+from r1ray.config.rules import recorded_every
 from r1ray.config.schema import Config
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import EngineRefused, ServedWeightsDiffer, WeightSyncError
@@ -92,6 +94,8 @@ def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
     if gpu:
         arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
+        if recorded_every(config) is not None:
+            arguments["enable_return_routed_experts"] = True
     else:
         # If a prompt is cut into chunks, vLLM 0.32 rewinds the seeded generator of its request, which fails on a CPU.
         arguments["enable_chunked_prefill"] = False
@@ -139,6 +143,9 @@ class VllmEngine:
             self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
         except Exception as e:
             raise engine_refused(e) from e
+        self._config = config
+        if recorded_every(config) is not None and config.rollout.num_gpus == 0:
+            capture_on_cpu(self._engine)
         self._tokenizer = self._engine.get_tokenizer()
         if unused := unused_ids(load_tokenizer(model_path), self._engine.model_config.get_vocab_size()):
             self._engine.collective_rpc("mask_unused_ids", args=(unused,))
@@ -195,6 +202,7 @@ class VllmEngine:
             text=self._tokenizer.decode(without_end_token(output.token_ids, self._end_ids), skip_special_tokens=False),
             finish_reason=output.finish_reason,
             version_spans=spans,
+            experts=experts_of(output, len(tokens), self._config),
         )
 
     @property

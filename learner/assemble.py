@@ -114,14 +114,16 @@ def make_sequence(ref: SequenceRef, group: ScoredGroup, advantage: float, *, tra
         completion=completion.token_ids,
         temperature=group.rollout.sampling.temperature,
         behavior_logprobs=completion.behavior_logprobs,
-        versions=_versions(completion),
+        versions=versions_of(completion),
         advantage=advantage,
         trained=trained,
         represents=1 + len(ref.stands_for),
+        experts=completion.experts,
     )
 
 
-def _versions(completion: Completion) -> Any:
+def versions_of(completion: Completion) -> Any:
+    """The policy that sampled each token, int64 [T]."""
     versions = np.empty(len(completion.token_ids), dtype=np.int64)
     for span in completion.version_spans:
         versions[span.start : span.end] = span.version

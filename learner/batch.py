@@ -17,9 +17,19 @@ from torch import Tensor
 
 from learner.attention import PackedLayout, make_layout, make_shared_layout
 from learner.sequence import ALONE, SequenceGroup, Shares, share_rows
-from r1ray.types import Float32Array, Int32Array
+from r1ray.types import Float32Array, Int32Array, RoutedExperts
 
 IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedExperts:
+    """vLLM's choices for Q of a rank's completion tokens. L layers, K experts of a token."""
+
+    token_Q: Tensor  # int64: which of the T completion tokens
+    row_Q: Tensor  # int64: which of the rank's R rows predicts it; several completions may share a prompt's last row
+    experts_QLK: Tensor  # int16
+    first_F: Tensor  # int64: which of the Q are the first of their row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +45,7 @@ class PackedTokens:
     shares: Shares | None  # who has which of the T tokens; None without sequence parallelism
     segment_T: Tensor  # int64: which sequence each completion token belongs to
     lengths_S: Tensor  # float32: completion tokens of each sequence
+    experts: RecordedExperts | None = None  # None: of no token
 
 
 def pack_tokens(
@@ -45,6 +56,7 @@ def pack_tokens(
     *,
     groups: SequenceOf[int] | None = None,
     shared_by: SequenceGroup = ALONE,
+    experts: SequenceOf[RoutedExperts | None] = (),
 ) -> PackedTokens:
     """Pack S sequences, each a prompt [P >= 1] and a completion [C >= 1], in the given order.
 
@@ -53,6 +65,8 @@ def pack_tokens(
 
     `shared_by`: the ranks that compute this row together. It gets a last sequence of up to n - 1 tokens that nothing
     is predicted from, so that their slices are equally long.
+
+    `experts` [S]: vLLM's choices for the tokens of each completion, if they were recorded.
     """
     lengths = np.array([len(c) for c in completions])
     totals = [len(p) + len(c) for p, c in zip(prompts, completions, strict=True)]
@@ -95,6 +109,35 @@ def pack_tokens(
         shares=shares,
         segment_T=tensor(np.repeat(np.arange(len(lengths)), lengths), torch.int64),
         lengths_S=tensor(lengths, torch.float32),
+        experts=_recorded(experts, lengths, mine, source, device),
+    )
+
+
+def _recorded(
+    experts: SequenceOf[RoutedExperts | None],
+    lengths: IntArray,
+    mine_M: IntArray,
+    row_M: IntArray,
+    device: torch.device,
+) -> RecordedExperts | None:
+    """The recorded choices of a rank's M tokens, whose hidden states are in `row_M`."""
+    starts = np.cumsum(lengths) - lengths
+    found = [
+        (start + np.arange(len(e.ids)) * e.every, e.ids)
+        for start, e in zip(starts, experts, strict=False)
+        if e is not None
+    ]
+    if not found:
+        return None
+    token_Q, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    here = np.isin(token_Q, mine_M)
+    token_Q, ids = token_Q[here], ids[here].astype(np.int16)
+    row_Q = row_M[np.searchsorted(mine_M, token_Q)]
+    return RecordedExperts(
+        token_Q=torch.from_numpy(token_Q).to(device),
+        row_Q=torch.from_numpy(row_Q).to(device),
+        experts_QLK=torch.from_numpy(ids).to(device),
+        first_F=torch.from_numpy(np.unique(row_Q, return_index=True)[1]).to(device),
     )
 
 
@@ -110,6 +153,7 @@ class Sequence:
     advantage: float
     trained: bool  # False: left out of the loss and its denominators (mask_truncated)
     represents: int = 1  # completions that its metrics count for: itself, and those without a gradient left out for it
+    experts: RoutedExperts | None = None  # that vLLM chose
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,6 +190,7 @@ def make_micro_batch(
         device,
         groups=groups or None,
         shared_by=shared_by,
+        experts=[s.experts for s in rows],
     )
     advantages_S = torch.tensor([s.advantage for s in rows], dtype=torch.float32, device=device)
     return MicroBatch(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from learner import attention, recompute
 from learner.attention import PackedLayout
-from learner.batch import PackedTokens
+from learner.batch import PackedTokens, RecordedExperts
 from learner.empty import empty_model
 from learner.lora import add_adapters
 from learner.supported import check_logits, check_packable
@@ -156,12 +156,21 @@ class LogprobHead(nn.Module):
         return logprob_T, second_T
 
 
+class FollowsPasses(Protocol):
+    """What is informed of each forward pass before it begins."""
+
+    def follow(self, recorded: RecordedExperts | None) -> None:
+        """The next pass is of tokens with these choices of experts."""
+        ...
+
+
 class PackedModel(nn.Module):
     """`hf`, a Hugging Face model that reads packed sequences."""
 
     def __init__(self, hf: Any) -> None:
         super().__init__()
         self.hf = hf
+        self.routing: FollowsPasses | None = None  # of a mixture of experts, if its routers are watched
         self._recomputer = recompute.install(hf)
 
     def hidden(self, input_ids_R: Tensor, position_ids_R: Tensor, layout: PackedLayout) -> Tensor:
@@ -190,6 +199,8 @@ class PolicyModel(PackedModel):
 
         With `greedy` the second is 1.0 where the token is the likeliest, else 0.0: supervised training counts those.
         """
+        if self.routing is not None:
+            self.routing.follow(tokens.experts)
         hidden_RH = self.hidden(tokens.input_ids_R, tokens.position_ids_R, tokens.layout)
         head = self.hf.get_output_embeddings()
         wanted_MH = hidden_RH.index_select(0, tokens.source_M)

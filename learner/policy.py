@@ -28,7 +28,7 @@ from learner.batch import MicroBatch, make_micro_batch
 from learner.engine import StepReport
 from learner.group import named_failures
 from learner.metrics import LengthRewardCorrelation, MetricSums, manifest_metrics, optimizer_metrics, plan_metrics
-from learner.model import empty_policy
+from learner.model import PackedModel, empty_policy
 from learner.objective import MAXIMA, MEANS, PolicyObjective
 from learner.packing import MinibatchPlan, SequenceRef, plan_step
 from learner.plugins import load_advantage
@@ -36,6 +36,7 @@ from learner.profiling import Profiler
 from learner.publish import WeightPublisher
 from learner.rank import TrainingRank
 from learner.reference import BaseModel, ReferencePolicy
+from learner.routing import ROUTING, Routing, check_replayable
 from learner.schedules import learning_rate
 from r1ray.config.rules import copies_reference, keeps_reference, learned_rewards, row_tokens
 from r1ray.config.schema import Config
@@ -60,8 +61,16 @@ class PolicyRank(TrainingRank):
         self._fetch = fetch
         self._profiler: Profiler | None = None
 
+    def _empty_module(self) -> PackedModel:
+        """The policy; its routers are watched if the configuration asks for it."""
+        module = super()._empty_module()
+        if (routing := self._config.algorithm.routing) != "ignore":
+            module.routing = Routing(module.hf, replay=routing == "replay")
+        return module
+
     def _prepare(self) -> dict[str, Any]:
         config = self._config
+        self._routing: Routing | None = self._engine.module.routing
         self._objective = PolicyObjective(config)
         self._advantage = load_advantage(config.algorithm.advantage)
         self._reward_parts = [f"reward/part/{reward.name}" for reward in config.rewards]
@@ -167,7 +176,7 @@ class PolicyRank(TrainingRank):
 
     def _new_sums(self) -> MetricSums:
         means = [*MEANS, "length/truncated", "length/empty", SCORING, *self._reward_parts]
-        means += self._length_correlation.means
+        means += self._length_correlation.means + ([ROUTING] if self._routing is not None else [])
         return MetricSums(means=means, maxima=MAXIMA, device=self._engine.device, counts=self._counts)
 
     def _plan(self, manifest: BatchManifest, advantages: SequenceOf[FloatArray]) -> list[MinibatchPlan]:
@@ -204,6 +213,8 @@ class PolicyRank(TrainingRank):
                 )
                 for ref in refs
             ]
+            if self._config.algorithm.routing == "replay":
+                check_replayable(sequences, manifest.step)
             shared = [ref.group for ref in refs] if self._share_prompts else None
             return make_micro_batch(sequences, self._engine.device, groups=shared, shared_by=self._sequence)
 
@@ -251,8 +262,11 @@ class PolicyRank(TrainingRank):
             sums.add("train/loss", 0.0, 1)  # summed over ranks and micro-batches, averaged over minibatches
             if index == 0:
                 sums.add("mismatch/tokens", 0.0, 1)  # a sum
-        return self._engine.step(
-            micro_batches,
-            lambda model, batch: self._objective.loss(model, batch, counted, sums, unchanged_version=unchanged),
-            lr=lr,
-        )
+
+        def loss_of(model: Any, batch: MicroBatch) -> Any:
+            loss = self._objective.loss(model, batch, counted, sums, unchanged_version=unchanged)
+            if self._routing is not None and unchanged is not None:
+                self._routing.compare(batch, unchanged, sums)
+            return loss
+
+        return self._engine.step(micro_batches, loss_of, lr=lr)

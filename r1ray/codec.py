@@ -1,7 +1,7 @@
 """msgpack encoding of the wire types, with a version and without pickle.
 
 A record is a map with the keys of its dataclass. An array is {"d": dtype, "b": little-endian bytes} and
-one-dimensional.
+one-dimensional; chosen experts have their other dimensions beside it, and are left out if they were not recorded.
 """
 
 from __future__ import annotations
@@ -13,10 +13,25 @@ import msgpack
 import numpy as np
 
 from r1ray.errors import WireError
-from r1ray.types import WIRE_VERSION, Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
+from r1ray.types import (
+    WIRE_VERSION,
+    Completion,
+    PromptTask,
+    RolloutGroup,
+    RoutedExperts,
+    Sampling,
+    Score,
+    ScoredGroup,
+    VersionSpan,
+)
 
 R = TypeVar("R")
-_DTYPES = {"i4": np.dtype("<i4"), "f4": np.dtype("<f4")}
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "i4": np.dtype("<i4"),
+    "f4": np.dtype("<f4"),
+    "u1": np.dtype("u1"),
+    "u2": np.dtype("<u2"),
+}
 
 
 def _array(values: np.ndarray[Any, Any], code: str) -> dict[str, Any]:
@@ -26,6 +41,24 @@ def _array(values: np.ndarray[Any, Any], code: str) -> dict[str, Any]:
 def _unarray(raw: dict[str, Any]) -> np.ndarray[Any, Any]:
     dtype = _DTYPES[raw["d"]]
     return np.frombuffer(raw["b"], dtype=dtype)
+
+
+def _pack_experts(experts: RoutedExperts | None) -> dict[str, Any]:
+    if experts is None:
+        return {}
+    ids = experts.ids
+    return {
+        "experts": {"ids": _array(ids, f"u{ids.itemsize}"), "each": list(ids.shape[1:]), "every": experts.every},
+    }
+
+
+def _unpack_experts(raw: dict[str, Any] | None, tokens: int) -> RoutedExperts | None:
+    if raw is None:
+        return None
+    ids, every = _unarray(raw["ids"]).reshape(-1, *raw["each"]), raw["every"]
+    if len(ids) != (expected := -(-tokens // every)):
+        raise WireError(f"experts of {len(ids)} tokens, expected {expected}: one in {every} of {tokens}")
+    return RoutedExperts(ids=ids, every=every)
 
 
 def _pack_rollout(g: RolloutGroup) -> dict[str, Any]:
@@ -57,6 +90,7 @@ def _pack_rollout(g: RolloutGroup) -> dict[str, Any]:
                 "text": c.text,
                 "finish_reason": c.finish_reason,
                 "version_spans": [[v.version, v.start, v.end] for v in c.version_spans],
+                **_pack_experts(c.experts),
             }
             for c in g.completions
         ],
@@ -90,6 +124,7 @@ def _unpack_rollout(raw: dict[str, Any]) -> RolloutGroup:
                 text=c["text"],
                 finish_reason=c["finish_reason"],
                 version_spans=spans,
+                experts=_unpack_experts(c.get("experts"), len(tokens)),
             )
         )
     return RolloutGroup(

@@ -50,6 +50,17 @@ class VersionSpan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedExperts:
+    """The experts that vLLM's routers chose in the passes that sampled every n-th token of a completion.
+
+    C recorded tokens, L layers of the model (zeros in those without experts), K experts of a token, in any order.
+    """
+
+    ids: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]  # [C, L, K]
+    every: int  # n: the tokens 0, n, 2n, ... are recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """One sampled completion."""
 
@@ -58,6 +69,7 @@ class Completion:
     text: str  # detokenised, special tokens kept, without the token that ended the completion
     finish_reason: FinishReason
     version_spans: tuple[VersionSpan, ...]  # cover [0, T) in order
+    experts: RoutedExperts | None = None  # None: not recorded
 
     @property
     def min_policy_version(self) -> int:

@@ -81,4 +81,13 @@ def references(config: Config) -> Iterator[Problem]:
         yield problem(config, "hacking_monitor.max_heldout_fall", message, fix)
 
 
-ALGORITHM = (losses, groups, importance, references)
+def routing(config: Config) -> Iterator[Problem]:
+    """Find rollout engines that cannot hand out the experts that their routers chose."""
+    cached = config.rollout.engine.prefix_caching and not config.run.deterministic
+    if config.algorithm.routing != "ignore" and config.rollout.num_gpus > 0 and not cached:
+        message = "needs a prefix cache: vLLM hands out experts on GPUs only with one"
+        fix = "use ignore, or rollout.engine.prefix_caching=true and run.deterministic=false"
+        yield problem(config, "algorithm.routing", message, fix)
+
+
+ALGORITHM = (losses, groups, importance, references, routing)

@@ -20,6 +20,15 @@ LEARNED_KINDS = ("model", "judge", "fluency")
 """Kinds of rewards that come from a model, which a policy can learn to fool."""
 
 
+COMPARED_EVERY = 16
+"""With `algorithm.routing: compare` the experts of every 16th token of a completion are recorded."""
+
+
+def recorded_every(config: Config) -> int | None:
+    """Return n if the experts of every n-th token of a completion are recorded, None if they are not."""
+    return {"ignore": None, "compare": COMPARED_EVERY, "replay": 1}[config.algorithm.routing]
+
+
 def learned_rewards(config: Config) -> list[str]:
     """Return the names of the rewards that come from a model."""
     return [reward.name for reward in config.rewards if reward.name.partition("/")[0] in LEARNED_KINDS]

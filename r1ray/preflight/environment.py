@@ -39,6 +39,9 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
     yield from _positions(config, shape, use)
     if config.model.lora.rank is not None and "learner" in processes(config, use):
         yield from _adapters(config, folder)
+    if use == "train" and config.algorithm.routing != "ignore" and not shape.experts:
+        message = "is about the routers of a mixture of experts, and this model has no experts"
+        yield problem(config, "algorithm.routing", message, "ignore")
     framed = use != "reward-model"  # a reward model sees the model's own chat template, or plain text without one
     if framed and config.data.template in CHAT_TEMPLATES and not has_chat_template(folder):
         message = f"needs a chat template, and {folder} has none"

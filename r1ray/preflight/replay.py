@@ -136,6 +136,9 @@ def _sampling_problems(config: Config, folder: RunFolder) -> Iterator[Problem]:
         if key.startswith(SAMPLING_KEYS):
             yield Problem(key=key, value=here, message=f"the groups were recorded with {show(there)}", fix=fix)
     algorithm = config.algorithm
+    if algorithm.routing == "replay" and (there := recorded.algorithm.routing) != "replay":
+        message = f"uses the recorded experts of every token, and the run was recorded with {there}"
+        yield problem(config, "algorithm.routing", message, f"use {there}")
     if config.rollout.length_schedule and (algorithm.mask_truncated or algorithm.overlong_buffer_tokens):
         key = "algorithm.mask_truncated" if algorithm.mask_truncated else "algorithm.overlong_buffer_tokens"
         message = "needs the limit of each completion, which a recording with rollout.length_schedule does not have"

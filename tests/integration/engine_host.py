@@ -37,12 +37,12 @@ class EngineHost:
         """Begin to generate, receive and apply in flight, finish generating."""
         for i, tokens in enumerate(prompts):
             self._engine.submit(str(i), tokens, sampling, 1)
+        finished: dict[str, Any] = {}
         for _ in range(6):
-            self._engine.step()
+            finished.update(self._engine.step())
         if rendezvous is not None:
             self._engine.enter_group(rendezvous, 1, "127.0.0.1")
         self._engine.begin_receive(specs, 1 << 16)
-        finished: dict[str, Any] = {}
         steps = 0
         while (applied := self._engine.try_apply(version)) is None:
             # A few steps beside the transfer; then wait for it, so that it meets requests under way however slow it is.

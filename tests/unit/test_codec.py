@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgpack
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from r1ray.codec import pack_rollout, pack_scored, unpack_rollout, unpack_scored
 from r1ray.errors import WireError
+from r1ray.types import RoutedExperts
 from tests.unit.scripted import group, scored
 
 
@@ -34,6 +36,28 @@ def test_a_scored_group_comes_back_as_it_was(rewards: list[float], version: int)
 
 def test_a_rollout_comes_back_as_it_was() -> None:
     assert equal(unpack_rollout(pack_rollout(group(3))), group(3))
+
+
+def with_experts(dtype: Any, every: int) -> Any:
+    original = group(3, n=1)
+    tokens = len(original.completions[0].token_ids)
+    ids = np.arange(-(-tokens // every) * 2 * 3, dtype=dtype).reshape(-1, 2, 3)
+    completion = dataclasses.replace(original.completions[0], experts=RoutedExperts(ids=ids, every=every))
+    return dataclasses.replace(original, completions=(completion,))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("every", [1, 2])
+def test_chosen_experts_come_back_as_they_were(dtype: Any, every: int) -> None:
+    original = with_experts(dtype, every)
+    assert equal(unpack_rollout(pack_rollout(original)), original)
+
+
+def test_experts_of_another_number_of_tokens_are_refused() -> None:
+    raw = msgpack.unpackb(pack_rollout(with_experts(np.uint8, 1)))
+    raw["rollout"]["completions"][0]["experts"]["every"] = 2
+    with pytest.raises(WireError, match="experts of 3 tokens, expected 2: one in 2 of 3"):
+        unpack_rollout(msgpack.packb(raw))
 
 
 def tampered(change: Any) -> bytes:

@@ -48,6 +48,13 @@ class AlgorithmConfig:
         Range(gt=1),
         Doc("truncated: upper bound of the weight; masked: tokens with a weight outside [1/cap, cap] are left out"),
     ] = 2.0
+    routing: Annotated[
+        Literal["ignore", "compare", "replay"],
+        Doc(
+            "experts that vLLM's routers chose in a mixture of experts: not recorded; recorded for every 16th token "
+            "and compared with the learner's (mismatch/routing); or recorded for all and used by the learner"
+        ),
+    ] = "ignore"
     entropy_coefficient: Annotated[float, Range(ge=0), Doc("weight of the entropy bonus")] = 0.0
     dynamic_sampling: Annotated[bool, Doc("drop groups whose rewards are all equal, and replace them")] = False
     overlong_buffer_tokens: Annotated[

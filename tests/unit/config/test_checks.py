@@ -194,6 +194,11 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "learner.micro_batch_tokens",
             "in the 2 ranks of a sequence group; use at least 87",
         ),
+        (
+            ["algorithm.routing=compare", "rollout.num_gpus=1", "rollout.engine.prefix_caching=false"],
+            "algorithm.routing",
+            "use ignore, or rollout.engine.prefix_caching=true",
+        ),
         (["learner.optimizer.warmup_steps=41"], "learner.optimizer.warmup_steps", "run.steps = 40"),
         (["model.attention=flash_attention_2"], "model.attention", "needs a GPU"),
         (["rollout.workers=6"], "rollout.max_workers", "at least 6"),

@@ -1,11 +1,15 @@
 """The layout of a packed row and the tensors of a micro-batch, by hand."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from learner.attention import make_layout
 from learner.batch import Sequence, make_micro_batch, pack_tokens
+from learner.sequence import SequenceGroup
+from r1ray.types import RoutedExperts
 
 CPU = torch.device("cpu")
 
@@ -64,6 +68,42 @@ def test_packed_tokens_with_a_shared_prompt_by_hand():
     assert packed.layout.boundaries is None
     assert packed.layout.longest == 4
     assert [b.tolist() for b in packed.layout.blocks] == [[[0, 1, 2, 3], [0, 1, 4, 4]], [[5, 6]]]
+
+
+def experts_of(*first):
+    return RoutedExperts(ids=np.array([[[i, 9]] for i in first], dtype=np.uint8), every=2)
+
+
+def test_recorded_experts_stand_at_the_rows_that_predict_their_tokens():
+    """As above, with the experts of every second token of the completions (3 4 8), none, and (6)."""
+    prompts = [np.array(p, dtype=np.int32) for p in ([1, 2], [1, 2], [5])]
+    completions = [np.array(c, dtype=np.int32) for c in ([3, 4, 8], [9], [6])]
+    made = partial(pack_tokens, prompts, completions, [1.0] * 3, CPU)
+    recorded = made(experts=[experts_of(4, 5), None, experts_of(6)]).experts
+    assert recorded.token_Q.tolist() == [0, 2, 4]
+    assert recorded.row_Q.tolist() == [1, 3, 8]
+    assert recorded.experts_QLK.tolist() == [[[4, 9]], [[5, 9]], [[6, 9]]]
+    assert made(experts=[None] * 3).experts is None
+
+    shared = made(groups=[7, 7, 3], experts=[experts_of(4, 5), experts_of(7), experts_of(6)]).experts
+    assert shared.row_Q.tolist() == [1, 3, 1, 6]  # 3 and 9 are predicted from the same row
+    assert shared.first_F.tolist() == [0, 1, 3]
+
+
+def test_each_rank_of_a_sequence_group_has_the_recorded_experts_of_its_own_rows():
+    """Rows 1 2 3 4 8 | 1 2 9 5 6: rank 0 has the rows that predict 3, 4 and 8."""
+    prompts = [np.array(p, dtype=np.int32) for p in ([1, 2], [1, 2], [5])]
+    completions = [np.array(c, dtype=np.int32) for c in ([3, 4, 8], [9], [6])]
+    experts = [experts_of(4, 5), experts_of(7), experts_of(6)]
+    found = []
+    for rank in range(2):
+        packed = pack_tokens(
+            prompts, completions, [1.0] * 3, CPU, shared_by=SequenceGroup(rank=rank, size=2), experts=experts
+        )
+        recorded = packed.experts
+        found += [(rank, recorded.token_Q.tolist(), recorded.row_Q.tolist(), recorded.experts_QLK[:, 0, 0].tolist())]
+        assert torch.equal(recorded.row_Q, packed.source_M[torch.searchsorted(packed.shares.mine_M, recorded.token_Q)])
+    assert found == [(0, [0, 2], [1, 3], [4, 5]), (1, [3, 4], [1, 3], [7, 6])]
 
 
 def test_micro_batch_spreads_advantages_over_tokens():

@@ -119,6 +119,13 @@ class TestSurroundings:
             assert fix in found["model.lora.targets"].fix
         assert check_environment(config, CPU_ONLY, "eval") == []
 
+    @pytest.mark.parametrize("routing", ["compare", "replay"])
+    def test_routing_needs_a_mixture_of_experts(self, config: Config, tmp_path: Path, routing: str) -> None:
+        config.algorithm.routing = routing
+        assert "no experts" in self.found(config)["algorithm.routing"].message
+        config.model.path = str(write_model(tmp_path / "experts", num_experts=4, moe_intermediate_size=32))
+        assert self.found(config) == {}
+
     def test_a_chat_template_must_be_there_where_it_is_needed(self, config: Config) -> None:
         config.data.template = "r1"
         assert "has none" in self.found(config)["data.template"].message

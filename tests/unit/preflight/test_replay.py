@@ -190,6 +190,12 @@ def test_limits_of_a_schedule_are_not_guessed(here: Path) -> None:
         new(schedule, "algorithm.mask_truncated=true").check()
 
 
+def test_experts_that_were_not_recorded_cannot_be_replayed(recorded: RunFolder) -> None:
+    assert recorded.path.exists()
+    with pytest.raises(ConfigError, match=r"algorithm\.routing = replay .*recorded with ignore; use ignore"):
+        new("algorithm.routing=replay").survey()
+
+
 def test_a_resume_finds_the_same_recording_in_another_place(recorded: RunFolder) -> None:
     new().folder().release()
     recorded.path.rename("runs/moved")
