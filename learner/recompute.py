@@ -76,10 +76,10 @@ class Recomputer:
             return
         if len(self._recent) == _RECENT:
             del self._recent[next(iter(self._recent))]
-        self._recent[result.data_ptr()] = (result, _Recipe(result, compute))
+        self._recent[address(result)] = (result, _Recipe(result, compute))
 
     def _pack(self, tensor: Tensor) -> Any:
-        found = self._recent.get(tensor.data_ptr())
+        found = self._recent.get(address(tensor))
         if found is None:
             return tensor
         recipe = found[1]
@@ -95,6 +95,11 @@ class Recomputer:
         recipe, shape = packed
         result: Tensor = recipe.result().view(shape)
         return result
+
+
+def address(tensor: Tensor) -> int:
+    """Where the values of a tensor are."""
+    return tensor.data_ptr()
 
 
 class RmsNorm(torch.autograd.Function):

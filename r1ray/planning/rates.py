@@ -3,7 +3,8 @@
 Generation is bound by memory: one engine step reads the weights once and the KV cache of every sequence, and computes
 2P operations for each sequence (P parameters that a token uses). Training takes 6P operations a token (Kaplan et al.
 2020, section 2.1), 2P more if activations are recomputed, and 2P for each policy that only scores. Attention adds
-2 x layers x hidden x context to every P.
+2 x layers x hidden x context to every pass of 2P. With adapters of A parameters it is 4P + 6A: frozen weights have no
+gradient, which is one of the three passes, but the backward pass still goes through them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from r1ray.config.schema import Config
 from r1ray.config.sections.hardware import Gpu
 from r1ray.models.folder import ModelShape
 from r1ray.preflight.accelerators import ACCELERATORS
-from r1ray.preflight.memory import BYTES, cache_bytes, engine_item_bytes, key_value_copies
+from r1ray.preflight.memory import BYTES, cache_bytes, engine_item_bytes, key_value_copies, trained_parameters
 from r1ray.preflight.volumes import checkpoint_seconds, load_seconds, model_bytes, sync_seconds
 
 
@@ -105,14 +106,26 @@ class Rates:
         """One training step on `tokens` packed tokens in all; `context`: mean tokens before one."""
         config, learner = self.config, self.config.learner
         device = ACCELERATORS[self._gpu]
-        passes = 3.0 + config.model.activation_checkpointing
-        passes += keeps_reference(config) + (config.algorithm.importance == "decoupled")
+        scored = keeps_reference(config) + (config.algorithm.importance == "decoupled")
+        passes = 3.0 + config.model.activation_checkpointing + scored
         each = tokens / learner.ranks
-        operations = each * passes * (2 * self.shape.active + self._attention(context))
+        operations = each * (passes * (2 * self.shape.active + self._attention(context)) + self._adapters())
         peak = self.learner_devices() * device.tflops * 1e12
         compute = operations / (peak * self.efficiency.training_share)
         heads = passes * self._heads_exchange_s(each)
         return self.efficiency.learner_step_s + max(compute, self._exchange_s(each)) + heads
+
+    def _adapters(self) -> float:
+        """Operations a token that adapters add: their own 6A (A parameters), less 2P for gradients of frozen weights.
+
+        What recomputes or scores without a gradient runs through them once more; a reference is the model without them.
+        """
+        config = self.config
+        if config.model.lora.rank is None:
+            return 0.0
+        trained = trained_parameters(config, self.shape)
+        forward = config.model.activation_checkpointing + (config.algorithm.importance == "decoupled")
+        return (6 + 2 * forward) * trained - 2 * self.shape.active
 
     def _exchange_s(self, tokens_of_rank: float) -> float:
         """Seconds of collectives in a step: weights and gradients between hosts, which overlap with computing."""
@@ -122,10 +135,11 @@ class Rates:
             return 0.0
         speed = (hardware.network_gb_s if hosts > 1 else ACCELERATORS[self._gpu].link_gb_s / 2) * 1e9
         once, learner = model_bytes(config, self.shape), config.learner
+        trained = BYTES[config.model.dtype] * trained_parameters(config, self.shape)
         if learner.zero_stage < 3:  # gradients and updated weights, each optimiser step
-            return 2 * learner.minibatches * once / speed
+            return 2 * learner.minibatches * trained / speed
         micro_batches = max(learner.minibatches, math.ceil(tokens_of_rank / learner.micro_batch_tokens))
-        return 3 * micro_batches * once / speed
+        return micro_batches * (2 * once + trained) / speed  # weights for both passes, then gradients
 
     def _heads_exchange_s(self, tokens_of_rank: float) -> float:
         """Seconds in which a sequence group exchanges tokens for heads in one pass; nothing is computed meanwhile."""

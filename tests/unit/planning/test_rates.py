@@ -12,6 +12,7 @@ from r1ray.planning.balance import best_split, sides
 from r1ray.planning.rates import Efficiency, Rates
 from r1ray.planning.scenario import Scenario
 from r1ray.preflight.accelerators import ACCELERATORS
+from r1ray.preflight.memory import trained_parameters
 
 IDEAL = Efficiency(
     training_share=1.0,
@@ -59,6 +60,21 @@ def test_training_takes_six_operations_a_parameter_and_more_for_what_is_recomput
     operations = 80_000 / 8 * 6 * 7_615_616_512
     assert plain.training_s(80_000, 0.0) == pytest.approx(operations / 312e12)
     assert rates().training_s(80_000, 0.0) == pytest.approx(operations / 312e12 * 5 / 3)  # recomputed, reference
+
+
+def test_adapters_save_the_gradients_of_frozen_weights_in_computing_and_between_hosts() -> None:
+    given = ("algorithm.kl_coefficient=0", "algorithm.reference_refresh_steps=null", "model.lora.rank=16")
+    plain = rates(*given, "model.activation_checkpointing=false")
+    layer = 2 * (3584 + 3584) + 2 * (3584 + 512) + 3 * (3584 + 18944)  # inputs + outputs of the seven targets
+    trained = 16 * 28 * layer
+    operations = 80_000 / 8 * (4 * 7_615_616_512 + 6 * trained)
+    assert plain.training_s(80_000, 0.0) == pytest.approx(operations / 312e12)
+    recomputed = 80_000 / 8 * (6 * 7_615_616_512 + 8 * trained)
+    assert rates(*given).training_s(80_000, 0.0) == pytest.approx(recomputed / 312e12)
+    sharded = rates(*given, model="llama-70b")
+    all_weights, adapters = 2 * sharded.shape.parameters, 2 * trained_parameters(sharded.config, sharded.shape)
+    gathered = sharded.config.learner.minibatches * (2 * all_weights + adapters) / 400e9
+    assert sharded.training_s(64.0, 0.0) == pytest.approx(gathered)
 
 
 def test_ranks_that_compute_rows_together_exchange_tokens_for_heads_in_every_pass() -> None:
