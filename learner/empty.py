@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learner.block_fp8 import without_quantization
 from learner.checkpoint_format import persistent_buffers
 from r1ray.config.schema import ModelConfig
 from r1ray.errors import ConfigError
@@ -44,8 +45,7 @@ def empty_model(auto: Any, model: ModelConfig, path: Path, *, attention: str, ki
             )
     except (OSError, ValueError) as e:
         raise ConfigError(f"model.path = {path} cannot be loaded as {kind}: {e}") from e
-    if getattr(hf.config, "quantization_config", None) is not None:
-        raise ConfigError(f"model.path = {path} has quantized weights: convert them to bfloat16 first")
+    without_quantization(hf.config)
     _keep_float32(hf, DTYPES[model.dtype])
     return hf
 

@@ -56,7 +56,7 @@ def _write(
         index = write_shards(folder, "model", _watched(weights, dtypes))
         index_file = {"metadata": {}, "weight_map": index}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=1))
-        _set_dtype(folder / "config.json", dtypes)
+        _set_type(folder / "config.json", dtypes)
         if more is not None:
             more(folder)
 
@@ -67,9 +67,10 @@ def _watched(weights: Iterator[tuple[str, Tensor]], dtypes: Counter[str]) -> Ite
         yield name, tensor
 
 
-def _set_dtype(path: Path, elements: Counter[str]) -> None:
-    """Name the dtype of most elements: a buffer may be float32 in a model of bfloat16."""
+def _set_type(path: Path, elements: Counter[str]) -> None:
+    """Name the dtype of most elements: a buffer may be float32 in a model of bfloat16. No weight is quantized."""
     config = json.loads(path.read_text())
     config.pop("torch_dtype", None)  # the name of the key in older folders
+    config.pop("quantization_config", None)
     config["dtype"] = max(elements, key=elements.__getitem__, default="float32")
     path.write_text(json.dumps(config, indent=2) + "\n")

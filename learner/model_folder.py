@@ -7,6 +7,7 @@ does in `from_pretrained`, but here only what makes up one parameter of the mode
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from learner.agreement import by_rank_0
+from learner.block_fp8 import dequantized
 from learner.checkpoint_format import persistent_buffers
 from learner.empty import Weights, dtype_plan
 from learner.group import Ranks
@@ -66,7 +68,8 @@ class FolderReader:
         self._folder, self._fresh = folder, fresh
         self._model = copy.deepcopy(hf)  # of empty parameters: transformers sets values in it
         self._conversions = _conversions(hf)
-        self._slices = _open(folder)
+        quantization = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config")
+        self._slices = dequantized(_open(folder), folder, quantization)
         self._parts = self._find_parts()
         self._ready: dict[str, Tensor] = {}  # converted together with one that was read
         self._check_names()

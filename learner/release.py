@@ -98,7 +98,8 @@ def write_release(
         if not index:
             raise IntegrityError(f"{weights.folder} holds no weights")
         _write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": index})
-        config = {k: v for k, v in read_json(folder / "config.json").items() if k != "torch_dtype"}
+        dropped = ("torch_dtype", "quantization_config")  # no weight is quantized
+        config = {k: v for k, v in read_json(folder / "config.json").items() if k not in dropped}
         _write_json(folder / "config.json", {**config, "dtype": dtype})
         generation = folder / "generation_config.json"
         _write_json(generation, {**(read_json(generation) if generation.exists() else {}), **SAMPLING})

@@ -6,12 +6,15 @@ import hashlib
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from r1ray.errors import ConfigError
 
+SCALE = "_scale_inv"
+"""End of the name of the scales of a weight in fp8, after the name of the weight."""
 _SAMPLES = 64
 _SAMPLE_BYTES = 4096
 _NO_SIZES = ("transformers_version", "_name_or_path")
@@ -34,7 +37,8 @@ class ModelShape:
     output: int = 0  # values of an output layer (`lm_head`) with weights of its own; 0: tied to the embedding
     experts: int = 0  # values in the fused gate and up tensor of one layer's experts; 0: no experts
     recomputes: bool = False  # RMSNorm and SwiGLU layers, of which the learner stores less (learner/recompute.py)
-    quantized: str = ""  # quantisation method of the stored weights, such as fp8; empty: not quantised
+    quantized: str = ""  # quantisation method of the stored weights, such as gptq; empty: none, or fp8 in blocks
+    block_fp8: bool = False  # stored in fp8 with a scale for each block, which the learner reads as unquantised
     routed: int = 0  # parameters of all routed experts; 0: no experts
     active_share: float = 1.0  # share of the routed experts that one token uses
     latent: int = 0  # values of a token in one layer's compressed KV cache (MLA); 0: a key and a value of each head
@@ -44,6 +48,12 @@ class ModelShape:
     def largest(self) -> int:
         """Number of values of the largest weight: embedding, feed-forward matrix, or one layer's experts."""
         return max(self.vocabulary * self.hidden, self.intermediate * self.hidden, self.experts)
+
+    def divides(self, parts: int) -> bool:
+        """Whether vLLM can shard the model over so many processes: heads and columns evenly, key-value heads evenly or
+        copied evenly."""
+        copied = parts % self.key_value_heads == 0 or self.key_value_heads % parts == 0
+        return self.heads % parts == 0 and self.intermediate % parts == 0 and (copied or self.latent > 0)
 
     @property
     def active(self) -> float:
@@ -66,13 +76,14 @@ def read_shape(folder: Path) -> ModelShape:
     try:
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         heads = int(raw["num_attention_heads"])
+        blocks = scale_blocks(raw.get("quantization_config"))
         sizes = {name: size for file in _weights(folder) for name, size in _sizes(file).items()}
         rank = int(raw.get("kv_lora_rank") or 0)  # multi-head latent attention: DeepSeek-V2 and V3
         head_size = int(raw.get("head_dim") or raw["hidden_size"] // heads)
         if rank:
             head_size = int(raw["qk_nope_head_dim"]) + int(raw["qk_rope_head_dim"])
         shape = ModelShape(
-            parameters=sum(sizes.values()),
+            parameters=sum(size for name, size in sizes.items() if blocks is None or not name.endswith(SCALE)),
             output=sizes.get("lm_head.weight", 0),
             layers=int(raw["num_hidden_layers"]),
             hidden=int(raw["hidden_size"]),
@@ -84,7 +95,8 @@ def read_shape(folder: Path) -> ModelShape:
             context=int(raw["max_position_embeddings"]),
             experts=_experts(raw),
             recomputes=raw.get("hidden_act") == "silu" and "rms_norm_eps" in raw and not _experts(raw),
-            quantized=str((raw.get("quantization_config") or {}).get("quant_method", "")),
+            quantized="" if blocks else str((raw.get("quantization_config") or {}).get("quant_method", "")),
+            block_fp8=blocks is not None,
             routed=sum(size for name, size in sizes.items() if ".experts." in name),
             active_share=_active_share(raw),
             latent=rank + int(raw["qk_rope_head_dim"]) if rank else 0,
@@ -95,6 +107,23 @@ def read_shape(folder: Path) -> ModelShape:
     except (KeyError, TypeError, ValueError, struct.error) as e:
         raise ConfigError(f"{folder} cannot be read as a decoder-only transformer: {e!r}") from e
     return shape
+
+
+def scale_blocks(quantization: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """Rows and columns of the blocks of weights in fp8 that have one scale each, by `quantization_config` of config.json.
+
+    None for unquantized weights and for other quantizations.
+    """
+    if quantization is None or quantization.get("quant_method") != "fp8":
+        return None
+    size = quantization.get("weight_block_size")
+    return (int(size[0]), int(size[1])) if size else None
+
+
+def is_block_fp8(folder: Path) -> bool:
+    """Whether config.json says that the weights are stored in fp8 with a scale for each block."""
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return scale_blocks(raw.get("quantization_config")) is not None
 
 
 def _largest(figure: Any) -> int:

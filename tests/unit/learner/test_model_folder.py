@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,14 +134,6 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     file = write(tmp_path, "untied") / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ConfigError, match=r"model\.safetensors cannot be read"):
-        read(tmp_path)
-
-
-def test_quantized_weights_are_refused(tmp_path: Path) -> None:
-    config = json.loads((write(tmp_path, "untied") / "config.json").read_text())
-    quantization = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-    (tmp_path / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
-    with pytest.raises(ConfigError, match="has quantized weights"):
         read(tmp_path)
 
 
