@@ -27,6 +27,13 @@ def transport(config: Config) -> Iterator[Problem]:
     if config.rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
         message = "reads back whole weights, but each tensor-parallel process holds a shard"
         yield problem(config, "sync.digest", message, "use wire, or rollout.engine.tensor_parallel_size=1")
+    if (method := config.rollout.engine.extra.get("quantization")) is not None:
+        message = (
+            "makes every engine quantize the weights that arrive: no such engine has been compared with the learner, "
+            "and the read-back compares unquantized weights"
+        )
+        fix = "remove it; `r1ray eval` and `r1ray sample` may have one"
+        yield Problem(key="rollout.engine.extra.quantization", value=method, message=message, fix=fix)
     chosen = transport_of(config)
     gpus = {key: value_at(config, key) for key in ("learner.num_gpus", "rollout.num_gpus")}
     without = [key for key, number in gpus.items() if number == 0]

@@ -49,7 +49,9 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
             config, "data.template", message, "r1_zero or plain, or put a chat_template.jinja into the folder"
         )
     if shape.quantized and "learner" in processes(config, use):
-        message = f"has weights that are quantized ({shape.quantized}): the learner needs unquantized ones"
+        message = (
+            f"has weights that are quantized ({shape.quantized}): the learner reads unquantized ones, or fp8 in blocks"
+        )
         yield problem(config, "model.path", message, "a folder whose weights were converted to bfloat16")
     if not any((folder / name).exists() for name in TOKENIZER_FILES):
         fix = f"a folder with one of {', '.join(TOKENIZER_FILES)}"
@@ -64,12 +66,15 @@ def _context(config: Config, shape: ModelShape) -> Iterator[Problem]:
 
 def _heads(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
     parts = config.rollout.engine.tensor_parallel_size
-    sizes = [n for n in range(1, shape.heads + 1) if shape.heads % n == 0]
     message = f"does not divide the model's {shape.heads} attention heads"
-    if "rollout" in processes(config, use) and shape.heads % parts:
-        fix = f"one of {', '.join(map(str, sizes))}"
-        yield problem(config, "rollout.engine.tensor_parallel_size", message, fix)
-    learner = config.learner
+    if "rollout" in processes(config, use) and not shape.divides(parts):
+        why = message if shape.heads % parts else (
+            f"shards neither {shape.key_value_heads} key-value heads nor copies of them evenly, or leaves a rest of "
+            f"{shape.intermediate} columns of the feed-forward layers"
+        )  # fmt: skip
+        fix = f"one of {', '.join(str(n) for n in range(1, shape.heads + 1) if shape.divides(n))}"
+        yield problem(config, "rollout.engine.tensor_parallel_size", why, fix)
+    learner, sizes = config.learner, [n for n in range(1, shape.heads + 1) if shape.heads % n == 0]
     if "learner" in processes(config, use) and shape.heads % learner.sequence_parallel:
         fits = [n for n in sizes if learner.ranks % n == 0]
         nearest = min(fits, key=lambda n: (abs(n - learner.sequence_parallel), n))

@@ -132,10 +132,10 @@ def test_a_rate_that_diverges_rolls_back_and_ends_with_the_reason(model: Path, t
 
 def test_an_engine_that_cannot_start_is_named_at_the_first_try_and_ends_the_run(model: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    driver = start(run, model, "rollout.engine.extra.quantization=gptq")  # a setting that only the engine can refuse
+    driver = start(run, model, "rollout.engine.extra.load_format=bitsandbyte")  # only the engine can refuse it
     driver.wait_for_event("worker_lost")
     driver.wait_for("a line on the terminal", lambda: "rollout-0 was lost: did not start: " in driver.said())
     text = driver.end(WorkersCannotStart.exit_code, within_s=600)
     assert "WorkersCannotStart" in text
-    assert text.count("gptq") >= 2  # in the line of the first failure and in the error
+    assert text.count("bitsandbyte") >= 2  # in the line of the first failure and in the error
     assert len(driver.seen.events("worker_lost")) == 3

@@ -52,6 +52,9 @@ class TestSurroundings:
         assert "quantized (fp8)" in problem.message
         assert "bfloat16" in problem.fix
         assert check_environment(config, CPU_ONLY, "eval") == []
+        blocks = {"quant_method": "fp8", "weight_block_size": [128, 128]}  # which the learner reads
+        config.model.path = str(write_model(tmp_path / "blocks", quantization_config=blocks))
+        assert self.found(config) == {}
 
     def test_a_length_over_the_context_is_refused(self, config: Config) -> None:
         config.model.max_length = 257
@@ -62,6 +65,16 @@ class TestSurroundings:
         problem = self.found(config)["rollout.engine.tensor_parallel_size"]
         assert "4 attention heads" in problem.message
         assert problem.fix == "one of 1, 2, 4"
+
+    def test_an_engine_must_divide_or_copy_the_key_value_heads(self, config: Config, tmp_path: Path) -> None:
+        heads = {"num_attention_heads": 12, "num_key_value_heads": 4}
+        config.model.path = str(write_model(tmp_path / "grouped", **heads))
+        config.rollout.engine.tensor_parallel_size = 6
+        problem = self.found(config)["rollout.engine.tensor_parallel_size"]
+        assert "neither 4 key-value heads nor copies of them evenly" in problem.message
+        assert problem.fix == "one of 1, 2, 4, 12"
+        config.rollout.engine.tensor_parallel_size = 12  # each head in three processes
+        assert self.found(config) == {}
 
     @pytest.mark.parametrize(
         ("ranks", "size", "fix"),
