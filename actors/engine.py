@@ -7,8 +7,8 @@ tensor parallelism vLLM's executor starts the worker processes and the same call
 from __future__ import annotations
 
 import json
-import os
 import time
+import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from actors.engine_arguments import engine_arguments
+from actors.engine_places import ProcessPlace, check_spread, stages
 from actors.routing import capture_on_cpu, experts_of
 from actors.shm_cleanup import SHARED_MEMORY, STAGED
 from r1ray.config.rules import recorded_every
@@ -63,46 +65,6 @@ class GenerationEngine(Protocol):
         ...
 
 
-PREFILL_TOKENS = 4096
-"""Tokens of one engine step on a CPU; vLLM's own default there."""
-
-
-def engine_arguments(config: Config, model_path: str) -> dict[str, Any]:
-    """Keyword arguments of vLLM's EngineArgs for this run."""
-    engine = config.rollout.engine
-    gpu = config.rollout.num_gpus > 0
-    arguments: dict[str, Any] = {
-        "model": model_path,
-        "dtype": config.model.dtype if engine.dtype == "auto" else engine.dtype,
-        "max_model_len": config.model.max_length,
-        "max_num_seqs": engine.max_num_seqs,
-        "enforce_eager": engine.enforce_eager,
-        # Cached keys and values of earlier batches were computed beside other sequences: their last bits differ.
-        "enable_prefix_caching": engine.prefix_caching and not config.run.deterministic,
-        "tensor_parallel_size": engine.tensor_parallel_size,
-        "distributed_executor_backend": "uni" if engine.tensor_parallel_size == 1 else "mp",
-        "disable_log_stats": True,
-        "seed": config.run.seed,
-        "trust_remote_code": config.model.trust_remote_code,
-        "generation_config": "vllm",  # a model folder must not change our sampling parameters
-        # The learner divides its logits by the temperature, so both sides have the same distribution.
-        "logprobs_mode": "processed_logprobs",
-        "weight_transfer_config": {"backend": "r1ray"},
-        "worker_extension_cls": "actors.receiver.ReceiverExtension",
-    }
-    if engine.kv_cache_gib is not None:
-        arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * 2**30)
-    if gpu:
-        arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
-        if recorded_every(config) is not None:
-            arguments["enable_return_routed_experts"] = True
-    else:
-        # If a prompt is cut into chunks, vLLM 0.32 rewinds the seeded generator of its request, which fails on a CPU.
-        arguments["enable_chunked_prefill"] = False
-        arguments["max_num_batched_tokens"] = max(PREFILL_TOKENS, config.model.max_length)
-    return arguments | engine.extra
-
-
 def stop_token_ids(model_path: str) -> list[int]:
     """Ids that end a completion besides the tokenizer's; some chat models list several in generation_config.json."""
     path = Path(model_path) / "generation_config.json"
@@ -132,15 +94,16 @@ def engine_refused(error: Exception) -> EngineRefused:
 class VllmEngine:
     """GenerationEngine on vLLM. Not thread-safe: one thread owns it."""
 
-    def __init__(self, config: Config, model_path: str) -> None:
-        """Load the model. Raises EngineRefused if vLLM fails."""
+    def __init__(self, config: Config, model_path: str, *, synced: bool = False) -> None:
+        """Load the model; `synced`: see `engine_arguments`. Raises EngineRefused if vLLM fails."""
         from vllm import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         import actors.receiver  # noqa: F401  registers the transfer engine in this process
 
+        arguments = engine_arguments(config, model_path, synced=synced)
         try:
-            self._engine = LLMEngine.from_engine_args(EngineArgs(**engine_arguments(config, model_path)))
+            self._engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
         except Exception as e:
             raise engine_refused(e) from e
         self._config = config
@@ -155,9 +118,20 @@ class VllmEngine:
         self._delta = config.sync.encoding == "delta"
         self._interface = config.sync.interface
         self._processes = config.rollout.engine.tensor_parallel_size
+        self._places = self._find_places(config.rollout.engine.hosts)
+        self._staged = f"{STAGED}{uuid.uuid4().hex[:12]}"
         self._transfers = 0
         self._keeps_cache = config.sync.kv_cache == "keep"
         self._version = -1
+        self._drained: list[Any] = []  # outputs of batches that ended before a change of weights
+
+    def _find_places(self, hosts: int) -> list[ProcessPlace] | None:
+        """Places of all processes by rank if they are on several hosts; None if all are on this one."""
+        if hosts == 1:
+            return None
+        places: list[ProcessPlace] = self._engine.collective_rpc("place")
+        check_spread(places, hosts)
+        return places
 
     # -- generation ---------------------------------------------------------------------------------------------
 
@@ -186,8 +160,11 @@ class VllmEngine:
 
     def step(self) -> list[tuple[str, tuple[Completion, ...]]]:
         """See `GenerationEngine.step`."""
+        outputs, self._drained = self._drained, []
+        if self._engine.get_num_unfinished_requests():
+            outputs += self._engine.step()
         finished = []
-        for output in self._engine.step():
+        for output in outputs:
             if output.finished:
                 completions = sorted(output.outputs, key=lambda c: c.index)
                 finished.append((output.request_id, tuple(self._completion(c) for c in completions)))
@@ -207,27 +184,30 @@ class VllmEngine:
 
     @property
     def unfinished(self) -> int:
-        """Number of requests in the engine."""
-        return int(self._engine.get_num_unfinished_requests())
+        """Number of requests in the engine, with those whose end `step` has not returned yet."""
+        return int(self._engine.get_num_unfinished_requests()) + sum(output.finished for output in self._drained)
 
     # -- weights ------------------------------------------------------------------------------------------------
 
     def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
         """See `GenerationEngine.enter_group`."""
-        info = {"rendezvous": asdict(rendezvous), "rank_offset": rank, "interface": self._interface, "host": host}
+        hosts = [host] * self._processes if self._places is None else [place.address for place in self._places]
+        info = {"rendezvous": asdict(rendezvous), "rank_offset": rank, "interface": self._interface, "hosts": hosts}
         self._engine.collective_rpc("init_weight_transfer_engine", args=(info,))
 
     def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
         """See `GenerationEngine.begin_receive`."""
         self._engine.collective_rpc("start_weight_update")
         self._transfers += 1
-        name = f"{STAGED}{os.getpid()}-{self._transfers}"
+        nodes = [""] * self._processes if self._places is None else [place.node for place in self._places]
         info = {
             "specs": list(specs),
             "bucket_bytes": bucket_bytes,
             "digest": self._digest != "none",
             "delta": self._delta,
-            "stage": str(SHARED_MEMORY / name) if self._processes > 1 else None,
+            "stages": stages(SHARED_MEMORY, f"{self._staged}-{self._transfers}", nodes)
+            if self._processes > 1
+            else None,
         }
         self._engine.collective_rpc("update_weights", args=(info,))
 
@@ -246,6 +226,7 @@ class VllmEngine:
             self._engine.collective_rpc("weights_release")
             raise WeightSyncError(f"the processes of this worker received different bytes for policy {version}")
         began = time.monotonic()
+        self._finish_batches()
         self._engine.collective_rpc("finish_weight_update")
         read_back = time.monotonic()
         if self._digest == "full":
@@ -270,10 +251,31 @@ class VllmEngine:
             recomputed_tokens=recomputed,
         )
 
+    @property
+    def _core(self) -> Any:
+        return self._engine.engine_core.engine_core  # in this process, see the module's docstring
+
+    def _finish_batches(self) -> None:
+        """Take the outputs of batches that are under way, under the version of the weights that computed them.
+
+        With asynchronous scheduling (on CUDA) vLLM keeps up to two. It labels tokens when it takes an output, not when it
+        computes it: without this, tokens of the old weights would get the new version, or be thrown away and sampled
+        again.
+        """
+        from vllm.v1.core.sched.interface import PauseState
+
+        if not self._core.batch_queue:
+            return
+        self._core.scheduler.set_pause_state(PauseState.PAUSED_ALL)
+        try:
+            while self._core.batch_queue:
+                self._drained += self._engine.step()
+        finally:
+            self._core.scheduler.set_pause_state(PauseState.UNPAUSED)
+
     def _tokens_under_way(self) -> int:
         """Tokens with keys and values in the cache of sequences that run."""
-        scheduler = self._engine.engine_core.engine_core.scheduler  # in this process, see the module's docstring
-        return sum(request.num_computed_tokens for request in scheduler.running)
+        return sum(request.num_computed_tokens for request in self._core.scheduler.running)
 
     def _cache_salt(self) -> str | None:
         """With a cache that outlives a sync, prompts share blocks only with prompts of the same policy."""

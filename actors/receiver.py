@@ -28,8 +28,10 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from actors.engine_places import ProcessPlace, Stage
 from actors.readback import differing_weights
-from actors.staging import OwnStage, Received, SharedStage, Stage, WeightReceiver
+from actors.shm_cleanup import remove_leftovers
+from actors.staging import OwnStage, Received, SharedStage, StagedWeights, WeightReceiver
 from r1ray.errors import ConfigError, WeightSyncError
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import TensorSpec, bucket_plan
@@ -45,7 +47,7 @@ class InitInfo(WeightTransferInitInfo):
     rendezvous: dict[str, Any]
     rank_offset: int  # rank of this worker's first process in the group
     interface: str | None
-    host: str | None
+    hosts: list[str | None]  # address of each process's host, by its rank in the engine
 
 
 @dataclass
@@ -56,7 +58,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
     bucket_bytes: int
     digest: bool
     delta: bool  # the sender sends differences
-    stage: str | None  # file in shared memory for the staged weights of all processes; None: there is one process
+    stages: list[Stage] | None  # of each process, by its rank: shared by those of a host; None: there is one process
 
 
 class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
@@ -74,7 +76,7 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         """Leave the old group; `receive_weights` joins the new one."""
         rank = init_info.rank_offset + self.parallel_config.rank
         rendezvous = Rendezvous(**init_info.rendezvous)
-        interface, host = init_info.interface, init_info.host
+        interface, host = init_info.interface, init_info.hosts[self.parallel_config.rank]
         self.receiver.enter(lambda device: join(rendezvous, rank=rank, interface=interface, host=host, device=device))
 
     def start_weight_update(self) -> None:
@@ -91,11 +93,11 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         """Start the thread that receives."""
         specs = [TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in update_info.specs]
         plan = bucket_plan(specs, update_info.bucket_bytes)
-        shared = update_info.stage
-        stage: Stage = OwnStage(plan)
-        if shared is not None:
-            stage = SharedStage(plan, Path(shared), writer=self.parallel_config.rank == 0)
-        self.receiver.begin(plan, stage, digest=update_info.digest, delta=update_info.delta)
+        kept: StagedWeights = OwnStage(plan)
+        if update_info.stages is not None:
+            path, writer = update_info.stages[self.parallel_config.rank]
+            kept = SharedStage(plan, Path(path), writer=writer)
+        self.receiver.begin(plan, kept, digest=update_info.digest, delta=update_info.delta)
 
     def finish_weight_update(self) -> None:
         """Load the received tensors into the model. Raises WeightSyncError before all are received."""
@@ -146,6 +148,14 @@ class ReceiverExtension:
     weight_transfer_engine: StagedReceiver
     _weight_update_active: bool
     model_runner: Any
+
+    def place(self) -> ProcessPlace:
+        """Where this process runs: an actor of Ray. Removes what killed processes left in its host's shared memory."""
+        import ray
+
+        if removed := remove_leftovers():
+            print(f"removed shared memory of processes that are gone: {', '.join(removed)}", flush=True)
+        return ProcessPlace(node=ray.get_runtime_context().get_node_id(), address=ray.util.get_node_ip_address())
 
     def mask_unused_ids(self, ids: list[int]) -> None:
         """Give these token ids probability 0, before temperature and top-p; the learner does the same.

@@ -137,7 +137,7 @@ class RolloutActor:
         self._problems = prompts.problems
         self._services = QueueAndRewards(config)
         self._address = ray.util.get_node_ip_address()
-        engine = VllmEngine(config, self._model_path)
+        engine = VllmEngine(config, self._model_path, synced=self._use == "train")
         if self._use != "train":
             engine.set_version(0)  # the only policy
         self._worker = RolloutWorker(

@@ -2,9 +2,9 @@
 
     begin ---> thread: join the group, broadcast each bucket, digest, keep ---> received ---> tensors ---> release
 
-Processes of one engine run on one host. Each receives every bucket (NCCL delivers it to each GPU anyway), but only the
-first keeps it, in a file in shared memory that all map when the weights are applied: a host holds one staged copy of the
-model, not one per GPU. Alternatives: staging only what a shard needs takes the layout that vLLM's loaders keep to
+Each process of an engine receives every bucket (NCCL delivers it to each GPU anyway), but only the first one on its host
+keeps it, in a file in shared memory that the others there map when the weights are applied: a host holds one staged copy
+of the model, not one per GPU. Alternatives: staging only what a shard needs takes the layout that vLLM's loaders keep to
 themselves; pinned memory would be faster to load from, but is held per process.
 """
 
@@ -38,7 +38,7 @@ class Received:
     digest: str  # of the bytes on the wire; empty if not requested
 
 
-class Stage(Protocol):
+class StagedWeights(Protocol):
     """Where the buckets of one transfer are kept until they are applied."""
 
     def open(self) -> None:
@@ -69,15 +69,15 @@ class OwnStage:
         """Nothing to do."""
 
     def keep(self, number: int, buffer: torch.Tensor, channel: Channel) -> None:
-        """See `Stage`."""
+        """See `StagedWeights`."""
         self._tensors.update(unpack(self._plan[number], channel.stage(buffer)))
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """See `Stage`."""
+        """See `StagedWeights`."""
         return self._tensors
 
     def discard(self) -> None:
-        """See `Stage`."""
+        """See `StagedWeights`."""
         self._tensors = {}
 
 
@@ -115,13 +115,13 @@ class SharedStage:
         self._memory = self._mapped()
 
     def keep(self, number: int, buffer: torch.Tensor, channel: Channel) -> None:
-        """See `Stage`; a process that is not the writer keeps nothing."""
+        """See `StagedWeights`; a process that is not the writer keeps nothing."""
         if self._memory is not None:
             start = self._offsets[number]
             self._memory[start : start + buffer.numel()].copy_(buffer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """See `Stage`. The writer has received everything: the engine applies only once all its processes have."""
+        """See `StagedWeights`. The writer has received everything: the engine applies only once all its processes have."""
         if self._memory is None:
             self._memory = self._mapped()
         staged: dict[str, torch.Tensor] = {}
@@ -130,7 +130,7 @@ class SharedStage:
         return staged
 
     def discard(self) -> None:
-        """See `Stage`."""
+        """See `StagedWeights`."""
         self._memory, self._discarded = None, True
         if self._writer:
             with contextlib.suppress(FileNotFoundError):
@@ -148,7 +148,7 @@ class SharedStage:
 class _Transfer:
     """Outcome of one thread, which may outlive its transfer: a later one has another."""
 
-    stage: Stage
+    stage: StagedWeights
     received: Received | None = None
     error: BaseException | None = None
 
@@ -174,7 +174,7 @@ class WeightReceiver:
         """Whether there is a group to receive from."""
         return self._join is not None or self._channel is not None
 
-    def begin(self, plan: Sequence[Bucket], stage: Stage, *, digest: bool, delta: bool = False) -> None:
+    def begin(self, plan: Sequence[Bucket], stage: StagedWeights, *, digest: bool, delta: bool = False) -> None:
         """Start the thread. Its outcome is that of `received`. `delta`: the sender sends differences."""
         self.release()
         self._transfer = _Transfer(stage)

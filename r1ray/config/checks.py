@@ -154,6 +154,13 @@ def _engine(config: Config) -> Iterator[Problem]:
     if engine.tensor_parallel_size > 1 and rollout.num_gpus != 1:
         message = f"shards the model over whole GPUs, but rollout.num_gpus is {rollout.num_gpus:g}"
         yield problem(config, "rollout.engine.tensor_parallel_size", message, "use 1, or rollout.num_gpus=1")
+    if engine.tensor_parallel_size % engine.hosts:
+        message = f"does not divide rollout.engine.tensor_parallel_size = {engine.tensor_parallel_size}"
+        fix = f"use one of {_divisors(engine.tensor_parallel_size)}"
+        yield problem(config, "rollout.engine.hosts", message, fix)
+    elif engine.hosts > 1 and config.ray.address is None:
+        message = "needs the nodes of a cluster, but ray.address is null: the run has this machine only"
+        yield problem(config, "rollout.engine.hosts", message, "use 1, or ray.address=auto")
     if rollout.num_gpus == 0 and engine.kv_cache_gib is None:
         message = "leaves the size to vLLM, which takes a large part of the memory on a CPU"
         yield problem(config, "rollout.engine.kv_cache_gib", message, "set a size, e.g. 0.25 for a tiny model")

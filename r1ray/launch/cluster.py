@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.exceptions import RayError
+from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from actors.handle import QUEUE, RayHandle, reward_names
@@ -20,7 +21,7 @@ from r1ray.config.schema import Config
 from r1ray.config.uses import Use, processes
 from r1ray.control.handles import Handle, LearnerApi, Place, QueueApi, RewardApi, RolloutApi, SupervisedApi
 from r1ray.launch import ray_session
-from r1ray.launch.gang import PlacementGroupGang, Rank, Spawn
+from r1ray.launch.gang import GroupedHandle, PlacementGroupGang, Rank, Spawn, engine_bundles
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.records import LedgerSettings
 from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
@@ -28,7 +29,13 @@ from r1ray.run.ledger import LedgerPlace
 from r1ray.run.recording import Replay
 from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT, DETERMINISTIC_CUDA, GPU_ENVIRONMENT, ONE_HOST_NCCL
+from r1ray.util.vllm_environment import (
+    CPU_ENVIRONMENT,
+    DETERMINISTIC_CUDA,
+    GPU_ENVIRONMENT,
+    ON_THIS_HOST,
+    ONE_HOST_NCCL,
+)
 
 Params = ParamSpec("Params")
 T = TypeVar("T")
@@ -120,15 +127,18 @@ class Cluster:
     def rollout(self, name: str, use: Use = "train") -> Handle[RolloutApi]:
         """Start a rollout worker."""
         c = self.config.rollout
-        environment = GPU_ENVIRONMENT if c.num_gpus else CPU_ENVIRONMENT
-        gpus = c.num_gpus * c.engine.tensor_parallel_size
+        group: PlacementGroup | None = None
+        gpus, resources = c.num_gpus * c.engine.tensor_parallel_size, self.config.ray.rollout_resources
+        if c.engine.hosts > 1:  # then vLLM's processes hold the GPUs, as actors in the other bundles
+            group, gpus, resources = placement_group(engine_bundles(self.config), strategy="PACK"), 0.0, {}
         spawn = self._actor(
             RolloutProcess,
             c.num_cpus,
             gpus,
-            self.config.ray.rollout_resources,
-            environment=environment,
+            resources,
+            environment=engine_environment(self.config),
             groups={PULSE: 4},
+            group=group,
             max_concurrency=16,
         )
         return spawn(name, self.config, name, self.model_path, self.vocab_hash, use)
@@ -175,19 +185,24 @@ class Cluster:
         *,
         environment: Mapping[str, str] | None = None,
         groups: dict[str, int] | None = None,
+        group: PlacementGroup | None = None,
         restarts: bool = False,
         **options: Any,
     ) -> Callable[Concatenate[str, Params], Handle[T]]:
         """How to start an actor of the plain class `cls`, by its name and the arguments of the class behind the log
         file.
 
-        `groups`: threads of each concurrency group. `restarts`: Ray restarts the actor whenever it dies.
+        `groups`: threads of each concurrency group. `restarts`: Ray restarts the actor whenever it dies. `group`: its
+        own, of whose first bundle it is; the processes that it starts in the others inherit its environment.
         """
+        if group is not None:
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
+        on_gpu = num_gpus > 0 or group is not None
         # Ray hides only those GPUs that it has given to others.
-        hidden = {} if num_gpus else {"CUDA_VISIBLE_DEVICES": ""}
+        hidden = {} if on_gpu else {"CUDA_VISIBLE_DEVICES": ""}
         imports = {IMPORT_PATH: os.pathsep.join(import_folders())}
-        exact = DETERMINISTIC_CUDA if num_gpus and self.config.run.deterministic else {}
-        local = ONE_HOST_NCCL if num_gpus and self.config.ray.address is None else {}
+        exact = DETERMINISTIC_CUDA if on_gpu and self.config.run.deterministic else {}
+        local = ONE_HOST_NCCL if on_gpu and self.config.ray.address is None else {}
         variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **exact, **local, **(environment or {})}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
         actor = made.options(
@@ -200,7 +215,10 @@ class Cluster:
         )
 
         def spawn(name: str, /, *args: Params.args, **kwargs: Params.kwargs) -> Handle[T]:
-            return RayHandle(name, actor.remote(self._log(name), *args, **kwargs), restarts=restarts)
+            started = actor.remote(self._log(name), *args, **kwargs)
+            if group is not None:
+                return GroupedHandle(name, started, group)
+            return RayHandle(name, started, restarts=restarts)
 
         return spawn
 
@@ -222,6 +240,20 @@ class Cluster:
             except RayError as e:
                 found[name] = f"no answer from its node: {e}"
         return found
+
+
+def engine_environment(config: Config) -> dict[str, str]:
+    """Environment of a rollout worker, which the processes of its engine inherit.
+
+    On several hosts gloo listens on `sync.interface`, or at the address of each host's name if that is null.
+    """
+    variables = dict(GPU_ENVIRONMENT if config.rollout.num_gpus else CPU_ENVIRONMENT)
+    if config.rollout.engine.hosts > 1:
+        for name in ON_THIS_HOST:
+            variables.pop(name)
+        if config.sync.interface is not None:
+            variables |= dict.fromkeys(ON_THIS_HOST, config.sync.interface)
+    return variables
 
 
 def _here() -> NodeAffinitySchedulingStrategy:

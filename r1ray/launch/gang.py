@@ -1,4 +1,4 @@
-"""The processes of a learner, placed as one placement group: the nodes hold all ranks, or none of them yet."""
+"""Processes placed as one placement group: the nodes hold all ranks of a learner, or of an engine, or none of them yet."""
 
 from __future__ import annotations
 
@@ -10,10 +10,37 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from r1ray.control.handles import Handle
+from actors.handle import RayHandle
+from r1ray.config.schema import Config
+from r1ray.control.handles import Api, Handle
 
 Rank = TypeVar("Rank")
 Spawn = Callable[[int, PlacementGroupSchedulingStrategy], Handle[Rank]]
+
+
+class GroupedHandle(RayHandle[Api]):
+    """An actor in a placement group of its own, which ends with it."""
+
+    def __init__(self, name: str, actor: Any, group: PlacementGroup) -> None:
+        super().__init__(name, actor)
+        self._group = group
+
+    def kill(self) -> None:
+        """End the actor, and with the group all processes that it has started there."""
+        super().kill()
+        remove_placement_group(self._group)
+
+
+def engine_bundles(config: Config) -> list[dict[str, float]]:
+    """What each process of an engine on several hosts takes of its node; the first also has the rollout worker's CPUs.
+
+    vLLM wants one GPU per bundle. `ray.rollout_resources` are those of one host's processes together.
+    """
+    rollout, engine = config.rollout, config.rollout.engine
+    shares = {name: n * engine.hosts / engine.tensor_parallel_size for name, n in config.ray.rollout_resources.items()}
+    each = {name: amount for name, amount in {"GPU": rollout.num_gpus, **shares}.items() if amount}
+    first = {**each, "CPU": rollout.num_cpus} if rollout.num_cpus else each
+    return [first, *(dict(each) for _ in range(engine.tensor_parallel_size - 1))]
 
 
 class PlacementGroupGang(Generic[Rank]):

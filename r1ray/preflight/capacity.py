@@ -47,7 +47,7 @@ def capacity_problems(
         needs = demand(role)
         key = f"ray.{role.name.split()[0]}_resources" if role.resources else _key(role)
         for name, amount in needs.items():
-            requested[name] = requested.get(name, 0.0) + role.count * amount
+            requested[name] = requested.get(name, 0.0) + role.parts * amount
         if not any(all(node.get(name, 0.0) >= amount for name, amount in needs.items()) for node in cluster.nodes):
             message = f"no node of the cluster at {config.ray.address} has what a {role.name} requests: {_text(needs)}"
             yield problem(config, key, message, f"less, or such a node; the cluster has {_text(total)} in all")
@@ -63,7 +63,7 @@ def capacity_problems(
 
 
 def demand(role: Role) -> dict[str, float]:
-    """Resources that one actor of the role requests from Ray."""
+    """Resources that one actor of the role requests from Ray, on each of its hosts."""
     wanted = {"CPU": role.cpus, "GPU": role.gpus, **role.resources}
     return {name: amount for name, amount in wanted.items() if amount}
 

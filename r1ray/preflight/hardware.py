@@ -44,7 +44,7 @@ def place(config: Config, roles: Sequence[Role]) -> list[Node]:
     free: list[float] = []
     nodes: list[Node] = []
     for role in roles:
-        left, at = role.count, 0
+        left, at = role.parts, 0
         while left:
             if at == len(nodes):
                 nodes.append({})
@@ -75,15 +75,21 @@ def _gpu_problems(config: Config, roles: Sequence[Role]) -> Iterator[Problem]:
     for role in roles:
         if role.gpus > hardware.per_node:
             message = f"makes one {role.name} need {role.gpus:g} GPUs of one host, which has {hardware.per_node}"
-            key = (
-                "rollout.engine.tensor_parallel_size" if role.name == "rollout worker" else f"{_section(role)}.num_gpus"
-            )
-            yield problem(config, key, message, f"at most {hardware.per_node}, or hardware.per_node={role.gpus:g}")
+            key, fix = f"{_section(role)}.num_gpus", f"hardware.per_node={role.gpus:g}"
+            if role.name == "rollout worker":
+                size = config.rollout.engine.tensor_parallel_size
+                key, fix = "rollout.engine.tensor_parallel_size", f"rollout.engine.hosts={_hosts_for(config, size)}"
+            yield problem(config, key, message, f"at most {hardware.per_node}, or {fix}")
             return
     if (needed := len(place(config, roles))) > hardware.nodes:
-        parts = ", ".join(f"{r.count * r.gpus:g} for {r.count} {r.name}{'s' * (r.count > 1)}" for r in roles if r.gpus)
+        parts = ", ".join(f"{r.parts * r.gpus:g} for {r.count} {r.name}{'s' * (r.count > 1)}" for r in roles if r.gpus)
         message = f"with {hardware.per_node} GPUs each are too few: {parts} need {needed}"
         yield problem(config, "hardware.nodes", message, f"{needed}, or fewer learner.ranks or rollout.workers")
+
+
+def _hosts_for(config: Config, size: int) -> int:
+    """The fewest hosts that hold `size` GPUs of one engine in equal shares."""
+    return next(n for n in range(1, size + 1) if size % n == 0 and size // n <= config.hardware.per_node)
 
 
 def _learner_problems(
@@ -119,15 +125,22 @@ def _engine_problems(
     share = engine.gpu_memory_utilization * device.memory_bytes
     if needed > share:
         least = (weights * parts + (0 if shape.latent else cached)) / (share - (cached if shape.latent else 0))
-        sizes = [n for n in (2**i for i in range(12)) if n >= least and shape.heads % n == 0]
+        sizes = [n for n in (2**i for i in range(12)) if n >= least and shape.divides(n)]
         message = (
             f"makes a GPU hold {needed / GIB:.1f} GiB of weights and a longest sequence, "
             f"vLLM may take {share / GIB:.1f} of a "
         )
-        fix = f"{sizes[0]}" if sizes and sizes[0] <= config.hardware.per_node else "no size that a host has is enough"
+        fix = _size_fix(config, sizes[0]) if sizes else "no size that divides its attention heads is enough"
         larger = [n for n, d in ACCELERATORS.items() if needed <= engine.gpu_memory_utilization * d.memory_bytes]
         fix += f", or hardware.gpu={min(larger, key=lambda n: ACCELERATORS[n].memory_gb)}" if larger else ""
         yield problem(config, "rollout.engine.tensor_parallel_size", f"{message}{config.hardware.gpu}", fix)
+
+
+def _size_fix(config: Config, size: int) -> str:
+    per_node = config.hardware.per_node
+    if size <= per_node * config.rollout.engine.hosts:
+        return f"{size}"
+    return f"{size} with rollout.engine.hosts={_hosts_for(config, size)}"
 
 
 def _host_problems(config: Config, roles: Sequence[Role]) -> Iterator[Problem]:

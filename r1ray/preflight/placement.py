@@ -47,14 +47,15 @@ class Plan:
     @property
     def host_bytes(self) -> float:
         """Host memory of all actors together, with Ray and the driver."""
-        return SYSTEM_BASE_GIB * GIB + sum(r.count * sum(r.host.values()) for r in self.roles)
+        return SYSTEM_BASE_GIB * GIB + sum(r.parts * sum(r.host.values()) for r in self.roles)
 
     def to_text(self) -> str:
         """Format the plan as two tables and a verdict."""
         lines = ["Placement (each actor)"]
         for r in self.roles:
             custom = "".join(f" {name}:{amount:g}" for name, amount in r.resources.items())
-            lines.append(f"  {r.count} x {r.name:<14} cpu {r.cpus:g}  gpu {r.gpus:g}{custom}")
+            spread = f"  on each of {r.hosts} hosts" if r.hosts > 1 else ""
+            lines.append(f"  {r.count} x {r.name:<14} cpu {r.cpus:g}  gpu {r.gpus:g}{custom}{spread}")
         lines.append("Memory (each actor, GiB)")
         for r in self.roles:
             for where, items in (("gpu", r.device), ("host", r.host)):
@@ -122,14 +123,16 @@ def _rollout(config: Config, shape: ModelShape, use: Use) -> Role:
     device = {"weights": weights / engine.tensor_parallel_size}
     if engine.kv_cache_gib is not None:
         device["KV cache"] = engine.kv_cache_gib * GIB
-    host = {"process": engine.tensor_parallel_size * ROLLOUT_BASE_GIB * GIB}
+    processes_here = engine.tensor_parallel_size / engine.hosts
+    host = {"process": processes_here * ROLLOUT_BASE_GIB * GIB}
     if use == "train":
-        host["staged weights"] = weights  # one copy for all processes, in /dev/shm (actors/staging.py)
+        host["staged weights"] = weights  # one copy for all processes of a host, in /dev/shm (actors/staging.py)
         if config.sync.encoding == "delta":
-            host["weights of the last sync"] = engine.tensor_parallel_size * weights  # see transport/delta.py
+            host["weights of the last sync"] = processes_here * weights  # see transport/delta.py
     resources = config.ray.rollout_resources
-    gpus = rollout.num_gpus * engine.tensor_parallel_size
-    return _role("rollout worker", rollout.workers, rollout.num_cpus, gpus, resources, device, host)
+    gpus, cpus = rollout.num_gpus * processes_here, rollout.num_cpus / engine.hosts
+    role = _role("rollout worker", rollout.workers, cpus, gpus, resources, device, host)
+    return replace(role, hosts=engine.hosts)
 
 
 def _reward(config: Config) -> Role:
@@ -169,7 +172,7 @@ def _cache_problems(config: Config, shape: ModelShape) -> Iterator[Problem]:
 
 
 def _placement_problems(config: Config, roles: tuple[Role, ...], machine: Machine) -> Iterator[Problem]:
-    gpus = sum(r.count * r.gpus for r in roles)
+    gpus = sum(r.parts * r.gpus for r in roles)
     if gpus > machine.gpus > 0:
         message = f"with the other actors requests {gpus:g} GPUs, this machine has {machine.gpus}"
         yield problem(config, "rollout.num_gpus", message, "fewer workers or ranks, or shares below 1 of one GPU")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-_ON_THIS_HOST: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo"}
-"""An engine's own groups never leave its host. Without this gloo listens at the address of the host's name."""
+ON_THIS_HOST: Mapping[str, str] = {"GLOO_SOCKET_IFNAME": "lo"}
+"""The groups of an engine on one host never leave it. Without this gloo listens at the address of the host's name."""
 
 CPU_ENVIRONMENT: Mapping[str, str] = {
-    **_ON_THIS_HOST,
+    **ON_THIS_HOST,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -22,7 +22,7 @@ workspace is taken, and torch refuses matrix products under `use_deterministic_a
 """
 
 GPU_ENVIRONMENT: Mapping[str, str] = {
-    **_ON_THIS_HOST,
+    **ON_THIS_HOST,
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",

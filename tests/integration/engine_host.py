@@ -18,8 +18,8 @@ from tests.integration.models import VOCABULARY
 class EngineHost:
     """A VllmEngine in a process of its own, driven by the test."""
 
-    def __init__(self, config: Config, model_path: str) -> None:
-        self._engine = VllmEngine(config, model_path)
+    def __init__(self, config: Config, model_path: str, synced: bool = False) -> None:
+        self._engine = VllmEngine(config, model_path, synced=synced)
         self._engine.set_version(0)
 
     def generate(self, prompts: list[list[int]], sampling: Sampling) -> list[Any]:

@@ -21,6 +21,11 @@ class EngineConfig:
     ] = None
     gpu_memory_utilization: Annotated[float, Range(gt=0, le=1), Doc("share of a GPU's memory that vLLM takes")] = 0.85
     tensor_parallel_size: Annotated[int, Range(ge=1), Doc("GPUs of one engine")] = 1
+    hosts: Annotated[
+        int,
+        Range(ge=1),
+        Doc("hosts of one engine, with equal shares of its GPUs; above 1: vLLM's Ray executor, on a joined cluster"),
+    ] = 1
     enforce_eager: Annotated[bool, Doc("no CUDA graphs and no compilation; must be true on a CPU")] = False
     prefix_caching: Annotated[bool, Doc("compute a prompt once for its whole group")] = True
     extra: Annotated[dict[str, Any], Doc("further fields of vLLM's EngineArgs, passed unchanged")] = field(

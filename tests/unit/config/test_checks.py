@@ -207,6 +207,22 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
         (["rollout.autoscale={min: 2, max: 4}"], "rollout.workers", "2 to 4 workers"),
         (["rollout.autoscale={min: 1, max: 9}"], "rollout.autoscale.max", "raise rollout.max_workers"),
         (["rollout.engine.tensor_parallel_size=2"], "rollout.engine.tensor_parallel_size", "whole GPUs"),
+        (["rollout.engine.hosts=2"], "rollout.engine.hosts", "use one of 1"),
+        (
+            ["rollout.engine.tensor_parallel_size=8", "rollout.num_gpus=1", "rollout.engine.hosts=3"],
+            "rollout.engine.hosts",
+            "use one of 1, 2, 4, 8",
+        ),
+        (
+            ["rollout.engine.tensor_parallel_size=16", "rollout.num_gpus=1", "rollout.engine.hosts=2"],
+            "rollout.engine.hosts",
+            "ray.address=auto",
+        ),
+        (
+            ["rollout.engine.extra={quantization: fp8_per_block}"],
+            "rollout.engine.extra.quantization",
+            "no such engine has been compared with the learner",
+        ),
         (["rollout.engine.kv_cache_gib=null"], "rollout.engine.kv_cache_gib", "e.g. 0.25"),
         (["rollout.engine.enforce_eager=false"], "rollout.engine.enforce_eager", "true"),
         (["rollout.engine.extra={max_num_seqs: 3}"], "rollout.engine.extra.max_num_seqs", "set rollout.engine.max_num"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.engine import engine_arguments
+from actors.engine_arguments import engine_arguments
 from learner.model import empty_policy
 from r1ray.config.schema import Config, ModelConfig
 from r1ray.data.tokenizer import load_tokenizer

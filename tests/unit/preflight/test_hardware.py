@@ -128,19 +128,56 @@ def test_what_the_hosts_lack_is_refused_by_its_key(change: str, key: str, messag
     assert fix in str(found.fix)
 
 
-def test_an_engine_needs_a_host_with_as_many_gpus() -> None:
+def test_an_engine_that_one_host_does_not_hold_gets_the_number_of_hosts_that_do() -> None:
     wide = ("rollout.engine.tensor_parallel_size=16", "rollout.workers=4")
     found = refusal("llama-70b", *wide)
     assert found.key == "rollout.engine.tensor_parallel_size"
     assert (found.message, found.fix) == (
-        "makes one rollout worker need 16 GPUs of one host, which has 8", "at most 8, or hardware.per_node=16"
+        "makes one rollout worker need 16 GPUs of one host, which has 8", "at most 8, or rollout.engine.hosts=2"
     )  # fmt: skip
+    config, shape = overlay("llama-70b", *wide, "rollout.engine.hosts=2")
+    assert problems(config, shape) == []
+    roles = make_plan(config, shape, HERE).roles
+    rollout = next(role for role in roles if role.name == "rollout worker")
+    assert (rollout.count, rollout.parts, rollout.gpus) == (4, 8, 8)
+    assert sum(node.get("rollout worker", 0) for node in place(config, roles)) == 8
+    assert rollout.host["staged weights"] == 2 * shape.parameters  # each host has a copy
 
 
 def test_an_engine_whose_weights_do_not_fit_gets_the_size_that_does() -> None:
     found = refusal("llama-70b", "rollout.engine.tensor_parallel_size=1", "rollout.workers=8", "sync.digest=wire")
     assert found.key == "rollout.engine.tensor_parallel_size"
     assert str(found.fix).startswith("2, or hardware.gpu=b200-180")
+
+
+WRONG: list[tuple[str, tuple[str, ...], str]] = [
+    ("llama-70b", ("rollout.engine.tensor_parallel_size=16", "rollout.workers=4"), "rollout.engine.hosts=2"),
+    (
+        "llama-70b",
+        ("rollout.engine.tensor_parallel_size=1", "rollout.workers=8"),
+        "rollout.engine.tensor_parallel_size=2",
+    ),
+    ("llama-70b", ("hardware.gpu=l40s-48", "learner.sequence_parallel=8"), "hardware.gpu=h200-141"),
+    ("llama-70b", ("hardware.gpu=h100-80",), "learner.offload_optimizer=true"),
+    ("qwen2.5-7b", ("hardware.gpu=a100-40",), "hardware.gpu=a100-80"),
+    ("qwen2.5-7b", ("hardware.nodes=1",), "hardware.nodes=2"),
+    ("qwen2.5-7b", ("hardware.host_gib=64",), "hardware.host_gib=121"),
+    ("qwen2.5-7b", ("hardware.disk_mb_s=50",), "deadlines.checkpoint_s=2133"),
+    ("qwen2.5-1.5b", ("hardware.gpu=cpu",), "learner.num_gpus=0"),
+]
+"""Overlay, settings that its hosts do not hold, and a setting that the refusal names."""
+
+
+@pytest.mark.parametrize(("name", "wrong", "right"), WRONG)
+def test_a_refusal_names_a_setting_without_which_its_problem_is_gone(
+    name: str, wrong: tuple[str, ...], right: str
+) -> None:
+    found = problems(*overlay(name, *wrong))
+    key, _, value = right.partition("=")
+    named = [p for p in found if right in str(p.fix) or (p.key == key and value in str(p.fix).split(",")[0].split())]
+    assert named, [(p.key, p.fix) for p in found]
+    left = problems(*overlay(name, *wrong, right))
+    assert named[0].key not in {p.key for p in left}
 
 
 def test_nothing_is_compared_with_hardware_that_is_not_stated() -> None:
