@@ -21,7 +21,7 @@ from r1ray.run.metrics import read_metrics
 from r1ray.run.recording import RECORDED
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling, Score, ScoredGroup, VersionSpan
 from tests.integration.models import VOCABULARY, random_model, write_model
-from tests.integration.processes import start_r1ray
+from tests.integration.processes import finish, start_r1ray
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
@@ -114,3 +114,25 @@ def test_a_replay_that_is_killed_trains_every_group_once(model: Path, recorded: 
     assert seen.events("worker_started") == []
     assert (run / "final" / "config.json").exists()
     assert "groups of the recorded run" in build_report(run).read_text()
+
+
+def test_adapters_on_two_ranks_of_a_sequence_group_train_on_recorded_groups_and_are_profiled(
+    model: Path, recorded: Path, tmp_path: Path
+) -> None:
+    """--replay, --profile, learner.sequence_parallel and model.lora, all at once."""
+    run = tmp_path / "run"
+    settings = [f"run.dir={run}", f"model.path={model}", "run.steps=3", "learner.groups_per_step=4", "learner.ranks=2"]
+    settings += ["learner.sequence_parallel=2", "model.lora.rank=4", "checkpoint.every_steps=3"]
+    finish(start_r1ray("train", HERE / "loop.yaml", *settings, "--replay", recorded, "--profile", "1"))
+    assert verify(run) == {"exit_code": 0, "violations": []}
+    rows = read_metrics(run)
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert all(row["train/grad_norm"] > 0 for row in rows)
+    assert (run / "final" / "adapter" / "adapter_config.json").exists()
+    assert {path.name for path in (run / "profile").iterdir()} == {
+        "learner-0.json",
+        "learner-1.json",
+        "ray.json",
+        "step.md",
+    }
+    assert "forward" in (run / "profile" / "step.md").read_text()

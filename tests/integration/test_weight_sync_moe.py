@@ -20,6 +20,7 @@ from r1ray.config.schema import Config
 from r1ray.transport.plan import spec_of
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
+from tests.block_fp8 import write_block_fp8
 from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
 from tests.integration.learner_support import load_policy, make_config
 from tests.integration.models import random_experts, write_model
@@ -58,16 +59,19 @@ def routing_mismatch(policy: Path, completions: list[Any], version: int) -> floa
 
 @pytest.mark.parametrize("kind", ["qwen3_moe", "deepseek_v3"])
 def test_after_a_sync_the_engine_serves_the_learners_mixture(kind: str, ray_cluster: None, tmp_path: Path) -> None:
-    write_model(random_experts(kind, 0), tmp_path / "base")
+    start = write_model(random_experts(kind, 0), tmp_path / "base")
+    if kind == "deepseek_v3":  # as it is published: the engine is built without quantization, before it gets weights
+        start = tmp_path / "base-fp8"
+        write_block_fp8(tmp_path / "base", start)
     trained = random_experts(kind, 1)  # another routing bias too
     write_model(trained, tmp_path / "trained")
     checkpoint = CheckpointFormat(trained)
     own = [*trained.named_parameters(), *persistent_buffers(trained)]
     weights = dict(part for name, tensor in own for part in checkpoint.tensors(name, tensor.detach()))
     host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
-    settings = config_for(tmp_path / "base")
+    settings = config_for(start)
     settings.algorithm.routing = "replay"
-    engine = host.remote(settings, str(tmp_path / "base"))
+    engine = host.remote(settings, str(start), synced=True)
     config = Config()
     config.sync.bucket_bytes, config.sync.bucket_deadline_s = 1 << 16, 30.0
     specs = [spec_of(name, tensor) for name, tensor in weights.items()]
