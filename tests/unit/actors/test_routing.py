@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from actors.engine import engine_arguments
+from actors.engine_arguments import engine_arguments
 from actors.routing import experts_of
 from r1ray.config.schema import Config
 from r1ray.errors import EngineRefused
