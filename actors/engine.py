@@ -185,7 +185,7 @@ class VllmEngine:
     @property
     def unfinished(self) -> int:
         """Number of requests in the engine, with those whose end `step` has not returned yet."""
-        return int(self._engine.get_num_unfinished_requests()) + sum(output.finished for output in self._drained)
+        return int(self._engine.get_num_unfinished_requests()) + len([o for o in self._drained if o.finished])
 
     # -- weights ------------------------------------------------------------------------------------------------
 

@@ -41,7 +41,7 @@ from r1ray.util.machine import GIB
 ROWS = ("weights", "gradients", "optimizer", "one micro-batch")
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[misc]
     """Bytes of the storages that operations have made and nobody has freed, and their largest sum; not of `there`."""
 
     def __init__(self, there: Iterable[Tensor]) -> None:
@@ -72,7 +72,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= size
 
 
-class StoredAttention(torch.autograd.Function):
+class StoredAttention(torch.autograd.Function):  # type: ignore[misc]
     """Stores what a variable-length kernel stores, and computes nothing."""
 
     @staticmethod
@@ -148,7 +148,8 @@ def micro_batch_bytes(policy: PolicyModel, config: Config, shape: ModelShape) ->
     with LiveBytes([*policy.parameters(), *policy.buffers()]) as live:
         logprobs, _ = policy(tokens)
         logprobs.sum().backward()
-    return live.peak
+    peak: int = live.peak
+    return peak
 
 
 def measure(config: Config, shape: ModelShape) -> dict[str, int]:

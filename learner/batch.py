@@ -84,9 +84,6 @@ def pack_tokens(
         totals.append(filler)
         rows_S.append(np.arange(end, end + filler))
     rows = end + filler
-    position_ids = np.empty(rows, dtype=np.int64)
-    for rows_of_one in rows_S:
-        position_ids[rows_of_one] = np.arange(len(rows_of_one))
     # A completion's token t is predicted from the row before it: the last prompt row for t = 0.
     source = np.concatenate([r[-c - 1 : -1] for r, c in zip(rows_S, lengths, strict=False)])  # not of the filler
     shares, mine = None, np.arange(len(source))
@@ -99,7 +96,7 @@ def pack_tokens(
 
     return PackedTokens(
         input_ids_R=tensor(np.concatenate(parts)[here], torch.int64),
-        position_ids_R=tensor(position_ids[here], torch.int64),
+        position_ids_R=tensor(_positions(rows_S, rows)[here], torch.int64),
         layout=(
             make_layout(totals, device, shared_by) if groups is None else make_shared_layout(rows_S, device, shared_by)
         ),
@@ -111,6 +108,14 @@ def pack_tokens(
         lengths_S=tensor(lengths, torch.float32),
         experts=_recorded(experts, lengths, mine, source, device),
     )
+
+
+def _positions(rows_S: list[IntArray], rows: int) -> IntArray:
+    """[N] from 0 in every sequence."""
+    position_ids = np.empty(rows, dtype=np.int64)
+    for rows_of_one in rows_S:
+        position_ids[rows_of_one] = np.arange(len(rows_of_one))
+    return position_ids
 
 
 def _recorded(

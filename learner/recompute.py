@@ -99,7 +99,8 @@ class Recomputer:
 
 def address(tensor: Tensor) -> int:
     """Where the values of a tensor are."""
-    return tensor.data_ptr()
+    pointer: int = tensor.data_ptr()
+    return pointer
 
 
 class RmsNorm(torch.autograd.Function):

@@ -41,7 +41,7 @@ def quantization_methods() -> list[str]:
     file = _vllm() / "model_executor" / "layers" / "quantization" / "__init__.py"
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and "QuantizationMethods" in {getattr(t, "id", "") for t in node.targets}:
-            return [leaf.value for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant)]
+            return [str(leaf.value) for leaf in ast.walk(node.value) if isinstance(leaf, ast.Constant)]
     raise ConfigError(f"{file} names no quantization: install the version of vLLM that r1ray is pinned to")
 
 
