@@ -107,17 +107,18 @@ def _rows(found: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     if "step" in record:
         left = f", {duration(record['eta_s'])} left" if record.get("eta_s") is not None and driver else ""
         yield "step", f"{record['step']} of {record['steps']}, after {duration(record['elapsed_s'])}{left}"
-    if record.get("waiting_for") and record["state"] not in ENDED:
+    if record.get("waiting_for") and driver and record["state"] not in ENDED:
         yield "stage", f"waiting for {record['waiting_for']}"
     if "policy_version" in record:
         yield "policy", f"{record['policy_version']}, synced {record.get('synced_version', '–')}"
     if (sync := record.get("last_sync")) is not None:
         yield "last sync", f"policy {sync['version']} in {duration(sync['seconds'])}, {duration(sync['age_s'])} ago"
     yield from _work(record, found["ledger"])
-    for worker in record.get("workers") or []:
+    processes = record if driver else {}  # those of a driver that is gone have gone with it
+    for worker in processes.get("workers") or []:
         speed = f"{number(worker['tokens_per_s'])} tokens/s"
         yield worker["id"], f"{worker['state']}, policy {worker['version']}, {speed}"
-    for actor in record.get("actors") or []:
+    for actor in processes.get("actors") or []:
         yield actor["id"], f"{actor['state']}, process {actor['pid'] or '–'}"
     if (row := record.get("evaluation")) is not None:
         yield "evaluation", f"policy {row['step']}, {row['source']}: {share(row['accuracy'])} right"

@@ -57,10 +57,12 @@ class PlacementGroupGang(Generic[Rank]):
         self.reserved: Future[Any] = self._group.ready().future()
 
     def describe(self) -> str:
-        """What is reserved, and what the cluster has at present."""
+        """What is reserved, and what the cluster has at present: nothing is free if another run holds it."""
+        has, free = ray.cluster_resources(), ray.available_resources()
         return (
             f"nodes for {self._ranks} learner rank{'s' if self._ranks > 1 else ''}, in one placement group, each with "
-            f"{_text(self._each)}; the cluster has {_text({name: _in_cluster(name) for name in self._each})}"
+            f"{_text(self._each)}; the cluster has {_text({name: has.get(name, 0.0) for name in self._each})}, "
+            f"of which {_text({name: free.get(name, 0.0) for name in self._each})} free"
         )
 
     def spawn(self, rank: int) -> Handle[Rank]:
@@ -70,10 +72,6 @@ class PlacementGroupGang(Generic[Rank]):
     def release(self) -> None:
         """Give the reservation back; Ray ends what still runs in it."""
         remove_placement_group(self._group)
-
-
-def _in_cluster(name: str) -> float:
-    return float(ray.cluster_resources().get(name, 0.0))
 
 
 def _text(resources: Mapping[str, float]) -> str:

@@ -114,13 +114,14 @@ def explain(status: RunStatus) -> list[str]:
         if record.get("message"):
             lines.append(f"paused: {record['message']}" if status.state == "paused" else str(record["message"]))
         if record.get("waiting_for"):
-            lines.append(f"waiting for {record['waiting_for']}")
+            lines.append(f"{'waiting' if status.driver is not None else 'it waited'} for {record['waiting_for']}")
         if record.get("kind", "train") == "train":  # other runs have neither ledger nor rollout workers
             lines += _in_flight(status.ledger)
-            lines += _workers(record.get("workers") or []) if record.get("wanted_workers") != 0 else []
+            if status.driver is not None and record.get("wanted_workers") != 0:
+                lines += _workers(record.get("workers") or [])
         if (sync := record.get("last_sync")) is not None:
             lines.append(f"the last weight sync was of policy {sync['version']}, {duration(sync['age_s'])} before that")
-        if record.get("bottleneck"):
+        if record.get("bottleneck") and status.driver is not None:
             lines.append(str(record["bottleneck"]))
     trouble = [event for event in status.trouble if event["kind"] != "failed"]
     if trouble:

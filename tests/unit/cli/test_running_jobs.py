@@ -75,6 +75,14 @@ def test_the_table_has_stages_versions_staleness_queue_rates_sync_and_time(folde
         assert words in text, text
 
 
+def test_the_processes_of_a_driver_that_is_gone_are_not_shown_as_healthy(folder: RunFolder) -> None:
+    folder.release()
+    text = run("status", str(folder.path))
+    assert "killed" in text
+    assert "healthy" not in text
+    assert "it waited for rollouts for step 3" in text
+
+
 def test_a_live_table_ends_with_the_driver(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status_module.time, "sleep", lambda seconds: folder.release())
     lines = run("status", str(folder.path), "--follow", "--json").splitlines()

@@ -94,6 +94,8 @@ def test_a_driver_that_is_gone_without_a_word(folder: RunFolder) -> None:
     assert seen(folder).state == "killed"
     assert "the driver (process 4242 on box) was killed while the run was running" in why(folder)
     assert f"r1ray train --resume {folder.path}" in why(folder)
+    assert "it waited for a batch of 4 groups" in why(folder)
+    assert "do not serve" not in why(folder)
 
 
 def test_ended_runs_say_how(folder: RunFolder) -> None:
