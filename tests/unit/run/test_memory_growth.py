@@ -26,7 +26,8 @@ def test_the_warm_up_does_not_count_and_the_slope_does() -> None:
         pytest.approx(1e9 + 2e6 * 95.5),
     )
     assert [grows(driver), grows(learner)] == [False, True]
-    assert [line.endswith("grows") for line in table([driver, learner])] == [False, False, True]
+    assert [line.endswith("grows") for line in table([driver, learner], judged=True)] == [False, False, True]
+    assert not any(line.endswith("grows") for line in table([driver, learner], judged=False))
 
 
 def test_a_short_run_shows_no_trend() -> None:
