@@ -56,7 +56,7 @@ def _restored(opened: LedgerOpened, earlier: Mapping[str, Any], lost: int | None
     before = ""
     if "updated" in earlier:
         before = f" ({duration(max(0.0, float(earlier['updated']) - opened.copied_at))} before the end of the run)"
-    groups = "the groups" if lost is None else f"at least {lost} groups"
+    groups = f"at least {lost} groups" if lost else "groups"
     return (
         f"the ledger was gone; {opened.path} on {opened.host} is restored from the copy of {at}{before}, which knows "
         f"{opened.bound_steps} steps; {groups} scored after it are sampled again, unless a checkpoint was trained on them"
