@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 def test_a_step_tells_what_it_moved_and_ranks_of_a_sequence_group_agree(tmp_path: Path) -> None:
     model = str(make_model(tmp_path / "model"))
-    (alone,) = run_ranks(one_step, 1, model, LORA)
-    together = run_ranks(one_step, 2, model, {**LORA, "learner__sequence_parallel": 2})
-    norms_agree(together, alone, within=1e-5)
-    assert any("embed_tokens" in name for name in alone["kept"])
-    assert all("proj" in name for name in alone["moved"])
-    assert len(alone["moved"]) > 0
+    steps = run_ranks(one_step, 2, model, {**LORA, "learner__sequence_parallel": 2})
+    norms_agree(steps, steps[0], within=1e-6)
+    for step in steps:
+        assert any("embed_tokens" in name for name in step["kept"])
+        assert all("proj" in name for name in step["moved"])
+        assert len(step["moved"]) > 0
