@@ -6,6 +6,7 @@
 # make config     write conf/base.yaml from the schema in r1ray/config/sections
 # make test       everything that CI runs
 # make test-cluster   its last part: `ray up` against hosts made of network namespaces, and a run over them in trouble; needs root (8 minutes)
+# make bench      the quick benchmarks, each stored if the machine is idle (15 minutes)
 # make bench-verifiers   how fast verifiers judge, beside hostile answers too; writes benchmarks/results/verifiers.json (3 minutes at most)
 # make bench-learner   a training step against bare torch loops, models of 1M to 100M parameters; idle machine only (20 minutes)
 # make bench-end-to-end   whole trainings against TRL's GRPOTrainer, by turns; idle machine only (12 minutes)
@@ -34,7 +35,7 @@ if { $(2); } >>$(LOG) 2>&1; then echo "$$((SECONDS - began)) s"; \
 else echo failed; tail -n 30 $(LOG); echo 'The whole log: $(LOG)'; exit 1; fi
 endef
 
-.PHONY: help install config run run-smollm recipe test test-cluster unit lint chaos chaos-short bench-verifiers bench-learner bench-end-to-end gpu-check clean
+.PHONY: help install config run run-smollm recipe test test-cluster unit lint chaos chaos-short bench bench-verifiers bench-learner bench-end-to-end gpu-check clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -136,6 +137,15 @@ chaos: install
 
 chaos-short: install
 	$(BIN)/python -m pytest tests/integration/test_kill_every_kind.py tests/integration/test_kill_resume_exact.py
+
+# The leading minus: a benchmark that may not store its result (exit code 3) does not keep the next ones from running.
+bench: install .venv/sandbox
+	$(BIN)/python -m benchmarks.guard
+	-$(BIN)/python -m benchmarks.startup --write
+	-$(BIN)/python -m benchmarks.queue --repeats 3 --write
+	-$(BIN)/python -m benchmarks.weight_sync --mebibytes 256 --write
+	-$(BIN)/python -m benchmarks.learner --sizes 1M --write
+	-timeout 180 $(BIN)/python -m benchmarks.verifiers --write
 
 bench-verifiers: install .venv/sandbox
 	timeout 180 $(BIN)/python -m benchmarks.verifiers --write

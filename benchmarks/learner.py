@@ -204,12 +204,12 @@ def main() -> None:
     session.finish(result, {k: v for k, v in claims.items() if isinstance(v, measure.Summary)})
 
 
-def in_environment_of_a_rank() -> None:
-    """Start this program again with the environment of a learner rank, which libraries read at their start."""
+def in_environment_of_a_rank(program: str = "benchmarks.learner") -> None:
+    """Start this `program` again with the environment of a learner rank, which libraries read at their start."""
     wanted = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(LEARNER_MMAP_THRESHOLD)}
     if all(os.environ.get(key) == value for key, value in wanted.items()):
         return
-    command = [sys.executable, "-m", "benchmarks.learner", *sys.argv[1:]]
+    command = [sys.executable, "-m", program, *sys.argv[1:]]
     os.execve(sys.executable, command, {**os.environ, **wanted})  # noqa: S606  no shell is wanted
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,15 +68,21 @@ def build_tiny_model(
 ) -> BuildReport:
     """Pretrain the embedded model and write it to `path`, replacing an earlier build.
 
-    `threads` of computation, 1 or 2; None: two if two cores are idle at the start, else one. Raises ConfigError if
+    `threads` of computation, 1 or 2; None: two while other programs leave two cores idle, else one. Raises ConfigError if
     `path` is not an earlier build, and WeakBaseModel if a base model of full size has not learned its arithmetic.
     """
     if path.exists() and not (path / RECORD).exists():
         raise ConfigError(f"{path} exists and was not made by `r1ray tiny`: move it away, or give another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _threads(threads or _idle_threads()), scratch_beside(path) as scratch:
+    with _threads(threads) as adapt, scratch_beside(path) as scratch:
         aside = scratch / "new"
-        report = write_model(aside, seed=seed, size=size, flavor=flavor, progress=progress)
+
+        def stepped(done: int, total: int, loss: float) -> None:
+            adapt()
+            if progress is not None:
+                progress(done, total, loss)
+
+        report = write_model(aside, seed=seed, size=size, flavor=flavor, progress=stepped)
         if size == "base" and report.skill < LEAST_SKILL:
             raise WeakBaseModel(
                 f"the embedded model with seed {seed} is right in {report.skill:.0%} of the problems where it works step "
@@ -169,18 +175,50 @@ def _new_model(size: Size, seed: int, vocabulary: int) -> Any:
         return Qwen2ForCausalLM(config)
 
 
-def _idle_threads() -> int:
-    """Two threads are 1.7 times as fast as one on idle cores, and several times slower if they wait for busy cores."""
-    cores = len(os.sched_getaffinity(0))
-    return 2 if cores * (1 - psutil.cpu_percent(interval=0.5) / 100) > 1.7 else 1
+LOOK_S = 1.0
+"""Seconds between two looks at the load of the machine."""
+
+
+class IdleCores:
+    """How many threads compute fastest, from what other programs leave of the machine.
+
+    Two threads are 1.7 times as fast as one on idle cores, and several times slower if they wait for busy cores.
+    """
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._own_s = time.monotonic(), self._used()
+        psutil.cpu_percent()  # counts from here
+
+    def _used(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
+
+    def threads(self) -> int | None:
+        """The best number since the last answer; None: too soon to say."""
+        seconds = time.monotonic() - self._since
+        if seconds < LOOK_S:
+            return None
+        cores, own = len(os.sched_getaffinity(0)), (self._used() - self._own_s) / seconds
+        others = cores * psutil.cpu_percent() / 100 - own
+        self._begin()
+        return 2 if cores - others > 1.7 else 1
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with `count` threads in the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
+def _threads(fixed: int | None) -> Iterator[Callable[[], None]]:
+    """Let torch compute with `fixed` threads in the block, or with as many as are best whenever the result is called."""
+    before, idle = torch.get_num_threads(), IdleCores()
+    torch.set_num_threads(fixed or 1)
+
+    def adapt() -> None:
+        if fixed is None and (best := idle.threads()) is not None:
+            torch.set_num_threads(best)
+
     try:
-        yield
+        yield adapt
     finally:
         torch.set_num_threads(before)

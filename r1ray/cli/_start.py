@@ -54,6 +54,11 @@ def check(
     A dry run, or a `plan_file`, gets the plan as text. Unless it is a dry run, the embedded model is built if the run
     needs it and it is missing.
     """
+    from r1ray.preflight.fork_servers import start_fork_servers
+
+    if not dry_run:  # first of all: they import for ten seconds
+        start_fork_servers([(preparation.loaded.config, preparation.use)])
+
     from r1ray.launch.checks import check_start
 
     def planned(plan: Plan) -> None:

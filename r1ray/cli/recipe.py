@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from r1ray.cli._output import JsonOption, console, print_json, refuse_together
 from r1ray.errors import ConfigError
 from r1ray.util.imports import add_import_folders
+
+if TYPE_CHECKING:
+    from r1ray.recipe.preflight import Selection
+    from r1ray.recipe.stages import Recipe
+    from r1ray.recipe.tasks import Task
 
 
 def register(app: typer.Typer) -> None:
@@ -66,12 +72,22 @@ def recipe(
         return
 
     from r1ray.recipe.preflight import Selection
-    from r1ray.recipe.runner import Runner, Screen
+
+    _run(read, tasks, Selection(only=only, from_stage=from_stage, resume=resume, fresh=fresh))
+
+
+def _run(read: Recipe, tasks: tuple[Task, ...], selection: Selection) -> None:
+    """Run the stages and show what the policies reached. Raises typer.Exit with the exit code."""
+    from r1ray.preflight.fork_servers import start_fork_servers
+    from r1ray.recipe.runner import Runner
+    from r1ray.recipe.screen import Screen
     from r1ray.report.recipe_page import summary_table
     from r1ray.report.recipe_record import load_recipe
 
-    selection = Selection(only=only, from_stage=from_stage, resume=resume, fresh=fresh)
-    code = Runner(read, tasks, Screen(console)).run(selection)
+    def prepare(stages: Sequence[Task]) -> None:
+        start_fork_servers([(s.config, s.kind.use) for s in stages if s.config is not None and s.kind.use is not None])
+
+    code = Runner(read, tasks, Screen(console), prepare=prepare).run(selection)
     if (table := summary_table(load_recipe(read.dir))) is not None:
         console.print(table)
     raise typer.Exit(code)

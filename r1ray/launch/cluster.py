@@ -24,18 +24,12 @@ from r1ray.launch import ray_session
 from r1ray.launch.gang import GroupedHandle, PlacementGroupGang, Rank, Spawn, engine_bundles
 from r1ray.launch.processes import LearnerProcess, RewardModelProcess, SftProcess, dump_stack
 from r1ray.ledger.records import LedgerSettings
-from r1ray.preflight.memory import LEARNER_MMAP_THRESHOLD
+from r1ray.preflight.fork_servers import Kind, environment_of, imports_of, python_of
 from r1ray.run.ledger import LedgerPlace
 from r1ray.run.recording import Replay
 from r1ray.telemetry.logs import LogTarget
 from r1ray.util.imports import IMPORT_PATH, import_folders
-from r1ray.util.vllm_environment import (
-    CPU_ENVIRONMENT,
-    DETERMINISTIC_CUDA,
-    GPU_ENVIRONMENT,
-    ON_THIS_HOST,
-    ONE_HOST_NCCL,
-)
+from r1ray.util.vllm_environment import DETERMINISTIC_CUDA, ONE_HOST_NCCL
 
 Params = ParamSpec("Params")
 T = TypeVar("T")
@@ -136,7 +130,7 @@ class Cluster:
             c.num_cpus,
             gpus,
             resources,
-            environment=engine_environment(self.config),
+            kind="rollout",
             groups={PULSE: 4},
             group=group,
             max_concurrency=16,
@@ -169,12 +163,8 @@ class Cluster:
         self, cls: Callable[Concatenate[LogTarget, Params], T], place: PlacementGroupSchedulingStrategy
     ) -> Callable[Concatenate[str, Params], Handle[T]]:
         c = self.config.learner
-        environment = {
-            "OMP_NUM_THREADS": str(max(1, int(c.num_cpus))),  # also of DeepSpeed's optimiser in host memory
-            "MALLOC_MMAP_THRESHOLD_": str(LEARNER_MMAP_THRESHOLD),
-        }
         resources = self.config.ray.learner_resources
-        return self._actor(cls, c.num_cpus, c.num_gpus, resources, environment=environment, scheduling_strategy=place)
+        return self._actor(cls, c.num_cpus, c.num_gpus, resources, kind="learner", scheduling_strategy=place)
 
     def _actor(
         self,
@@ -183,7 +173,7 @@ class Cluster:
         num_gpus: float,
         resources: dict[str, float],
         *,
-        environment: Mapping[str, str] | None = None,
+        kind: Kind | None = None,
         groups: dict[str, int] | None = None,
         group: PlacementGroup | None = None,
         restarts: bool = False,
@@ -192,8 +182,9 @@ class Cluster:
         """How to start an actor of the plain class `cls`, by its name and the arguments of the class behind the log
         file.
 
-        `groups`: threads of each concurrency group. `restarts`: Ray restarts the actor whenever it dies. `group`: its
-        own, of whose first bundle it is; the processes that it starts in the others inherit its environment.
+        `kind`: of a process that may be forked. `groups`: threads of each concurrency group. `restarts`: Ray restarts
+        the actor whenever it dies. `group`: its own, of whose first bundle it is; the processes that it starts in the
+        others inherit its environment.
         """
         if group is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=0)
@@ -203,13 +194,16 @@ class Cluster:
         imports = {IMPORT_PATH: os.pathsep.join(import_folders())}
         exact = DETERMINISTIC_CUDA if on_gpu and self.config.run.deterministic else {}
         local = ONE_HOST_NCCL if on_gpu and self.config.ray.address is None else {}
-        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **exact, **local, **(environment or {})}
+        environment = {} if kind is None else environment_of(kind, self.config)
+        variables = {"OMP_NUM_THREADS": "1", **hidden, **imports, **exact, **local, **environment}
+        python = None if kind is None else python_of(imports_of(kind, self.config))
+        forked = {} if python is None else {"py_executable": python}
         made = ray.remote(concurrency_groups=groups)(cls) if groups else ray.remote(cls)
         actor = made.options(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
             resources=resources or None,
-            runtime_env={"env_vars": variables},
+            runtime_env={"env_vars": variables, **forked},
             max_restarts=-1 if restarts else 0,
             **options,
         )
@@ -240,20 +234,6 @@ class Cluster:
             except RayError as e:
                 found[name] = f"no answer from its node: {e}"
         return found
-
-
-def engine_environment(config: Config) -> dict[str, str]:
-    """Environment of a rollout worker, which the processes of its engine inherit.
-
-    On several hosts gloo listens on `sync.interface`, or at the address of each host's name if that is null.
-    """
-    variables = dict(GPU_ENVIRONMENT if config.rollout.num_gpus else CPU_ENVIRONMENT)
-    if config.rollout.engine.hosts > 1:
-        for name in ON_THIS_HOST:
-            variables.pop(name)
-        if config.sync.interface is not None:
-            variables |= dict.fromkeys(ON_THIS_HOST, config.sync.interface)
-    return variables
 
 
 def _here() -> NodeAffinitySchedulingStrategy:

@@ -50,6 +50,9 @@ PROBE_S = 5.0
 START_S = 150.0
 """Deadline of `ray.init`, beyond those of its parts that have one: 30 s for the head, 20 for its client, 30 for the node."""
 
+NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
+"""Settings of a local cluster: else it starts a Python process for each CPU, of which none has our actors' environment."""
+
 AUTH_FIX = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH, by default "
     "~/.ray/auth_token)"
@@ -144,7 +147,7 @@ def connect(address: str | None, log: LogTarget, expired: Callable[[str], object
     # "local": without it Ray joins what RAY_ADDRESS or an earlier `ray start` on this machine names.
     options: dict[str, Any] = {"address": address}
     if address is None:
-        options = {"address": "local", "_node_ip_address": LOOPBACK, **local}
+        options = {"address": "local", "_node_ip_address": LOOPBACK, "_system_config": NO_SPARE_WORKERS, **local}
         services.resolve_ip_for_localhost = _as_given
     # Ray's processes inherit the blocked signal: they outlive a closed terminal, and the driver can end the run itself.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

@@ -13,7 +13,7 @@ from r1ray.recipe.stages import Claim, Expect, has_type
 from r1ray.run.policy import EVALUATION
 from r1ray.util.hints import nearest
 
-TOP_KEYS = ("name", "dir", "seed", "doc", "inputs", "common", "evaluation", "stages", "claims")
+TOP_KEYS = ("name", "dir", "seed", "doc", "parallel", "inputs", "common", "evaluation", "stages", "claims")
 COMMON_KEYS = ("extends", "config")
 STAGE_KEYS = ("kind", "doc", "extends", "config", "options", "evaluate", "evaluation", "expect", "published")
 EVALUATION_KEYS = ("inputs", "extends", "config", "options", "expect")

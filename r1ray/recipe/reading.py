@@ -58,7 +58,7 @@ class _Reading(ProblemCollector):
 
     def __init__(self) -> None:
         super().__init__()
-        self.top: dict[str, Any] = {"seed": 0, "doc": ""}
+        self.top: dict[str, Any] = {"seed": 0, "doc": "", "parallel": 1}
         self.inputs: dict[str, Input | Draft] = {}
         self.stages: dict[str, Draft] = {}
         self.evaluation: Draft | None = None
@@ -70,7 +70,7 @@ class _Reading(ProblemCollector):
         """Merge one file; `overlay` is false for the first one."""
         content = source.content
         self.check_keys(source, "", content, TOP_KEYS)
-        for key, wanted in (("name", str), ("dir", str), ("seed", int), ("doc", str)):
+        for key, wanted in (("name", str), ("dir", str), ("seed", int), ("doc", str), ("parallel", int)):
             if key in content:
                 self.top[key] = self.check_type(source, key, content[key], wanted)
         for name, value in self.as_map(source, "inputs", content.get("inputs")).items():
@@ -94,6 +94,8 @@ class _Reading(ProblemCollector):
         for key in ("name", "dir"):
             if not self.top.get(key):
                 self.add(key, None, "is missing", f"give the recipe a {key}")
+        if self.top["parallel"] == 0:
+            self.add("parallel", 0, "expected an integer >= 1", "1 runs one stage after another")
         if not self.stages:
             self.add("stages", None, "is missing", "add at least one stage")
         drafts = [d for d in self.inputs.values() if isinstance(d, Draft)] + list(self.stages.values())
@@ -122,6 +124,7 @@ class _Reading(ProblemCollector):
             inputs={n: i for n, i in self.inputs.items() if isinstance(i, Input)},
             stages=tuple(stages),
             claims=tuple(self.claims.values()),
+            parallel=self.top["parallel"],
         )
 
     # --- parts of a file

@@ -71,6 +71,7 @@ class Recipe:
     inputs: Mapping[str, Input]
     stages: tuple[Stage, ...]  # in the order of the file, with an evaluation after each policy
     claims: tuple[Claim, ...] = ()
+    parallel: int = 1  # how many stages may run at once
 
     def stage(self, name: str) -> Stage:
         """Return the stage called `name`. Raises KeyError if there is none."""

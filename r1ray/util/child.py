@@ -7,14 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 import psutil
 
-POLL_S = 0.5
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -32,6 +31,7 @@ class ChildProcess:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
+        self._descriptor = os.pidfd_open(self._process.pid)
 
     @property
     def pid(self) -> int:
@@ -43,45 +43,41 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signum)
 
-    def wait(self, on_poll: Callable[[], None], deadline: Callable[[], float | None]) -> int:
-        """Wait for the process and return its exit code, or minus the signal that ended it.
+    def fileno(self) -> int:
+        """A descriptor that is readable once the process has ended, for select and poll."""
+        return self._descriptor
 
-        `on_poll` is called twice a second. `deadline` returns the monotonic time after which the
-        process is killed, or None for no limit.
-        """
-        while True:
-            try:
-                code = self._process.wait(timeout=POLL_S)
-            except subprocess.TimeoutExpired:
-                on_poll()
-                if (until := deadline()) is not None and time.monotonic() > until:
-                    self.kill()
-            else:
-                if code < 0:
-                    self.kill()  # descendants that it could not end itself
-                return code
+    def poll(self) -> int | None:
+        """The exit code, or minus the signal that ended it; None while it runs."""
+        code = self._process.poll()
+        if code is not None and code < 0:
+            self.kill()  # descendants that it could not end itself
+        return code
 
     def kill(self) -> None:
         """Kill the process and all others of its process group."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
-    def close(self) -> None:
-        """Kill the process if it still runs."""
+    def close(self) -> int:
+        """Kill the process if it still runs. Returns its exit code, or minus the signal that ended it."""
         if self._process.poll() is None:
             self.kill()
-            self._process.wait()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        return self._process.wait()
 
 
 class SignalForwarder:
-    """Context manager that records SIGINT and SIGTERM and forwards each to the current child.
+    """Context manager that records SIGINT and SIGTERM and forwards each to the children.
 
-    Example: `with SignalForwarder() as signals: signals.child = ChildProcess(...)`; afterwards
+    Example: `with SignalForwarder() as signals: signals.children.add(ChildProcess(...))`; afterwards
     `signals.exit_code` is 130, 143 or None.
     """
 
     def __init__(self) -> None:
-        self.child: ChildProcess | None = None
+        self.children: set[ChildProcess] = set()
         self.first: int | None = None  # the first signal received
         self.since = 0.0  # monotonic time of the first signal
         self._previous: dict[int, Any] = {}
@@ -103,8 +99,8 @@ class SignalForwarder:
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if self.first is None:
             self.first, self.since = signum, time.monotonic()
-        if self.child is not None:
-            self.child.send(signum)
+        for child in tuple(self.children):
+            child.send(signum)
 
 
 def start_time(pid: int) -> float | None:

@@ -40,6 +40,10 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
     driver.wait_for("a step", lambda: seen.steps_with_batch() > 1)
     scale(run, 2)
     driver.wait_for("two workers that serve", lambda: len(seen.serving()) == 2)
+    for pid in seen.serving().values():  # forks of one process, which has imported vLLM once
+        parent = psutil.Process(pid).parent()
+        assert parent is not None
+        assert "r1ray.util.fork_server" in parent.cmdline()
     joined = max(seen.serving())
     driver.wait_for("work of the new one", lambda: seen.leased(joined) > 0)
     found = listening(tree(driver.process.pid))

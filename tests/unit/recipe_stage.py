@@ -2,7 +2,7 @@
 
 Each command does three steps and records each in `journal`. Its output depends on its inputs, as
 with real stages. The file `faults` injects failures: one line "STAGE STEP KIND" each, used once;
-KIND is kill, fail, stop, wait or late.
+KIND is kill, fail, stop, wait, meet or late.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 STEPS = 3
+MEET_S = 20.0
 OUTPUTS = {
     "train": "final/w",
     "sft": "final/w",
@@ -38,13 +39,23 @@ def content(path: Path) -> str:
 def fault(stage: str, step: int) -> str:
     """Return the kind of failure to inject at this step, once; empty for none."""
     file = Path("faults")
-    lines = file.read_text().splitlines() if file.exists() else []
-    for line in lines:
+    for line in file.read_text().splitlines() if file.exists() else []:
         name, at, kind = line.split()
-        if (name, int(at)) == (stage, step):
-            file.write_text("\n".join(other for other in lines if other != line))
+        if (name, int(at)) == (stage, step) and not (used := Path(f"fault-{stage}-{step}-{kind}")).exists():
+            used.touch()
             return kind
     return ""
+
+
+def meet(stage: str) -> None:
+    """Return once another stage has come here too."""
+    Path("met").mkdir(exist_ok=True)
+    Path("met", stage).touch()
+    until = time.monotonic() + MEET_S
+    while len(list(Path("met").iterdir())) < 2:
+        if time.monotonic() > until:
+            sys.exit(f"{stage} is alone")
+        time.sleep(0.01)
 
 
 def work(stage: str, folder: Path, output: Path, made: str, *, begin: int) -> None:
@@ -61,9 +72,11 @@ def work(stage: str, folder: Path, output: Path, made: str, *, begin: int) -> No
         elif kind == "wait":  # for a signal, like a run that checkpoints and exits
             signal.signal(signal.SIGINT, lambda *_: sys.exit(0))
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-            Path("waiting").write_text(str(os.getpid()))
+            Path(f"waiting-{stage}").write_text(str(os.getpid()))
             while True:
                 time.sleep(60)
+        elif kind == "meet":  # with another stage that runs at the same time
+            meet(stage)
         with Path("journal").open("a") as journal:
             journal.write(f"{stage} {step}\n")
         (folder / "steps").write_text(str(step + 1))

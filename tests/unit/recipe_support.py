@@ -10,7 +10,8 @@ from rich.console import Console
 
 from r1ray.recipe.preflight import Selection
 from r1ray.recipe.reading import read_recipe
-from r1ray.recipe.runner import Runner, Screen
+from r1ray.recipe.runner import Runner
+from r1ray.recipe.screen import Screen
 from r1ray.recipe.stages import Recipe
 from r1ray.recipe.tasks import Task, make_tasks
 
@@ -107,6 +108,8 @@ def outputs() -> dict[str, str]:
 
 def faults(*lines: str) -> None:
     """Make scripted stages fail: lines of the file `faults`, see recipe_stage.py."""
+    for used in Path().glob("fault-*"):
+        used.unlink()
     Path("faults").write_text("\n".join(lines))
 
 

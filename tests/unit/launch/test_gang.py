@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from r1ray.config.schema import Config
-from r1ray.launch.cluster import engine_environment
 from r1ray.launch.gang import engine_bundles
+from r1ray.preflight.fork_servers import engine_environment
 
 
 def over_hosts() -> Config:

@@ -90,6 +90,7 @@ def test_an_overlay_can_remove_stages_that_nothing_reads() -> None:
         ("stages: {cold: {evaluate: true}}", "trains no policy"),
         ("inputs: {base: {kind: tiny, config: {}}}", "a tiny stage takes no configuration"),
         ("seed: -1", "expected an integer >= 0"),
+        ("parallel: 0", "expected an integer >= 1"),
         ("evaluation: {inputs: [cold]}", "no such input"),
         ("extends: [x]", "a recipe file has no `extends`"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,40 @@ def test_a_folder_in_use_is_refused() -> None:
         other.lock()
         with pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
             run(path)
+
+
+# --- several stages at once
+
+
+PARALLEL = RECIPE.replace("seed: 3\n", "seed: 3\nparallel: 2\n", 1)
+
+
+def test_stages_that_do_not_need_each_other_run_at_once_and_stop_together() -> None:
+    path = write_recipe(PARALLEL)
+    faults("zero 1 meet", "helpful 1 meet")  # each goes on once the other is there
+    assert run(path) == 0
+    steps = journal()
+    assert sorted(steps) == sorted(f"{stage} {step}" for stage in STAGES for step in range(3))
+    for before, after in (("base", "zero"), ("zero", "cold"), ("cold", "tuned"), ("tuned", "eval_tuned")):
+        assert steps.index(f"{before} 2") < steps.index(f"{after} 0")
+    assert set(states().values()) == {"done"}
+    alone = outputs()
+    assert run(write_recipe(), fresh=True) == 0
+    assert outputs() == alone
+
+
+def test_after_a_failure_the_stage_beside_it_ends_and_no_other_starts() -> None:
+    path = write_recipe(PARALLEL)
+    faults("zero 1 meet", "helpful 1 meet", "zero 2 fail")
+    with pytest.raises(StageFailed, match="zero exited with code 3"):
+        run(path)
+    assert {name: states()[name] for name in ("zero", "helpful", "eval_zero")} == {
+        "zero": "failed",
+        "helpful": "done",
+        "eval_zero": "pending",
+    }
+    assert run(path) == 0
+    assert Counter(journal()) == {f"{stage} {step}": 1 for stage in STAGES for step in range(3)}
 
 
 # --- failures

@@ -81,7 +81,7 @@ def test_a_signal_reaches_the_stage_and_the_recipe_shows_how_to_continue(signum:
     faults("zero 1 wait")
 
     def press() -> None:
-        wait_for(Path("waiting"))
+        wait_for(Path("waiting-zero"))
         os.kill(os.getpid(), signum)
 
     thread = threading.Thread(target=press)
@@ -91,6 +91,25 @@ def test_a_signal_reaches_the_stage_and_the_recipe_shows_how_to_continue(signum:
     assert "Continue with `r1ray recipe small.yaml`" in Path("screen").read_text()
     assert run(path) == 0
     assert [s for s in journal() if s.startswith("zero")] == ["zero 0", "zero 1", "zero 2"]
+
+
+def test_a_signal_reaches_all_stages_that_run() -> None:
+    path = write_recipe(RECIPE.replace("seed: 3\n", "seed: 3\nparallel: 2\n", 1))
+    faults("zero 1 wait", "helpful 1 wait")
+
+    def press() -> None:
+        for stage in ("zero", "helpful"):
+            wait_for(Path(f"waiting-{stage}"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    assert run(path) == 143
+    thread.join()
+    states = {s["name"]: s["state"] for s in json.loads(Path("out/recipe.json").read_text())["stages"]}
+    assert (states["zero"], states["helpful"]) == ("interrupted", "interrupted")
+    assert run(path) == 0
+    assert sorted(journal()) == sorted(f"{stage} {step}" for stage in STAGES for step in range(3))
 
 
 def test_a_stage_that_outlives_its_killed_recipe_is_refused_then_resumed() -> None:
@@ -103,8 +122,8 @@ def test_a_stage_that_outlives_its_killed_recipe_is_refused_then_resumed() -> No
         str(path),
     ]
     recipe = subprocess.Popen(words, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])})
-    wait_for(Path("waiting"))
-    pid = int(Path("waiting").read_text())
+    wait_for(Path("waiting-zero"))
+    pid = int(Path("waiting-zero").read_text())
     recipe.kill()
     recipe.wait()
     try:
