@@ -6,7 +6,7 @@ other programs know only the tensors of the checkpoint, so a sync and an export 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,14 @@ from r1ray.errors import ConfigError
 class CheckpointFormat:
     """Converts the tensors of `hf`, a transformers model, one at a time."""
 
-    def __init__(self, hf: Any) -> None:
-        """Raises ConfigError if a tensor of the checkpoint is made of several tensors of the model."""
+    def __init__(self, hf: Any, shapes: Mapping[str, tuple[int, ...]] | None = None) -> None:
+        """`shapes`: names and shapes of the tensors, if they are not those of `hf`'s parameters and persistent buffers.
+
+        Raises ConfigError if a tensor of the checkpoint is made of several tensors of the model.
+        """
         self._hf = hf
-        shapes = {name: tuple(getattr(p, "ds_shape", p.shape)) for name, p in hf.named_parameters()}
-        shapes |= {name: tuple(buffer.shape) for name, buffer in persistent_buffers(hf)}
+        if shapes is None:
+            shapes = {name: tuple(tensor.shape) for name, tensor in [*hf.named_parameters(), *persistent_buffers(hf)]}
         empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         alone = {name: self._revert({name: tensor}) for name, tensor in empty.items()}
         together = self._revert(empty)

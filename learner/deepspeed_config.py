@@ -11,15 +11,15 @@ from r1ray.config.schema import LearnerConfig, ModelConfig
 from r1ray.preflight.memory import BUCKET_ELEMENTS, LIVE_PARAMETERS
 
 
-def make_optimizer(parameters: list[Any], learner: LearnerConfig) -> Any:
-    """AdamW of the configuration, on the parameters' device or in host memory."""
+def make_optimizer(groups: list[dict[str, Any]], learner: LearnerConfig) -> Any:
+    """AdamW of the configuration for these groups of parameters, on their device or in host memory."""
     o = learner.optimizer
     kwargs = {"lr": o.lr, "betas": tuple(o.betas), "eps": o.eps, "weight_decay": o.weight_decay}
     if learner.offload_optimizer:
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        return DeepSpeedCPUAdam(parameters, adamw_mode=True, **kwargs)
-    return torch.optim.AdamW(parameters, fused=True, **kwargs)
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **kwargs)
+    return torch.optim.AdamW(groups, fused=True, **kwargs)
 
 
 def deepspeed_config(*, model: ModelConfig, learner: LearnerConfig, elements: int) -> dict[str, Any]:

@@ -83,6 +83,7 @@ def materialize(
         if parameter.is_meta:
             real = nn.Parameter(torch.empty_like(parameter, device=device), requires_grad=parameter.requires_grad)
             _fill(real, weights(name))
+            real.__dict__.update(parameter.__dict__)  # what DeepSpeed notes about it
             torch.utils.swap_tensors(parameter, real)
             del real
         if partition is not None:

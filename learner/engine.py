@@ -21,6 +21,7 @@ from learner import zero_state
 from learner.checkpoint_format import persistent_buffers
 from learner.deepspeed_config import deepspeed_config, make_optimizer
 from learner.empty import DTYPES, Weights, materialize, share_buffers
+from learner.experts import ALL_EXPERTS, ExpertGroup, bind, is_divided, parameter_groups, whole_parameters
 from learner.lora import ADAPTER_PARTS, adapted
 from learner.model import LogprobHead
 from learner.parts import Part
@@ -54,14 +55,19 @@ class Engine:
         learner: LearnerConfig,
         device: torch.device,
         world_size: int,
+        experts: ExpertGroup = ALL_EXPERTS,
     ) -> None:
-        """`module` may be empty: rank 0 gives its parameters and buffers the values of `weights` (`learner.empty`)."""
+        """`module` may be empty: rank 0 gives its parameters and buffers the values of `weights` (`learner.empty`).
+
+        `experts`: the ranks among which `learner.experts` has divided those of `module`.
+        """
         import deepspeed
 
         self.device = device
         self.phases = Phases()
         self.stage = learner.zero_stage
         self.applied_steps = 0  # steps that the optimizer's bias correction counts
+        self.experts = experts
         self._world_size = world_size
         self._clip = learner.optimizer.gradient_clip
         self._bf16 = {"enabled": DTYPES[model.dtype] == torch.bfloat16}
@@ -71,7 +77,7 @@ class Engine:
         share_buffers(module)
         self._engine, *_ = deepspeed.initialize(
             model=module,
-            optimizer=make_optimizer(parameters, learner),
+            optimizer=make_optimizer(parameter_groups(parameters, experts), learner),
             config=config,
             dist_init_required=False,
         )
@@ -134,7 +140,7 @@ class Engine:
     def _apply_plain(self) -> tuple[bool, float]:
         """Without ZeRO, DeepSpeed neither reports the norm nor checks for NaN."""
         parameters = [p for p in self.module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = self.experts.total_norm(parameters)
         if not torch.isfinite(norm):
             for parameter in parameters:
                 parameter.grad.zero_()
@@ -162,14 +168,19 @@ class Engine:
         with self._own_weights() as weights:
             materialize(module, weights, device=self.device, partition=self._partition(config))
         if self.stage < 3:
+            bind(module)
             return module
         engine, *_ = deepspeed.initialize(model=module, config=config, dist_init_required=False)
         return engine
 
     @contextlib.contextmanager
     def _own_weights(self) -> Iterator[Weights]:
-        """The engine's parameters in their order, then its buffers, complete on every rank; all must be taken."""
-        stream = itertools.chain(self.full_parameters(), persistent_buffers(self.module))
+        """The engine's parameters in their order, then its buffers, complete on every rank; all must be taken.
+
+        Of divided experts each rank has its own, as `inference_copy` has them too.
+        """
+        own = self.full_parameters() if self.experts.size == 1 else self.module.named_parameters()
+        stream = itertools.chain(own, persistent_buffers(self.module))
 
         def next_of(name: str) -> Tensor:
             found, tensor = next(stream)
@@ -208,6 +219,9 @@ class Engine:
         ZeRO 3 gathers one at a time: a tensor is valid until the next is requested, and every rank must iterate to
         the end.
         """
+        if self.experts.size > 1:
+            yield from whole_parameters(self.module, self.experts)
+            return
         layers = {id(layer.weight): layer for layer in adapted(self.module).values()}
         adapters = {id(p) for layer in layers.values() for p in layer.adapter}
         for name, parameter in self.module.named_parameters():
@@ -228,7 +242,11 @@ class Engine:
 
     def parts(self) -> list[Part]:
         """What this rank holds of the trained float32 weights and Adam moments: with `applied_steps` the complete state."""
-        return [part for name, p in self._trained() for part in zero_state.parts(self.stage, self.optimizer, name, p)]
+        return [
+            self.experts.place(part) if is_divided(p) else part
+            for name, p in self._trained()
+            for part in zero_state.parts(self.stage, self.optimizer, name, p)
+        ]
 
     def follow_parts(self, *, applied_steps: int) -> None:
         """Take over what was written to `parts`. A collective."""

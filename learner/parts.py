@@ -1,7 +1,8 @@
 """Parts of tensors that a rank holds, and how they get into its files and back, under any number of ranks.
 
 A replicated tensor is whole on every rank; each rank writes an equal share of it. Of a sharded one each rank holds, and
-writes, its own part. So every value is written once, and read once:
+writes, its own part, or an equal share of it if other ranks hold the same. So every value is written once, and read
+once:
 
     as many ranks, same parts      each rank reads its own file; nothing is sent
     replicated, or other parts     the files are divided among the ranks, which send what they read to all
@@ -33,6 +34,7 @@ class Part:
     start: int
     stop: int
     replicated: bool  # every rank holds the whole tensor
+    copies: tuple[int, int] = (0, 1)  # which, of how many ranks that hold the same part of a sharded tensor
     read: Callable[[], Tensor]  # the values, flat
     write: Callable[[int, Tensor], object]  # (first, values): set values of the part from its `first`
 
@@ -69,10 +71,10 @@ def own_values(part: Part, piece: Piece) -> Tensor:
 
 
 def _own_piece(part: Part, ranks: Ranks) -> Piece:
-    start, stop = part.start, part.stop
-    if part.replicated:
-        share = math.ceil((stop - start) / ranks.size)
-        start, stop = min(share * ranks.rank, stop), min(share * (ranks.rank + 1), stop)
+    which, holders = (ranks.rank, ranks.size) if part.replicated else part.copies
+    share = math.ceil((part.stop - part.start) / holders)
+    start = min(part.start + share * which, part.stop)
+    stop = min(start + share, part.stop)
     return Piece(name=part.name, dtype=part.dtype, start=start, numel=stop - start, shape=part.shape)
 
 
@@ -83,7 +85,7 @@ def load_parts(parts: Sequence[Part], readers: Sequence[PieceReader], files: int
     """
     mine = {part.name: part for part in parts}
     own = [piece for _, piece in own_pieces(parts, ranks)]
-    sharded = ranks.size == 1 or not any(part.replicated for part in parts)
+    sharded = ranks.size == 1 or not any(part.replicated or part.copies[1] > 1 for part in parts)
     same = sharded and files == ranks.size and readers[0].pieces == own
     if all(ranks.gather(same)):
         for piece, at, values in readers[0].read():

@@ -26,6 +26,7 @@ from learner.assemble import (
 from learner.attention import why_not_shared
 from learner.batch import MicroBatch, make_micro_batch
 from learner.engine import StepReport
+from learner.experts import install
 from learner.group import named_failures
 from learner.metrics import LengthRewardCorrelation, MetricSums, manifest_metrics, optimizer_metrics, plan_metrics
 from learner.model import PackedModel, empty_policy
@@ -61,9 +62,8 @@ class PolicyRank(TrainingRank):
         self._fetch = fetch
         self._profiler: Profiler | None = None
 
-    def _empty_module(self) -> PackedModel:
-        """The policy; its routers are watched if the configuration asks for it."""
-        module = super()._empty_module()
+    def _watched(self, module: PackedModel) -> PackedModel:
+        """The module; its routers are watched if the configuration asks for it."""
         if (routing := self._config.algorithm.routing) != "ignore":
             module.routing = Routing(module.hf, replay=routing == "replay")
         return module
@@ -77,7 +77,10 @@ class PolicyRank(TrainingRank):
         self._length_correlation = LengthRewardCorrelation(learned_rewards(config))
         self._share_prompts = self._decide_on_sharing()
         if copies_reference(config):
-            self._reference = ReferencePolicy(empty_policy(config.model, self._folder), self._engine, version=0)
+            empty = empty_policy(config.model, self._folder)
+            if self._experts.size > 1:
+                install(empty, self._experts)
+            self._reference = ReferencePolicy(empty, self._engine, version=0)
         base = BaseModel(self._engine) if keeps_reference(config) else None
         self._compared: ReferencePolicy | BaseModel | None = self._reference or base
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]

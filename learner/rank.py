@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 
 from learner import checkpoint
-from learner.checkpoint_format import CheckpointFormat, persistent_buffers
+from learner.checkpoint_format import CheckpointFormat
 from learner.engine import Engine
+from learner.experts import ALL_EXPERTS, divide, expert_group, whole_buffers, whole_shapes
 from learner.export import export_model
 from learner.group import ProcessGroupRanks, init_process_group, named_failures, set_collective_timeout
 from learner.lora import ADAPTER, new_adapters, write_adapter
@@ -55,6 +56,7 @@ class TrainingRank(abc.ABC):
         self._rank = rank
         self._world_size = config.learner.ranks
         self._sequence = ALONE
+        self._experts = ALL_EXPERTS
         self._host = host
         self._listening: socket.socket | None = None
         self._folder = Path(config.model.path)
@@ -108,7 +110,8 @@ class TrainingRank(abc.ABC):
         )
         with named_failures("learner setup", deadline="deadlines.actor_start_s"):
             prepared = self.build(device)
-        set_collective_timeout(config.deadlines.collective_s, self._sequence.handle)
+        handles = (self._sequence.handle, *self._experts.handles)
+        set_collective_timeout(config.deadlines.collective_s, *handles)
         return {
             "rank": self._rank,
             "device": str(device),
@@ -122,17 +125,25 @@ class TrainingRank(abc.ABC):
         config = self._config
         size, timeout_s = config.learner.sequence_parallel, config.deadlines.actor_start_s
         self._sequence = join_group(self._rank, self._world_size, size, timeout_s)
+        self._experts = expert_group(self._rank, self._world_size, config.learner.expert_parallel)
         module = self._empty_module()
         weights = folder_weights(self._folder, module.hf, ranks=ProcessGroupRanks(device), fresh=self._fresh(module))
+        if self._experts.size > 1:
+            weights = divide(module, weights, self._experts, device)
         engine = Engine(
-            module,
+            self._watched(module),
             weights=weights,
             model=config.model,
             learner=config.learner,
             device=device,
             world_size=self._world_size,
+            experts=self._experts,
         )
         return self.attach(engine)
+
+    def _watched(self, module: PackedModel) -> PackedModel:
+        """The module without its values, with what observes its passes."""
+        return module
 
     def attach(self, engine: Engine) -> dict[str, Any]:
         """Train `engine` from step 0. `build` calls this; a test may attach an engine of its own."""
@@ -165,7 +176,8 @@ class TrainingRank(abc.ABC):
 
     @cached_property
     def _format(self) -> CheckpointFormat:
-        return CheckpointFormat(self._engine.module.hf)
+        hf = self._engine.module.hf
+        return CheckpointFormat(hf, whole_shapes(hf, self._engine.experts))
 
     def named_weights(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) as in the model's Hugging Face checkpoint: parameters in the compute dtype, then buffers.
@@ -176,7 +188,7 @@ class TrainingRank(abc.ABC):
         with named_failures("gathering weights"):
             for name, tensor in self._engine.full_parameters():
                 yield from self._format.tensors(name.removeprefix("hf."), tensor)
-            for name, buffer in persistent_buffers(self._engine.module.hf):
+            for name, buffer in whole_buffers(self._engine.module.hf):
                 yield from self._format.tensors(name, buffer)
 
     def export(self, folder: Path | str) -> None:

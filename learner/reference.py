@@ -10,6 +10,7 @@ from torch import Tensor
 from learner import zero_state
 from learner.batch import PackedTokens
 from learner.engine import Engine, gathered
+from learner.experts import is_divided
 from learner.lora import adapters_off
 from learner.model import PolicyModel
 from learner.parts import Part, whole
@@ -58,7 +59,8 @@ class ReferencePolicy:
     def parts(self) -> list[Part]:
         """What this rank holds of the reference's parameters, in the compute dtype."""
         sharded = self._policy.stage == 3
-        return [_partition(n, p) if sharded else whole(n, p.data) for n, p in self.parameters()]
+        parts = [(_partition(n, p) if sharded else whole(n, p.data), p) for n, p in self.parameters()]
+        return [self._policy.experts.place(part) if is_divided(p) else part for part, p in parts]
 
     def follow_parts(self, *, version: int) -> None:
         """Take over what was written to `parts`: the policy `version`."""

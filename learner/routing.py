@@ -76,13 +76,13 @@ class Routing:
         recorded = self._recorded
         if recorded is None:
             return output
-        logits_RE, _, experts_RK = output
+        experts_RK = _experts(output)
         self._chosen[layer] = experts_RK.detach().index_select(0, recorded.row_Q)
         if gate is None:
             return output
         row_F, theirs_FK = recorded.row_Q[recorded.first_F], recorded.experts_QLK[recorded.first_F, layer]
         replayed_RK = experts_RK.index_copy(0, row_F, theirs_FK.to(experts_RK.dtype))
-        return logits_RE, gate(logits_RE, replayed_RK).to(output[1].dtype), replayed_RK
+        return _with_choice(output, gate(_logits(router, inputs, output), replayed_RK), replayed_RK)
 
 
 def check_replayable(sequences: Iterable[Sequence], step: int) -> None:
@@ -95,11 +95,36 @@ def check_replayable(sequences: Iterable[Sequence], step: int) -> None:
 
 
 def _routers(hf: Any) -> Iterator[tuple[str, nn.Module]]:
-    """(name, router) of each layer of experts in transformers' form: a block with children `gate` and `experts`."""
+    """(name, router) of each layer of experts: a block with children `experts` and `gate`, in AutoEP's form `router`."""
     for name, block in hf.named_modules():
-        router = getattr(block, "gate", None)
+        child = "router" if hasattr(block, "router") else "gate"
+        router = getattr(block, child, None)
         if isinstance(router, nn.Module) and isinstance(getattr(block, "experts", None), nn.Module):
-            yield f"{name}.gate", router
+            yield f"{name}.{child}", router
+
+
+def _is_autoep(output: Any) -> bool:
+    """Whether a router is DeepSpeed's: (weights, experts, tokens of each expert). Else (logits, weights, experts)."""
+    dimensions: int = output[2].dim()
+    return dimensions == 1
+
+
+def _experts(output: Any) -> Tensor:
+    experts: Tensor = output[1 if _is_autoep(output) else 2]
+    return experts
+
+
+def _logits(router: Any, inputs: Any, output: Any) -> Tensor:
+    logits: Tensor = router.gate(inputs[0]) if _is_autoep(output) else output[0]
+    return logits
+
+
+def _with_choice(output: Any, weights_RK: Tensor, experts_RK: Tensor) -> Any:
+    """The output of a router that chose these experts."""
+    if not _is_autoep(output):
+        return output[0], weights_RK.to(output[1].dtype), experts_RK
+    counts = torch.bincount(experts_RK.flatten(), minlength=len(output[2])).to(output[2].dtype)
+    return weights_RK.to(output[0].dtype), experts_RK, counts
 
 
 def _gate(name: str, router: nn.Module) -> Gate:
@@ -112,7 +137,10 @@ def _gate(name: str, router: nn.Module) -> Gate:
         for buffer in tried.buffers():
             buffer.zero_()
         weight = next(p for p in tried.parameters() if p.dim() == 2)
-        logits, weights, experts = tried(torch.randn(_TRIED, weight.shape[1], generator=generator) / 8)
+        inputs = (torch.randn(_TRIED, weight.shape[1], generator=generator) / 8,)
+        output = tried(*inputs)
+        logits, experts = _logits(tried, inputs, output), _experts(output)
+        weights = output[0 if _is_autoep(output) else 1]
     for score in (partial(torch.softmax, dim=-1), torch.sigmoid):
         for normalised in (False, True):
             ratio = float(weights[0, 0] / _weights(score, normalised, 1.0, logits, experts)[0, 0])

@@ -11,6 +11,7 @@ from r1ray.config.algorithm import ALGORITHM
 from r1ray.config.autoscale import autoscale
 from r1ray.config.curation import curation, sampled_sources
 from r1ray.config.data import decontamination, rewards, shared_names, sources, task_verifiers, unique_names
+from r1ray.config.experts import expert_parallel, no_expert_parallel
 from r1ray.config.lengths import longest_completion
 from r1ray.config.lora import adapters, adapters_keep_reference, no_adapters
 from r1ray.config.problems import Problem, problem, value_at
@@ -264,7 +265,7 @@ def _divisors(n: int) -> str:
 
 
 _LEARNER: tuple[Check, ...] = (
-    *(_lengths, _batch, _deadlines, *ALGORITHM, _ledger, _learner, sequence_parallel, _warm_up),
+    *(_lengths, _batch, _deadlines, *ALGORITHM, _ledger, _learner, sequence_parallel, expert_parallel, _warm_up),
     *(adapters, adapters_keep_reference),
 )
 _TRAIN = (*_LEARNER, _determinism, _engine, autoscale, transport, _reward_gpus, _evaluation)
@@ -274,8 +275,11 @@ _REPLAY = (_REWARDED, _LEARNER)
 
 CHECKS: dict[Use, tuple[tuple[Check, ...], tuple[Check, ...]]] = {
     "train": (_REWARDED, _TRAIN),
-    "sft": ((_conversations,), (_longest_conversation, _learner, sequence_parallel, adapters)),
-    "reward-model": ((_preferences,), (_longest_preference, _learner, sequence_parallel, no_adapters)),
+    "sft": ((_conversations,), (_longest_conversation, _learner, sequence_parallel, expert_parallel, adapters)),
+    "reward-model": (
+        (_preferences,),
+        (_longest_preference, _learner, sequence_parallel, no_expert_parallel, no_adapters),
+    ),
     "sample": (_REWARDED, (_engine, _reward_gpus, sampled_sources, curation)),
     "eval": ((), (_engine,)),
 }

@@ -38,6 +38,8 @@ class ModelShape:
     experts: int = 0  # values in the fused gate and up tensor of one layer's experts; 0: no experts
     recomputes: bool = False  # RMSNorm and SwiGLU layers, of which the learner stores less (learner/recompute.py)
     quantized: str = ""  # quantisation method of the stored weights, such as gptq; empty: none, or fp8 in blocks
+    expert_count: int = 0  # routed experts of a layer
+    kind: str = ""  # type of the model, such as qwen3_moe
     block_fp8: bool = False  # stored in fp8 with a scale for each block, which the learner reads as unquantised
     routed: int = 0  # parameters of all routed experts; 0: no experts
     active_share: float = 1.0  # share of the routed experts that one token uses
@@ -97,6 +99,8 @@ def read_shape(folder: Path) -> ModelShape:
             recomputes=raw.get("hidden_act") == "silu" and "rms_norm_eps" in raw and not _experts(raw),
             quantized="" if blocks else str((raw.get("quantization_config") or {}).get("quant_method", "")),
             block_fp8=blocks is not None,
+            expert_count=_expert_count(raw),
+            kind=str(raw.get("model_type", "")),
             routed=sum(size for name, size in sizes.items() if ".experts." in name),
             active_share=_active_share(raw),
             latent=rank + int(raw["qk_rope_head_dim"]) if rank else 0,

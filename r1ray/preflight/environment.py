@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from r1ray.config.experts import DIVISIBLE, nearest_divisor
 from r1ray.config.problems import Problem, problem, value_at
 from r1ray.config.schema import Config
 from r1ray.config.uses import Use, processes
@@ -39,6 +40,8 @@ def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
     yield from _positions(config, shape, use)
     if config.model.lora.rank is not None and "learner" in processes(config, use):
         yield from _adapters(config, folder)
+    if config.learner.expert_parallel > 1 and "learner" in processes(config, use):
+        yield from _divided_experts(config, shape)
     if use == "train" and config.algorithm.routing != "ignore" and not shape.experts:
         message = "is about the routers of a mixture of experts, and this model has no experts"
         yield problem(config, "algorithm.routing", message, "ignore")
@@ -80,6 +83,20 @@ def _heads(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
         nearest = min(fits, key=lambda n: (abs(n - learner.sequence_parallel), n))
         fix = f"{nearest}, of {', '.join(map(str, fits))}, which also divide learner.ranks = {learner.ranks}"
         yield problem(config, "learner.sequence_parallel", message, fix)
+
+
+def _divided_experts(config: Config, shape: ModelShape) -> Iterator[Problem]:
+    """Find experts that the ranks cannot divide evenly, and models without any or of another kind."""
+    key, n = "learner.expert_parallel", config.learner.expert_parallel
+    if not shape.experts:
+        yield problem(config, key, "divides experts, and this model has none", "1")
+    elif shape.kind not in DIVISIBLE:
+        message = f"divides experts in models of the types {', '.join(DIVISIBLE)}, got {shape.kind or 'none'}"
+        yield problem(config, key, message, "1")
+    elif shape.expert_count % n:
+        nearest = nearest_divisor(n, shape.expert_count, config.learner.ranks)
+        message = f"does not divide the model's {shape.expert_count} experts"
+        yield problem(config, key, message, f"{nearest}, which also divides learner.ranks = {config.learner.ranks}")
 
 
 def _positions(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:

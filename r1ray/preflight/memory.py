@@ -102,9 +102,11 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
     stage, ranks = learner.zero_stage, learner.ranks
     trained, adapters = trained_parameters(config, shape), config.model.lora.rank is not None
     p += trained if adapters else 0
-    weights = d * p / (ranks if stage == 3 else 1)
-    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4 * trained
-    optimizer = (8 * trained + master) / (ranks if stage >= 1 else 1)
+    elsewhere = shape.routed * (1 - 1 / learner.expert_parallel)  # experts of other ranks
+    weights = d * (p - elsewhere) / (ranks if stage == 3 else 1)
+    master = 0.0 if stage == 0 and config.model.dtype == "float32" else 4.0
+    # Stages 1 and 2 divide all parameters by the ranks: experts by their own ranks and by those with the same ones.
+    optimizer = (8 + master) * (trained / ranks if stage >= 1 else trained - elsewhere)
     gradients, offloaded = _gradient_bytes(config, shape)
     tokens, output = learner.micro_batch_tokens, shape.vocabulary * shape.hidden
     device: Items = {"gradients": gradients, "activations": _activation_bytes(config, shape)}
@@ -125,6 +127,8 @@ def learner_bytes(config: Config, shape: ModelShape, use: Use = "train") -> tupl
     (host if learner.offload_optimizer else device)["optimizer"] = optimizer
     if use == "train" and copies_reference(config):
         device["reference"] = weights
+    if learner.expert_parallel > 1:
+        device["gathered experts"] = 2.0 * d * shape.experts  # of one layer, on the way to the rollout workers
     if stage == 3:
         device["gathered weights"] = _gathered_bytes(config, shape)
     return device, host
@@ -141,6 +145,7 @@ def _gradient_bytes(config: Config, shape: ModelShape) -> tuple[float, float]:
     learner, d, p = config.learner, BYTES[config.model.dtype], trained_parameters(config, shape)
     stage, offload = learner.zero_stage, learner.offload_optimizer
     share = 4 * p / learner.ranks
+    p -= shape.routed * (1 - 1 / learner.expert_parallel)  # without the experts of other ranks
     if stage == 0:
         return 4 * p, 0.0
     whole = stage == 1 and config.model.dtype == "bfloat16" and not offload

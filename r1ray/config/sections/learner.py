@@ -41,6 +41,11 @@ class LearnerConfig:
     sequence_parallel: Annotated[
         int, Range(ge=1), Doc("n, ranks that compute one packed row together, a slice of its tokens each")
     ] = 1
+    expert_parallel: Annotated[
+        int,
+        Range(ge=1),
+        Doc("n, ranks that divide the experts of a mixture of experts among them (DeepSpeed's AutoEP)"),
+    ] = 1
     micro_batch_tokens: Annotated[
         int, Range(ge=1), Doc("packed tokens of one forward pass of a rank; a row of n ranks has n times as many")
     ] = 8192

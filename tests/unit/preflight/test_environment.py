@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,6 +132,32 @@ class TestSurroundings:
             assert message in found["model.lora.targets"].message
             assert fix in found["model.lora.targets"].fix
         assert check_environment(config, CPU_ONLY, "eval") == []
+
+    @pytest.mark.parametrize(
+        ("model", "n", "message", "fix"),
+        [
+            ({"num_experts": 6, "model_type": "qwen3_moe"}, 2, None, None),
+            ({"n_routed_experts": 6, "model_type": "deepseek_v3"}, 3, None, None),
+            ({}, 2, "this model has none", "1"),
+            ({"num_experts": 6, "model_type": "olmoe"}, 2, "types qwen3_moe, deepseek_v3, got olmoe", "1"),
+            (
+                {"num_experts": 6, "model_type": "qwen3_moe"},
+                4,
+                "does not divide the model's 6 experts",
+                "3, which also",
+            ),
+        ],
+    )
+    def test_ranks_divide_the_experts_of_models_that_autoep_knows(
+        self, config: Config, tmp_path: Path, model: dict[str, Any], n: int, message: str | None, fix: str | None
+    ) -> None:
+        config.model.path = str(write_model(tmp_path / "experts", moe_intermediate_size=32, **model))
+        config.learner.ranks, config.learner.expert_parallel = 12, n
+        found = self.found(config)
+        assert found.keys() == ({"learner.expert_parallel"} if message else set())
+        if message and fix:
+            assert message in found["learner.expert_parallel"].message
+            assert found["learner.expert_parallel"].fix.startswith(fix)
 
     @pytest.mark.parametrize("routing", ["compare", "replay"])
     def test_routing_needs_a_mixture_of_experts(self, config: Config, tmp_path: Path, routing: str) -> None:

@@ -52,6 +52,23 @@ def test_silu_and_rmsnorm_without_experts_are_known_layers(tmp_path: Path) -> No
     assert not read_shape(write_model(tmp_path / "experts", **llama, num_experts=4)).recomputes
 
 
+def test_a_rank_needs_room_for_its_own_experts_and_for_a_layers_on_the_way_out() -> None:
+    """Half of 600k parameters are experts of the other ranks; ZeRO divides the optimiser over all four."""
+    shape = replace(SMALL, parameters=1_000_000, routed=600_000, experts=50_000)
+    host = {
+        stage: make_plan(
+            tiny("learner.ranks=4", "learner.expert_parallel=2", f"learner.zero_stage={stage}"), shape, LAPTOP
+        )
+        .role("learner rank")
+        .host
+        for stage in (0, 1)
+    }
+    assert {h["weights"] for h in host.values()} == {4 * 700_000}
+    assert [host[stage]["optimizer"] for stage in (0, 1)] == [8 * 700_000, 12 * 1_000_000 / 4]
+    assert [host[stage]["gradients"] for stage in (0, 1)] == [4 * 700_000, 2 * 4 * 700_000]
+    assert {h["gathered experts"] for h in host.values()} == {2 * 4 * 50_000}
+
+
 def test_adapters_need_gradients_and_moments_of_their_own_only_and_no_copy_as_a_reference() -> None:
     """Rank 4: q and o have 2 x 128 inputs and outputs, k and v too, feed-forward layers 128 + 384."""
     given = ("algorithm.kl_coefficient=0.1", "learner.zero_stage=2", "learner.ranks=2")
