@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,15 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from actors.engine_arguments import engine_arguments
-from actors.engine_places import ProcessPlace, check_spread, stages
+from actors.engine_places import ProcessPlace, check_spread
 from actors.routing import capture_on_cpu, experts_of
-from actors.shm_cleanup import SHARED_MEMORY, STAGED
 from r1ray.config.rules import recorded_every
 from r1ray.config.schema import Config
 from r1ray.data.tokenizer import load_tokenizer, unused_ids
 from r1ray.errors import EngineRefused, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, WeightLayout
 from r1ray.types import Completion, Sampling, VersionSpan
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ class GenerationEngine(Protocol):
         """Take part in the weight-sync group of a new epoch from the next receive on."""
         ...
 
-    def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+    def begin_receive(self, layout: WeightLayout, bucket_bytes: int) -> None:
         """Start to receive weights while generation continues; `try_apply` completes it."""
         ...
 
@@ -119,8 +117,6 @@ class VllmEngine:
         self._interface = config.sync.interface
         self._processes = config.rollout.engine.tensor_parallel_size
         self._places = self._find_places(config.rollout.engine.hosts)
-        self._staged = f"{STAGED}{uuid.uuid4().hex[:12]}"
-        self._transfers = 0
         self._keeps_cache = config.sync.kv_cache == "keep"
         self._version = -1
         self._drained: list[Any] = []  # outputs of batches that ended before a change of weights
@@ -195,19 +191,14 @@ class VllmEngine:
         info = {"rendezvous": asdict(rendezvous), "rank_offset": rank, "interface": self._interface, "hosts": hosts}
         self._engine.collective_rpc("init_weight_transfer_engine", args=(info,))
 
-    def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+    def begin_receive(self, layout: WeightLayout, bucket_bytes: int) -> None:
         """See `GenerationEngine.begin_receive`."""
         self._engine.collective_rpc("start_weight_update")
-        self._transfers += 1
-        nodes = [""] * self._processes if self._places is None else [place.node for place in self._places]
         info = {
-            "specs": list(specs),
+            "layout": layout,
             "bucket_bytes": bucket_bytes,
             "digest": self._digest != "none",
             "delta": self._delta,
-            "stages": stages(SHARED_MEMORY, f"{self._staged}-{self._transfers}", nodes)
-            if self._processes > 1
-            else None,
         }
         self._engine.collective_rpc("update_weights", args=(info,))
 

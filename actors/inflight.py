@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from actors.engine import GenerationEngine
 from r1ray.errors import WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, WeightLayout
 
 Group = tuple[Rendezvous, int, str | None]
 """The rendezvous, the worker's first rank, and this host's address."""
@@ -36,13 +36,13 @@ class InflightWeights:
         """Whether a transfer is in progress."""
         return self._transfer is not None
 
-    def begin(self, version: int, group: Group | None, specs: TransferSpecs, bucket_bytes: int) -> Future[Applied]:
+    def begin(self, version: int, group: Group | None, layout: WeightLayout, bucket_bytes: int) -> Future[Applied]:
         """Enter `group` if given and start to receive. Raises WeightSyncError while another transfer is in progress."""
         if self._transfer is not None:
             raise WeightSyncError(f"{self._id} is still receiving policy {self._transfer.version}")
         if group is not None:
             self._engine.enter_group(*group)
-        self._engine.begin_receive(specs, bucket_bytes)
+        self._engine.begin_receive(layout, bucket_bytes)
         self._transfer = _Transfer(version, Future())
         return self._transfer.result
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,14 +27,16 @@ from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.engine_places import ProcessPlace, Stage
+from actors.engine_places import ProcessPlace
+from actors.host_copy import memory_id
 from actors.readback import differing_weights
 from actors.shm_cleanup import remove_leftovers
-from actors.staging import OwnStage, Received, SharedStage, StagedWeights, WeightReceiver
+from actors.staging import Received, WeightReceiver
 from r1ray.errors import ConfigError, WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.plan import TensorSpec, bucket_plan
+from r1ray.transport.plan import transfer_plan
 from r1ray.transport.rendezvous import join
+from r1ray.transport.transfer import WeightLayout
 
 ENGINE_NAME = "r1ray"
 
@@ -54,11 +55,10 @@ class InitInfo(WeightTransferInitInfo):
 class UpdateInfo(WeightTransferUpdateInfo):
     """The plan of one transfer."""
 
-    specs: list[tuple[str, str, tuple[int, ...]]]  # name, dtype, shape in the order of sending
+    layout: WeightLayout
     bucket_bytes: int
     digest: bool
     delta: bool  # the sender sends differences
-    stages: list[Stage] | None  # of each process, by its rank: shared by those of a host; None: there is one process
 
 
 class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
@@ -76,8 +76,9 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         """Leave the old group; `receive_weights` joins the new one."""
         rank = init_info.rank_offset + self.parallel_config.rank
         rendezvous = Rendezvous(**init_info.rendezvous)
-        interface, host = init_info.interface, init_info.hosts[self.parallel_config.rank]
-        self.receiver.enter(lambda device: join(rendezvous, rank=rank, interface=interface, host=host, device=device))
+        network = {"interface": init_info.interface, "host": init_info.hosts[self.parallel_config.rank]}
+        memory = memory_id()
+        self.receiver.enter(lambda device: join(rendezvous, rank=rank, memory=memory, device=device, **network))
 
     def start_weight_update(self) -> None:
         """Raises WeightSyncError if there is no group to receive from."""
@@ -91,13 +92,8 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def receive_weights(self, update_info: UpdateInfo) -> None:
         """Start the thread that receives."""
-        specs = [TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in update_info.specs]
-        plan = bucket_plan(specs, update_info.bucket_bytes)
-        kept: StagedWeights = OwnStage(plan)
-        if update_info.stages is not None:
-            path, writer = update_info.stages[self.parallel_config.rank]
-            kept = SharedStage(plan, Path(path), writer=writer)
-        self.receiver.begin(plan, kept, digest=update_info.digest, delta=update_info.delta)
+        plan = transfer_plan(update_info.layout, update_info.bucket_bytes)
+        self.receiver.begin(plan, digest=update_info.digest, delta=update_info.delta)
 
     def finish_weight_update(self) -> None:
         """Load the received tensors into the model. Raises WeightSyncError before all are received."""

@@ -26,7 +26,7 @@ from r1ray.ledger.records import Lease
 from r1ray.telemetry.logs import at
 from r1ray.telemetry.recorder import SILENT, Recorder
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, WeightLayout
 from r1ray.types import Sampling
 from r1ray.util.machine import resident_bytes
 
@@ -160,7 +160,7 @@ class RolloutActor:
         *,
         version: int,
         group: tuple[Rendezvous, int] | None,
-        specs: TransferSpecs,
+        layout: WeightLayout,
         bucket_bytes: int,
         deadline_s: float,
     ) -> Applied:
@@ -168,7 +168,7 @@ class RolloutActor:
         applied = self._worker.receive_weights(
             version=version,
             group=None if group is None else (*group, self._address),
-            specs=specs,
+            layout=layout,
             bucket_bytes=bucket_bytes,
             deadline_s=deadline_s,
         )

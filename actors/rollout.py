@@ -26,7 +26,7 @@ from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, ProcessDied
 from r1ray.ledger.records import Lease
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, WeightLayout
 from r1ray.types import Completion, PromptTask, RolloutGroup, Sampling
 from r1ray.util.machine import memory_in_use, resident_bytes
 
@@ -81,14 +81,14 @@ class RolloutWorker:
             threading.Thread(target=self._guard, args=(loop,), name=loop.__name__, daemon=True).start()
 
     def receive_weights(
-        self, *, version: int, group: Group | None, specs: TransferSpecs, bucket_bytes: int, deadline_s: float
+        self, *, version: int, group: Group | None, layout: WeightLayout, bucket_bytes: int, deadline_s: float
     ) -> Applied:
         """Take part in one weight sync: enter `group` (rendezvous, rank, host) if given, receive, apply.
 
         Blocks the caller, not the engine. Raises WeightSyncError (the worker continues with its old policy) or
         ServedWeightsDiffer (it must be replaced).
         """
-        result = self._call(lambda: self._weights.begin(version, group, specs, bucket_bytes), deadline_s)
+        result = self._call(lambda: self._weights.begin(version, group, layout, bucket_bytes), deadline_s)
         return self._await(result, deadline_s, f"policy {version} to arrive and be applied (sync.deadline_s)")
 
     def generate(

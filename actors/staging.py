@@ -1,154 +1,86 @@
-"""Receive weights beside generation: a thread takes bucket after bucket and stages it in host memory.
+"""Receive weights beside generation, and stage them in host memory.
 
-    begin ---> thread: join the group, broadcast each bucket, digest, keep ---> received ---> tensors ---> release
+    begin ---> thread: join the groups; per sender: bucket n on the wire, n - 1 digested and kept ---> received
+    received ---> tensors ---> release
 
-Each process of an engine receives every bucket (NCCL delivers it to each GPU anyway), but only the first one on its host
-keeps it, in a file in shared memory that the others there map when the weights are applied: a host holds one staged copy
-of the model, not one per GPU. Alternatives: staging only what a shard needs takes the layout that vLLM's loaders keep to
-themselves; pinned memory would be faster to load from, but is held per process.
+The weights are staged in blocks. If one rank sends all, its buckets are the blocks, and are received in place; what
+several ranks send, each in a thread of its own, is copied to its places.
+
+Receivers on one host, the processes of a tensor-parallel engine among them, have one staged copy (host_copy.py): the
+first of them is in the groups and keeps what it receives in a file in shared memory, the others map that. Alternatives:
+staging only what a shard needs takes the layout that vLLM's loaders keep to themselves; pinned memory would be faster
+to load from, but is held per process.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
+from actors.host_copy import LeaderMarks, follow
+from actors.shm_cleanup import SHARED_MEMORY
+from actors.stages import LeaderStage, OwnStage, Stage, Staged
 from r1ray.errors import WeightSyncError
+from r1ray.transport.abortable import in_thread
 from r1ray.transport.channel import Channel
 from r1ray.transport.delta import DeltaReceiver
-from r1ray.transport.plan import Bucket, Digest, unpack
+from r1ray.transport.incoming import Incoming, WholeReceiver
+from r1ray.transport.plan import Bucket, Digest, TransferPlan
+from r1ray.transport.rendezvous import Member
+from r1ray.transport.transfer import combined
 
-_ALIGNED = 64
-"""Offsets of buckets in a file are multiples of this, so that tensors of any dtype can be viewed in place."""
-
-Join = Callable[[torch.device], Channel]
+Join = Callable[[torch.device], Member]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """Result of one receiving thread."""
+    """Result of one transfer."""
 
     digest: str  # of the bytes on the wire; empty if not requested
 
 
-class StagedWeights(Protocol):
-    """Where the buckets of one transfer are kept until they are applied."""
+class Places:
+    """Where the pieces of buckets belong in the blocks."""
 
-    def open(self) -> None:
-        """Make room. Raises WeightSyncError."""
-        ...
+    def __init__(self, blocks: Sequence[Bucket], stage: Stage, channel: Channel) -> None:
+        self._blocks, self._stage, self._channel = blocks, stage, channel
+        self._on_host = channel.buffer(0).device.type == "cpu"
+        self._at = {
+            piece.spec.name: (number, sum(p.nbytes for p in block.pieces[:i]))
+            for number, block in enumerate(blocks)
+            for i, piece in enumerate(block.pieces)
+        }
 
-    def keep(self, number: int, buffer: torch.Tensor, channel: Channel) -> None:
-        """Keep the bucket `number`."""
-        ...
+    def room(self, bucket: Bucket) -> torch.Tensor:
+        """Memory to receive a bucket into: its block, if it is one and the channel fills host memory."""
+        whole = self._whole(bucket)
+        return self._channel.buffer(bucket.nbytes) if whole is None else self._stage.block(whole)
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All tensors, in host memory."""
-        ...
-
-    def discard(self) -> None:
-        """Give the memory back; tensors that are still used stay valid."""
-        ...
-
-
-class OwnStage:
-    """For an engine of one process: the channel's own copy of each bucket."""
-
-    def __init__(self, plan: Sequence[Bucket]) -> None:
-        self._plan = plan
-        self._tensors: dict[str, torch.Tensor] = {}
-
-    def open(self) -> None:
-        """Nothing to do."""
-
-    def keep(self, number: int, buffer: torch.Tensor, channel: Channel) -> None:
-        """See `StagedWeights`."""
-        self._tensors.update(unpack(self._plan[number], channel.stage(buffer)))
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """See `StagedWeights`."""
-        return self._tensors
-
-    def discard(self) -> None:
-        """See `StagedWeights`."""
-        self._tensors = {}
-
-
-class SharedStage:
-    """For an engine of several processes on one host: a file in shared memory that the `writer` fills and all map."""
-
-    def __init__(self, plan: Sequence[Bucket], path: Path, *, writer: bool) -> None:
-        self._plan = plan
-        self._path = path
-        self._writer = writer
-        self._offsets = [0]
-        for bucket in plan:
-            self._offsets.append(self._offsets[-1] + -(-bucket.nbytes // _ALIGNED) * _ALIGNED)
-        self._memory: torch.Tensor | None = None
-        self._discarded = False
-
-    def open(self) -> None:
-        """Reserve the whole file: a write beyond what shared memory has left would kill the process (SIGBUS)."""
-        if self._discarded:
-            raise WeightSyncError("the transfer ended before it began to receive")
-        if not self._writer:
+    def keep(self, bucket: Bucket, room: torch.Tensor) -> None:
+        """Copy the bucket from its `room` to its places."""
+        if self._whole(bucket) is not None:
             return
-        try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                os.posix_fallocate(fd, 0, self._nbytes)
-            finally:
-                os.close(fd)
-        except OSError as e:
-            self.discard()
-            raise WeightSyncError(
-                f"cannot stage {self._nbytes / 2**30:.2f} GiB of weights in {self._path}: {e.strerror}; a larger shared "
-                "memory (/dev/shm), or rollout.engine.tensor_parallel_size=1"
-            ) from e
-        self._memory = self._mapped()
+        for piece, values in zip(bucket.pieces, room.split([p.nbytes for p in bucket.pieces]), strict=True):
+            number, offset = self._at[piece.spec.name]
+            start = offset + piece.start * piece.item
+            self._stage.block(number)[start : start + piece.nbytes].copy_(values)
 
-    def keep(self, number: int, buffer: torch.Tensor, channel: Channel) -> None:
-        """See `StagedWeights`; a process that is not the writer keeps nothing."""
-        if self._memory is not None:
-            start = self._offsets[number]
-            self._memory[start : start + buffer.numel()].copy_(buffer)
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """See `StagedWeights`. The writer has received everything: the engine applies only once all its processes have."""
-        if self._memory is None:
-            self._memory = self._mapped()
-        staged: dict[str, torch.Tensor] = {}
-        for bucket, start in zip(self._plan, self._offsets[:-1], strict=True):
-            staged.update(unpack(bucket, self._memory[start : start + bucket.nbytes]))
-        return staged
-
-    def discard(self) -> None:
-        """See `StagedWeights`."""
-        self._memory, self._discarded = None, True
-        if self._writer:
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
-
-    @property
-    def _nbytes(self) -> int:
-        return max(1, self._offsets[-1])
-
-    def _mapped(self) -> torch.Tensor:
-        return torch.from_file(str(self._path), shared=True, size=self._nbytes, dtype=torch.uint8)
+    def _whole(self, bucket: Bucket) -> int | None:
+        number, _ = self._at[bucket.pieces[0].spec.name]
+        return number if self._on_host and self._blocks[number].pieces == bucket.pieces else None
 
 
 @dataclass(slots=True)
 class _Transfer:
     """Outcome of one thread, which may outlive its transfer: a later one has another."""
 
-    stage: StagedWeights
+    staged: Staged | None = None
     received: Received | None = None
     error: BaseException | None = None
 
@@ -156,11 +88,14 @@ class _Transfer:
 class WeightReceiver:
     """One transfer at a time, in a thread of its own, into memory of the process whose weights are on `device`."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, folder: Path = SHARED_MEMORY) -> None:
+        """`folder`: for the copy that receivers of this host share."""
         self._device = device
+        self._folder = folder
         self._join: Join | None = None
-        self._channel: Channel | None = None
-        self._differences: DeltaReceiver | None = None  # of the present group; with sync.encoding=delta
+        self._member: Member | None = None
+        self._incoming: list[Incoming] = []  # by sender, of the present groups
+        self._transfers = 0  # of the present group
         self._thread: threading.Thread | None = None
         self._transfer: _Transfer | None = None
 
@@ -172,39 +107,40 @@ class WeightReceiver:
     @property
     def has_group(self) -> bool:
         """Whether there is a group to receive from."""
-        return self._join is not None or self._channel is not None
+        return self._join is not None or self._member is not None
 
-    def begin(self, plan: Sequence[Bucket], stage: StagedWeights, *, digest: bool, delta: bool = False) -> None:
-        """Start the thread. Its outcome is that of `received`. `delta`: the sender sends differences."""
+    def begin(self, plan: TransferPlan, *, digest: bool, delta: bool = False) -> None:
+        """Start the thread. Its outcome is that of `received`. `delta`: the senders send differences."""
         self.release()
-        self._transfer = _Transfer(stage)
+        self._transfer = _Transfer()
         arguments = (plan, self._transfer, digest, delta)
         self._thread = threading.Thread(target=self._run, args=arguments, name="weight-receiver", daemon=True)
         self._thread.start()
 
-    def _run(self, plan: Sequence[Bucket], transfer: _Transfer, with_digest: bool, delta: bool) -> None:
-        stage = transfer.stage
+    def _run(self, plan: TransferPlan, transfer: _Transfer, with_digest: bool, delta: bool) -> None:
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)  # per thread: a new one begins on device 0
             if self._join is not None:
-                self._channel, self._join = self._join(self._device), None
-                self._differences = DeltaReceiver(self._channel) if delta else None
-            assert self._channel is not None
-            stage.open()
-            digest = Digest()
-            for number, bucket in enumerate(plan):
-                if self._differences is None:
-                    buffer = self._channel.buffer(bucket.nbytes)
-                    self._channel.broadcast(buffer)
-                else:
-                    buffer = self._differences.receive(number, bucket.nbytes, bucket.item)
-                if with_digest:
-                    digest.update(buffer)
-                stage.keep(number, buffer, self._channel)
-            transfer.received = Received(digest=digest.hexdigest() if with_digest else "")
+                self._member, self._join, self._transfers = self._join(self._device), None, 0
+                self._incoming = [DeltaReceiver(c) if delta else WholeReceiver(c) for c in self._member.channels]
+            member, number = self._member, self._transfers
+            assert member is not None
+            self._transfers += 1
+            if not member.channels:
+                transfer.staged, digest = follow(member, number, plan)
+            else:
+                stage = self._stage(member, plan, number)
+                transfer.staged = stage
+                digest = receive(plan, member.channels, self._incoming, stage, with_digest=with_digest)
+            transfer.received = Received(digest=digest)
         except BaseException as e:  # handed to the engine's thread by `received`
             transfer.error = e
+
+    def _stage(self, member: Member, plan: TransferPlan, number: int) -> Stage:
+        if not member.followers:
+            return OwnStage(plan.blocks, member.channels[0])
+        return LeaderStage(plan.blocks, LeaderMarks(member, number), self._folder)
 
     def received(self) -> Received | None:
         """None while buckets are arriving; raises the error that ended the thread."""
@@ -218,18 +154,66 @@ class WeightReceiver:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The received weights. Raises WeightSyncError before all are received."""
-        if self._transfer is None or self._transfer.received is None:
+        if self._transfer is None or self._transfer.received is None or self._transfer.staged is None:
             raise WeightSyncError("cannot apply a weight update before all of it is received")
-        return self._transfer.stage.tensors()
+        return self._transfer.staged.tensors()
 
     def release(self) -> None:
-        """Free the received weights."""
-        if self._transfer is not None:
-            self._transfer.stage.discard()
+        """Free the received weights; tensors that are still used stay valid."""
         self._transfer = None
 
     def leave(self) -> None:
         """Leave the group."""
-        if self._channel is not None:
-            self._channel.close()
-        self._channel = self._join = self._differences = None
+        for channel in () if self._member is None else self._member.channels:
+            channel.close()
+        self._member, self._join, self._incoming = None, None, []
+
+
+def receive(
+    plan: TransferPlan, channels: Sequence[Channel], incoming: Sequence[Incoming], stage: Stage, *, with_digest: bool
+) -> str:
+    """Receive all streams into `stage`; returns their digest, empty unless requested. Raises WeightSyncError.
+
+    The first failure of a stream is raised at once. The threads of the others end with their groups, which the control
+    loop aborts.
+    """
+    places = [Places(plan.blocks, stage, channel) for channel in channels]
+    streams = [
+        partial(receive_stream, stream, buckets, incoming[stream], places[stream], stage, with_digest=with_digest)
+        for stream, buckets in enumerate(plan.streams)
+    ]
+    try:
+        if len(streams) == 1:
+            digests = [streams[0]()]
+        else:
+            calls = [in_thread(stream) for stream in streams]
+            failed = [call for call in wait(calls, return_when=FIRST_EXCEPTION).done if call.exception() is not None]
+            digests = [call.result() for call in failed or calls]
+        digest = combined(digests)
+        stage.finish(digest)
+        return digest
+    finally:
+        stage.close()
+
+
+def receive_stream(
+    stream: int, buckets: Sequence[Bucket], incoming: Incoming, places: Places, stage: Stage, *, with_digest: bool
+) -> str:
+    """Receive what one rank sends; returns its digest."""
+    digest, rooms = Digest(), (places.room(bucket) for bucket in buckets)
+    room = next(rooms, None)
+    if room is not None:
+        incoming.begin(0, buckets[0].item, room)
+    for number, bucket in enumerate(buckets):
+        assert room is not None
+        following = next(rooms, None)  # made beside the present broadcast
+        rest = incoming.arrive()
+        if following is not None:
+            incoming.begin(number + 1, buckets[number + 1].item, following)
+        rest()
+        if with_digest:
+            digest.update(room)
+        places.keep(bucket, room)
+        stage.kept(stream, number)
+        room = following
+    return digest.hexdigest() if with_digest else ""

@@ -83,8 +83,8 @@ def rank_main(pipe: Any, config: Config, rank: int, port: int, folder: str) -> N
     meter.measure("start", lambda: learner.setup("127.0.0.1", port))
     meter.measure("step", lambda: learner.train_step(make_manifest(0, groups)))
     receiver = start_receiver(learner, config) if rank == 0 else None
-    learner.publish(1)  # forms the group
-    meter.measure("sync", lambda: learner.publish(1))
+    learner.publish(1, None)  # forms the group
+    meter.measure("sync", lambda: learner.publish(1, None))
     if receiver is not None:
         receiver.join(60)
     meter.measure("save", lambda: learner.save_checkpoint(checkpoints / "step_000001", RUN))

@@ -27,7 +27,7 @@ from r1ray.config.schema import Config
 from r1ray.data.source import PromptSource
 from r1ray.data.tokenizer import load_tokenizer
 from r1ray.ledger.records import Lease
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, WeightLayout
 from r1ray.types import Sampling
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 
@@ -40,7 +40,7 @@ DEADLINE_S = 300.0
 class Engine(VllmEngine):
     """vLLM with the weights that it loaded: a sync ends at once. `direct` is the loop of vLLM's own `LLM.generate`."""
 
-    def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+    def begin_receive(self, layout: WeightLayout, bucket_bytes: int) -> None:
         """Nothing arrives."""
 
     def try_apply(self, version: int) -> Applied | None:
@@ -100,7 +100,9 @@ def through_worker(config: Config, engine: Engine, prompts: PromptSource, groups
     worker = RolloutWorker(config=config, worker_id="w", engine=engine, prompts=prompts, services=leases)
     worker.start()
     began = time.perf_counter()
-    worker.receive_weights(version=0, group=None, specs=[], bucket_bytes=1, deadline_s=DEADLINE_S)
+    worker.receive_weights(
+        version=0, group=None, layout=WeightLayout(weights=[], shares=[]), bucket_bytes=1, deadline_s=DEADLINE_S
+    )
     if not leases.done.wait(DEADLINE_S):
         raise TimeoutError(f"{leases.tokens} tokens were delivered in {DEADLINE_S:.0f} s: {worker.stats()}")
     seconds = time.perf_counter() - began

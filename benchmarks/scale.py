@@ -37,7 +37,7 @@ from r1ray.ledger.ledger import Ledger
 from r1ray.ledger.records import LedgerSettings
 from r1ray.run.ledger import LedgerPlace
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, TransferSpecs
+from r1ray.transport.transfer import Applied, WeightLayout
 from r1ray.types import Completion, PromptTask, Sampling
 
 RUN = "benchmark"
@@ -79,7 +79,7 @@ class TimedEngine:
     def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
         """There is none."""
 
-    def begin_receive(self, specs: TransferSpecs, bucket_bytes: int) -> None:
+    def begin_receive(self, layout: WeightLayout, bucket_bytes: int) -> None:
         """Nothing arrives."""
 
     def try_apply(self, version: int) -> Applied | None:
@@ -116,7 +116,9 @@ class Worker:
     def begin(self) -> None:
         """Lease prompts from now on."""
         self._worker.start()
-        self._worker.receive_weights(version=0, group=None, specs=[], bucket_bytes=1, deadline_s=CALL_S)
+        self._worker.receive_weights(
+            version=0, group=None, layout=WeightLayout(weights=[], shares=[]), bucket_bytes=1, deadline_s=CALL_S
+        )
 
     def pid(self) -> int:
         """Of this process."""

@@ -39,6 +39,10 @@ class CheckpointFormat:
             )
         self._converted = {name for name, revert in alone.items() if list(revert) != [name]}
 
+    def converts(self, name: str) -> bool:
+        """Whether the checkpoint has the model's tensor `name` as others."""
+        return name in self._converted
+
     def tensors(self, name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         """(checkpoint name, tensor) of the model's tensor `name`, as views where possible."""
         if name in self._converted:

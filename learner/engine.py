@@ -219,8 +219,14 @@ class Engine:
         ZeRO 3 gathers one at a time: a tensor is valid until the next is requested, and every rank must iterate to
         the end.
         """
-        if self.experts.size > 1:
-            yield from whole_parameters(self.module, self.experts)
+        return ((name, tensor) for name, _, tensor in self.held_parameters(lambda name: False))
+
+    def held_parameters(self, divided: Callable[[str], bool]) -> Iterator[tuple[str, int | None, Tensor]]:
+        """As `full_parameters`, with None. Of those for which `divided(name)`, ZeRO 3 does not gather: the index of the
+        first value that this rank holds, and its values, flat.
+        """
+        if self.experts.size > 1:  # never with ZeRO 3
+            yield from ((name, None, tensor) for name, tensor in whole_parameters(self.module, self.experts))
             return
         layers = {id(layer.weight): layer for layer in adapted(self.module).values()}
         adapters = {id(p) for layer in layers.values() for p in layer.adapter}
@@ -228,8 +234,12 @@ class Engine:
             if id(parameter) in adapters:
                 continue
             layer = layers.get(id(parameter))
+            if self.stage == 3 and layer is None and divided(name):
+                start, stop = zero_state.bounds(parameter)
+                yield name, start, parameter.ds_tensor.data[: stop - start]
+                continue
             with gathered([parameter, *(() if layer is None else layer.adapter)], self.stage):
-                yield name, parameter.data if layer is None else layer.merged()
+                yield name, None, parameter.data if layer is None else layer.merged()
 
     def adapters(self) -> dict[str, Tensor]:
         """Name -> complete parameter of an adapter, a copy in the compute dtype on the CPU; empty without adapters."""

@@ -8,10 +8,12 @@ Everything before `fetch` is equal on every rank; everything after it concerns t
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from learner.advantages import FloatArray
 from learner.assemble import (
@@ -39,6 +41,7 @@ from learner.rank import TrainingRank
 from learner.reference import BaseModel, ReferencePolicy
 from learner.routing import ROUTING, Routing, check_replayable
 from learner.schedules import learning_rate
+from learner.shares import held_weights
 from r1ray.config.rules import copies_reference, keeps_reference, learned_rewards, row_tokens
 from r1ray.config.schema import Config
 from r1ray.config.transport import transport_of
@@ -46,8 +49,8 @@ from r1ray.control.handles import RankProfile
 from r1ray.errors import ConfigError, IntegrityError
 from r1ray.run.profile import METRICS, PACK, REFERENCE, trace_name
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.plan import spec_of
-from r1ray.transport.transfer import Sent, TransferSpecs
+from r1ray.transport.plan import spec_of, stream_plan
+from r1ray.transport.transfer import Sent, Share, TransferSpecs
 from r1ray.types import SCORED_S, BatchManifest, ScoredGroup
 
 SCORING = "reward_worker/seconds"
@@ -84,11 +87,15 @@ class PolicyRank(TrainingRank):
         base = BaseModel(self._engine) if keeps_reference(config) else None
         self._compared: ReferencePolicy | BaseModel | None = self._reference or base
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]
+        index = {spec.name: i for i, spec in enumerate(self._specs)}
+        self._shares = [(index[name], start, values.numel()) for name, start, values in self._sent_weights()]
         self._publisher = WeightPublisher(
             config.sync,
             transport=transport_of(config),
-            specs=self._specs,
-            is_sender=self._rank == 0,
+            plan=stream_plan(self._specs, self._shares, config.sync.bucket_bytes),
+            rank=self._rank,
+            senders=self._senders,
+            host=self._host,
             device=self._engine.device,
         )
         return {}
@@ -110,17 +117,36 @@ class PolicyRank(TrainingRank):
     # -- weights to the rollout workers -----------------------------------------------------------------------------
 
     def weight_specs(self) -> TransferSpecs:
-        """(name, dtype, shape) of every weight, in the order in which `publish` sends them."""
+        """(name, dtype, shape) of every weight."""
         return [(s.name, s.dtype, s.shape) for s in self._specs]
+
+    def weight_shares(self) -> list[Share]:
+        """What this rank sends of them, in the order in which `publish` does."""
+        return self._shares
+
+    @property
+    def _senders(self) -> int:
+        return self._world_size if self._config.sync.senders == "all" else 1
+
+    def _sent_weights(self) -> Iterator[tuple[str, int, Tensor]]:
+        """(name, first value, values) of what this rank sends; every rank must iterate to the end."""
+        if self._senders > 1:
+            with named_failures("gathering weights"):
+                yield from held_weights(self._engine, self._format, rank=self._rank, ranks=self._world_size)
+        else:
+            yield from ((name, 0, tensor) for name, tensor in self.named_weights())
 
     def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
         """Open the rendezvous of sync epoch `epoch` for `receivers` rollout workers. Rank 0 only; no collective."""
-        return self._publisher.open_epoch(epoch, receivers, self._host)
+        return self._publisher.open_epoch(epoch, receivers)
 
-    def publish(self, version: int) -> Sent:
-        """Send the weights of policy `version`, which this rank must hold. Raises WeightSyncError."""
+    def publish(self, version: int, group: Rendezvous | None) -> Sent:
+        """Send the weights of policy `version`, which this rank must hold; to `group` if it is a new one.
+
+        Raises WeightSyncError.
+        """
         assert version == self._version, f"policy {version} requested, {self._version} held"
-        return self._publisher.send(self.named_weights())
+        return self._publisher.send(self._sent_weights(), group)
 
     # -- profile ----------------------------------------------------------------------------------------------------
 

@@ -1,79 +1,100 @@
-"""Sender of a weight transfer: gather, pack into buckets, send. Does not import vLLM, which takes 11 s."""
+"""Senders of a weight transfer: gather, pack into buckets, send. Does not import vLLM, which takes 11 s."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 
 from r1ray.config.schema import SyncConfig
 from r1ray.errors import WeightSyncError
-from r1ray.transport.channel import Channel, Rendezvous
+from r1ray.transport.channel import Channel, Pending, Rendezvous
 from r1ray.transport.delta import DeltaSender
-from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into
-from r1ray.transport.rendezvous import Listener, listen
+from r1ray.transport.plan import Bucket, Digest, Piece, pack_into
+from r1ray.transport.rendezvous import Listener, listen, offer
 from r1ray.transport.transfer import Sent
 
 
+class Wire:
+    """One message at a time is on the wire, beside which the caller prepares the next."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._pending: Pending | None = None
+        self._bytes = 0
+
+    def send(self, message: torch.Tensor) -> None:
+        """Send when the message before it has left. Raises WeightSyncError."""
+        if self._pending is not None:
+            self._pending.wait()
+        self._pending = self.channel.start(message)
+        self._bytes += message.numel()
+
+    def finish(self) -> int:
+        """Wait for the last one; returns the bytes of all. Raises WeightSyncError."""
+        if self._pending is not None:
+            self._pending.wait()
+        return self._bytes
+
+
 class WeightPublisher:
-    """Rank 0 sends. The other ranks only iterate over `weights`, since gathering a sharded tensor needs all ranks."""
+    """Sends what this rank is to send, if anything. The other ranks only iterate: gathering a tensor needs all ranks."""
 
     def __init__(
         self,
         config: SyncConfig,
         *,
         transport: str,
-        specs: list[TensorSpec],
-        is_sender: bool,
+        plan: list[Bucket],
+        host: str,
+        rank: int = 0,
+        senders: int = 1,
         device: torch.device | None = None,
     ) -> None:
-        """`device`: of the weights; gloo needs none."""
-        self._device = device
+        """`plan`: of this rank's buckets. Ranks below `senders` send. `host`: where others reach this process.
+        `device`: of the weights; gloo needs none."""
         self._config = config
         self._transport = transport
-        self._plan = bucket_plan(specs, config.bucket_bytes)
-        self._is_sender = is_sender
-        self._listener: Listener | None = None
+        self._plan = plan
+        self._rank = rank
+        self._senders = senders
+        self._host = host
+        self._device = device
+        self._listener: Listener | None = None  # rank 0, before the group has formed
         self._channel: Channel | None = None
         self._differences: DeltaSender | None = None  # of the present group; with sync.encoding=delta
 
-    def open_epoch(self, epoch: int, receivers: int, address: str) -> Rendezvous:
-        """Leave the old group and open the rendezvous of a new one; receivers join while `send` waits for them."""
+    def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
+        """Leave the old group and open the rendezvous of a new one; members join while `send` waits for them. Rank 0."""
         self._leave()
         self._listener = listen(
             self._transport,
-            address=address,
+            address=self._host,
             epoch=epoch,
             world_size=receivers + 1,
             timeout_s=self._config.bucket_deadline_s,
+            senders=self._senders,
         )
         return self._listener.rendezvous
 
-    def send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> Sent:
-        """Send all weights in the order of the specs. Raises WeightSyncError; the group is closed then."""
+    def send(self, weights: Iterable[tuple[str, int, torch.Tensor]], group: Rendezvous | None = None) -> Sent:
+        """Send all pieces of the plan, which `weights` has in its order: name, first value, values.
+
+        `group`: a new one, whose rendezvous rank 0 has opened. Raises WeightSyncError; the group is closed then.
+        """
         began = time.monotonic()
         stream = iter(weights)
-        if not self._is_sender:
+        if self._rank >= self._senders:
             for _ in stream:
                 pass
             return Sent(digest="", seconds=time.monotonic() - began, wire_bytes=0)
         failure: WeightSyncError | None = None
         digest, wire_bytes = Digest(), 0
         try:
-            if self._channel is None:
-                self._channel = self._accept()
-            for number, bucket in enumerate(self._plan):
-                buffer = self._channel.buffer(bucket.nbytes)
-                # One at a time: a gathered weight is valid until the next is requested.
-                pack_into(buffer, (self._next(stream, spec) for spec in bucket.specs))
-                if self._config.digest != "none":
-                    digest.update(buffer)
-                if self._differences is None:
-                    self._channel.broadcast(buffer)
-                    wire_bytes += bucket.nbytes
-                else:
-                    wire_bytes += self._differences.send(number, buffer, bucket.item)
+            wire = Wire(self._enter(group))
+            self._send(wire, digest, stream)
+            wire_bytes = wire.finish()
         except WeightSyncError as e:
             failure = e
             self._leave()
@@ -87,18 +108,46 @@ class WeightPublisher:
             wire_bytes=wire_bytes,
         )
 
-    def _accept(self) -> Channel:
-        if self._listener is None:
-            raise WeightSyncError("weights were to be published before a weight-sync group was opened")
-        channel = self._listener.accept(interface=self._config.interface, device=self._device)
-        self._differences = DeltaSender(channel) if self._config.encoding == "delta" else None
-        return channel
+    def _send(self, wire: Wire, digest: Digest, stream: Iterator[tuple[str, int, torch.Tensor]]) -> None:
+        rooms = self._rooms(wire.channel)
+        for number, bucket in enumerate(self._plan):
+            buffer = rooms[number % len(rooms)][: bucket.nbytes]
+            # One at a time: a gathered weight is valid until the next is requested.
+            pack_into(buffer, (self._next(stream, piece) for piece in bucket.pieces))
+            if self._config.digest != "none":
+                digest.update(buffer)
+            for message in self._messages(number, buffer, bucket.item):
+                wire.send(message)
 
-    def _next(self, stream: Iterable[tuple[str, torch.Tensor]], spec: TensorSpec) -> torch.Tensor:
-        name, tensor = next(iter(stream))
-        if name != spec.name or tuple(tensor.shape) != spec.shape:
-            raise RuntimeError(f"weights came out of order: {name} {tuple(tensor.shape)} where {spec} was due")
-        return tensor
+    def _rooms(self, channel: Channel) -> list[torch.Tensor]:
+        """Memory to pack into: of one bucket on the wire, and of the next. Differences keep every bucket."""
+        if self._differences is not None:
+            return [channel.buffer(bucket.nbytes) for bucket in self._plan]
+        largest = max((bucket.nbytes for bucket in self._plan), default=0)
+        return [channel.buffer(largest) for _ in self._plan[:2]]
+
+    def _messages(self, number: int, buffer: torch.Tensor, item: int) -> list[torch.Tensor]:
+        return [buffer] if self._differences is None else self._differences.messages(number, buffer, item)
+
+    def _enter(self, group: Rendezvous | None) -> Channel:
+        """The channel to the receivers, of a new group if there is one."""
+        if self._rank and group is not None:
+            self._leave()
+            interface = self._config.interface
+            self._channel = offer(group, sender=self._rank, interface=interface, host=self._host)
+        elif self._listener is not None and self._channel is None:
+            self._channel = self._listener.accept(interface=self._config.interface, device=self._device)
+        if self._channel is None:
+            raise WeightSyncError("weights were to be published before a weight-sync group was opened")
+        if self._config.encoding == "delta" and self._differences is None:
+            self._differences = DeltaSender()
+        return self._channel
+
+    def _next(self, stream: Iterator[tuple[str, int, torch.Tensor]], piece: Piece) -> torch.Tensor:
+        name, start, values = next(stream)
+        if (name, start, values.numel()) != (piece.spec.name, piece.start, piece.count):
+            raise RuntimeError(f"weights came out of order: {name} [{start}:], {values.numel()} where {piece} was due")
+        return values
 
     def _leave(self) -> None:
         if self._channel is not None:

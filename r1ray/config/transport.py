@@ -22,7 +22,7 @@ def transport_of(config: Config) -> str:
 
 
 def transport(config: Config) -> Iterator[Problem]:
-    """Find devices and an encoding that the transport cannot serve, and a digest that needs the whole weights of a
+    """Find devices, senders and an encoding that the transport cannot serve, and a digest that needs the whole weights of a
     sharded engine."""
     if config.rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
         message = "reads back whole weights, but each tensor-parallel process holds a shard"
@@ -41,6 +41,9 @@ def transport(config: Config) -> Iterator[Problem]:
     if config.sync.encoding == "delta" and chosen != "gloo":
         message = f"compares weights in host memory, but sync.transport is {chosen}"
         yield problem(config, "sync.encoding", message, "use full, or sync.transport=gloo")
+    if config.sync.senders == "all" and chosen != "gloo":
+        message = f"forms a group for each learner rank, but sync.transport is {chosen}"
+        yield problem(config, "sync.senders", message, "use first, or sync.transport=gloo")
     if chosen in ("nccl", "ipc") and without:
         message = f"moves weights between GPUs, but {' and '.join(without)} {'is' if len(without) == 1 else 'are'} 0"
         yield problem(config, "sync.transport", message, "use gloo or auto")

@@ -17,12 +17,14 @@ from typing import Any, Concatenate, Generic, NotRequired, ParamSpec, Protocol, 
 
 from r1ray.ledger.records import CopyState, Lease, LedgerOpened, LedgerStatus, RolledBack
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, Sent, TransferSpecs
+from r1ray.transport.transfer import Applied, Sent, Share, TransferSpecs, WeightLayout
 from r1ray.types import BatchManifest, Sampling
 
 Api = TypeVar("Api", covariant=True)
 Params = ParamSpec("Params")
 R = TypeVar("R")
+Group = tuple[Rendezvous, int]
+"""A weight-sync group to enter, and the first rank of the process in it."""
 
 
 class Place(TypedDict):
@@ -159,13 +161,7 @@ class RolloutApi(Protocol):
         ...
 
     def receive_weights(
-        self,
-        *,
-        version: int,
-        group: tuple[Rendezvous, int] | None,
-        specs: TransferSpecs,
-        bucket_bytes: int,
-        deadline_s: float,
+        self, *, version: int, group: Group | None, layout: WeightLayout, bucket_bytes: int, deadline_s: float
     ) -> Applied:
         """Receive and apply policy `version`. Raises WeightSyncError or ServedWeightsDiffer."""
         ...
@@ -242,15 +238,19 @@ class LearnerApi(RankApi, Protocol):
         ...
 
     def weight_specs(self) -> TransferSpecs:
-        """Name, dtype and shape of each weight in the order of sending."""
+        """Name, dtype and shape of each weight."""
+        ...
+
+    def weight_shares(self) -> Sequence[Share]:
+        """What this rank sends of them, in its order."""
         ...
 
     def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
-        """Open the rendezvous of a new weight-sync group of `receivers` processes."""
+        """Open the rendezvous of a new weight-sync group of `receivers` processes. Rank 0 only."""
         ...
 
-    def publish(self, version: int) -> Sent:
-        """Send the weights of policy `version`. Raises WeightSyncError."""
+    def publish(self, version: int, group: Rendezvous | None) -> Sent:
+        """Send the weights of policy `version`, to a new `group` if there is one. Raises WeightSyncError."""
         ...
 
 

@@ -26,7 +26,7 @@ from r1ray.control.handles import Handle, LearnerApi, RolloutApi
 from r1ray.control.learners import TRANSIENT_ERRORS
 from r1ray.errors import InfrastructureError, ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.transfer import Applied, Sent, TransferSpecs
+from r1ray.transport.transfer import Applied, Sent, WeightLayout, together
 
 R = TypeVar("R")
 
@@ -69,7 +69,8 @@ class _RunEndsError(Exception):
 
 
 class WeightSync:
-    """Owns the epoch. `learners` are all ranks, rank 0 first: every rank takes part in gathering sharded weights."""
+    """Owns the epoch. `learners` are all ranks, rank 0 first: every rank takes part in gathering sharded weights, and
+    with `sync.senders: all` every rank sends."""
 
     def __init__(
         self,
@@ -90,7 +91,7 @@ class WeightSync:
         self._epoch = 0
         self._members: tuple[str, ...] | None = None  # of the current group; None if there is none
         self._rendezvous: Rendezvous | None = None  # of the current group
-        self._specs: TransferSpecs | None = None
+        self._layout: WeightLayout | None = None
 
     def break_group(self) -> None:
         """The learner was restarted: the old group's sending end is gone."""
@@ -166,14 +167,15 @@ class WeightSync:
             what = "the learner to open a weight-sync group (sync.deadline_s)"
             opened = learners[0].start(LearnerApi.open_epoch, self._epoch, processes)
             rendezvous = self._rendezvous = self._await(learners[0], opened, what)
-        specs = self._weight_specs(learners[0])
-        sending = {r.name: r.start(LearnerApi.publish, version) for r in learners}
+        senders = learners if self._config.senders == "all" else learners[:1]
+        layout = self._weight_layout(senders)
+        sending = {r.name: r.start(LearnerApi.publish, version, rendezvous) for r in learners}
         receiving = {
             name: workers[name].start(
                 RolloutApi.receive_weights,
                 version=version,
                 group=None if rendezvous is None else (rendezvous, 1 + i * self._processes),
-                specs=specs,
+                layout=layout,
                 bucket_bytes=self._config.bucket_bytes,
                 deadline_s=self._config.deadline_s,
             )
@@ -187,10 +189,10 @@ class WeightSync:
         applied = {name: call.result() for name, call in receiving.items() if name in done.results}
         if first is None:
             self._members = members
-        if learners[0].name not in done.results:  # there is no digest to check the workers' answers against
+        if any(rank.name not in done.results for rank in senders):  # no digest to check the workers' answers against
             unchecked = {n: WeightSyncError("the learner did not finish sending") for n in applied}
             return None, Gathered({}, {**done.failures, **unchecked}), first
-        return sending[learners[0].name].result(), Gathered(applied, done.failures), first
+        return together([sending[r.name].result() for r in senders]), Gathered(applied, done.failures), first
 
     def _gather(
         self, sending: Mapping[str, Future[Sent]], receiving: Mapping[str, Future[Applied]], version: int
@@ -230,12 +232,16 @@ class WeightSync:
         _raise_lost(sending, done)
         return done
 
-    def _weight_specs(self, learner: Handle[LearnerApi]) -> TransferSpecs:
-        """Requested once: the weights of a run keep their names, dtypes and shapes."""
-        if self._specs is None:
+    def _weight_layout(self, senders: Sequence[Handle[LearnerApi]]) -> WeightLayout:
+        """Requested once: the weights of a run keep their names, dtypes, shapes and senders."""
+        if self._layout is None:
             what = "the learner's list of weights (sync.deadline_s)"
-            self._specs = self._await(learner, learner.start(LearnerApi.weight_specs), what)
-        return self._specs
+            weights = self._await(senders[0], senders[0].start(LearnerApi.weight_specs), what)
+            shares = [(rank, rank.start(LearnerApi.weight_shares)) for rank in senders]
+            self._layout = WeightLayout(
+                weights=weights, shares=[self._await(rank, asked, what) for rank, asked in shares]
+            )
+        return self._layout
 
     def _await(self, learner: Handle[LearnerApi], call: Future[R], what: str) -> R:
         done = gather({learner.name: call}, deadline_s=self._config.deadline_s, what=what, tick=self._tick)

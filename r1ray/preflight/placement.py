@@ -112,7 +112,8 @@ def _learner(config: Config, shape: ModelShape, use: Use) -> Role:
     device, host = learner_bytes(config, shape, use)
     host = {"process": LEARNER_BASE_GIB * GIB, **host}
     if use == "train" and config.sync.encoding == "delta":
-        host["weights of the last sync"] = float(shape.parameters * BYTES[config.model.dtype])  # of rank 0
+        senders = learner.ranks if config.sync.senders == "all" else 1
+        host["weights of the last sync"] = shape.parameters * BYTES[config.model.dtype] / senders  # of each that sends
     resources = config.ray.learner_resources
     return _role("learner rank", learner.ranks, learner.num_cpus, learner.num_gpus, resources, device, host)
 
@@ -126,9 +127,9 @@ def _rollout(config: Config, shape: ModelShape, use: Use) -> Role:
     processes_here = engine.tensor_parallel_size / engine.hosts
     host = {"process": processes_here * ROLLOUT_BASE_GIB * GIB}
     if use == "train":
-        host["staged weights"] = weights  # one copy for all processes of a host, in /dev/shm (actors/staging.py)
+        host["staged weights"] = weights  # one copy for all workers of a host, so less if there are several
         if config.sync.encoding == "delta":
-            host["weights of the last sync"] = processes_here * weights  # see transport/delta.py
+            host["weights of the last sync"] = weights  # likewise
     resources = config.ray.rollout_resources
     gpus, cpus = rollout.num_gpus * processes_here, rollout.num_cpus / engine.hosts
     role = _role("rollout worker", rollout.workers, cpus, gpus, resources, device, host)
@@ -184,6 +185,16 @@ def _placement_problems(config: Config, roles: tuple[Role, ...], machine: Machin
             )
 
 
+def _shared_copy_bytes(config: Config, rollout: Role) -> float:
+    """Return what several receiving processes of one host take of /dev/shm. A process that is alone takes nothing.
+
+    Without a GPU a model keeps views of what it was loaded from, until the next copy has been loaded.
+    """
+    if rollout.count * config.rollout.engine.tensor_parallel_size == 1:
+        return 0.0
+    return (1 if config.rollout.num_gpus else 2) * rollout.host.get("staged weights", 0.0)
+
+
 def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[Problem]:
     if plan.host_bytes > machine.memory_bytes:
         largest = max(plan.roles, key=lambda r: r.count * sum(r.host.values()))
@@ -194,13 +205,15 @@ def _memory_problems(config: Config, plan: Plan, machine: Machine) -> Iterator[P
         )
         yield problem(config, "model.path", message, "a smaller model, micro-batch, KV cache or number of workers")
     store, rollout = config.ray.object_store_gib, plan.role("rollout worker")
-    staged = rollout.count * rollout.host.get("staged weights", 0.0) / GIB
-    if config.rollout.engine.tensor_parallel_size > 1 and (store + staged) * GIB > machine.shared_memory_bytes:
+    parallel = config.rollout.engine.tensor_parallel_size
+    staged = _shared_copy_bytes(config, rollout) / GIB
+    if staged and (store + staged) * GIB > machine.shared_memory_bytes:
         message = (
             f"stages {staged:.2f} GiB of weights in /dev/shm beside {store:g} GiB of object store, which has "
             f"{machine.shared_memory_bytes / GIB:.2f} GiB free"
         )
-        yield problem(config, "rollout.engine.tensor_parallel_size", message, "1, or a larger /dev/shm")
+        key = "rollout.engine.tensor_parallel_size" if parallel > 1 else "rollout.workers"
+        yield problem(config, key, message, "1, or a larger /dev/shm")
     elif store * GIB > machine.shared_memory_bytes:
         message = f"is more than /dev/shm has free, {machine.shared_memory_bytes / GIB:.2f} GiB"
         yield problem(config, "ray.object_store_gib", message, "less, or a larger /dev/shm (docker run --shm-size=2g)")

@@ -20,16 +20,15 @@ ABORTED = "aborted"
 LOOK_S = 0.1
 """Between two looks into the store; a shorter operation costs none."""
 DEADLINE = "the deadline has passed"
-_WAKE_S = 0.02
 _POLL_S = 0.001
 
 
 class AbortSignal:
-    """Whether a group was aborted. Looks into the store through a connection of its own, in a thread: the store may
-    hang with the learner's host."""
+    """Whether a group was aborted. Looks into the store in a thread: it may hang with the learner's host."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store.clone()
+        """`store`: through a connection in which nobody waits for other keys."""
+        self._store = store
         self._look: Future[str | None] | None = None
         self._next = 0.0
 
@@ -70,32 +69,39 @@ def in_thread(call: Callable[[], T]) -> Future[T]:
     return done
 
 
-def wait_completed(work: Work, *, until: float, signal: AbortSignal) -> None:
-    """Wait for a collective without entering it: a thread inside would outlive an abort.
+def wait_completed(
+    work: Work, *, until: float, signal: AbortSignal, pause: Callable[[], object] = lambda: time.sleep(_POLL_S)
+) -> None:
+    """Wait for a collective without entering it for long: a thread inside would outlive an abort.
 
-    Raises RuntimeError: the reason of the abort, the deadline, or the error of the collective.
+    `pause`: what to do between two looks. Raises RuntimeError: the reason of the abort, the deadline, or the error of
+    the collective.
     """
     while not work.is_completed():
         if time.monotonic() >= until:
             raise RuntimeError(DEADLINE)
         signal.check()
-        time.sleep(_POLL_S)
+        pause()
     work.wait()  # raises the error of the collective
 
 
-def abortable(call: Callable[[], T], *, until: float, signal: AbortSignal, otherwise: str = DEADLINE) -> T:
+def abortable(
+    call: Callable[[], T], *, until: float | Callable[[], float], signal: AbortSignal, otherwise: str = DEADLINE
+) -> T:
     """`call()`, in a thread that is left behind if the group is aborted or `time.monotonic()` reaches `until`.
 
-    Raises RuntimeError: the reason of the abort, `otherwise` at the deadline, or what `call` raised.
+    `call` may move `until` if it is a function. Raises RuntimeError: the reason of the abort, `otherwise` at the
+    deadline, or what `call` raised.
     """
+    deadline = until if callable(until) else lambda: until
     signal.start()
     done = in_thread(call)
     while True:
         try:
-            return done.result(max(0.0, min(_WAKE_S, until - time.monotonic())))
+            return done.result(max(0.0, min(LOOK_S, deadline() - time.monotonic())))
         except TimeoutError:
             if done.done():  # raised by the call
                 raise
-        if time.monotonic() >= until:
+        if time.monotonic() >= deadline():
             raise RuntimeError(otherwise)
         signal.check()

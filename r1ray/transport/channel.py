@@ -11,14 +11,32 @@ if TYPE_CHECKING:  # workers that carry no weights import this module too
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendezvous:
-    """Where the group of one epoch meets, and its size. Producer: the learner. Consumers: rollout workers."""
+    """Where the members of one epoch meet, and how many. Producer: rank 0. Consumers: rollout workers, other ranks."""
 
     transport: str  # gloo | nccl | ipc
     address: str
     port: int
     epoch: int  # number of the group; a new group is formed whenever its membership changes or it failed
-    world_size: int  # the sender and all receivers
+    world_size: int  # rank 0 of the learner and all receivers
     timeout_s: float  # of every single operation
+    senders: int = 1  # learner ranks that send, each in a group of its own with the receivers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A member's place in the group of one sender."""
+
+    stream: int  # the sending learner rank
+    rank: int  # 0: the sender
+    size: int
+
+
+class Pending(Protocol):
+    """A broadcast that has begun."""
+
+    def wait(self) -> None:
+        """Return when the bytes have left or arrived. Raises WeightSyncError."""
+        ...
 
 
 class Channel(Protocol):
@@ -28,12 +46,19 @@ class Channel(Protocol):
         """Memory to send from or receive into, uint8 [nbytes]."""
         ...
 
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        """Rank 0 sends `buffer`, all others receive into theirs. Raises WeightSyncError."""
+    def start(self, buffer: torch.Tensor) -> Pending:
+        """Begin a broadcast: rank 0 sends `buffer`, all others receive into theirs. Raises WeightSyncError.
+
+        One at a time: wait for it before the next one begins. `buffer` must not change until then.
+        """
         ...
 
-    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """Host memory with the content of `buffer`, to keep until all buckets are received."""
+    def broadcast(self, buffer: torch.Tensor) -> None:
+        """A whole broadcast. Raises WeightSyncError."""
+        self.start(buffer).wait()
+
+    def memory(self, nbytes: int) -> torch.Tensor:
+        """Host memory to keep weights in until all are received, uint8 [nbytes]. Fresh: a loaded model keeps views."""
         ...
 
     def close(self) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgpack
@@ -19,7 +21,7 @@ from torch.distributed import Store
 
 from r1ray.errors import WeightSyncError
 from r1ray.transport.abortable import AbortSignal, abortable, wait_completed
-from r1ray.transport.channel import Rendezvous
+from r1ray.transport.channel import Channel, Pending, Place, Rendezvous
 
 _WATCHDOG_S = 60.0
 _WITHOUT_WATCHDOG = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
@@ -43,15 +45,19 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class CudaChannel:
+class CudaChannel(Channel):
     """One end of an NCCL or IPC group on one device."""
 
-    def __init__(self, store: Store, rendezvous: Rendezvous, *, rank: int, device: torch.device) -> None:
-        """`device` is that of this process's weights: torch's current device is per thread, and 0 in a new one."""
+    def __init__(
+        self, store: Store, watch: Store, rendezvous: Rendezvous, place: Place, *, device: torch.device
+    ) -> None:
+        """`watch`: to look for an abort, see `AbortSignal`. `device` is that of this process's weights: torch's current
+        device is per thread, and 0 in a new one.
+        """
         self._rendezvous = rendezvous
-        self._rank = rank
+        self._rank, self._size = place.rank, place.size
         self._store = store
-        self._signal = AbortSignal(store)
+        self._signal = AbortSignal(watch)
         self._sent = 0
         self._device = device
         self._group = self._nccl_group() if rendezvous.transport == "nccl" else None
@@ -64,36 +70,43 @@ class CudaChannel:
         # Later than our deadline: at its own timeout NCCL's watchdog would end the whole process.
         options._timeout = timedelta(seconds=2 * self._rendezvous.timeout_s + _WATCHDOG_S)
         with _environment(_WITHOUT_WATCHDOG):
-            return ProcessGroupNCCL(self._store, self._rank, self._rendezvous.world_size, options)
+            return ProcessGroupNCCL(self._store, self._rank, self._size, options)
 
     def buffer(self, nbytes: int) -> torch.Tensor:
         """Device memory to send from or receive into, uint8 [nbytes]."""
         return torch.empty(nbytes, dtype=torch.uint8, device=self._device)
 
-    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """A copy in pinned host memory: staged weights must not take device memory from the KV cache."""
+    def memory(self, nbytes: int) -> torch.Tensor:
+        """Pinned host memory: staged weights must not take device memory from the KV cache."""
         with torch.cuda.device(self._device):  # pinned memory belongs to a device's context
-            return torch.empty(buffer.shape, dtype=buffer.dtype, pin_memory=True).copy_(buffer)
+            return torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
 
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        """As in `Channel`. Raises WeightSyncError at the bucket's deadline, or once the group is aborted.
+    def start(self, buffer: torch.Tensor) -> Pending:
+        """As in `Channel`. It fails at the bucket's deadline, or once the group is aborted.
 
         An NCCL group is then aborted here too, without waiting for its operations.
         """
         until = time.monotonic() + self._rendezvous.timeout_s
         self._signal.start()
-        try:
+        with self._failures(buffer.numel()):
             if self._group is not None:
-                # Not `wait` alone: that would only queue on the GPU behind the work and return at once.
-                wait_completed(self._begin(self._group, buffer, until), until=until, signal=self._signal)
+                work = self._begin(self._group, buffer, until)
+                # Not the work's own `wait`: that would only queue on the GPU behind it and return at once.
+                finish = partial(wait_completed, work, until=until, signal=self._signal)
             elif self._rank == 0:
-                self._offer(buffer, until)
+                finish = partial(self._wait_for, self._offer(buffer), until)
             else:
-                self._fetch(buffer, until)
+                finish = partial(self._fetch, buffer, until)
+        return _Broadcast(self, buffer.numel(), finish)
+
+    @contextmanager
+    def _failures(self, nbytes: int) -> Iterator[None]:
+        try:
+            yield
         except RuntimeError as e:
             self.close()
             raise WeightSyncError(
-                f"broadcast of {buffer.numel()} bytes over {self._rendezvous.transport} failed in epoch "
+                f"broadcast of {nbytes} bytes over {self._rendezvous.transport} failed in epoch "
                 f"{self._rendezvous.epoch}, the group was aborted, a peer died, or sync.bucket_deadline_s="
                 f"{self._rendezvous.timeout_s:g} passed: {e}"
             ) from e
@@ -113,12 +126,13 @@ class CudaChannel:
         self._formed = True
         return work
 
-    def _offer(self, buffer: torch.Tensor, until: float) -> None:
+    def _offer(self, buffer: torch.Tensor) -> list[str]:
+        """Publish the handle of `buffer`; returns the keys by which its receivers acknowledge it."""
         torch.cuda.current_stream(self._device).synchronize()
         handle = buffer.untyped_storage()._share_cuda_()
         key, self._sent = f"bucket/{self._sent}", self._sent + 1
         self._store.set(key, msgpack.packb([*handle, buffer.storage_offset(), buffer.numel()]))
-        self._wait_for([f"{key}/taken/{r}" for r in range(1, self._rendezvous.world_size)], until)
+        return [f"{key}/taken/{r}" for r in range(1, self._size)]
 
     def _fetch(self, buffer: torch.Tensor, until: float) -> None:
         key, self._sent = f"bucket/{self._sent}", self._sent + 1
@@ -139,3 +153,14 @@ class CudaChannel:
         if self._group is not None:
             self._group.abort()
             self._group = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Broadcast(Pending):
+    channel: CudaChannel
+    nbytes: int
+    finish: Callable[[], None]
+
+    def wait(self) -> None:
+        with self.channel._failures(self.nbytes):
+            self.finish()

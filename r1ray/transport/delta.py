@@ -13,11 +13,15 @@ is smaller than the bucket while less than half of the words have changed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from r1ray.errors import WeightSyncError
-from r1ray.transport.channel import Channel
+from r1ray.transport.channel import Channel, Pending
+from r1ray.transport.incoming import Incoming
 
 WHOLE = -1
 """Number of entries in the header of a bucket that is sent whole."""
@@ -41,9 +45,9 @@ def changes(old: Tensor, new: Tensor, item: int) -> Tensor:
     return torch.cat([values.view(torch.uint8), (every - _SIGNED).to(torch.int16).view(torch.uint8)])
 
 
-def patched(old: Tensor, message: Tensor, item: int) -> Tensor:
-    """`old` with the `message` of `changes`, in new memory. Raises WeightSyncError if it lies outside `old`."""
-    new = old.clone()
+def patched(old: Tensor, message: Tensor, item: int, room: Tensor) -> Tensor:
+    """`room` with `old` and in it the `message` of `changes`. Raises WeightSyncError if it lies outside `old`."""
+    new = room.copy_(old)
     entries = message.numel() // (item + _GAP_BYTES)
     values, gaps = message[: entries * item], message[entries * item :].clone()  # aligned
     places = torch.cumsum(gaps.view(torch.int16).to(torch.int64) + _SIGNED, 0) - 1
@@ -55,42 +59,52 @@ def patched(old: Tensor, message: Tensor, item: int) -> Tensor:
 
 
 class DeltaSender:
-    """Sends buckets over a group, and keeps them for the next transfer."""
+    """Makes the messages of one group, and keeps its buckets for the next transfer."""
 
-    def __init__(self, channel: Channel) -> None:
-        self._channel = channel
+    def __init__(self) -> None:
         self._last: dict[int, Tensor] = {}
 
-    def send(self, number: int, bucket: Tensor, item: int) -> int:
-        """Send the bucket of this number, whole or as a difference; returns the bytes on the wire."""
+    def messages(self, number: int, bucket: Tensor, item: int) -> list[Tensor]:
+        """What is to be broadcast for the bucket of this number: a header, and the payload unless it is empty.
+
+        Keeps `bucket`, which must not change any more.
+        """
         old, self._last[number] = self._last.get(number), bucket
         message = bucket if old is None else changes(old, bucket, item)
         whole = old is None or message.numel() >= bucket.numel()
         payload = bucket if whole else message
         entries = WHOLE if whole else message.numel() // (item + _GAP_BYTES)
-        self._channel.broadcast(torch.tensor([entries], dtype=torch.int64).view(torch.uint8))
-        if payload.numel():
-            self._channel.broadcast(payload)
-        return _HEADER_BYTES + int(payload.numel())
+        header = torch.tensor([entries], dtype=torch.int64).view(torch.uint8)
+        return [header, payload] if payload.numel() else [header]
 
 
-class DeltaReceiver:
-    """Receives what a `DeltaSender` sends over the same group."""
+class DeltaReceiver(Incoming):
+    """Receives what a `DeltaSender` of the same group has made."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._last: dict[int, Tensor] = {}
+        self._header = channel.buffer(_HEADER_BYTES)
+        self._pending: Pending | None = None
 
-    def receive(self, number: int, nbytes: int, item: int) -> Tensor:
-        """The bucket of this number, whole, in memory that stays as it is; raises WeightSyncError."""
-        header = self._channel.buffer(_HEADER_BYTES)
-        self._channel.broadcast(header)
-        entries, old = int(header.view(torch.int64)), self._last.get(number)
-        payload = self._channel.buffer(nbytes if entries == WHOLE else entries * (item + _GAP_BYTES))
+    def begin(self, number: int, item: int, room: Tensor) -> None:
+        """See `Incoming`."""
+        self._number, self._item, self._room = number, item, room
+        self._pending = self._channel.start(self._header)
+
+    def arrive(self) -> Callable[[], object]:
+        """See `Incoming`."""
+        assert self._pending is not None, "`begin` comes first"
+        self._pending.wait()
+        number, item, room = self._number, self._item, self._room
+        entries, old = int(self._header.view(torch.int64)), self._last.get(number)
+        payload = room if entries == WHOLE else self._channel.buffer(entries * (item + _GAP_BYTES))
         if payload.numel():
             self._channel.broadcast(payload)
-        if entries != WHOLE and old is None:
+        if entries == WHOLE:
+            self._last[number] = room
+            return lambda: None
+        if old is None:
             raise WeightSyncError(f"bucket {number} came as a difference, and there was no transfer before it")
-        bucket = payload if entries == WHOLE or old is None else patched(old, payload, item)
-        self._last[number] = bucket
-        return bucket
+        self._last[number] = room
+        return partial(patched, old, payload, item, room)

@@ -1,4 +1,4 @@
-"""A private gloo group of one sender (rank 0) and the receivers of one epoch.
+"""A private gloo group of one sender (its rank 0) and the receivers of one epoch.
 
 Store and context are its own, so it exists beside vLLM's and DeepSpeed's groups and can be discarded. A group whose
 peer died is never repaired: the next epoch forms a new one on a new port.
@@ -6,31 +6,48 @@ peer died is never repaired: the next epoch forms a new one on a new port.
 
 from __future__ import annotations
 
+import mmap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
-from torch.distributed import ProcessGroupGloo, Store
+from torch.distributed import PrefixStore, ProcessGroupGloo, Store, Work
 
 from r1ray.errors import WeightSyncError
-from r1ray.transport.abortable import AbortSignal, wait_completed
-from r1ray.transport.channel import Rendezvous
+from r1ray.transport.abortable import LOOK_S, AbortSignal, abortable, wait_completed
+from r1ray.transport.channel import Channel, Pending, Place, Rendezvous
 
 _GRACE_S = 1.0
 """Lets gloo's own timeout, which names the peer, pass before ours."""
+_PAUSE = timedelta(seconds=LOOK_S)
+"""Between two looks for an abort; the end of a broadcast ends it."""
+_LARGE = 8 << 20
+"""Bytes from which memory comes in large pages."""
 _PARKED: list[Any] = []
-"""Groups that failed. Destroying one during a pending operation blocks until that times out, so they are kept."""
+"""Groups that were left during a broadcast. Destroying one then blocks until that times out, so they are kept."""
 
 
-class GlooChannel:
+class GlooChannel(Channel):
     """One end of the group."""
 
     def __init__(
-        self, store: Store, rendezvous: Rendezvous, *, rank: int, interface: str | None, host: str | None
+        self,
+        store: Store,
+        watch: Store,
+        rendezvous: Rendezvous,
+        place: Place,
+        *,
+        interface: str | None,
+        host: str | None,
     ) -> None:
+        """`watch`: to look for an abort, see `AbortSignal`."""
         self._rendezvous = rendezvous
-        self._rank = rank
+        self._place = place
         options = ProcessGroupGloo._Options()
         options._timeout = timedelta(seconds=rendezvous.timeout_s)
         if interface is not None:
@@ -40,42 +57,77 @@ class GlooChannel:
         else:
             device = ProcessGroupGloo.create_default_device()
         options._devices = [device]
+        self._signal = AbortSignal(watch)
+        own = PrefixStore(f"stream/{place.stream}", store)
+        form = partial(ProcessGroupGloo, own, place.rank, place.size, options)  # waits for all members
+        until = time.monotonic() + rendezvous.timeout_s + _GRACE_S
         try:
-            self._group = ProcessGroupGloo(store, rank, rendezvous.world_size, options)
-            self._signal = AbortSignal(store)
+            self._group: Any = abortable(form, until=until, signal=self._signal)
         except RuntimeError as e:
             raise WeightSyncError(f"weight-sync group {self._name()} did not form: {e}") from e
-        self._store = store
+        self._work: Work | None = None  # the present broadcast, or the last one
 
     def buffer(self, nbytes: int) -> torch.Tensor:
-        """Host memory to send from or receive into, uint8 [nbytes]. Fresh: a loaded model may keep views of it."""
-        return torch.empty(nbytes, dtype=torch.uint8)
+        """Host memory to send from or receive into, uint8 [nbytes]."""
+        return host_memory(nbytes)
 
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        """Send `buffer` from rank 0 into the `buffer` of all others.
+    def start(self, buffer: torch.Tensor) -> Pending:
+        """As in `Channel`. It fails at the bucket's deadline, or once the controller has aborted the group."""
+        until = time.monotonic() + self._rendezvous.timeout_s + _GRACE_S
+        self._signal.start()
+        with self._failures(buffer.numel()):
+            self._work = self._group.broadcast(buffer, 0)  # holds `buffer` until it ends
+        return _Broadcast(self, self._work, buffer.numel(), until)
 
-        Raises WeightSyncError at the bucket's deadline, or once the controller has aborted the group.
-        """
+    @contextmanager
+    def _failures(self, nbytes: int) -> Iterator[None]:
         limit_s = self._rendezvous.timeout_s
         try:
-            self._signal.start()
-            work = self._group.broadcast(buffer, 0)  # holds `buffer` until it ends
-            wait_completed(work, until=time.monotonic() + limit_s + _GRACE_S, signal=self._signal)
+            yield
         except RuntimeError as e:
-            _PARKED.append(self._group)
+            self.close()
             raise WeightSyncError(
-                f"broadcast of {buffer.numel()} bytes in weight-sync group {self._name()} failed, the group was "
+                f"broadcast of {nbytes} bytes in weight-sync group {self._name()} failed, the group was "
                 f"aborted, a peer died, or it took longer than sync.bucket_deadline_s={limit_s:g}: {e}"
             ) from e
 
-    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        """`buffer` itself, which is host memory."""
-        return buffer
+    def memory(self, nbytes: int) -> torch.Tensor:
+        """As `buffer`: what is received into it stays there."""
+        return self.buffer(nbytes)
 
     def close(self) -> None:
-        """Leave the group. No operation is pending, so this does not block."""
-        del self._group
+        """Leave the group, without waiting for a broadcast."""
+        if self._work is not None and not self._work.is_completed():
+            _PARKED.append(self._group)
+        self._group = None
 
     def _name(self) -> str:
         r = self._rendezvous
-        return f"epoch {r.epoch} (rank {self._rank} of {r.world_size}, {r.address}:{r.port})"
+        p = self._place
+        return f"epoch {r.epoch} (sender {p.stream}, rank {p.rank} of {p.size}, {r.address}:{r.port})"
+
+
+def host_memory(nbytes: int) -> torch.Tensor:
+    """New memory, uint8 [nbytes], in large pages if it is large: the kernel takes longer to hand out small ones than a
+    broadcast on one host takes."""
+    if nbytes < _LARGE:
+        return torch.empty(nbytes, dtype=torch.uint8)
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Broadcast(Pending):
+    channel: GlooChannel
+    work: Work
+    nbytes: int
+    until: float
+
+    def wait(self) -> None:
+        with self.channel._failures(self.nbytes):
+            wait_completed(self.work, until=self.until, signal=self.channel._signal, pause=self._pause)
+
+    def _pause(self) -> None:
+        with suppress(RuntimeError):  # it has not ended yet, or its error is raised at the end of the wait
+            self.work.wait(_PAUSE)

@@ -35,7 +35,8 @@ class Sender:
 
 def receive(rendezvous: Rendezvous, nbytes: int, *, interface: str | None, host: str | None) -> float:
     """The other end, whose own address is `host`. Returns the seconds for `nbytes`. Raises WeightSyncError."""
-    channel = join(rendezvous, rank=1, interface=interface, host=host, device=_device(rendezvous.transport))
+    member = join(rendezvous, rank=1, interface=interface, host=host, device=_device(rendezvous.transport))
+    (channel,) = member.channels
     channel.broadcast(channel.buffer(WARM_UP_BYTES))
     buffer = channel.buffer(nbytes)
     began = time.monotonic()

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
+from r1ray.errors import WeightSyncError
+from r1ray.transport.transfer import Share, TransferSpecs, WeightLayout
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
@@ -33,21 +36,58 @@ class TensorSpec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
-    """Consecutive tensors that travel in one message."""
+class Piece:
+    """Consecutive values of a flattened tensor."""
 
-    specs: tuple[TensorSpec, ...]
-    nbytes: int
+    spec: TensorSpec
+    start: int
+    count: int
 
     @property
     def item(self) -> int:
-        """Bytes of one value; the tensors of a bucket have one dtype."""
-        return int(self.specs[0].torch_dtype.itemsize)
+        """Bytes of one value."""
+        return int(self.spec.torch_dtype.itemsize)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return self.count * self.item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """Pieces that travel in one message, of one dtype."""
+
+    pieces: tuple[Piece, ...]
+    nbytes: int
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The tensors of the pieces."""
+        return tuple(piece.spec for piece in self.pieces)
+
+    @property
+    def item(self) -> int:
+        """Bytes of one value."""
+        return self.pieces[0].item
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferPlan:
+    """How one set of weights travels, the same on every process."""
+
+    blocks: list[Bucket]  # the whole weights, as a receiver keeps them
+    streams: list[list[Bucket]]  # what each sender sends, in its order
 
 
 def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
     """The spec of a tensor."""
     return TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape))
+
+
+def as_specs(weights: TransferSpecs) -> list[TensorSpec]:
+    """Specs as they travel, as a list of `TensorSpec`."""
+    return [TensorSpec(name=n, dtype=d, shape=tuple(s)) for n, d, s in weights]
 
 
 def bucket_plan(specs: Sequence[TensorSpec], limit: int) -> list[Bucket]:
@@ -56,25 +96,59 @@ def bucket_plan(specs: Sequence[TensorSpec], limit: int) -> list[Bucket]:
     Example: sizes 3, 4, 5 bytes and limit 6 give [3, 4] and [5]. Every tensor starts at a multiple of its item size
     because a bucket holds one dtype only.
     """
+    return _buckets((Piece(spec=spec, start=0, count=math.prod(spec.shape)) for spec in specs), limit)
+
+
+def stream_plan(specs: Sequence[TensorSpec], shares: Iterable[Share], limit: int) -> list[Bucket]:
+    """Cut what one sender sends of `specs`, as `bucket_plan` does."""
+    return _buckets((Piece(spec=specs[index], start=start, count=count) for index, start, count in shares), limit)
+
+
+def one_sender(specs: Sequence[TensorSpec]) -> WeightLayout:
+    """The layout if one rank sends everything."""
+    weights = [(spec.name, spec.dtype, spec.shape) for spec in specs]
+    return WeightLayout(weights=weights, shares=[[(i, 0, math.prod(spec.shape)) for i, spec in enumerate(specs)]])
+
+
+def transfer_plan(layout: WeightLayout, limit: int) -> TransferPlan:
+    """The plan of all ends. Raises WeightSyncError unless the senders have every value once."""
+    specs, streams = as_specs(layout.weights), layout.shares
+    found: list[list[tuple[int, int]]] = [[] for _ in specs]
+    for index, start, count in (share for stream in streams for share in stream):
+        found[index].append((start, start + count))
+    for spec, ranges in zip(specs, found, strict=True):
+        reached = 0
+        for start, stop in sorted(ranges):
+            reached = stop if start == reached else -1
+        if reached != math.prod(spec.shape):
+            raise WeightSyncError(f"{spec.name}: expected {math.prod(spec.shape)} values, the senders have {ranges}")
+    return TransferPlan(blocks=bucket_plan(specs, limit), streams=[stream_plan(specs, s, limit) for s in streams])
+
+
+def _buckets(pieces: Iterable[Piece], limit: int) -> list[Bucket]:
     plan: list[Bucket] = []
-    current: list[TensorSpec] = []
+    current: list[Piece] = []
     size = 0
-    for spec in specs:
-        if current and current[0].dtype != spec.dtype:
-            plan.append(Bucket(specs=tuple(current), nbytes=size))
-            current, size = [], 0
-        current.append(spec)
-        size += spec.nbytes
+
+    def close() -> None:
+        nonlocal current, size
+        plan.append(Bucket(pieces=tuple(current), nbytes=size))
+        current, size = [], 0
+
+    for piece in pieces:
+        if current and current[0].spec.dtype != piece.spec.dtype:
+            close()
+        current.append(piece)
+        size += piece.nbytes
         if size >= limit:
-            plan.append(Bucket(specs=tuple(current), nbytes=size))
-            current, size = [], 0
+            close()
     if current:
-        plan.append(Bucket(specs=tuple(current), nbytes=size))
+        close()
     return plan
 
 
 def unpack(bucket: Bucket, buffer: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Views of `buffer` (uint8 [nbytes]) as the bucket's tensors."""
+    """Views of `buffer` (uint8 [nbytes]) as the tensors of a bucket that has them whole."""
     parts = buffer.split([s.nbytes for s in bucket.specs])
     for spec, part in zip(bucket.specs, parts, strict=True):
         yield spec.name, part.view(spec.torch_dtype).view(spec.shape)
@@ -99,6 +173,7 @@ class Digest:
     """
 
     _ROW = 4096
+    _PART = 16  # rows, of 32 KiB each
 
     def __init__(self) -> None:
         self._sums: list[int] = []
@@ -108,10 +183,21 @@ class Digest:
         whole = buffer.numel() // (8 * self._ROW) * (8 * self._ROW)
         words = buffer[:whole].view(torch.int64).view(-1, self._ROW)
         # sum of i * x_i for i = row * _ROW + column, from the sums of rows and columns: no array of indices is needed.
-        rows, columns = words.sum(1), words.sum(0)
+        rows, columns = self._sums_of(words)
         weighted = (rows * self._index(rows)).sum() * self._ROW + (columns * self._index(columns)).sum()
         self._sums += [buffer.numel(), int(rows.sum()), int(weighted)]
         self._sums += [zlib.crc32(buffer[whole:].cpu().numpy().tobytes())]  # the rest, less than one row
+
+    def _sums_of(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sums of rows and of columns. On a CPU part by part, so that the second sum finds its part in the cache."""
+        if words.device.type != "cpu" or len(words) <= self._PART:
+            return words.sum(1), words.sum(0)
+        rows = words.new_empty(len(words))
+        columns = words.new_zeros(self._ROW)
+        for part, sums in zip(words.split(self._PART), rows.split(self._PART), strict=True):
+            torch.sum(part, 1, out=sums)
+            columns += part.sum(0)
+        return rows, columns
 
     @staticmethod
     def _index(sums: torch.Tensor) -> torch.Tensor:

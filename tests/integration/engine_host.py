@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,12 @@ import numpy as np
 import torch
 
 from actors.engine import VllmEngine
-from r1ray.config.schema import Config
-from r1ray.transport.plan import spec_of
+from learner.publish import WeightPublisher
+from r1ray.config.schema import Config, SyncConfig
+from r1ray.transport.abortable import in_thread
+from r1ray.transport.channel import Rendezvous
+from r1ray.transport.plan import one_sender, spec_of, stream_plan
+from r1ray.transport.transfer import Sent, WeightLayout, together
 from r1ray.types import Sampling
 from tests.integration.models import VOCABULARY
 
@@ -33,7 +39,7 @@ class EngineHost:
             finished.update(self._engine.step())
         return [finished[i][0] for i in sorted(finished, key=int)]
 
-    def receive(self, rendezvous: Any, specs: Any, version: int, prompts: list[list[int]], sampling: Sampling) -> Any:
+    def receive(self, rendezvous: Any, layout: Any, version: int, prompts: list[list[int]], sampling: Sampling) -> Any:
         """Begin to generate, receive and apply in flight, finish generating."""
         for i, tokens in enumerate(prompts):
             self._engine.submit(str(i), tokens, sampling, 1)
@@ -42,7 +48,7 @@ class EngineHost:
             finished.update(self._engine.step())
         if rendezvous is not None:
             self._engine.enter_group(rendezvous, 1, "127.0.0.1")
-        self._engine.begin_receive(specs, 1 << 16)
+        self._engine.begin_receive(layout, 1 << 16)
         steps = 0
         while (applied := self._engine.try_apply(version)) is None:
             # A few steps beside the transfer; then wait for it, so that it meets requests under way however slow it is.
@@ -81,8 +87,52 @@ def config_for(path: Path) -> Config:
     return config
 
 
-def specs_of(weights: dict[str, torch.Tensor]) -> list[tuple[str, str, tuple[int, ...]]]:
-    return [(s.name, s.dtype, s.shape) for s in (spec_of(n, t) for n, t in weights.items())]
+def layout_of(weights: dict[str, torch.Tensor]) -> WeightLayout:
+    return one_sender([spec_of(name, tensor) for name, tensor in weights.items()])
+
+
+class Senders:
+    """`count` learner ranks that send these weights: one sends all, several an equal part of each."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], count: int = 1, **changes: Any) -> None:
+        sync = replace(SyncConfig(bucket_bytes=1 << 16, bucket_deadline_s=30.0), **changes)
+        specs = [spec_of(name, tensor) for name, tensor in weights.items()]
+        layout = one_sender(specs)
+        shares = [[part(share, rank, count) for share in layout.shares[0]] for rank in range(count)]
+        self.layout = replace(layout, shares=[[share for share in own if share[2]] for own in shares])
+        self._publishers = [
+            WeightPublisher(
+                sync,
+                transport="gloo",
+                plan=stream_plan(specs, own, sync.bucket_bytes),
+                rank=rank,
+                senders=count,
+                host="127.0.0.1",
+            )
+            for rank, own in enumerate(self.layout.shares)
+        ]
+
+    def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
+        self._group: Rendezvous | None = self._publishers[0].open_epoch(epoch, receivers)
+        return self._group
+
+    def send(self, weights: dict[str, torch.Tensor]) -> Sent:
+        """What all have sent."""
+        group, self._group = self._group, None
+        flat = [(name, tensor.detach().reshape(-1)) for name, tensor in weights.items()]
+        calls = [
+            in_thread(partial(publisher.send, [(flat[i][0], s, flat[i][1][s : s + n]) for i, s, n in own], group))
+            for publisher, own in zip(self._publishers, self.layout.shares, strict=True)
+        ]
+        return together([call.result(60.0) for call in calls])
+
+
+def part(share: tuple[int, int, int], rank: int, ranks: int) -> tuple[int, int, int]:
+    """Of a whole weight the part that ZeRO 3 gives a rank."""
+    index, _, values = share
+    size = -(-values // ranks)
+    start = min(size * rank, values)
+    return index, start, min(size, values - start)
 
 
 def mismatch(

@@ -211,4 +211,6 @@ def train_step(learner: Any, step: int, groups: list[ScoredGroup]) -> dict[str, 
 def remake(learner: Any, model: str, changes: dict[str, Any]) -> None:
     """The learner anew in the same process group: DeepSpeed cannot leave one group and join another in one process."""
     learner._config = make_config(Path(model), **{**changes, "learner__ranks": learner._world_size})
+    learner._folder = Path(model)
+    learner.__dict__.pop("_format", None)  # of the model before
     learner.build(learner._engine.device)

@@ -1,4 +1,4 @@
-"""An engine whose two processes are actors of Ray on two nodes: both receive the weights, each node stages one copy, and
+"""An engine whose two processes are actors of Ray on two nodes: both serve the weights, their host stages one copy, and
 everything ends with the rollout worker.
 """
 
@@ -20,13 +20,11 @@ import ray
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from actors.shm_cleanup import SHARED_MEMORY
-from learner.publish import WeightPublisher
+from actors.shm_cleanup import SHARED_MEMORY, STAGED
 from r1ray.config.schema import Config
 from r1ray.launch.gang import GroupedHandle, engine_bundles
-from r1ray.transport.plan import spec_of
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
-from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
+from tests.integration.engine_host import EngineHost, Senders, config_for, mismatch
 from tests.integration.models import random_model, write_before_and_after
 from tests.integration.processes import left_after
 from tests.integration.test_weight_sync_exact import GREEDY, PROMPTS, SAMPLED
@@ -35,23 +33,20 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 class SpreadHost(EngineHost):
-    """An engine host that tells where its engine's processes and staged weights are."""
+    """An engine host that tells where its engine's processes are, and what each has received."""
 
-    def places(self) -> tuple[list[str], list[int], str]:
-        """Node and process id of each process, and how the names of their staged files begin."""
+    def places(self) -> tuple[list[str], list[int]]:
+        """Node and process id of each process."""
         pids = self._engine._engine.collective_rpc(lambda worker: os.getpid())
-        return [place.node for place in self._engine._places or []], pids, self._engine._staged
+        return [place.node for place in self._engine._places or []], pids
 
     def receive(self, *arguments: Any) -> Any:
-        """As EngineHost's; also the names of the staged files at the moment before the weights are applied."""
-        apply, staged = self._engine.try_apply, []
-
-        def look(version: int) -> Any:
-            staged[:] = sorted(path.name for path in SHARED_MEMORY.glob(f"{self._engine._staged}*"))
-            return apply(version)
-
-        self._engine.try_apply = look  # type: ignore[method-assign]
-        return (*super().receive(*arguments), staged)
+        """As EngineHost's; also which receiver of its host each process got its copy from."""
+        applied, spanning = super().receive(*arguments)
+        leaders = self._engine._engine.collective_rpc(
+            lambda worker: worker.weight_transfer_engine.receiver._member.leader
+        )
+        return applied, spanning, leaders
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +92,19 @@ def test_both_nodes_receive_and_serve_the_new_policy_and_all_ends_with_the_worke
     )
     host = made.remote(config, str(before))
     handle: GroupedHandle[Any] = GroupedHandle("rollout-0", host, group)
-    nodes, pids, staged_as = ray.get(host.places.remote(), timeout=240)
+    nodes, pids = ray.get(host.places.remote(), timeout=240)
     assert len(set(nodes)) == len(set(pids)) == 2
     processes = [psutil.Process(pid) for pid in pids]
     ray.get(host.generate.remote(PROMPTS[:1], GREEDY), timeout=60)
 
-    sync = Config().sync
-    sync.bucket_bytes, sync.digest = 1 << 16, "wire"
-    specs = [spec_of(name, tensor) for name, tensor in weights.items()]
-    publisher = WeightPublisher(sync, transport="gloo", specs=specs, is_sender=True)
-    rendezvous = publisher.open_epoch(1, 2, "127.0.0.1")
-    under_way = host.receive.remote(rendezvous, specs_of(weights), 5, PROMPTS, SAMPLED)
-    sent = publisher.send(weights.items())
-    applied, spanning, staged = ray.get(under_way, timeout=120)
+    others = set(SHARED_MEMORY.glob(f"{STAGED}*"))
+    publisher = Senders(weights, digest="wire")
+    rendezvous = publisher.open_epoch(1, 2)
+    under_way = host.receive.remote(rendezvous, publisher.layout, 5, PROMPTS, SAMPLED)
+    sent = publisher.send(weights)
+    applied, spanning, leaders = ray.get(under_way, timeout=120)
     assert (applied.version, applied.digest) == (5, sent.digest)
-    assert [name.rpartition("-")[2] for name in staged] == ["0", "1"]  # one copy for each node
+    assert leaders == [1, 1]  # both nodes are on this machine, which has one copy
     assert any(len(c.version_spans) == 2 for c in spanning)
     worst = mismatch(folder, PROMPTS, spanning, version=5, temperature=0.7)
     print(f"\ntwo nodes: largest |vLLM - learner| after the change {worst:.1e}")
@@ -119,5 +112,5 @@ def test_both_nodes_receive_and_serve_the_new_policy_and_all_ends_with_the_worke
 
     handle.kill()
     assert not left_after(60.0, processes)
-    assert not list(SHARED_MEMORY.glob(f"{staged_as}*"))
+    assert set(SHARED_MEMORY.glob(f"{STAGED}*")) <= others
     assert ray.util.placement_group_table(group)["state"] == "REMOVED"

@@ -12,12 +12,9 @@ from typing import Any
 import pytest
 import ray
 
-from learner.publish import WeightPublisher
-from r1ray.config.schema import Config
 from r1ray.run.metrics import read_events, read_metrics
-from r1ray.transport.plan import spec_of
 from r1ray.util.vllm_environment import GPU_ENVIRONMENT
-from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
+from tests.integration.engine_host import EngineHost, Senders, config_for, mismatch
 from tests.integration.gpu_support import ON_ONE_GPU, need, norms_agree, one_step
 from tests.integration.learner_support import LORA, make_model, run_ranks
 from tests.integration.models import random_model, write_before_and_after, write_model
@@ -133,11 +130,10 @@ def test_an_engine_gets_weights_beside_generation_and_labels_every_token(
     made = ray.remote(EngineHost).options(num_gpus=processes, runtime_env={"env_vars": dict(GPU_ENVIRONMENT)})
     host = made.remote(config, str(base))
     ray.get(host.generate.remote(PROMPTS[:1], SAMPLED), timeout=400)
-    specs = [spec_of(name, tensor) for name, tensor in weights.items()]
-    publisher = WeightPublisher(Config().sync, transport="gloo", specs=specs, is_sender=True)
-    rendezvous = publisher.open_epoch(1, processes, "127.0.0.1")
-    under_way = host.receive.remote(rendezvous, specs_of(weights), 5, PROMPTS, SAMPLED)
-    sent = publisher.send(weights.items())
+    publisher = Senders(weights)
+    rendezvous = publisher.open_epoch(1, processes)
+    under_way = host.receive.remote(rendezvous, publisher.layout, 5, PROMPTS, SAMPLED)
+    sent = publisher.send(weights)
     applied, spanning = ray.get(under_way, timeout=120)
     ray.kill(host)
     assert applied.digest == sent.digest

@@ -17,14 +17,12 @@ import torch
 from actors.handle import RayHandle
 from actors.rollout import RolloutWorker
 from benchmarks.chaos.machines import process_title, tree
-from learner.publish import WeightPublisher
 from r1ray.config.schema import Config
 from r1ray.control.sync import WeightSync
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.plan import spec_of
 from r1ray.transport.transfer import Applied, Sent
 from r1ray.util.vllm_environment import CPU_ENVIRONMENT
-from tests.integration.engine_host import EngineHost, config_for, mismatch, specs_of
+from tests.integration.engine_host import EngineHost, Senders, config_for, layout_of, mismatch
 from tests.integration.models import random_model, write_before_and_after
 from tests.integration.processes import left_after
 from tests.integration.test_weight_sync_exact import GREEDY, PROMPTS, SAMPLED
@@ -76,19 +74,31 @@ def host(ray_cluster: None, trained: Any) -> Iterator[Any]:
 
 def test_two_processes_of_a_worker_receive_and_serve_the_new_policy(host: Any, trained: Any) -> None:
     _, folder, weights = trained
-    sync = Config().sync
-    sync.bucket_bytes, sync.digest = 1 << 16, "wire"
-    specs = [spec_of(n, t) for n, t in weights.items()]
-    publisher = WeightPublisher(sync, transport="gloo", specs=specs, is_sender=True)
-    rendezvous = publisher.open_epoch(1, 2, "127.0.0.1")
-    under_way = host.receive.remote(rendezvous, specs_of(weights), 5, PROMPTS, SAMPLED)
-    sent = publisher.send(weights.items())
+    publisher = Senders(weights, digest="wire")
+    rendezvous = publisher.open_epoch(1, 2)
+    under_way = host.receive.remote(rendezvous, publisher.layout, 5, PROMPTS, SAMPLED)
+    sent = publisher.send(weights)
     applied, spanning = ray.get(under_way, timeout=120)
     assert (applied.version, applied.digest) == (5, sent.digest)
     assert any(len(c.version_spans) == 2 for c in spanning)
     worst = mismatch(folder, PROMPTS, spanning, version=5, temperature=0.7)
     print(f"\ntwo processes: largest |vLLM - learner| after the change {worst:.1e}")
     assert worst < 1e-4
+
+
+def test_differences_of_two_senders_reach_both_processes(host: Any, trained: Any) -> None:
+    _, folder, weights = trained
+    near = {name: torch.where(torch.rand(t.shape) < 0.02, t * 1.5, t) for name, t in weights.items()}
+    ray.get(host.receive_differences.remote(True), timeout=60)
+    publisher = Senders(weights, 2, digest="wire", encoding="delta")
+    for rendezvous, version, tensors in ((publisher.open_epoch(2, 2), 6, near), (None, 7, weights)):
+        under_way = host.receive.remote(rendezvous, publisher.layout, version, PROMPTS, SAMPLED)
+        sent = publisher.send(tensors)
+        applied, spanning = ray.get(under_way, timeout=120)
+        assert (applied.version, applied.digest) == (version, sent.digest)
+    assert sent.wire_bytes < 0.05 * sum(t.nbytes for t in weights.values())
+    assert mismatch(folder, PROMPTS, spanning, version=7, temperature=0.7) < 1e-4
+    ray.get(host.receive_differences.remote(False), timeout=60)
 
 
 def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_next_sync(host: Any, trained: Any) -> None:
@@ -103,8 +113,9 @@ def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_nex
     learner = FakeHandle(
         "learner-0",
         open_epoch=lambda epoch, receivers: rendezvous,
-        weight_specs=lambda: specs_of(trained[2]),
-        publish=lambda version: Sent(digest="", seconds=0.0, wire_bytes=8),
+        weight_specs=lambda: layout_of(trained[2]).weights,
+        weight_shares=lambda: layout_of(trained[2]).shares[0],
+        publish=lambda version, group: Sent(digest="", seconds=0.0, wire_bytes=8),
     )
     sync = WeightSync(
         Config().sync,

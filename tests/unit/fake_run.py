@@ -190,7 +190,7 @@ class World:
             keep = self.config.checkpoint
             prune(Path(folder), keep=keep.keep, keep_every=keep.keep_every_steps)
 
-        def publish(asked: int) -> Sent:
+        def publish(asked: int, group: object) -> Sent:
             self._do("publish", asked)
             assert asked == version
             self.published.append(asked)
@@ -221,6 +221,7 @@ class World:
             prune_checkpoints=self._told("prune_checkpoints", forget),
             publish=publish,
             weight_specs=list,
+            weight_shares=list,
             open_epoch=open_epoch,
             export=export,
             start_profile=lambda: self.profiled.append(f"start before step {version}"),

@@ -71,7 +71,7 @@ class ScriptedEngine:
     def enter_group(self, rendezvous: Any, rank: int, host: str | None) -> None:
         self.groups.append((rendezvous, rank, host))
 
-    def begin_receive(self, specs: Any, bucket_bytes: int) -> None:
+    def begin_receive(self, layout: Any, bucket_bytes: int) -> None:
         self._receiving = True
 
     def try_apply(self, version: int) -> Applied | None:

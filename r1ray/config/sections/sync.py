@@ -19,6 +19,13 @@ class SyncConfig:
         Literal["full", "delta"],
         Doc("delta: only values that changed since the last sync, over gloo; the weights that arrive are the same"),
     ] = "full"
+    senders: Annotated[
+        Literal["first", "all"],
+        Doc(
+            "learner ranks that send: the first, which gathers sharded weights, or all, each the part that it holds, "
+            "over gloo"
+        ),
+    ] = "first"
     bucket_bytes: Annotated[int, Range(ge=1024), Doc("size of the buckets in which weights are sent")] = 67108864
     deadline_s: Annotated[float, Range(gt=0), Doc("deadline of one sync")] = 60.0
     bucket_deadline_s: Annotated[float, Range(gt=0), Doc("deadline of one bucket")] = 30.0

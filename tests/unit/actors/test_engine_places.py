@@ -1,24 +1,11 @@
-"""Which process of an engine stages weights for its host."""
+"""On how many hosts the processes of an engine may be."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from actors.engine_places import ProcessPlace, check_spread, stages
+from actors.engine_places import ProcessPlace, check_spread
 from r1ray.errors import InfrastructureError
-
-
-def test_the_first_process_of_each_host_writes_and_all_of_a_host_share_a_file() -> None:
-    found = stages(Path("/dev/shm"), "w-1", ["a", "a", "b", "b"])
-    assert found == [
-        ("/dev/shm/w-1-0", True),
-        ("/dev/shm/w-1-0", False),
-        ("/dev/shm/w-1-1", True),
-        ("/dev/shm/w-1-1", False),
-    ]
-    assert stages(Path("/x"), "w", ["", ""]) == [("/x/w-0", True), ("/x/w-0", False)]
 
 
 def test_an_engine_on_more_hosts_than_planned_is_refused() -> None:

@@ -16,6 +16,7 @@ from r1ray.codec import unpack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DeadlineExceeded, InfrastructureError, ProcessDied, WeightSyncError
 from r1ray.ledger.records import Lease
+from r1ray.transport.transfer import WeightLayout
 from r1ray.types import RolloutGroup, Sampling
 from tests.unit.scripted import ScriptedEngine, prompt
 
@@ -106,7 +107,12 @@ def test_leases_nothing_while_the_host_is_short_of_memory(
 
 def receive(worker: RolloutWorker, engine: ScriptedEngine, version: int, arrived: Any = True, **changes: Any) -> Any:
     engine.arrived = arrived
-    arguments: dict[str, Any] = {"group": None, "specs": [], "bucket_bytes": 1, "deadline_s": WAIT_S} | changes
+    arguments: dict[str, Any] = {
+        "group": None,
+        "layout": WeightLayout(weights=[], shares=[]),
+        "bucket_bytes": 1,
+        "deadline_s": WAIT_S,
+    } | changes
     return worker.receive_weights(version=version, **arguments)
 
 

@@ -1,54 +1,83 @@
-"""Receiving in a thread: its CUDA device, one staged copy for all processes of a host, and failures."""
+"""Receiving in a thread: its CUDA device, one staged copy for all receivers of a host, and failures."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from torch.distributed import HashStore
+from torch.distributed import HashStore, Store, TCPStore
 
-from actors.staging import OwnStage, SharedStage, WeightReceiver
+from actors.staging import WeightReceiver
 from r1ray.errors import WeightSyncError
-from r1ray.transport.channel import Channel, Rendezvous
+from r1ray.transport.abortable import ABORTED
+from r1ray.transport.channel import Channel, Pending, Place, Rendezvous
 from r1ray.transport.cuda import CudaChannel
-from r1ray.transport.plan import Bucket, TensorSpec, bucket_plan, pack_into
+from r1ray.transport.plan import TensorSpec, one_sender, pack_into, transfer_plan
+from r1ray.transport.rendezvous import Member
+from r1ray.transport.store import listen_at, reach, serve
+from r1ray.util.network import LOOPBACK
 
 SPECS = [
     TensorSpec(name="a", dtype="float32", shape=(3, 5)),
     TensorSpec(name="b", dtype="bfloat16", shape=(7,)),  # 14 bytes: what follows it must be aligned
     TensorSpec(name="c", dtype="float32", shape=(4,)),
 ]
-PLAN = bucket_plan(SPECS, 16)
+PLAN = transfer_plan(one_sender(SPECS), 16)
+
+
+def server() -> TCPStore:
+    return serve(listen_at(LOOPBACK), address=LOOPBACK, timeout_s=20.0)
+
+
+def client(store: TCPStore) -> Store:
+    return reach(LOOPBACK, store.port, timeout_s=20.0)
 
 
 class Wire(Channel):
-    """Delivers prepared buckets; `fail_at` raises at that one."""
+    """Delivers prepared buckets; `fail_at` raises at that one. Records the order of what happens."""
 
     def __init__(self, weights: dict[str, torch.Tensor], fail_at: int | None = None) -> None:
         self._weights = weights
         self._fail_at = fail_at
         self._sent = 0
+        self.log: list[str] = []
         self.closed = False
 
     def buffer(self, nbytes: int) -> torch.Tensor:
         return torch.empty(nbytes, dtype=torch.uint8)
 
-    def broadcast(self, buffer: torch.Tensor) -> None:
-        if self._sent == self._fail_at:
-            raise WeightSyncError("a peer died")
-        bucket: Bucket = PLAN[self._sent]
-        pack_into(buffer, (self._weights[spec.name] for spec in bucket.specs))
-        self._sent += 1
+    def start(self, buffer: torch.Tensor) -> Pending:
+        number, self._sent = self._sent % len(PLAN.blocks), self._sent + 1
+        self.log.append(f"start {number}")
+        return Arriving(self, number, buffer)
 
-    def stage(self, buffer: torch.Tensor) -> torch.Tensor:
-        return buffer
+    def arrive(self, number: int, buffer: torch.Tensor) -> None:
+        if number == self._fail_at:
+            raise WeightSyncError("a peer died")
+        pack_into(buffer, (self._weights[spec.name] for spec in PLAN.streams[0][number].specs))
+        self.log.append(f"arrived {number}")
+
+    def memory(self, nbytes: int) -> torch.Tensor:
+        self.log.append("room")
+        return torch.empty(nbytes, dtype=torch.uint8)
 
     def close(self) -> None:
         self.closed = True
+
+
+@dataclass(frozen=True)
+class Arriving(Pending):
+    wire: Wire
+    number: int
+    buffer: torch.Tensor
+
+    def wait(self) -> None:
+        self.wire.arrive(self.number, self.buffer)
 
 
 @pytest.fixture
@@ -57,10 +86,28 @@ def weights() -> dict[str, torch.Tensor]:
     return {spec.name: torch.randn(spec.shape).to(spec.torch_dtype) for spec in SPECS}
 
 
-def receive(wire: Wire, stage: OwnStage | SharedStage) -> WeightReceiver:
-    made = WeightReceiver(torch.device("cpu"))
-    made.enter(lambda device: wire)
-    made.begin(PLAN, stage, digest=True)
+def member(wire: Wire | None, *, rank: int = 1, others: int = 0, store: Store | None = None) -> Member:
+    """A receiver of a host with `others` beside the leader, which is rank 1 and alone has a wire."""
+    rendezvous = Rendezvous(transport="gloo", address="a", port=1, epoch=1, world_size=2 + others, timeout_s=20.0)
+    return Member(
+        rank=rank,
+        leader=1,
+        followers=tuple(range(2, 2 + others)) if wire is not None else (),
+        channels=(wire,) if wire is not None else (),
+        store=HashStore() if store is None else store,
+        watch=HashStore() if store is None else store.clone(),
+        rendezvous=rendezvous,
+    )
+
+
+def begun(of: Member, folder: Path) -> WeightReceiver:
+    made = WeightReceiver(torch.device("cpu"), folder)
+    made.enter(lambda device: of)
+    made.begin(PLAN, digest=True)
+    return made
+
+
+def ended(made: WeightReceiver) -> WeightReceiver:
     assert made._thread is not None
     made._thread.join(20.0)
     return made
@@ -70,41 +117,65 @@ def equal(found: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> b
     return found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
 
 
-def test_an_engine_of_one_process_keeps_the_buckets(weights: dict[str, torch.Tensor]) -> None:
-    made = receive(Wire(weights), OwnStage(PLAN))
+def test_a_receiver_alone_on_its_host_keeps_the_buckets(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    made = ended(begun(member(Wire(weights)), tmp_path))
     outcome = made.received()
     assert outcome is not None
     assert len(outcome.digest) == 32
     assert equal(made.tensors(), weights)
+    assert list(tmp_path.iterdir()) == []
     made.release()
     with pytest.raises(WeightSyncError, match="before all of it is received"):
         made.tensors()
 
 
-def test_processes_of_one_engine_share_one_staged_copy(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    file = tmp_path / "staged"
-    first = receive(Wire(weights), SharedStage(PLAN, file, writer=True))
-    others = [receive(Wire(weights), SharedStage(PLAN, file, writer=False)) for _ in range(3)]
-    assert [path.name for path in tmp_path.iterdir()] == ["staged"]
-    assert file.stat().st_size == 3 * 64  # three buckets, each at a multiple of 64 bytes
-    found = [made.tensors() for made in (first, *others)]
+def test_the_next_bucket_is_on_the_wire_while_one_is_kept(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    wire = Wire(weights)
+    ended(begun(member(wire), tmp_path)).received()
+    beginning = ["room", "start 0", "room", "arrived 0", "start 1", "room", "arrived 1", "start 2"]
+    assert wire.log == [*beginning, "arrived 2"]
+
+
+def test_receivers_of_a_host_share_one_staged_copy(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    store = server()
+    leader = begun(member(Wire(weights), others=3, store=store), tmp_path)
+    assert leader._thread is not None
+    assert leader.received() is None  # it waits for the others to map its copy
+    followers = [begun(member(None, rank=rank, store=client(store)), tmp_path) for rank in (2, 3, 4)]
+    found = [ended(made).tensors() for made in (leader, *followers)]
+    assert list(tmp_path.iterdir()) == []  # what is mapped stays valid
     assert all(equal(tensors, weights) for tensors in found)
-    assert len({digest.digest for made in (first, *others) if (digest := made.received())}) == 1
-    others[0].release()
-    assert file.exists()
-    first.release()
-    assert not file.exists()
-    assert equal(found[1], weights)  # what is mapped stays valid
+    assert len({received.digest for made in (leader, *followers) if (received := made.received())}) == 1
+
+    found[1]["a"] += 1.0  # as a model may that keeps views
+    assert equal(found[0], weights)
+    assert equal(found[2], weights)
+
+    weights["a"] *= 2.0
+    for made in (leader, *followers):  # a second transfer of the same group
+        made.begin(PLAN, digest=True)
+    assert all(equal(ended(made).tensors(), weights) for made in (leader, *followers))
+    assert not equal(found[0], weights)
 
 
-def test_a_failed_transfer_leaves_no_file(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    made = receive(Wire(weights, fail_at=1), SharedStage(PLAN, tmp_path / "staged", writer=True))
+def test_a_follower_ends_with_its_group(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    store = server()
+    follower = begun(member(None, rank=2, store=client(store)), tmp_path)
+    leader = ended(begun(member(Wire(weights, fail_at=1), others=1, store=store), tmp_path))
+    with pytest.raises(WeightSyncError, match="a peer died"):
+        leader.received()
+    assert list(tmp_path.iterdir()) == []
+    store.set(ABORTED, "rollout-1: a peer died")
+    with pytest.raises(WeightSyncError, match=r"receiver 2 .* aborted: rollout-1: a peer died|cannot map"):
+        ended(follower).received()
+
+
+def test_a_failed_transfer_leaves_nothing(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    made = ended(begun(member(Wire(weights, fail_at=1)), tmp_path))
     with pytest.raises(WeightSyncError, match="a peer died"):
         made.received()
     with pytest.raises(WeightSyncError, match="before all of it is received"):
         made.tensors()
-    made.release()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_shared_memory_without_room_is_named(
@@ -114,17 +185,17 @@ def test_shared_memory_without_room_is_named(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    made = receive(Wire(weights), SharedStage(PLAN, tmp_path / "staged", writer=True))
-    with pytest.raises(WeightSyncError, match=r"No space left on device; a larger shared memory"):
+    made = ended(begun(member(Wire(weights), others=1), tmp_path))
+    with pytest.raises(WeightSyncError, match=r"No space left on device; give this host a larger shared memory"):
         made.received()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_new_group_ends_the_old_one(weights: dict[str, torch.Tensor]) -> None:
+def test_a_new_group_ends_the_old_one(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     old = Wire(weights)
-    made = receive(old, OwnStage(PLAN))
+    made = ended(begun(member(old), tmp_path))
     assert made.has_group
-    made.enter(lambda device: Wire(weights))
+    made.enter(lambda device: member(Wire(weights)))
     assert old.closed
     made.leave()
     assert not made.has_group
@@ -162,8 +233,8 @@ def test_every_process_receives_on_the_device_of_its_weights(
     rendezvous = Rendezvous(transport="nccl", address="a", port=1, epoch=1, world_size=3, timeout_s=1.0)
     seen: list[tuple[int, str]] = []
 
-    def join(device: torch.device) -> Channel:
-        made = CudaChannel(HashStore(), rendezvous, rank=1, device=device)
+    def join(device: torch.device) -> Member:
+        made = CudaChannel(HashStore(), HashStore(), rendezvous, Place(stream=0, rank=1, size=3), device=device)
         seen.append((current_device(), str(made._device)))
         raise WeightSyncError("far enough")
 
@@ -171,9 +242,7 @@ def test_every_process_receives_on_the_device_of_its_weights(
         torch.cuda.set_device(torch.device("cuda", index))  # as vLLM does in the main thread of each process
         made = WeightReceiver(torch.device("cuda", index))
         made.enter(join)
-        made.begin(PLAN, OwnStage(PLAN), digest=False)
-        assert made._thread is not None
-        made._thread.join(20.0)
+        made.begin(PLAN, digest=False)
         with pytest.raises(WeightSyncError, match="far enough"):
-            made.received()
+            ended(made).received()
     assert seen == [(0, "cuda:0"), (1, "cuda:1")]

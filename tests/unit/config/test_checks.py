@@ -279,6 +279,11 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "sync.encoding",
             "sync.transport is nccl",
         ),
+        (
+            ["sync.senders=all", "sync.transport=auto", "learner.num_gpus=1", "rollout.num_gpus=1"],
+            "sync.senders",
+            "sync.transport is nccl",
+        ),
         (["data.evaluation=[]"], "evaluation.every_steps", "data.evaluation is empty"),
         (["evaluation.samples=0", "evaluation.greedy=false"], "evaluation.samples", "leaves no completion"),
     ],

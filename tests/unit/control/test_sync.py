@@ -19,7 +19,8 @@ def learner(digest: str = "d") -> FakeHandle:
         "learner-0",
         open_epoch=lambda epoch, receivers: ("rendezvous", epoch, receivers),
         weight_specs=list,
-        publish=lambda version: Sent(digest=digest, seconds=0.0, wire_bytes=8),
+        weight_shares=list,
+        publish=lambda version, group: Sent(digest=digest, seconds=0.0, wire_bytes=8),
     )
 
 
@@ -84,7 +85,7 @@ def test_a_dead_worker_is_out_and_the_others_are_sent_to_again(sync: WeightSync)
     b.dead = True
     failing = iter([WeightSyncError("peer died")])
 
-    def publish(version: int) -> Sent:
+    def publish(version: int, group: Any) -> Sent:
         for error in failing:
             raise error
         return Sent(digest="d", seconds=0.0, wire_bytes=8)
@@ -253,7 +254,7 @@ def test_a_worker_that_fails_every_group_does_not_hold_up_the_others() -> None:
 def test_a_transfer_that_the_learner_did_not_finish_counts_for_no_worker(sync: WeightSync) -> None:
     rank, a = learner(), worker("a")
 
-    def fail(version: int) -> Sent:
+    def fail(version: int, group: Any) -> Sent:
         raise WeightSyncError("bucket deadline")
 
     rank.methods["publish"] = fail

@@ -33,7 +33,9 @@ SEVEN_B = ModelShape(
     context=131_072,
 )
 LAPTOP = Machine(cores=2, memory_bytes=8 * GIB, shared_memory_bytes=4 * GIB, gpu_memory_bytes=(), cpu_bfloat16=False)
-NODE = replace(LAPTOP, cores=96, memory_bytes=1024 * GIB, gpu_memory_bytes=(80 * GIB,) * 16)
+NODE = replace(
+    LAPTOP, cores=96, memory_bytes=1024 * GIB, shared_memory_bytes=64 * GIB, gpu_memory_bytes=(80 * GIB,) * 16
+)
 
 
 def tiny(*overrides: str) -> Config:
@@ -185,14 +187,19 @@ def test_an_object_store_larger_than_shared_memory_is_refused() -> None:
     assert "0.06 GiB" in plan.problems[0].message
 
 
-def test_the_processes_of_one_engine_stage_one_copy_in_shared_memory() -> None:
+def test_the_receivers_of_a_host_stage_one_copy_in_shared_memory() -> None:
     parallel = ("rollout.engine.tensor_parallel_size=4", "sync.digest=wire", "rollout.workers=1", "learner.ranks=8")
     roles = [make_plan(seven_b(*words), SEVEN_B, NODE).role("rollout worker") for words in (parallel, ())]
     assert roles[0].host["staged weights"] == roles[1].host["staged weights"]
     assert roles[0].host["process"] == 4 * roles[1].host["process"]
-    assert "rollout.engine.tensor_parallel_size" in keys(make_plan(seven_b(*parallel), SEVEN_B, NODE))
-    roomy = replace(NODE, shared_memory_bytes=64 * GIB)
-    assert "rollout.engine.tensor_parallel_size" not in keys(make_plan(seven_b(*parallel), SEVEN_B, roomy))
+    small = replace(NODE, shared_memory_bytes=4 * GIB)
+    assert "rollout.engine.tensor_parallel_size" in keys(make_plan(seven_b(*parallel), SEVEN_B, small))
+    assert "rollout.workers" in keys(make_plan(seven_b(), SEVEN_B, small))
+    alone = make_plan(seven_b("rollout.workers=1", "rollout.max_workers=1"), SEVEN_B, small)
+    assert "rollout.workers" not in keys(alone)
+    assert not {"rollout.engine.tensor_parallel_size", "rollout.workers"} & keys(
+        make_plan(seven_b(*parallel), SEVEN_B, NODE)
+    )
 
 
 def test_custom_resources_need_a_cluster_that_has_them() -> None:

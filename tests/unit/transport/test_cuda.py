@@ -13,7 +13,7 @@ import torch
 from torch.distributed import HashStore
 
 from r1ray.errors import WeightSyncError
-from r1ray.transport.channel import Rendezvous
+from r1ray.transport.channel import Place, Rendezvous
 from r1ray.transport.cuda import CudaChannel
 
 
@@ -85,7 +85,9 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
 
 def channel(timeout_s: float) -> CudaChannel:
     rendezvous = Rendezvous(transport="nccl", address="a", port=1, epoch=3, world_size=2, timeout_s=timeout_s)
-    return CudaChannel(HashStore(), rendezvous, rank=0, device=torch.device("cuda", 3))
+    return CudaChannel(
+        HashStore(), HashStore(), rendezvous, Place(stream=0, rank=0, size=2), device=torch.device("cuda", 3)
+    )
 
 
 BUFFER = torch.empty(8, dtype=torch.uint8)

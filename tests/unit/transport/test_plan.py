@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +15,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1ray.errors import ConfigError, WeightSyncError
-from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, pack_into, spec_of, unpack
-from r1ray.transport.rendezvous import abort, join, listen
+from r1ray.transport.channel import Channel, Rendezvous
+from r1ray.transport.plan import (
+    Digest,
+    TensorSpec,
+    bucket_plan,
+    one_sender,
+    pack_into,
+    spec_of,
+    transfer_plan,
+    unpack,
+)
+from r1ray.transport.rendezvous import abort, join, leaders_of, listen, offer
+from r1ray.transport.transfer import Share
+
+
+def joined(rendezvous: Rendezvous, rank: int = 1) -> Channel:
+    (channel,) = join(rendezvous, rank=rank, host="127.0.0.1").channels
+    return channel
+
 
 SHAPES = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple), min_size=1, max_size=12)
 
@@ -78,7 +97,7 @@ def test_a_broadcast_reaches_every_receiver() -> None:
     received: dict[int, torch.Tensor] = {}
 
     def receiver(rank: int) -> None:
-        channel = join(listener.rendezvous, rank=rank, host="127.0.0.1")
+        channel = joined(listener.rendezvous, rank=rank)
         for _ in range(2):
             buffer = channel.buffer(16)
             channel.broadcast(buffer)
@@ -93,6 +112,72 @@ def test_a_broadcast_reaches_every_receiver() -> None:
     for t in threads:
         t.join(30.0)
     assert all(torch.equal(received[r], torch.full((16,), 2, dtype=torch.uint8)) for r in (1, 2))
+
+
+def test_receivers_with_one_shared_memory_have_one_leader() -> None:
+    assert leaders_of([b"m", b"", b"n", b"m", b"", b"n"]) == [1, 2, 3, 1, 5, 3]
+
+
+def test_only_the_first_receiver_of_a_host_is_in_the_group() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=4, world_size=5, timeout_s=30.0)
+    memories = {1: "m", 2: "m", 3: "", 4: "m"}
+    with ThreadPoolExecutor(4) as pool:
+        calls = {
+            r: pool.submit(join, listener.rendezvous, rank=r, memory=m, host="127.0.0.1") for r, m in memories.items()
+        }
+        sender = listener.accept()
+        members = {r: call.result(30.0) for r, call in calls.items()}
+        assert [(m.leader, m.followers, len(m.channels)) for m in members.values()] == [
+            (1, (2, 4), 1),
+            (1, (), 0),
+            (3, (), 1),
+            (1, (), 0),
+        ]
+        channels = [members[r].channels[0] for r in (1, 3)]
+        buffers = [torch.zeros(8, dtype=torch.uint8) for _ in channels]
+        taken = [pool.submit(c.broadcast, b) for c, b in zip(channels, buffers, strict=True)]
+        sender.broadcast(torch.arange(8, dtype=torch.uint8))
+        for each in taken:
+            each.result(30.0)
+    assert all(torch.equal(buffer, torch.arange(8, dtype=torch.uint8)) for buffer in buffers)
+
+
+def test_every_sender_has_a_group_of_its_own_and_one_that_never_reports_is_named() -> None:
+    listener = listen("gloo", address="127.0.0.1", epoch=5, world_size=2, timeout_s=30.0, senders=2)
+    with ThreadPoolExecutor(2) as pool:
+        other = pool.submit(offer, listener.rendezvous, sender=1, host="127.0.0.1")
+        receiver = pool.submit(join, listener.rendezvous, rank=1, host="127.0.0.1")
+        senders = [listener.accept(), other.result(30.0)]
+        channels = receiver.result(30.0).channels
+        for value, (sender, channel) in enumerate(zip(senders, channels, strict=True), 1):
+            buffer = torch.zeros(8, dtype=torch.uint8)
+            taken = pool.submit(channel.broadcast, buffer)
+            sender.broadcast(torch.full((8,), value, dtype=torch.uint8))
+            taken.result(30.0)
+            assert torch.equal(buffer, torch.full((8,), value, dtype=torch.uint8))
+    late = listen("gloo", address="127.0.0.1", epoch=6, world_size=1, timeout_s=0.2, senders=3)
+    with pytest.raises(WeightSyncError, match=r"receivers \[\] and learner ranks \[1, 2\] did not report within 0.2 s"):
+        late.accept()
+
+
+LAYOUT = one_sender(
+    [TensorSpec(name="a", dtype="float32", shape=(3, 4)), TensorSpec(name="b", dtype="float32", shape=(2,))]
+)
+
+
+def test_what_senders_share_has_every_value_once() -> None:
+    plan = transfer_plan(replace(LAYOUT, shares=[[(0, 0, 7)], [(1, 0, 2), (0, 7, 5)]]), 1024)
+    assert [[(p.spec.name, p.start, p.count) for b in stream for p in b.pieces] for stream in plan.streams] == [
+        [("a", 0, 7)],
+        [("b", 0, 2), ("a", 7, 5)],
+    ]
+    assert [[p.spec.name for p in block.pieces] for block in plan.blocks] == [["a", "b"]]
+
+
+@pytest.mark.parametrize("shares", [[[(0, 0, 7)], [(1, 0, 2)]], [[(0, 0, 12), (1, 0, 2)], [(0, 7, 5)]], [[]]])
+def test_values_that_no_sender_or_two_have_are_refused(shares: list[list[Share]]) -> None:
+    with pytest.raises(WeightSyncError, match=r"a: expected 12 values, the senders have"):
+        transfer_plan(replace(LAYOUT, shares=shares), 1024)
 
 
 def test_a_receiver_that_never_joins_costs_the_deadline_and_is_named() -> None:
@@ -111,7 +196,7 @@ def test_an_aborted_rendezvous_ends_at_once_for_all() -> None:
         except WeightSyncError as e:
             said.append(str(e))
 
-    meets = [listener.accept, lambda: join(listener.rendezvous, rank=1, host="127.0.0.1")]
+    meets = [listener.accept, lambda: joined(listener.rendezvous)]
     threads = [threading.Thread(target=member, args=(meet,)) for meet in meets]
     began = time.monotonic()
     for t in threads:
@@ -130,7 +215,7 @@ def test_a_formed_group_is_aborted_at_once_for_a_member_that_waits_in_it(waiting
     channels: dict[str, Any] = {}
 
     def receive() -> None:
-        channels["receiver"] = join(listener.rendezvous, rank=1, host="127.0.0.1")
+        channels["receiver"] = joined(listener.rendezvous)
         channels["receiver"].broadcast(torch.zeros(8, dtype=torch.uint8))
 
     thread = threading.Thread(target=receive)
@@ -159,7 +244,7 @@ def test_a_sender_that_stops_sending_costs_the_bucket_deadline() -> None:
     outcome: list[Any] = []
 
     def receiver() -> None:
-        channel = join(listener.rendezvous, rank=1, host="127.0.0.1")
+        channel = joined(listener.rendezvous)
         try:
             channel.broadcast(channel.buffer(8))
         except WeightSyncError as e:

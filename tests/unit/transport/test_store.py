@@ -67,7 +67,7 @@ def test_a_weight_sync_group_listens_at_the_addresses_of_its_members_only() -> N
     opened = listen("gloo", address=OTHER_LOOPBACK, epoch=1, world_size=2, timeout_s=20.0)
     with ThreadPoolExecutor(1) as pool:
         joined = pool.submit(join, opened.rendezvous, rank=1, host=LOOPBACK)
-        ends = [opened.accept(), joined.result(20.0)]
+        ends = [opened.accept(), *joined.result(20.0).channels]
     new = listening_here() - before
     assert {address for address, _ in new} == {LOOPBACK, OTHER_LOOPBACK}
     assert (OTHER_LOOPBACK, opened.rendezvous.port) in new
