@@ -61,12 +61,12 @@ class Engine(VllmEngine):
 
 
 class Leases:
-    """`actors.rollout.Services`: leases prompts 0 to `groups` - 1, and counts what is delivered."""
+    """`actors.rollout.Services`: leases prompts 0 to `groups` - 1, and keeps what is delivered."""
 
     def __init__(self, groups: int) -> None:
         self._groups = groups
-        self._leased = self._delivered = self.tokens = 0
-        self._lock = threading.Lock()
+        self._leased = 0
+        self._packed: list[bytes] = []
         self.done = threading.Event()
 
     def lease(self, worker_id: str, version: int, groups: int, held: list[str]) -> list[Lease]:
@@ -82,12 +82,14 @@ class Leases:
 
     def deliver(self, groups: list[bytes]) -> None:
         """See `Services.deliver`."""
-        tokens = sum(len(c.token_ids) for group in groups for c in unpack_rollout(group).completions)
-        with self._lock:
-            self.tokens += tokens
-            self._delivered += len(groups)
-            if self._delivered == self._groups:
-                self.done.set()
+        self._packed += groups
+        if len(self._packed) == self._groups:
+            self.done.set()
+
+    @property
+    def tokens(self) -> int:
+        """Of all completions that were delivered."""
+        return sum(len(c.token_ids) for group in self._packed for c in unpack_rollout(group).completions)
 
     def fail(self, group_id: str, reason: str) -> None:
         """See `Services.fail`: no prompt of the benchmark can fail."""
@@ -119,7 +121,7 @@ def main() -> None:
         parser.error(f"{MODEL} is missing; build it with: r1ray tiny")
     os.environ.update(CPU_ENVIRONMENT)
     session = measure.start("rollout", arguments)
-    config = load_config([str(ROOT / "conf/tiny.yaml"), f"model.path={ROOT / MODEL}"]).config
+    config = load_config([str(ROOT / "conf/tiny.yaml")], [f"model.path={ROOT / MODEL}"]).config
     engine = Engine(config, str(ROOT / MODEL))
     prompts = PromptSource(config.data.train, config.data, load_tokenizer(str(ROOT / MODEL)), config.run.seed)
     requests = [prompts.task_at(i).token_ids.tolist() for i in range(arguments.groups)]
