@@ -87,6 +87,7 @@ class PolicyRank(TrainingRank):
         base = BaseModel(self._engine) if keeps_reference(config) else None
         self._compared: ReferencePolicy | BaseModel | None = self._reference or base
         self._specs = [spec_of(name, tensor) for name, tensor in self.named_weights()]
+        self._senders = self._world_size if config.sync.senders == "all" else 1
         index = {spec.name: i for i, spec in enumerate(self._specs)}
         self._shares = [(index[name], start, values.numel()) for name, start, values in self._sent_weights()]
         self._publisher = WeightPublisher(
@@ -124,17 +125,13 @@ class PolicyRank(TrainingRank):
         """What this rank sends of them, in the order in which `publish` does."""
         return self._shares
 
-    @property
-    def _senders(self) -> int:
-        return self._world_size if self._config.sync.senders == "all" else 1
-
     def _sent_weights(self) -> Iterator[tuple[str, int, Tensor]]:
         """(name, first value, values) of what this rank sends; every rank must iterate to the end."""
         if self._senders > 1:
             with named_failures("gathering weights"):
                 yield from held_weights(self._engine, self._format, rank=self._rank, ranks=self._world_size)
-        else:
-            yield from ((name, 0, tensor) for name, tensor in self.named_weights())
+            return
+        yield from ((name, 0, tensor) for name, tensor in self.named_weights())
 
     def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
         """Open the rendezvous of sync epoch `epoch` for `receivers` rollout workers. Rank 0 only; no collective."""

@@ -192,7 +192,7 @@ def test_limits_of_a_schedule_are_not_guessed(here: Path) -> None:
 
 def test_experts_that_were_not_recorded_cannot_be_replayed(recorded: RunFolder) -> None:
     assert recorded.path.exists()
-    with pytest.raises(ConfigError, match=r"algorithm\.routing = replay .*recorded with ignore; use ignore"):
+    with pytest.raises(ConfigError, match=r"algorithm\.routing = 'replay' .*recorded with ignore; use ignore"):
         new("algorithm.routing=replay").survey()
 
 
