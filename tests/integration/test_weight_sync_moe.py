@@ -88,5 +88,6 @@ def test_after_a_sync_the_engine_serves_the_learners_mixture(
     for completions in (sampled, crossing):  # those under way were computed again under the new policy
         assert routing_mismatch(tmp_path / "trained", completions, 5) == 0
     assert routing_mismatch(tmp_path / "base", sampled, 5) > 0.1
-    assert routing_mismatch(tmp_path / "base", crossing, 0) == 0
+    if start == tmp_path / "base":  # an engine that is built without weights samples from none before the sync
+        assert routing_mismatch(start, crossing, 0) == 0
     ray.kill(engine)
