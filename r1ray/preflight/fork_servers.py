@@ -148,7 +148,9 @@ def _start(imports: Imports) -> str:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the command, which still needs its workers
+            # A Ctrl-C in the terminal is for the command, which still needs its workers. Not a session of its own: in
+            # another one than Ray's, niceness would not count for the kernel's scheduler.
+            process_group=0,
         )
     atexit.register(partial(_end, server, folder))
     return path

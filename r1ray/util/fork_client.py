@@ -1,9 +1,9 @@
 """Start a Python program as a fork of a process that has already imported its modules.
 
 `python -IS fork_client.py SOCKET SCRIPT ARG ...` asks the fork server at SOCKET (`r1ray.util.fork_server`) to run the
-script with this process's environment, working folder, output and signal mask. This process stays, for its parent, in the
-place of the program: it ends when the program ends; if it is killed the kernel kills the program, and if its parent dies
-the kernel kills it.
+script with this process's environment, working folder, output, signal mask and niceness. This process stays, for its
+parent, in the place of the program: it ends when the program ends; if it is killed the kernel kills the program, and if
+its parent dies the kernel kills it.
 
 If no server answers, it becomes the program itself, which then imports its modules as usual: the outcome is the same,
 some seconds later, and standard error says so. It imports nothing but the standard library: it starts in 20 ms.
@@ -40,6 +40,7 @@ def request(script: str, arguments: list[str]) -> bytes:
             "folder": str(Path.cwd()),
             "masked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
             "ignored": sorted(ignored),
+            "niceness": os.getpriority(os.PRIO_PROCESS, 0),
             "oom_score": _oom_score(),
         }
     ).encode()

@@ -28,6 +28,9 @@ from typing import Any
 
 from r1ray.util.fork_client import LENGTH, OUTPUT
 
+NICENESS = 15
+"""Of the server, as of Ray's workers: Ray's own processes, which start while it imports, come first."""
+
 _F_SETSIG = 10
 _O_ASYNC = 0o20000
 
@@ -46,6 +49,7 @@ def main() -> None:
 
 def _serve(listener: socket.socket) -> None:
     hidden, *modules = sys.argv[2:]
+    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
     sys.modules[hidden] = None  # type: ignore[assignment]
     for name in modules:
         importlib.import_module(name)
@@ -105,7 +109,9 @@ def _run(client: socket.socket, wanted: dict[str, Any], descriptors: list[int]) 
             signal.signal(number, signal.SIG_IGN if number in wanted["ignored"] else signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Python's own
     signal.pthread_sigmask(signal.SIG_SETMASK, wanted["masked"])
-    with contextlib.suppress(OSError):  # only root may lower it
+    with contextlib.suppress(OSError):  # only root may lower them
+        os.setpriority(os.PRIO_PROCESS, 0, wanted["niceness"])
+    with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(wanted["oom_score"], encoding="ascii")
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # else every fork has the same random numbers; Python's own module does this itself

@@ -69,18 +69,21 @@ def test_the_program_is_what_its_client_would_have_become(tmp_path: Path) -> Non
         "assert __name__ == '__main__'\n"
         "masked = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
         "print(preloaded.PARENT == os.getppid(), sys.argv[1:], os.environ.get('HERE'), os.environ.get('THERE'), os.getcwd())\n"
-        "print(masked, signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, sys.path[0], file=sys.stderr)\n",
+        "print(masked, signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, sys.path[0], file=sys.stderr)\n"
+        "print(os.getpriority(os.PRIO_PROCESS, 0), file=sys.stderr)\n",
     )
     search = os.pathsep.join([str(tmp_path), *sys.path])
     with server(tmp_path, "preloaded", PYTHONPATH=search, THERE="1") as (path, _):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
-            started = client(path, program, "a", "b c", cwd=tmp_path, env={**os.environ, "HERE": "x"})
+            options = {"cwd": tmp_path, "env": {**os.environ, "HERE": "x"}, "preexec_fn": lambda: os.nice(17)}
+            started = client(path, program, "a", "b c", **options)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         out, err = started.communicate(timeout=DEADLINE_S)
     assert out == f"True ['a', 'b c'] x None {tmp_path}\n"
-    assert err == f"[<Signals.SIGHUP: 1>] True {tmp_path}\n"
+    niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 17)
+    assert err == f"[<Signals.SIGHUP: 1>] True {tmp_path}\n{niceness}\n"
 
 
 def test_the_program_dies_with_its_client(tmp_path: Path) -> None:
