@@ -3,7 +3,7 @@
     tokens of every rank --exchange--> the ranks that hold their experts --exchange--> back        in each such layer
 
 AutoEP replaces the layers of an empty model, so no rank allocates experts that are not its own. Rank 0 reads a layer's
-experts as ever and sends them to all ranks, which keep their part. The names of AutoEP's tensors stay inside training
+experts as usual and sends them to all ranks, which keep their part. The names of AutoEP's tensors stay inside training
 and checkpoints; weight syncs and exports get complete tensors under the model's own names.
 
 Shapes: E experts of a layer, of which a rank has E / n; I intermediate size, H hidden size.
