@@ -13,7 +13,7 @@ ANSWER_S = 5.0
 """Deadline of the request to one door."""
 
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
-"""A listener on all addresses is asked at the loopback address."""
+"""Address that a listener has opened -> where to send the request: all addresses include loopback."""
 
 
 def refuses_strangers(address: str, port: int) -> bool | None:

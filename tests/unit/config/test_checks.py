@@ -195,37 +195,6 @@ def test_numbers_that_are_not_finite_are_refused(value: str) -> None:
             "in the 2 ranks of a sequence group; use at least 87",
         ),
         (
-            ["learner.expert_parallel=4", "learner.ranks=6", "learner.zero_stage=2"],
-            "learner.expert_parallel",
-            "use 3, or learner.ranks=8",
-        ),
-        (
-            ["learner.expert_parallel=2", "learner.ranks=2", "learner.zero_stage=3"],
-            "learner.zero_stage",
-            "use 2, or learner.expert_parallel=1",
-        ),
-        (
-            ["learner.expert_parallel=2", "learner.ranks=2", "learner.sequence_parallel=2"],
-            "learner.expert_parallel",
-            "use 1, or learner.sequence_parallel=1",
-        ),
-        (
-            ["learner.expert_parallel=2", "learner.ranks=2", "model.lora.rank=8"],
-            "learner.expert_parallel",
-            "use 1, or model.lora.rank=null",
-        ),
-        (
-            [
-                "learner.expert_parallel=2",
-                "learner.ranks=2",
-                "learner.num_gpus=1",
-                "learner.offload_optimizer=true",
-                "learner.zero_stage=1",
-            ],
-            "learner.expert_parallel",
-            "use 1, or learner.offload_optimizer=false",
-        ),
-        (
             ["algorithm.routing=compare", "rollout.num_gpus=1", "rollout.engine.prefix_caching=false"],
             "algorithm.routing",
             "use ignore, or rollout.engine.prefix_caching=true",
@@ -389,13 +358,6 @@ def test_a_reward_model_is_not_trained_by_adapters() -> None:
     given = ["model.path=m", f"data.train=[{CHAT}]", "model.lora.rank=8"]
     load_config([], given, use="sft")
     with pytest.raises(ConfigError, match=r"model\.lora\.rank = 8 .*a reward model is trained as a whole.*; use null"):
-        load_config([], given, use="reward-model")
-
-
-def test_a_reward_model_has_no_divided_experts() -> None:
-    given = ["model.path=m", f"data.train=[{CHAT}]", "learner.expert_parallel=2", "learner.ranks=2"]
-    load_config([], given, use="sft")
-    with pytest.raises(ConfigError, match=r"learner\.expert_parallel = 2 .*not those of a reward model; use 1"):
         load_config([], given, use="reward-model")
 
 

@@ -242,7 +242,7 @@ PARALLEL = RECIPE.replace("seed: 3\n", "seed: 3\nparallel: 2\n", 1)
 
 def test_stages_that_do_not_need_each_other_run_at_once_and_stop_together() -> None:
     path = write_recipe(PARALLEL)
-    faults("zero 1 meet", "helpful 1 meet")  # each goes on once the other is there
+    faults("zero 1 meet", "helpful 1 meet")  # each waits until the other has started
     assert run(path) == 0
     steps = journal()
     assert sorted(steps) == sorted(f"{stage} {step}" for stage in STAGES for step in range(3))
