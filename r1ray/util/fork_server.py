@@ -97,6 +97,7 @@ def _run(client: socket.socket, wanted: dict[str, Any], descriptors: list[int]) 
     except OSError:  # it did not wait so long
         os._exit(0)
     _die_with(client)
+    os.setpgid(0, 0)  # Ray ends a worker with all of its process group, in which the server must not be
     atexit.register(gc.unfreeze)  # else extension modules report their objects as leaked at the end
     for source, target in zip(descriptors, OUTPUT, strict=True):
         os.dup2(source, target)

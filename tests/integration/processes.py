@@ -7,13 +7,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from benchmarks.chaos.machines import kill, tree
+from r1ray.config.load import load_config
+from r1ray.preflight.fork_servers import start_fork_servers
 
 _started: list[subprocess.Popen[str]] = []
+
+
+@cache
+def share_fork_servers() -> None:
+    """Have the commands of this test session find servers that have imported what their workers need, as the stages of a
+    recipe do: importing is half of what a short run computes.
+    """
+    loaded = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"])
+    start_fork_servers([(loaded.config, "train")])
+
+
+def processes_of(command: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The command and its descendants, and the workers that were forked for it: it is the only one of this session."""
+    forked = [
+        child
+        for server in psutil.Process().children()
+        if "r1ray.util.fork_server" in server.cmdline()
+        for child in server.children(recursive=True)
+    ]
+    return [*tree(command.pid), *forked]
 
 
 def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[str]:
@@ -21,6 +45,7 @@ def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[str]:
 
     `options` are Popen's.
     """
+    share_fork_servers()
     command = [sys.executable, "-m", "r1ray", *map(str, words)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
     process: subprocess.Popen[str] = subprocess.Popen(command, **{**pipe, **options})
@@ -54,7 +79,7 @@ def all_ended() -> Iterator[None]:
         while len(_started) > before:
             process = _started.pop()
             if process.poll() is None:
-                kill(tree(process.pid))
+                kill(processes_of(process))
                 process.wait(60.0)
             if process.stdout is not None:
                 process.stdout.close()

@@ -17,6 +17,7 @@ from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.observe import ObservedRun
 from r1ray.run.metrics import read_metrics
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import share_fork_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 HERE = Path(__file__).parent
@@ -26,6 +27,7 @@ def test_a_closed_terminal_ends_the_run_with_a_checkpoint(tmp_path: Path) -> Non
     write_model(random_model(seed=4), tmp_path / "model")
     run = tmp_path / "run"
     settings = [f"run.dir={run}", f"model.path={tmp_path / 'model'}", "run.steps=100000", "checkpoint.every_steps=1000"]
+    share_fork_servers()
     main, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "r1ray", "train", str(HERE / "loop.yaml"), *settings],

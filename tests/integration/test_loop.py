@@ -11,12 +11,14 @@ import pytest
 
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import share_fork_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HERE = Path(__file__).parent
 
 
 def r1ray(*arguments: str | Path, timeout: float = 400.0) -> subprocess.CompletedProcess[str]:
+    share_fork_servers()
     command = [sys.executable, "-m", "r1ray", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
 

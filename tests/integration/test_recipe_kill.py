@@ -13,10 +13,10 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from benchmarks.chaos.machines import kill, tree
+from benchmarks.chaos.machines import kill
 from r1ray.run.metrics import read_metrics
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import finish, left_after, start_r1ray, wait_for
+from tests.integration.processes import finish, left_after, processes_of, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -89,7 +89,7 @@ def start(file: Path) -> subprocess.Popen[str]:
 
 def kill_all(runner: subprocess.Popen[str]) -> None:
     """The runner, its stage and every process of that, at once, as a power failure would."""
-    processes = tree(runner.pid)
+    processes = processes_of(runner)
     kill(processes)
     assert not left_after(60.0, processes)
     runner.communicate(timeout=60)

@@ -12,6 +12,7 @@ import pytest
 
 from r1ray.run.metrics import read_events, read_metrics, read_transcripts
 from tests.integration.models import random_model, write_model
+from tests.integration.processes import share_fork_servers
 from tests.integration.test_reward_model import CONFIG as REWARD_MODEL
 from tests.integration.test_reward_model import write_rows
 
@@ -20,6 +21,7 @@ KINDS = {"helpful": ("pairwise", "summary"), "safe": ("pointwise", "response")}
 
 
 def r1ray(*arguments: str | Path) -> None:
+    share_fork_servers()
     command = [sys.executable, "-m", "r1ray", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr + done.stdout

@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.chaos.machines import process_title, tree
+from benchmarks.chaos.machines import process_title
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.learner_support import run_ranks
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import finish, start_r1ray, wait_for
+from tests.integration.processes import finish, processes_of, start_r1ray, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIG = Path(__file__).parent / "sft.yaml"
@@ -130,7 +130,7 @@ def test_a_rank_that_is_killed_is_replaced(undisturbed: Path, inputs: list[str],
     run = tmp_path / "rank"
     driver = start(CONFIG, f"run.dir={run}", *inputs)
     wait_for(driver, "step 6", lambda: steps_done(run) >= 6)
-    ranks = [p for p in tree(driver.pid) if "SftProcess" in process_title(p)]
+    ranks = [p for p in processes_of(driver) if "SftProcess" in process_title(p)]
     assert len(ranks) == 1
     ranks[0].kill()
     finish(driver)

@@ -29,7 +29,9 @@ def server(folder: Path, *modules: str, **environment: str) -> Iterator[tuple[Pa
         listener.bind(str(path))
         listener.listen()
         command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), "hidden", *modules]
-        process = subprocess.Popen(command, pass_fds=[listener.fileno()], env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command, pass_fds=[listener.fileno()], env={**os.environ, **environment}, process_group=0
+        )
     try:
         yield path, process
     finally:
@@ -118,6 +120,18 @@ def test_the_client_ends_with_its_program(tmp_path: Path) -> None:
         assert started.stdout is not None
         os.kill(int(started.stdout.readline()), signal.SIGKILL)
         started.communicate(timeout=DEADLINE_S)
+
+
+def test_the_server_survives_the_end_of_a_program_with_its_process_group(tmp_path: Path) -> None:
+    """As Ray ends a worker."""
+    with server(tmp_path, "json") as (path, process):
+        started = client(path, script(tmp_path, SLEEPER))
+        assert started.stdout is not None
+        os.killpg(os.getpgid(int(started.stdout.readline())), signal.SIGTERM)
+        started.communicate(timeout=DEADLINE_S)
+        after = client(path, script(tmp_path, "print('served')"))
+        assert after.communicate(timeout=DEADLINE_S)[0] == "served\n"
+        assert process.poll() is None
 
 
 def test_programs_outlive_their_server(tmp_path: Path) -> None:
