@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -254,9 +255,11 @@ class QueueOwner:
         return rolled_back
 
     async def status(self) -> LedgerStatus:
-        """Counts by state, and the oldest lease."""
+        """Counts by state, and the oldest lease; if the ledger is outside the run folder, its copies and free space."""
         status = self._ledger.status()
-        return status if self._copies is None else replace(status, copy=self._copies.state)
+        if self._copies is None:
+            return status
+        return replace(status, copy=self._copies.state, free_bytes=shutil.disk_usage(self._place.file.parent).free)
 
     def identity(self) -> Identity:
         """Answer a health check; `problem` is the last failed write of the last PROBLEM_S seconds."""

@@ -279,7 +279,7 @@ class Progress:
             "host": socket.gethostname(),
         }
         if (ledger := self._ledger) is not None:
-            names = ("leased", "scored", "ready", "taken", "trained", "dropped", "oldest_lease_s")
+            names = ("leased", "scored", "ready", "taken", "trained", "dropped", "oldest_lease_s", "free_bytes")
             copy_age_s = None if ledger.copy is None else ledger.copy.age_s
             if ledger.copy is not None and copy_age_s is None:  # none yet: an alert must see copies that never succeed
                 copy_age_s = self._clock() - self._began

@@ -117,7 +117,7 @@ class RunTelemetry:
         record = self._recorder
         record.set(c.PAUSED, float(status["state"] == "paused"))
         record.set(c.STALLED_SECONDS, status["stalled_s"])
-        record.set(c.DISK_FREE_BYTES, float(status["free_bytes"]))
+        record.set(c.DISK_FREE_BYTES, float(status["free_bytes"]), folder="run.dir")
         for key, used in status["budgets"].items():
             record.set(c.BUDGET_USED_RATIO, used, budget=key)
         for state in STATES:
@@ -129,6 +129,8 @@ class RunTelemetry:
             record.set(c.OLDEST_LEASE_SECONDS, float(queue["oldest_lease_s"] or 0.0))
             if queue["copy_age_s"] is not None:
                 record.set(c.LEDGER_COPY_AGE_SECONDS, queue["copy_age_s"])
+            if queue["free_bytes"] is not None:
+                record.set(c.DISK_FREE_BYTES, float(queue["free_bytes"]), folder="run.ledger_dir")
         if (row := status.get("evaluation")) is not None:
             record.set(c.EVALUATION_ACCURACY_RATIO, float(row["accuracy"]), source=str(row["source"]))
         self._count_rollouts(members)

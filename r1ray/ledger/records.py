@@ -145,6 +145,7 @@ class LedgerStatus:
     oldest_lease_group: str | None
     oldest_lease_worker: str | None
     copy: CopyState | None = None  # None: the ledger lies in the run folder
+    free_bytes: int | None = None  # on the disk of run.ledger_dir; None: the ledger lies in the run folder
 
     @property
     def admitted(self) -> int:

@@ -108,9 +108,12 @@ def explain(status: RunStatus) -> list[str]:
     if status.state not in ENDED:
         if status.driver is not None and status.age_s is not None and status.age_s > SILENT_S:
             lines.append(f"the driver is alive ({status.driver}) but has been silent for {duration(status.age_s)}")
-        if status.free_bytes < MIN_FREE_BYTES:
-            free = f"{status.free_bytes / 1024:.0f} KiB are free on its disk"
-            lines.append(f"{free}: free space; the run continues by itself within recovery.outage_timeout_s")
+        queue = (record.get("queue") if status.driver is not None else None) or {}
+        ledger_bytes = queue.get("free_bytes")  # None: the ledger is in the run folder
+        for free_bytes, disk in ((status.free_bytes, "its disk"), (ledger_bytes, "the disk of run.ledger_dir")):
+            if free_bytes is not None and free_bytes < MIN_FREE_BYTES:
+                free = f"{free_bytes / 1024:.0f} KiB are free on {disk}"
+                lines.append(f"{free}: free space; the run continues by itself within recovery.outage_timeout_s")
         if record.get("message"):
             lines.append(f"paused: {record['message']}" if status.state == "paused" else str(record["message"]))
         if record.get("waiting_for"):

@@ -123,7 +123,9 @@ SANDBOX_KILLS = _counter(
 RESTARTS = _counter("restarts", "lost processes, by role: rollout, learner, reward, queue", "role")
 BUDGET_USED_RATIO = _gauge("budget_used_ratio", "used share of a budget after which the run ends, by its key", "budget")
 PROCESS_MEMORY_BYTES = _gauge("process_memory_bytes", "resident memory of a process; 0 once it is gone", "process")
-DISK_FREE_BYTES = _gauge("disk_free_bytes", "free space on the disk of the run folder")
+DISK_FREE_BYTES = _gauge(
+    "disk_free_bytes", "free space on the disk of a folder: run.dir, and run.ledger_dir if it is set", "folder"
+)
 
 CATALOGUE: dict[str, Metric] = {
     metric.name: metric for metric in list(globals().values()) if isinstance(metric, Metric)

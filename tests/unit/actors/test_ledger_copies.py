@@ -56,7 +56,9 @@ def test_a_checkpoint_is_followed_by_a_copy_and_a_lost_ledger_continues_from_it(
         assert state is not None
         assert state.last is not None
         assert (state.last.trained_steps, state.problem) == (1, None)
-        assert (await owner.status()).copy is not None
+        status = await owner.status()
+        assert status.copy is not None
+        assert status.free_bytes == pytest.approx(shutil.disk_usage(run.parent).free, rel=0.1)
 
     async def second(owner: QueueOwner) -> None:
         with pytest.raises(IntegrityError, match="no ledger"):  # no call but `open` begins anew

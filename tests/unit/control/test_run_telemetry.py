@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from r1ray.control.sync import SyncReport
 from r1ray.errors import ProcessDied
 from r1ray.run.metrics import read_events, read_metrics
 from r1ray.types import BatchManifest, GroupSummary
+from r1ray.util.files import read_json
 from tests.unit.fake_run import World
 from tests.unit.recorder import MemoryRecorder
 
@@ -35,7 +37,8 @@ def test_a_run_exports_steps_queue_budgets_restarts_and_memory(make: Make) -> No
     assert values["rollout_workers", ("healthy",)] == 1
     assert values["rollout_tokens", ("rollout-0",)] == 1
     assert values["process_memory_bytes", ("driver",)] > 1e6
-    assert values["disk_free_bytes", ()] > 0
+    assert values["disk_free_bytes", ("run.dir",)] > 0
+    assert ("disk_free_bytes", ("run.ledger_dir",)) not in values
     assert (values["paused", ()], values["stalled_seconds", ()]) == (0, pytest.approx(0, abs=5))
     row = read_metrics(world.folder.path)[-1]
     assert row["memory/driver_bytes"] > 1e6
@@ -107,6 +110,15 @@ def test_tokens_grow_by_what_a_worker_generated_and_memory_of_a_gone_process_is_
     assert recorder.values["rollout_seconds", ("idle",)] == 2.0
     assert recorder.values["process_memory_bytes", ("rollout-0",)] == 0
     assert recorder.values["paused", ()] == 1
+
+
+def test_the_disk_of_the_ledger_is_watched_beside_that_of_the_run_folder(make: Make) -> None:
+    world = make(run__ledger_dir="/local")
+    world.queue.methods["status"] = lambda: replace(world.ledger.status(), free_bytes=4096)
+    assert world.run()
+    assert world.metrics.values["disk_free_bytes", ("run.ledger_dir",)] == 4096
+    assert world.metrics.values["disk_free_bytes", ("run.dir",)] > 4096
+    assert read_json(world.folder.status)["queue"]["free_bytes"] == 4096
 
 
 def test_lost_actors_count_by_role() -> None:

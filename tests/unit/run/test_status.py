@@ -78,6 +78,16 @@ def test_a_full_disk_is_seen_where_the_driver_cannot_write_that(
     assert "4 KiB are free on its disk: free space; the run continues by itself" in why(folder, age_s=90)
 
 
+def test_a_full_disk_of_the_ledger_is_named_while_the_driver_lives(folder: RunFolder) -> None:
+    told(folder, queue={"free_bytes": 4096})
+    assert "4 KiB are free on the disk of run.ledger_dir: free space" in why(folder)
+    told(folder, queue={"free_bytes": None})
+    assert "KiB" not in why(folder)
+    told(folder, queue={"free_bytes": 4096})
+    folder.release()
+    assert "KiB" not in why(folder)  # that was then
+
+
 def test_a_pause_says_for_what(folder: RunFolder) -> None:
     told(folder, state="paused", message="the ledger to commit: no room left")
     assert "paused: the ledger to commit: no room left" in why(folder)
