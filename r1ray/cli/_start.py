@@ -14,6 +14,7 @@ from r1ray.cli._output import refuse_together
 if TYPE_CHECKING:
     from r1ray.config.rules import SupervisedUse
     from r1ray.evaluation.benchmarks.prepare import Prepared
+    from r1ray.preflight.capacity import ClusterNodes
     from r1ray.preflight.placement import Plan
     from r1ray.preflight.prepare import Preparation
 
@@ -56,7 +57,8 @@ def check(
     """
     from r1ray.preflight.fork_servers import start_fork_servers
 
-    if not dry_run:  # first of all: they import for ten seconds
+    cluster = _look_at_cluster(preparation.loaded.config.ray.address)
+    if not dry_run:  # before the checks: they import for ten seconds
         start_fork_servers([(preparation.loaded.config, preparation.use)])
 
     from r1ray.launch.checks import check_start
@@ -69,10 +71,19 @@ def check(
         if plan_file:
             plan_file.write_text(text + "\n", encoding="utf-8")
 
-    found = check_start(preparation, fresh=fresh, benchmarks=benchmarks, planned=planned)
+    found = check_start(preparation, cluster, fresh=fresh, benchmarks=benchmarks, planned=planned)
     if not dry_run:
         _build_embedded_model(preparation)
     return found
+
+
+def _look_at_cluster(address: str | None) -> ClusterNodes | None:
+    """See `look_at`. The other checks import for seconds, so a wrong token or address is named before them."""
+    if address is None:
+        return None
+    from r1ray.launch.ray_session import look_at
+
+    return look_at(address)
 
 
 def supervised(use: SupervisedUse, items: list[str] | None, resume: Path | None, *, fresh: bool, dry_run: bool) -> None:

@@ -43,10 +43,14 @@ def doctor(
     preparation = Preparation.new(overlays, overrides) if items else None
     pairs: list[dict[str, object]] = []
     if cluster:
+        from r1ray.launch.ray_session import look_at
+
+        address = (preparation.loaded.config.ray.address if preparation is not None else None) or "auto"
+        seen = look_at(address)  # before the import of the checks, which takes seconds
+
         from r1ray.launch.doctor import examine_cluster
 
-        address = preparation.loaded.config.ray.address if preparation is not None else None
-        report = examine_cluster(address or "auto", preparation)
+        report = examine_cluster(address, seen, preparation)
         findings, pairs = report.findings, [asdict(pair) for pair in report.pairs]
     else:
         from r1ray.preflight.doctor import examine

@@ -62,7 +62,7 @@ def train(
     if dry_run:
         return
 
-    from r1ray.launch import train as run_training
+    from r1ray.launch.training import train as run_training
 
     with preparation.folder(fresh=fresh) as folder:
         code = run_training(preparation.loaded, folder, resume=resume is not None, profile=profiled)

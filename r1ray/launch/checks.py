@@ -1,6 +1,6 @@
 """All checks before Ray starts, in one function that `--dry-run` and every start share.
 
-environment -> memory -> run folder -> engine arguments -> cluster -> its nodes -> losses -> rewards -> sources
+environment -> memory -> run folder -> engine arguments -> room on the cluster -> its nodes -> losses -> rewards -> sources
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from r1ray.data.source import open_prompts
 from r1ray.data.tokenizer import Tokenizer, load_tokenizer
 from r1ray.evaluation.benchmarks.prepare import Prepared
 from r1ray.launch.node_checks import check_nodes
-from r1ray.launch.ray_session import look_at
 from r1ray.models.folder import read_shape
-from r1ray.preflight.capacity import capacity_problems
+from r1ray.preflight.capacity import ClusterNodes, capacity_problems
 from r1ray.preflight.engine_keys import engine_key_problems
 from r1ray.preflight.placement import Plan
 from r1ray.preflight.prepare import Preparation
@@ -41,6 +40,7 @@ TRUSTED = (
 
 def check_start(
     preparation: Preparation,
+    cluster: ClusterNodes | None,
     *,
     fresh: bool = False,
     benchmarks: Sequence[Prepared] = (),
@@ -48,8 +48,9 @@ def check_start(
 ) -> dict[str, Any]:
     """Check everything that a run of `preparation` needs. Returns the facts of the rows of supervised training.
 
-    `benchmarks`: the problems of `r1ray eval`, whose files are not written yet. `planned` gets the plan as soon as it
-    is made. Raises ConfigError, or IntegrityError for a model folder or run that is damaged.
+    `cluster`: that `ray.address` names, if it names one. `benchmarks`: the problems of `r1ray eval`, whose files are
+    not written yet. `planned` gets the plan as soon as it is made. Raises ConfigError, or IntegrityError for a model
+    folder or run that is damaged.
     """
     use, origins = preparation.use, preparation.loaded.provenance
     with _model(preparation) as model, _written(preparation, benchmarks) as readable:
@@ -63,7 +64,7 @@ def check_start(
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr, flush=True)
         problems = [*engine_key_problems(config)] if "rollout" in processes(config, use) else []
-        if (cluster := look_at(config.ray.address)) is not None:
+        if cluster is not None:
             problems += capacity_problems(config, plan.roles, cluster, resumed=preparation.existing is not None)
         refuse(problems, origins)
         if cluster is not None:

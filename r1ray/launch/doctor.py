@@ -12,9 +12,9 @@ from r1ray.control.calls import gather
 from r1ray.control.node_api import NodeApi
 from r1ray.control.node_checks import Probes, check_clocks, inspect_nodes, measure_pairs, nothing
 from r1ray.launch.node_checks import alive, joined, probes
-from r1ray.launch.ray_session import demands_token, look_at
+from r1ray.launch.ray_session import demands_token
 from r1ray.models.folder import read_shape
-from r1ray.preflight.capacity import capacity_problems
+from r1ray.preflight.capacity import ClusterNodes, capacity_problems
 from r1ray.preflight.findings import Finding, error, ok, warning
 from r1ray.preflight.host import token
 from r1ray.preflight.memory import BYTES
@@ -37,13 +37,10 @@ class ClusterReport:
     pairs: list[PairResult]
 
 
-def examine_cluster(address: str, preparation: Preparation | None) -> ClusterReport:
-    """Every check of the cluster at `address`, with those of a configuration if one is given.
-
-    Raises ConfigError if the cluster cannot be joined at all.
+def examine_cluster(address: str, seen: ClusterNodes, preparation: Preparation | None) -> ClusterReport:
+    """Every check of the cluster at `address`, where `look_at` has `seen` its nodes, with those of a configuration if
+    one is given. Raises ConfigError if the cluster cannot be joined.
     """
-    seen = look_at(address)
-    assert seen is not None
     system = this_system()
     findings = [ok("cluster", f"{len(seen.nodes)} nodes at {address}"), *token(system, joins=True), _door(address)]
     with ExitStack() as stack:

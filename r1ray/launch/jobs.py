@@ -9,6 +9,8 @@ Every request has a deadline of its own, because the client has none.
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import queue
 import shlex
 import sys
@@ -21,15 +23,19 @@ from typing import Any, Protocol, TypeVar
 
 import requests
 from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
 
 from r1ray.errors import ConfigError, DeadlineExceeded, InfrastructureError, R1RayError
-from r1ray.launch.ray_session import AUTH_FIX, first_sentence, jobs_client
+from r1ray.launch.ray_session import AUTH_FIX, first_sentence, use_token
 from r1ray.util.formatting import one_line
 
 T = TypeVar("T")
 
+ANSWER_S = 8.0
+"""Deadline of the first request, for the dashboard's version: a tunnel may be open without a head behind it."""
+
 REQUEST_S = 20.0
-"""Deadline of one request to the dashboard."""
+"""Deadline of each later request: the dashboard may unpack, or ask other nodes."""
 
 START_S = 120.0
 """Deadline for a job to start on the head: its working tree is unpacked there first."""
@@ -90,7 +96,7 @@ class Jobs:
         """Connect. Raises ConfigError without a usable token, InfrastructureError if no dashboard answers there."""
         if not address.startswith(("http://", "https://")):
             raise ConfigError(f"--address {address}: expected http://HOST:PORT of the dashboard")
-        client: Client = _within(address, lambda: (connect or jobs_client)(address))
+        client: Client = _within(address, lambda: (connect or jobs_client)(address), ANSWER_S)
         return cls(address=address, client=client)
 
     def submit(self, words: Sequence[str], **options: Any) -> str:
@@ -181,10 +187,22 @@ class Jobs:
         self._call(lambda: self.client.delete_job(job))
 
     def _call(self, call: Callable[[], T]) -> T:
-        return _within(self.address, call)
+        return _within(self.address, call, REQUEST_S)
 
 
-def _within(address: str, call: Callable[[], T]) -> T:
+def jobs_client(address: str) -> JobSubmissionClient:
+    """A client of the Jobs API of the dashboard at `address` (http://host:port), with the token of this machine.
+
+    It asks for the dashboard's version. Raises what Ray's client raises.
+    """
+    use_token()
+    os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would override the argument
+    for module in ("dashboard_sdk", "job.sdk"):  # they report uploads and the end of connections
+        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
+    return JobSubmissionClient(address)
+
+
+def _within(address: str, call: Callable[[], T], deadline_s: float) -> T:
     """The result of a request, made in a thread that is left alone at the deadline. Raises errors by name."""
     answer: Future[T] = Future()
 
@@ -196,10 +214,10 @@ def _within(address: str, call: Callable[[], T]) -> T:
 
     threading.Thread(target=request, daemon=True).start()
     try:
-        return answer.result(REQUEST_S)
+        return answer.result(deadline_s)
     except (TimeoutError, requests.exceptions.ReadTimeout) as e:
         raise DeadlineExceeded(
-            f"the Ray dashboard at {address} has not answered within {REQUEST_S:g} s: {_TUNNEL}"
+            f"the Ray dashboard at {address} has not answered within {deadline_s:g} s: {_TUNNEL}"
         ) from e
     except AuthenticationError as e:
         raise ConfigError(

@@ -27,12 +27,11 @@ import ray
 from ray._private import services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
-from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
+from ray._private.authentication import authentication_token_setup as token_setup
 from ray._private.grpc_utils import init_grpc_channel
 from ray.autoscaler._private.local.config import LOCAL_CLUSTER_NODE_TYPE
 from ray.core.generated import autoscaler_pb2, gcs_pb2, gcs_service_pb2, gcs_service_pb2_grpc
 from ray.exceptions import AuthenticationError, RpcError
-from ray.job_submission import JobSubmissionClient
 
 from r1ray.errors import ConfigError, InfrastructureError
 from r1ray.launch.deadline import ends_within
@@ -59,13 +58,11 @@ AUTH_FIX = (
 )
 
 
-def look_at(address: str | None) -> ClusterNodes | None:
-    """The nodes of the cluster at `ray.address`; None for a cluster of the run's own, which does not exist yet.
+def look_at(address: str) -> ClusterNodes:
+    """The nodes of the cluster at `ray.address`.
 
-    Raises ConfigError unless a Ray cluster answers there and accepts this process's token.
+    Raises ConfigError unless a Ray cluster answers there within PROBE_S and accepts this process's token.
     """
-    if address is None:
-        return None
     found = _resolve(address)
     try:
         stub = gcs_service_pb2_grpc.NodeInfoGcsServiceStub(init_grpc_channel(found))
@@ -87,16 +84,13 @@ def demands_token(address: str) -> bool | None:
     return call_is_refused(_resolve(address), "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
 
 
-def jobs_client(address: str) -> JobSubmissionClient:
-    """A client of the Jobs API of the dashboard at `address` (http://host:port), with the token of this machine.
+def use_token() -> None:
+    """Send this machine's token, if it has one and RAY_AUTH_MODE is not set, as `ray.init(address="auto")` does.
 
-    Raises what the client raises: `r1ray.launch.jobs` names it.
+    Without Ray's line on standard error, which advises to turn the token off.
     """
-    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
-    os.environ["RAY_API_SERVER_ADDRESS"] = address  # else RAY_ADDRESS would override the argument
-    for module in ("dashboard_sdk", "job.sdk"):  # they report uploads and the end of connections
-        logging.getLogger(f"ray.dashboard.modules.{module}").setLevel(logging.ERROR)
-    return JobSubmissionClient(address)
+    logging.getLogger(token_setup.__name__).setLevel(logging.ERROR)
+    token_setup.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
 
 
 def _resolve(address: str) -> str:
@@ -108,7 +102,7 @@ def _resolve(address: str) -> str:
             raise ConfigError(
                 "ray.address = 'auto', but no Ray runs on this machine: `ray start --head`, or give host:port"
             ) from e
-        maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # as `ray.init(address="auto")` does
+        use_token()
         return str(found)
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():

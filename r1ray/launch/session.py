@@ -25,12 +25,9 @@ from r1ray.run.json_view import JsonView
 from r1ray.run.metrics import EVENTS, MetricsWriter
 from r1ray.run.notices import notices_to
 from r1ray.run.requests import remove_old
-from r1ray.run.view import View, make_view
+from r1ray.run.view import RAY_PHASE, View, make_view
 from r1ray.util.machine import this_machine
 from r1ray.util.versions import installed_versions
-
-RAY_PHASE = "Ray"
-"""The first phase of a start, after all checks; `r1ray submit` waits for its line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

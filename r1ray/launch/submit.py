@@ -17,8 +17,8 @@ from r1ray.config.problems import Problem, refuse
 from r1ray.config.schema import Config
 from r1ray.errors import ConfigError
 from r1ray.launch.jobs import Jobs
-from r1ray.launch.session import RAY_PHASE
 from r1ray.launch.working_tree import pack
+from r1ray.run.view import RAY_PHASE
 from r1ray.telemetry.logs import message_of
 
 MARGIN_S = 30.0

@@ -22,6 +22,9 @@ from rich.text import Text
 from r1ray.run.lines import Status, evaluation_line, step_line
 from r1ray.util.formatting import duration, number, printable, share, sparkline
 
+RAY_PHASE = "Ray"
+"""The first phase of a start, after all checks; `r1ray submit` waits for its line."""
+
 
 class View(Protocol):
     """Display of one run; a context manager that opens and closes it."""

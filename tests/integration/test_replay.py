@@ -13,7 +13,7 @@ import pytest
 from benchmarks.chaos.campaign import verify
 from benchmarks.chaos.observe import ObservedRun
 from r1ray.codec import pack_scored, unpack_scored
-from r1ray.launch import ledger_settings
+from r1ray.launch.training import ledger_settings
 from r1ray.ledger import Ledger, LedgerReader
 from r1ray.preflight.prepare import Preparation
 from r1ray.report import build_report

@@ -38,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Started:
 
     monkeypatch.setattr("r1ray.preflight.prepare.Preparation", Prepared)
     monkeypatch.setattr("r1ray.cli._start.check", lambda *arguments, **more: {})
-    monkeypatch.setattr("r1ray.launch.train", train)
+    monkeypatch.setattr("r1ray.launch.training.train", train)
     return calls
 
 

@@ -147,7 +147,7 @@ def test_a_cluster_that_cannot_be_used_is_named(error: Exception, named: type[Ex
 
 
 def test_a_dashboard_that_hangs_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs_module, "REQUEST_S", 0.05)
+    monkeypatch.setattr(jobs_module, "ANSWER_S", 0.05)
     forever = threading.Event()
     with pytest.raises(DeadlineExceeded, match=r"has not answered within 0\.05 s"):
         Jobs.at(ADDRESS, connect=lambda address: forever.wait())  # type: ignore[arg-type, return-value]
