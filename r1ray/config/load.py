@@ -8,22 +8,21 @@ Every leaf is set separately, so that each problem can name its key and the line
 
 from __future__ import annotations
 
-import copy
-import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1ray.config.checks import check
 from r1ray.config.keys import Key, key_of_section, keys_of, leaf_keys
-from r1ray.config.problems import Problem, Provenance, refuse
+from r1ray.config.problems import Problem, Provenance, refuse, value_at
 from r1ray.config.schema import Config
 from r1ray.config.sources import Source, read_in_order
 from r1ray.config.uses import Use
+from r1ray.config.values import MISSING, WrongType, convert, merged, missing, to_yaml
 from r1ray.errors import ConfigError
 from r1ray.util.hints import closest
 
@@ -41,7 +40,7 @@ class LoadedConfig:
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as YAML, which `load_config` reads as the same Config."""
-        return OmegaConf.to_yaml(OmegaConf.structured(self.config))
+        return to_yaml(self.config)
 
 
 def load_config(overlays: Sequence[str], overrides: Sequence[str] = (), use: Use = "train") -> LoadedConfig:
@@ -60,24 +59,25 @@ def load_sources(files: Sequence[Source], overrides: Sequence[str] = (), use: Us
     for text in overrides:
         merge.override(text)
     refuse([*merge.problems, *_missing(merge)], merge.provenance)
-    config = OmegaConf.to_object(merge.cfg)
-    assert isinstance(config, Config)
-    refuse(check(config, use), merge.provenance)
-    return LoadedConfig(config=config, provenance=merge.provenance, sources=tuple(s.name for s in files))
+    refuse(check(merge.config, use), merge.provenance)
+    return LoadedConfig(config=merge.config, provenance=merge.provenance, sources=tuple(s.name for s in files))
 
 
-@functools.cache
-def _defaults() -> DictConfig:
-    """Return the schema with its defaults. Building it takes six times as long as copying it."""
-    defaults: DictConfig = OmegaConf.structured(Config)
-    return defaults
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A key by its path: a leaf, or one value inside a map with free keys."""
+
+    leaf: str
+    leaf_key: Key
+    inner: str  # path inside the map; empty: the leaf itself
+    key: Key
 
 
 @dataclass
 class _Merge:
     """Set one leaf after another and collect the problems."""
 
-    cfg: DictConfig = field(default_factory=lambda: copy.deepcopy(_defaults()))
+    config: Config = field(default_factory=Config)
     provenance: Provenance = field(default_factory=Provenance)
     found: dict[str, Problem] = field(default_factory=dict)  # by key; a later source may correct an earlier one
 
@@ -107,13 +107,13 @@ class _Merge:
             if not isinstance(value, list):
                 self._problem(path, value, f"expected {key.expected}", f"write {path}: [{{...}}]", origin)
                 return
-            OmegaConf.update(self.cfg, path, [entry() for _ in value], merge=False)
+            self._put(path, [entry() for _ in value])
             self._forget(path)
             self.provenance[path] = origin(path)
             for i, inner in enumerate(value):
                 self.section(f"{path}.{i}", entry, inner, origin)
         else:
-            self._leaf(path, key, value, origin)
+            self._leaf(_Place(path, key, "", key), value, origin)
 
     def override(self, text: str) -> None:
         """Set the key of `text`, "dotted.key=value" with the value in YAML."""
@@ -127,13 +127,16 @@ class _Merge:
         except (yaml.YAMLError, OmegaConfBaseException) as e:
             raise ConfigError(f"{path}: the value {raw!r} on the command line is not YAML: {e}") from e
         assert isinstance(value, dict)
-        key = self._find(path, value["value"])
-        if key is not None:
-            self.set(path, key, value["value"], _from_command_line)
+        place = self._find(path, value["value"])
+        if place is not None and place.inner:
+            self._leaf(place, value["value"], _from_command_line)
+        elif place is not None:
+            self.set(path, place.key, value["value"], _from_command_line)
 
-    def _find(self, path: str, value: Any) -> Key | None:
-        """Return the Key at `path`, in which numbers are list indices. Without one, add a problem and return None."""
+    def _find(self, path: str, value: Any) -> _Place | None:
+        """Return the key at `path`, in which numbers are list indices. Without one, add a problem and return None."""
         key: Key = key_of_section(Config)
+        leaf: tuple[str, Key, str] | None = None
         parts = path.split(".")
         for i, part in enumerate(parts):
             above = ".".join(parts[:i])
@@ -145,36 +148,47 @@ class _Merge:
                     return None
                 key = keys[part]
             elif key.entry is not None:
-                count = len(OmegaConf.select(self.cfg, above))
+                count = len(value_at(self.config, above))
                 if not part.isdigit() or int(part) >= count:
                     fix = f"{above} has {count} entries, numbered from 0"
                     self._problem(path, value, f"no such entry: {part}", fix, _from_command_line)
                     return None
                 key = key_of_section(key.entry)
             elif key.item is not None:
+                leaf = leaf or (above, key, ".".join(parts[i:]))
                 key = key.item
             else:
                 message = f"{above} is a value and has no keys"
                 self._problem(path, value, message, f"set {above}", _from_command_line)
                 return None
-        return key
+        return _Place(*(leaf or (path, key, "")), key)
 
-    def _leaf(self, path: str, key: Key, value: Any, origin: _Origin) -> None:
+    def _leaf(self, place: _Place, value: Any, origin: _Origin) -> None:
+        path = f"{place.leaf}.{place.inner}" if place.inner else place.leaf
         if "${" in str(value):
             message = "values are literals, and ${...} is not replaced"
             self._problem(path, value, message, "write the value itself", origin)
             return
+        old = value_at(self.config, place.leaf)
         try:
-            OmegaConf.update(self.cfg, path, value)
-            stored = OmegaConf.select(self.cfg, path)
-            fits = key.allows(OmegaConf.to_container(stored) if OmegaConf.is_config(stored) else stored)
-        except (OmegaConfBaseException, TypeError, ValueError):
-            fits = False  # OmegaConf's own messages name its node classes; Key.expected says it better
+            new = convert(place.leaf_key.hint, value, old, place.inner)
+        except WrongType:  # OmegaConf's own messages name its node classes; Key.expected says it better
+            fits = False
+            if not place.inner and isinstance(old, dict) and isinstance(value, dict):
+                value = merged(old, value)
+                self._put(path, value)  # a later source may correct only what is wrong in it
+        else:
+            fits = place.key.allows(new.part)
+            self._put(place.leaf, new.whole)
         if fits:
             self.provenance[path] = origin(path)
             self.found.pop(path, None)
         else:
-            self._problem(path, value, f"expected {key.expected}", None, origin)
+            self._problem(path, value, f"expected {place.key.expected}", None, origin)
+
+    def _put(self, path: str, value: Any) -> None:
+        above, _, name = path.rpartition(".")
+        setattr(value_at(self.config, above) if above else self.config, name, value)
 
     def _problem(self, path: str, value: Any, message: str, fix: str | None, origin: _Origin) -> None:
         self.provenance[path] = origin(path)
@@ -202,9 +216,8 @@ def _nearest(section: str, name: str, names: Iterable[str]) -> str:
 
 
 def _missing(merge: _Merge) -> list[Problem]:
-    missing = sorted(key.replace("[", ".").replace("]", "") for key in OmegaConf.missing_keys(merge.cfg))
     return [
-        Problem(key=key, value="???", message="has no default and is not set", fix=f"set it, e.g. {key}=...")
-        for key in missing
+        Problem(key=key, value=MISSING, message="has no default and is not set", fix=f"set it, e.g. {key}=...")
+        for key in missing(merge.config)
         if not any(key == other or key.startswith(f"{other}.") for other in merge.found)
     ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,22 +76,27 @@ def find_file(name: str, folder: Path, who: str) -> Path:
 def read_file(path: Path) -> tuple[Source, list[str]]:
     """Read one file and the names of the files that it extends. Raises ConfigError if it is not a YAML map."""
     try:
-        text = path.read_text(encoding="utf-8")
-        loaded = OmegaConf.create(text) if text.strip() else OmegaConf.create()
-        tree = yaml.compose(text, Loader=yaml.CSafeLoader)
+        content, lines = _parse(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError, OSError) as e:
         raise ConfigError(f"{_shown(path)} cannot be read as YAML: {e}") from e
-    content = OmegaConf.to_container(loaded, resolve=False)
     if not isinstance(content, dict):
         raise ConfigError(f"{_shown(path)}: expected a map of sections, got a {type(content).__name__}")
-    extends = content.pop("extends", [])
+    extends = content.get("extends", [])
     if not isinstance(extends, list) or not all(isinstance(e, str) for e in extends):
         raise ConfigError(f"{_shown(path)}: extends: expected a list of paths or names, e.g. [tiny], got {extends!r}")
-    lines: dict[str, int] = {}
-    if tree is not None:
-        _note_lines(tree, "", lines)
-    plain = {str(key): value for key, value in content.items()}
+    plain = {str(key): copy.deepcopy(value) for key, value in content.items() if key != "extends"}
     return Source(name=_shown(path), content=plain, lines=lines), extends
+
+
+@functools.lru_cache(maxsize=32)
+def _parse(text: str) -> tuple[Any, dict[str, int]]:
+    """Return the content of a YAML file and the line of every key. Callers change neither: a recipe's
+    stages and the tests read the same files again and again."""
+    content = OmegaConf.to_container(OmegaConf.create(text) if text.strip() else OmegaConf.create(), resolve=False)
+    lines: dict[str, int] = {}
+    if (tree := yaml.compose(text, Loader=yaml.CSafeLoader)) is not None:
+        _note_lines(tree, "", lines)
+    return content, lines
 
 
 def _note_lines(node: yaml.Node, key: str, lines: dict[str, int]) -> None:

@@ -1,0 +1,139 @@
+"""Conversion of a value from YAML to the type of its key, by the rules of OmegaConf.
+
+OmegaConf costs a millisecond for each value that it holds, so it converts only what is not of the type already.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, is_dataclass, make_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from r1ray.config.keys import keys_of
+from r1ray.config.schema import Config
+
+MISSING = "???"
+"""The default of a key that has none, and the value that unsets a key."""
+
+
+class WrongType(Exception):
+    """The value is not of the key's type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A value of its key's type. Producer: `convert`. Consumer: `load`."""
+
+    whole: Any  # of the leaf
+    part: Any  # what was set: the leaf, or one value inside it
+
+
+def convert(hint: Any, new: Any, old: Any = None, inner: str = "") -> Converted:
+    """Return `new` as a value of the type `hint`. Maps merge into the map `old`.
+
+    `inner` is the dotted path of one value inside the map `old`, which `new` replaces. Raises WrongType.
+    """
+    if not inner and _is_of(hint, new):
+        return Converted(new, new)
+    if not inner and isinstance(new, dict) and isinstance(old, dict):
+        if not new:
+            return Converted(old, old)
+        new = merged(old, new)
+    leaf = OmegaConf.structured(_leaf_class(hint))
+    try:
+        if inner:
+            OmegaConf.update(leaf, "value", old, merge=False)
+        path = f"value.{inner}" if inner else "value"
+        OmegaConf.update(leaf, path, new, merge=bool(inner))
+        part = OmegaConf.select(leaf, path)
+    except (OmegaConfBaseException, TypeError, ValueError, OverflowError) as e:
+        raise WrongType from e
+    whole = OmegaConf.to_container(leaf)
+    assert isinstance(whole, dict)
+    return Converted(whole["value"], OmegaConf.to_container(part) if OmegaConf.is_config(part) else part)
+
+
+def merged(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
+    """Return `old` with the values of `new`; maps inside merge too, lists are replaced."""
+    both = {
+        key: merged(old[key], value) if isinstance(value, dict) and isinstance(old.get(key), dict) else value
+        for key, value in new.items()
+    }
+    return {**old, **both}
+
+
+def missing(config: Config) -> list[str]:
+    """Return the dotted keys of all values that are not set, in order of the alphabet."""
+    return sorted(_missing(config, ""))
+
+
+def to_yaml(config: Config) -> str:
+    """Return `config` as YAML, in which only strings read as strings."""
+    text = yaml.dump(asdict(config), Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
+    assert isinstance(text, str)
+    return text
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Writes what OmegaConf reads: to it 1e3 is a number, to YAML 1.1 a string."""
+
+
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.Node:
+    quoted = _is_number(text) or text in ("y", "Y", "n", "N")  # booleans, says YAML 1.1
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(tuple, lambda dumper, values: dumper.represent_list(values))
+
+
+def _missing(value: Any, path: str) -> Iterator[str]:
+    if isinstance(value, str):
+        if value == MISSING:
+            yield path
+        return
+    inner: Any = ()
+    if is_dataclass(value):
+        inner = ((name, getattr(value, name)) for name in keys_of(value.__class__))
+    elif isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    for name, item in inner:
+        yield from _missing(item, f"{path}.{name}" if path else str(name))
+
+
+@functools.cache
+def _leaf_class(hint: Any) -> type:
+    return make_dataclass("_Leaf", [("value", hint)])
+
+
+def _is_of(hint: Any, value: Any) -> bool:
+    """Whether `value` is a plain value of this type, which OmegaConf would take as it is; False if that is uncertain."""
+    kind = type(value)
+    kinds, choices = _plain(hint)
+    if kind is not str:
+        return kind in kinds
+    return value in choices or (str in kinds and not value.endswith(MISSING))
+
+
+@functools.cache
+def _plain(hint: Any) -> tuple[frozenset[type], frozenset[str]]:
+    """Return the plain types among the alternatives of `hint`, and the strings that a Literal among them allows."""
+    alternatives = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    choices = [choice for part in alternatives if get_origin(part) is Literal for choice in get_args(part)]
+    return frozenset({bool, int, float, str, type(None)} & set(alternatives)), frozenset(choices)
