@@ -78,7 +78,9 @@ def recipe(
 
 def _run(read: Recipe, tasks: tuple[Task, ...], selection: Selection) -> None:
     """Run the stages and show what the policies reached. Raises typer.Exit with the exit code."""
-    from r1ray.preflight.fork_servers import start_fork_servers
+    from r1ray.preflight.fork_servers import of_commands, r1ray_command, start_fork_server, start_fork_servers
+
+    start_fork_server(of_commands())  # first of all: it imports for seconds
     from r1ray.recipe.runner import Runner
     from r1ray.recipe.screen import Screen
     from r1ray.report.recipe_page import summary_table
@@ -87,7 +89,7 @@ def _run(read: Recipe, tasks: tuple[Task, ...], selection: Selection) -> None:
     def prepare(stages: Sequence[Task]) -> None:
         start_fork_servers([(s.config, s.kind.use) for s in stages if s.config is not None and s.kind.use is not None])
 
-    code = Runner(read, tasks, Screen(console), prepare=prepare).run(selection)
+    code = Runner(read, tasks, Screen(console), r1ray_command(), prepare=prepare).run(selection)
     if (table := summary_table(load_recipe(read.dir))) is not None:
         console.print(table)
     raise typer.Exit(code)

@@ -3,7 +3,7 @@
 A rollout worker imports for 10 s before it can load a model, a learner rank for 6 s. A fork server
 (`r1ray.util.fork_server`) does that once, and Ray starts workers as forks of it: the first one finds its modules
 imported, and so does each replacement. A recipe starts the servers once for all of its stages, which find them by the
-environment variable SERVERS.
+environment variable SERVERS; its stages, commands of their own, are forks of a third server.
 
 Only for workers on this machine that compute on CPUs: forks of a process that has used a GPU cannot use it. Each fork
 imports Ray itself, which takes its cluster from the environment at its import.
@@ -42,6 +42,10 @@ MODULES: Mapping[Kind, tuple[str, ...]] = {
     "rollout": ("vllm.v1.engine.llm_engine", "vllm.v1.worker.cpu_worker", "actors.receiver", "actors.rollout"),
     "learner": ("deepspeed", "learner.policy", "learner.sft.rank", "learner.preference.rank"),
 }
+COMMAND_MODULES = ("transformers.models.auto.tokenization_auto", "learner.policy", "r1ray.preflight.prepare")
+WORKER_NICENESS = 15
+"""As of Ray's workers: Ray's own processes, which start while the servers import, come first."""
+
 END_S = 10.0
 
 
@@ -51,11 +55,14 @@ class Imports:
 
     modules: tuple[str, ...]
     environment: Mapping[str, str]
+    niceness: int
 
     @property
     def key(self) -> str:
         """Equal for two commands whose workers can be forked from the same server."""
-        return hashlib.blake2b(json.dumps([self.modules, dict(self.environment)]).encode(), digest_size=8).hexdigest()
+        return hashlib.blake2b(
+            json.dumps([self.modules, dict(self.environment), self.niceness]).encode(), digest_size=8
+        ).hexdigest()
 
 
 def environment_of(kind: Kind, config: Config) -> dict[str, str]:
@@ -91,18 +98,28 @@ def imports_of(kind: Kind, config: Config) -> Imports | None:
     over_ray = kind == "rollout" and (engine.hosts > 1 or "distributed_executor_backend" in engine.extra)
     if config.ray.address is not None or gpus or over_ray:
         return None
-    return Imports(modules=MODULES[kind], environment={**environment_of(kind, config), "CUDA_VISIBLE_DEVICES": ""})
+    environment = {**environment_of(kind, config), "CUDA_VISIBLE_DEVICES": ""}
+    return Imports(modules=MODULES[kind], environment=environment, niceness=WORKER_NICENESS)
+
+
+def of_commands() -> Imports:
+    """What every `r1ray` command that trains or samples imports, besides Ray."""
+    return Imports(modules=COMMAND_MODULES, environment={}, niceness=0)
 
 
 def start_fork_servers(commands: Iterable[tuple[Config, Use]]) -> None:
     """Start the fork servers that these commands need and that are not there yet; they end with this process."""
-    servers = _servers()
     for config, use in commands:
         for kind in MODULES:
-            imports = imports_of(kind, config) if kind in processes(config, use) else None
-            if imports is not None and imports.key not in servers:
-                servers[imports.key] = _start(imports)
-    os.environ[SERVERS] = json.dumps(servers)
+            if kind in processes(config, use) and (imports := imports_of(kind, config)) is not None:
+                start_fork_server(imports)
+
+
+def start_fork_server(imports: Imports) -> None:
+    """Start the fork server with these imports if it is not there yet; it ends with this process."""
+    servers = _servers()
+    if imports.key not in servers:
+        os.environ[SERVERS] = json.dumps({**servers, imports.key: _start(imports)})
 
 
 def python_of(imports: Imports | None) -> str | None:
@@ -114,9 +131,14 @@ def python_of(imports: Imports | None) -> str | None:
     if path is None:
         return None
     if not _answers(path):
-        print(f"warning: the fork server at {path} has died: workers start some seconds slower", file=sys.stderr)
+        print(f"warning: the fork server at {path} has died: processes start some seconds slower", file=sys.stderr)
         return None
     return f"{sys.executable} -IS {fork_client.__file__} {path}"
+
+
+def r1ray_command() -> list[str]:
+    """What runs `r1ray` when its arguments are appended: forked from the server of commands, if there is one."""
+    return [*(python_of(of_commands()) or sys.executable).split(), "-m", "r1ray"]
 
 
 def _servers() -> dict[str, str]:
@@ -140,9 +162,9 @@ def _start(imports: Imports) -> str:
     with socket.socket(socket.AF_UNIX) as listener, (folder / "log").open("wb") as log:
         listener.bind(path)
         listener.listen(64)
-        command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), "ray", *imports.modules]
+        command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), str(imports.niceness)]
         server = subprocess.Popen(
-            with_parent_death_signal(command),
+            with_parent_death_signal([*command, "ray", *imports.modules]),
             pass_fds=[listener.fileno()],
             env={**os.environ, **imports.environment},
             stdin=subprocess.DEVNULL,

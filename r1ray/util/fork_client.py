@@ -1,9 +1,9 @@
 """Start a Python program as a fork of a process that has already imported its modules.
 
-`python -IS fork_client.py SOCKET SCRIPT ARG ...` asks the fork server at SOCKET (`r1ray.util.fork_server`) to run the
-script with this process's environment, working folder, output, signal mask and niceness. This process stays, for its
-parent, in the place of the program: it ends when the program ends; if it is killed the kernel kills the program, and if
-its parent dies the kernel kills it.
+`python -IS fork_client.py SOCKET SCRIPT ARG ...` (or `-m MODULE` for SCRIPT) asks the fork server at SOCKET
+(`r1ray.util.fork_server`) to run the script with this process's environment, working folder, output, signal mask and
+niceness. This process stays, for its parent, in the place of the program: it passes signals on to it and ends with it, by
+the same exit code or signal; if it is killed the kernel kills the program, and if its parent dies the kernel kills it.
 
 If no server answers, it becomes the program itself, which then imports its modules as usual: the outcome is the same,
 some seconds later, and standard error says so. It imports nothing but the standard library: it starts in 20 ms.
@@ -23,8 +23,17 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 LENGTH = struct.Struct(">I")
+PID = struct.Struct(">I")
+"""The program's first message."""
+
+ENDED = struct.Struct(">i")
+"""The server's last message: the program's exit code, or minus the signal that ended it."""
+
 OUTPUT = (1, 2)
 """The descriptors that the program takes over."""
+
+PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that are for the program."""
 
 ANSWER_S = 50.0
 """How long a server may take to answer: it may still import. Ray gives a worker 60 s to register."""
@@ -54,8 +63,18 @@ def _oom_score() -> str:
     return "0"
 
 
+def exactly(connection: socket.socket, size: int) -> bytes:
+    """The next `size` bytes. Raises EOFError if the connection ends before."""
+    data = b""
+    while len(data) < size:
+        if not (more := connection.recv(size - len(data))):
+            raise EOFError("it ended")
+        data += more
+    return data
+
+
 def main() -> None:
-    """Have the program forked and wait for its end, or become it."""
+    """Have the program forked and end with it, or become it."""
     path, *command = sys.argv[1:]
     parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as server:
@@ -65,21 +84,40 @@ def main() -> None:
             message = request(command[0], command[1:])
             socket.send_fds(server, [message[:1]], OUTPUT)
             server.sendall(message[1:])
-            answer = server.recv(1)
-        except OSError as e:
-            answer, why = b"", str(e)
+            (pid,) = PID.unpack(exactly(server, PID.size))
+        except (OSError, EOFError) as e:
+            why = str(e)
         else:
-            why = "it ended"
-        if answer:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it died before
                 return
             server.settimeout(None)
-            with contextlib.suppress(OSError):
-                server.recv(1)  # returns when the program has ended
+            _end_with(pid, server)
             return
     print(f"no fork server at {path} ({why}): {command[0]} starts without one", file=sys.stderr, flush=True)
     os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - the caller's own command, and no shell
+
+
+def _end_with(pid: int, server: socket.socket) -> None:
+    """Pass signals on to the program until it ends; then end as it did."""
+
+    def pass_on(number: int, frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # the message of its end is under way
+            os.kill(pid, number)
+
+    for number in PASSED_ON:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, pass_on)
+    try:
+        (code,) = ENDED.unpack(exactly(server, ENDED.size))
+    except (OSError, EOFError):
+        sys.exit(f"the fork server of process {pid} died before it: its exit code is not known")
+    if code < 0:
+        number = signal.Signals(-code)
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

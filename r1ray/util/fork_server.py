@@ -1,11 +1,12 @@
 """A process that has imported modules once, and from which programs that need them are forked.
 
     fork_client ---- its command, environment, output ---> fork server --fork--> the program, its modules imported
-         ^------------------ one byte; then the end of the connection, when the program ends ----------'
+         ^ ^------------- how the program ended ---------------'                              |
+         '----------------------------------- its process id ---------------------------------'
 
-Run as `python -m r1ray.util.fork_server FD HIDDEN MODULE ...`; FD is a listening Unix socket. The package HIDDEN cannot be
-imported by the modules, only by the programs: one such as Ray, which reads the environment of its process once, at its
-import. Clients may connect while the modules are still being imported: they wait, as they would for their own imports.
+Run as `python -m r1ray.util.fork_server FD NICENESS HIDDEN MODULE ...`; FD is a listening Unix socket. The package HIDDEN
+cannot be imported by the modules, only by the programs: one such as Ray, which reads the environment of its process once,
+at its import. Clients may connect while the modules are still being imported: they wait, as they would for their own imports.
 Modules that start threads cannot be used, because a fork has only one of the threads: the server then ends, and says which
 module it was.
 """
@@ -20,16 +21,15 @@ import importlib
 import json
 import os
 import runpy
+import select
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from r1ray.util.fork_client import LENGTH, OUTPUT
-
-NICENESS = 15
-"""Of the server, as of Ray's workers: Ray's own processes, which start while it imports, come first."""
+from r1ray.util.fork_client import ENDED, LENGTH, OUTPUT, PID, exactly
 
 _F_SETSIG = 10
 _O_ASYNC = 0o20000
@@ -41,15 +41,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     server = os.getpid()
     try:
+        niceness, hidden, *modules = sys.argv[2:]
+        os.setpriority(os.PRIO_PROCESS, 0, max(int(niceness), os.getpriority(os.PRIO_PROCESS, 0)))
+        _import(modules, hidden)
         _serve(listener)
     finally:
         if os.getpid() == server:
             Path(listener.getsockname()).unlink(missing_ok=True)
 
 
-def _serve(listener: socket.socket) -> None:
-    hidden, *modules = sys.argv[2:]
-    os.setpriority(os.PRIO_PROCESS, 0, max(NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
+def _import(modules: Sequence[str], hidden: str) -> None:
     sys.modules[hidden] = None  # type: ignore[assignment]
     for name in modules:
         importlib.import_module(name)
@@ -58,42 +59,58 @@ def _serve(listener: socket.socket) -> None:
     del sys.modules[hidden]
     gc.collect()
     gc.freeze()  # keeps the pages of what was imported shared between the forks
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the programs
+
+
+def _serve(listener: socket.socket) -> None:
+    running: dict[int, socket.socket] = {}  # the clients of the programs, by process id
+    woken, waker = socket.socketpair()
+    waker.setblocking(False)
+    signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)  # without a handler nothing would be woken
     while True:
+        ready, _, _ = select.select([listener, woken], [], [])
+        if woken in ready:
+            woken.recv(4096)
+            _report(running)
+        if listener not in ready:
+            continue
         client, _ = listener.accept()
-        with client:
-            try:
-                wanted, descriptors = _received(client)
-            except (EOFError, OSError):  # the client is gone
-                continue
-            if os.fork() == 0:
-                listener.close()
-                _run(client, wanted, descriptors)
-            for descriptor in descriptors:
-                os.close(descriptor)
+        try:
+            wanted, descriptors = _received(client)
+        except (EOFError, OSError):  # the client is gone
+            client.close()
+            continue
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for other in (listener, woken, waker, *running.values()):
+                other.close()
+            _run(client, wanted, descriptors)
+        running[pid] = client
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _report(running: dict[int, socket.socket]) -> None:
+    """Tell the clients of the programs that have ended how they ended."""
+    for pid in list(running):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            with running.pop(pid) as client, contextlib.suppress(OSError):  # it may have died before
+                client.send(ENDED.pack(os.waitstatus_to_exitcode(status)))
 
 
 def _received(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
     """A client's request and its descriptors. Raises EOFError if it ends too early."""
     first, descriptors, _, _ = socket.recv_fds(client, 1, len(OUTPUT))
-    data = first + _exactly(client, LENGTH.size - len(first))
-    (length,) = LENGTH.unpack(data)
-    return json.loads(_exactly(client, length)), descriptors
-
-
-def _exactly(client: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        if not (more := client.recv(size - len(data))):
-            raise EOFError
-        data += more
-    return data
+    (length,) = LENGTH.unpack(first + exactly(client, LENGTH.size - len(first)))
+    return json.loads(exactly(client, length)), descriptors
 
 
 def _run(client: socket.socket, wanted: dict[str, Any], descriptors: list[int]) -> None:
     """Become the program. Ends this process."""
     try:
-        client.send(b"1")
+        client.send(PID.pack(os.getpid()))
     except OSError:  # it did not wait so long
         os._exit(0)
     _die_with(client)
@@ -116,10 +133,15 @@ def _run(client: socket.socket, wanted: dict[str, Any], descriptors: list[int]) 
         Path("/proc/self/oom_score_adj").write_text(wanted["oom_score"], encoding="ascii")
     if (numpy := sys.modules.get("numpy")) is not None:
         numpy.random.seed()  # else every fork has the same random numbers; Python's own module does this itself
-    sys.argv[:] = wanted["argv"]
-    sys.path[0] = str(Path(sys.argv[0]).parent)
     client.detach()  # open until this process ends
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.argv[:] = wanted["argv"]
+    if sys.argv[0] == "-m":
+        del sys.argv[0]
+        sys.path[0] = wanted["folder"]
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        sys.path[0] = str(Path(sys.argv[0]).parent)
+        runpy.run_path(sys.argv[0], run_name="__main__")
     sys.exit()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,28 +14,39 @@ import psutil
 
 from benchmarks.chaos.machines import kill, tree
 from r1ray.config.load import load_config
-from r1ray.preflight.fork_servers import start_fork_servers
+from r1ray.preflight.fork_servers import (
+    imports_of,
+    of_commands,
+    python_of,
+    r1ray_command,
+    start_fork_server,
+    start_fork_servers,
+)
 
 _started: list[subprocess.Popen[str]] = []
 
 
 @cache
 def share_fork_servers() -> None:
-    """Have the commands of this test session find servers that have imported what their workers need, as the stages of a
-    recipe do: importing is half of what a short run computes.
+    """Have the commands of this test session be forked from servers that have imported what they and their workers need, as
+    the stages of a recipe are: importing is more than half of what a short run computes. Returns when they have.
     """
-    loaded = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"])
-    start_fork_servers([(loaded.config, "train")])
+    start_fork_server(of_commands())
+    config = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"]).config
+    start_fork_servers([(config, "train")])
+    for imports in (of_commands(), imports_of("rollout", config), imports_of("learner", config)):
+        subprocess.run(
+            [*(python_of(imports) or "").split(), "-m", "this"], check=True, stdout=subprocess.DEVNULL, timeout=240
+        )
 
 
 def processes_of(command: subprocess.Popen[str]) -> list[psutil.Process]:
     """The command and its descendants, and the workers that were forked for it: it is the only one of this session."""
-    forked = [
-        child
-        for server in psutil.Process().children()
-        if "r1ray.util.fork_server" in server.cmdline()
-        for child in server.children(recursive=True)
-    ]
+    forked: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # a zombie has no command line
+            if "r1ray.util.fork_server" in child.cmdline():
+                forked += child.children(recursive=True)
     return [*tree(command.pid), *forked]
 
 
@@ -46,7 +56,7 @@ def start_r1ray(*words: object, **options: Any) -> subprocess.Popen[str]:
     `options` are Popen's.
     """
     share_fork_servers()
-    command = [sys.executable, "-m", "r1ray", *map(str, words)]
+    command = [*r1ray_command(), *map(str, words)]
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8", "errors": "replace"}
     process: subprocess.Popen[str] = subprocess.Popen(command, **{**pipe, **options})
     _started.append(process)

@@ -28,7 +28,7 @@ def server(folder: Path, *modules: str, **environment: str) -> Iterator[tuple[Pa
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), "hidden", *modules]
+        command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), "15", "hidden", *modules]
         process = subprocess.Popen(
             command, pass_fds=[listener.fileno()], env={**os.environ, **environment}, process_group=0
         )
@@ -86,6 +86,34 @@ def test_the_program_is_what_its_client_would_have_become(tmp_path: Path) -> Non
     assert out == f"True ['a', 'b c'] x None {tmp_path}\n"
     niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 17)
     assert err == f"[<Signals.SIGHUP: 1>] True {tmp_path}\n{niceness}\n"
+
+
+@pytest.mark.parametrize(("end", "code"), [("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", -9), ("1 / 0", 1), ("", 0)])
+def test_the_client_ends_as_its_program_does(tmp_path: Path, end: str, code: int) -> None:
+    with server(tmp_path) as (path, _):
+        started = client(path, script(tmp_path, f"import os, sys\n{end}\n"))
+        started.communicate(timeout=DEADLINE_S)
+        assert started.returncode == code
+
+
+def test_a_signal_is_the_programs(tmp_path: Path) -> None:
+    caught = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))"
+    program = script(tmp_path, f"import signal, sys\n{caught}\nprint('ready', flush=True)\nsignal.pause()\n")
+    with server(tmp_path) as (path, _):
+        started = client(path, program)
+        assert started.stdout is not None
+        started.stdout.readline()
+        started.send_signal(signal.SIGTERM)
+        started.communicate(timeout=DEADLINE_S)
+        assert started.returncode == 5
+
+
+def test_a_module_runs_as_with_python_m(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("import sys\nprint(__name__, sys.argv[1:], sys.path[0])\n")
+    with server(tmp_path) as (path, _):
+        command = [sys.executable, "-IS", fork_client.__file__, str(path), "-m", "beside", "x"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE_S)
+    assert done.stdout == f"__main__ ['x'] {tmp_path}\n"
 
 
 def test_the_program_dies_with_its_client(tmp_path: Path) -> None:
@@ -163,7 +191,7 @@ def test_a_module_that_starts_threads_is_refused_by_name(tmp_path: Path) -> None
     )
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
-        command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), "hidden", "threaded"]
+        command = [sys.executable, "-m", "r1ray.util.fork_server", str(listener.fileno()), "15", "hidden", "threaded"]
         path = os.pathsep.join([str(folder), *sys.path])
         done = subprocess.run(
             command,
