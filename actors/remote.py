@@ -22,6 +22,7 @@ from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.config.uses import Use
 from r1ray.control.handles import Handle, Identity, Place, QueueApi, RewardApi, WorkerInfo
+from r1ray.errors import note_node
 from r1ray.ledger.records import Lease
 from r1ray.telemetry.logs import at
 from r1ray.telemetry.recorder import SILENT, Recorder
@@ -121,8 +122,17 @@ class RolloutActor:
 
         A worker of a sampling job serves the weights that it loaded and leases nothing: the job sends it work.
 
-        Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet needs its class.
+        Not done in `__init__`: Ray keeps only the text of an error raised there, and the fleet needs its class. Errors
+        have the address of the node, see `note_node`.
         """
+        self._address = ray.util.get_node_ip_address()
+        try:
+            return self._start()
+        except Exception as e:
+            note_node(e, self._address)
+            raise
+
+    def _start(self) -> WorkerInfo:
         from actors.engine import VllmEngine
         from actors.rollout import RolloutWorker
         from actors.shm_cleanup import remove_leftovers
@@ -136,7 +146,6 @@ class RolloutActor:
         prompts = open_prompts(config, tokenizer, self._use)
         self._problems = prompts.problems
         self._services = QueueAndRewards(config)
-        self._address = ray.util.get_node_ip_address()
         engine = VllmEngine(config, self._model_path, synced=self._use == "train")
         if self._use != "train":
             engine.set_version(0)  # the only policy

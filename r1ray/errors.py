@@ -95,7 +95,7 @@ class EngineRefused(R1RayError):
 
 
 class WorkersCannotStart(R1RayError):
-    """Every rollout worker failed to start with the same error before one was ready; the message gives it."""
+    """Every rollout worker failed to start with the same error before one was ready; the message gives it, and the nodes."""
 
 
 class NoTrainableGroups(R1RayError):
@@ -116,3 +116,17 @@ class IntegrityError(R1RayError):
 
 class WireError(IntegrityError):
     """A message cannot be decoded: unknown version, missing field, wrong length."""
+
+
+_ON_NODE = "on node "
+
+
+def note_node(error: BaseException, address: str) -> None:
+    """Add the address of the node on which `error` arose; it travels with the error to another process."""
+    error.add_note(f"{_ON_NODE}{address}")
+
+
+def node_of(error: BaseException) -> str | None:
+    """The node that `note_node` has added; None: not known."""
+    notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_ON_NODE)]
+    return notes[-1].removeprefix(_ON_NODE) if notes else None

@@ -21,7 +21,7 @@ from r1ray.control.health import Health, HealthLimits, State
 from r1ray.control.health_probe import HealthProbe
 from r1ray.control.member import Member
 from r1ray.control.start_failures import StartFailures
-from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, ProcessDied, RetryBudgetExhausted
+from r1ray.errors import ConfigError, InfrastructureError, IntegrityError, ProcessDied, RetryBudgetExhausted, node_of
 
 HOST_END_S = 10.0
 """A drain ends so long before its host does, so that unfinished prompts are leased again in order."""
@@ -232,7 +232,8 @@ class Fleet:
             raise error  # the next worker would fail in the same way
         if error is not None:
             cause = str(error) if isinstance(error, InfrastructureError) else f"{type(error).__name__}: {error}"
-            self.lost(name, f"did not start: {cause}")
+            node = node_of(error)
+            self.lost(name, f"did not start: {cause}{f' (on node {node})' if node else ''}")
             self._start_failures.failed(name, error, workers=self._desired)
             return
         self._start_failures.succeeded()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from r1ray.errors import InfrastructureError, WorkersCannotStart
+from r1ray.errors import InfrastructureError, WorkersCannotStart, node_of
 from r1ray.util.formatting import one_line
 
 MIN_FAILURES = 3
@@ -24,6 +24,7 @@ class StartFailures:
         self._any_ready = False
         self._kind = ""
         self._count = 0
+        self._nodes: dict[str, None] = {}  # of these failures, in order
 
     def succeeded(self) -> None:
         """A worker is ready: the configuration works, and later failures have other causes."""
@@ -37,11 +38,17 @@ class StartFailures:
         if self._any_ready or isinstance(error, InfrastructureError):
             return
         kind = _NUMBER.sub("N", f"{type(error).__name__}: {error}")
-        self._count = self._count + 1 if kind == self._kind else 1
-        self._kind = kind
+        if kind != self._kind:
+            self._kind, self._count, self._nodes = kind, 0, {}
+        self._count += 1
+        if (node := node_of(error)) is not None:
+            self._nodes[node] = None
         if self._count >= max(MIN_FAILURES, ROUNDS * workers):
             raise WorkersCannotStart(
-                f"no rollout worker can start: {self._count} attempts in a row failed with "
+                f"no rollout worker can start: {self._count} attempts in a row failed{self._where()} with "
                 f"{type(error).__name__}: {one_line(str(error))}. "
                 f"logs/{name}.log in the run folder has the traceback; correct `rollout`, `rollout.engine` or `model`"
             ) from error
+
+    def _where(self) -> str:
+        return f" on {'node' if len(self._nodes) == 1 else 'nodes'} {', '.join(self._nodes)}" if self._nodes else ""

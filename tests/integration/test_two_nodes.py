@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from r1ray.run.metrics import read_metrics
+from r1ray.errors import WorkersCannotStart
+from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.models import random_model, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -145,6 +146,27 @@ def test_a_wrong_token_and_an_unreachable_head_are_named_and_nothing_is_written(
     nowhere = r1ray(environment, ["train"], f"127.0.0.1:{free_port()}", model, tmp_path / "run")
     assert (nowhere.returncode, "no Ray cluster answers there" in nowhere.stderr) == (2, True), nowhere.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_node_on_which_every_worker_fails_ends_the_run_and_is_named_with_the_cause(
+    cluster: tuple[str, dict[str, str]], model: Path, tmp_path: Path
+) -> None:
+    address, environment = cluster
+    run = tmp_path / "run"
+    wrong = "rollout.engine.extra.load_format=bitsandbyte"  # only the engine can refuse it
+    done = r1ray(environment, ["train"], address, model, run, wrong)
+    assert done.returncode == WorkersCannotStart.exit_code, done.stdout + done.stderr
+    events = read_events(run)
+    (connected,) = [event for event in events if event["kind"] == "connected"]
+    node = connected["metrics"][0].rpartition(":")[0]  # both nodes have the address of this machine
+    named = (
+        f"WorkersCannotStart: no rollout worker can start: 3 attempts in a row failed on node {node} with EngineRefused"
+    )
+    assert named in done.stderr
+    assert "bitsandbyte" in done.stderr
+    reasons = [str(event["reason"]) for event in events if event["kind"] == "worker_lost"]
+    assert [reason.endswith(f"(on node {node})") for reason in reasons] == [True] * 3
 
 
 def test_doctor_looks_at_every_node_and_every_pair(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from r1ray.control.start_failures import StartFailures
-from r1ray.errors import DeadlineExceeded, ProcessDied, RetryBudgetExhausted, WorkersCannotStart
+from r1ray.errors import DeadlineExceeded, ProcessDied, RetryBudgetExhausted, WorkersCannotStart, note_node
 from tests.unit.fleet_support import World
 
 
@@ -36,6 +38,29 @@ def test_the_same_failure_of_all_workers_ends_the_run_after_a_few_tries(workers:
     with pytest.raises(WorkersCannotStart, match=r"TypeError: no such engine argument.*logs/rollout-\d+\.log"):
         fail_all(world, "no such engine argument")
     assert world.kinds().count("worker_lost") == workers * rounds
+
+
+def fail_on(world: World, node: str) -> None:
+    """The only worker fails on `node`, with an error that has travelled as Ray sends it."""
+    error = ValueError("Unknown load format: bitsandbyte")
+    note_node(error, node)
+    (name,) = world.fleet.members
+    world.readies[name].set_exception(pickle.loads(pickle.dumps(error)))
+
+
+def test_the_nodes_of_the_failures_are_named() -> None:
+    world = World(workers=1, budget=99)
+    for node in ("10.0.0.2", "10.0.0.3"):
+        fail_on(world, node)
+        world.fleet.tick()
+        world.after(60.0)
+    fail_on(world, "10.0.0.2")
+    with pytest.raises(
+        WorkersCannotStart, match=r"3 attempts .* on nodes 10\.0\.0\.2, 10\.0\.0\.3 with ValueError: Unk"
+    ):
+        world.fleet.tick()
+    lost = [fields["reason"] for kind, fields in world.events if kind == "worker_lost"]
+    assert lost[1] == "did not start: ValueError: Unknown load format: bitsandbyte (on node 10.0.0.3)"
 
 
 def test_failures_that_differ_are_bounded_by_the_budget_alone() -> None:
