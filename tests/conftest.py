@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+import gc
+import os
+import sys
+
+# Tests start hundreds of processes, and each would compile the modules that it imports.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # The same examples everywhere, however long one of them takes: a failure is the code's, not the machine's.
 settings.register_profile("r1ray", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("r1ray")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: no collection of garbage needs to look at it again."""
+    gc.collect()
+    gc.freeze()

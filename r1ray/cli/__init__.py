@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import importlib
 import os
 import pkgutil
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,14 @@ def build_app() -> typer.Typer:
     return app
 
 
+@functools.cache
+def command() -> Callable[[], object]:
+    """`build_app` as a click command. Typer would build it anew at every call."""
+    import typer
+
+    return typer.main.get_command(build_app())
+
+
 def main() -> None:
     """Run a command. A named failure is one red message on standard error and its exit code, not a traceback.
 
@@ -55,7 +65,7 @@ def main() -> None:
             if signal.getsignal(each) is not signal.SIG_IGN:  # as nohup sets it
                 signal.signal(each, signal.default_int_handler)
         add_import_folders([Path.cwd()])
-        build_app()()
+        command()()
     except KeyboardInterrupt:  # outside the command, which turns it into an exit code
         _fail("Interrupted", _REPEAT, INTERRUPTED)
     except SystemExit as end:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-import yaml
-
 from r1ray.config.keys import Key, keys_of, section_doc
 from r1ray.config.schema import Config
 from r1ray.config.sources import CONF_DIR
+from r1ray.util.yaml_text import write_yaml
 
 PATH = CONF_DIR / "base.yaml"
 _WIDTH = 100
@@ -96,7 +95,7 @@ def _in_yaml(value: Any) -> str:
         value = list(value)
     if isinstance(value, list):
         value = [asdict(item) if is_dataclass(item) and not isinstance(item, type) else item for item in value]
-    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+    text = write_yaml(value, default_flow_style=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

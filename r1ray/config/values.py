@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, is_dataclass, make_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
-import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from r1ray.config.keys import keys_of
 from r1ray.config.schema import Config
+from r1ray.util.yaml_text import write_yaml
 
 MISSING = "???"
 """The default of a key that has none, and the value that unsets a key."""
@@ -74,31 +74,8 @@ def missing(config: Config) -> list[str]:
 
 
 def to_yaml(config: Config) -> str:
-    """Return `config` as YAML, in which only strings read as strings."""
-    text = yaml.dump(asdict(config), Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
-    assert isinstance(text, str)
-    return text
-
-
-class _Dumper(yaml.CSafeDumper):
-    """Writes what OmegaConf reads: to it 1e3 is a number, to YAML 1.1 a string."""
-
-
-def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.Node:
-    quoted = _is_number(text) or text in ("y", "Y", "n", "N")  # booleans, says YAML 1.1
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if quoted else None)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-_Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(tuple, lambda dumper, values: dumper.represent_list(values))
+    """Return `config` as YAML, which reads as the same configuration."""
+    return write_yaml(asdict(config), default_flow_style=False)
 
 
 def _missing(value: Any, path: str) -> Iterator[str]:

@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from r1ray import __version__
 from r1ray.errors import IntegrityError
 from r1ray.recipe.stages import Recipe
@@ -31,6 +29,7 @@ from r1ray.run.folder import RunFolder
 from r1ray.run.policy import RECIPE
 from r1ray.util.files import read_json, write_atomic
 from r1ray.util.versions import installed_versions
+from r1ray.util.yaml_text import read_yaml
 
 FORMAT = 2
 LINEAGE = "lineage.json"
@@ -156,7 +155,7 @@ def write_recipe_record(recipe: Recipe, tasks: Sequence[Task], states: Mapping[s
 
 def plain_config(task: Task) -> dict[str, Any]:
     """Return the resolved configuration as plain values; empty if the kind takes none."""
-    return yaml.safe_load(task.config_yaml) if task.config_yaml else {}
+    return read_yaml(task.config_yaml) if task.config_yaml else {}
 
 
 def code_versions() -> dict[str, str]:

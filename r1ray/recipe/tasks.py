@@ -7,8 +7,6 @@ from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from r1ray.config.identity import may_change
 from r1ray.config.load import load_sources
 from r1ray.config.schema import Config
@@ -17,6 +15,7 @@ from r1ray.errors import ConfigError
 from r1ray.evaluation.benchmarks.registry import find
 from r1ray.recipe.references import References, StageInput, stage_inputs
 from r1ray.recipe.stages import KINDS, Kind, Recipe, Stage, flags
+from r1ray.util.yaml_text import write_yaml
 
 OUTPUT_KEYS = ("run.steps", "curation")
 """Keys that a resumed command may change although they determine the output of a stage."""
@@ -114,7 +113,7 @@ def _task(recipe: Recipe, stage: Stage, references: References, config: Config |
         config_file=recipe.dir / "stages" / f"{stage.name}.yaml",
         log=recipe.dir / "logs" / f"{stage.name}.log",
         config=config,
-        config_yaml=yaml.safe_dump(_lists(resolved), sort_keys=False, allow_unicode=True) if config else "",
+        config_yaml=write_yaml(resolved) if config else "",
         options=references.resolve(dict(stage.options)),
         inputs=inputs,
         fingerprint={
@@ -189,10 +188,3 @@ def _non_defaults(value: Any) -> Any:
 
 def _default(f: Field[Any]) -> Any:
     return f.default_factory() if f.default_factory is not MISSING else f.default
-
-
-def _lists(value: Any) -> Any:
-    """Replace tuples by lists: YAML has no tuples."""
-    if isinstance(value, dict):
-        return {k: _lists(v) for k, v in value.items()}
-    return [_lists(v) for v in value] if isinstance(value, list | tuple) else value

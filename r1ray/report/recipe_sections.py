@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
-import yaml
-
 from r1ray.models.card import short_digest, versions, with_error
 from r1ray.report.html import Markup, join, meter, node, section, table, wall_time
 from r1ray.report.recipe_charts import Leg
@@ -16,6 +14,7 @@ from r1ray.report.texts import PURE, RULE, Correction, TextStats, corrections
 from r1ray.run.policy import EVALUATION
 from r1ray.util.formatting import number, share
 from r1ray.util.responses import ReflectiveWords
+from r1ray.util.yaml_text import write_yaml
 
 MAX_CORRECTIONS = 4
 CONTEXT = 700
@@ -276,5 +275,5 @@ def _facts(recipe: RecipeRecord) -> str:
 
 
 def _config(stage: StageRecord) -> Markup:
-    text = yaml.safe_dump(stage.lineage["config"], sort_keys=False, allow_unicode=True, width=120)
+    text = write_yaml(stage.lineage["config"], width=120)
     return node("details", node("summary", f"configuration of {stage.name}"), node("pre", text))

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from r1ray.errors import ConfigError
 from r1ray.run.bottleneck import find_bottleneck
 from r1ray.run.folder import RunFolder
@@ -22,6 +20,7 @@ from r1ray.run.metrics import (
     read_transcripts,
 )
 from r1ray.util.files import read_json
+from r1ray.util.yaml_text import read_yaml
 
 STARTED = "started"
 """Kind of the event that a driver writes when it starts or resumes a run."""
@@ -101,7 +100,7 @@ def load_record(run_dir: Path) -> RunRecord:
     """Read a run folder in any state. Raises ConfigError for any other folder, IntegrityError for a damaged one."""
     folder = RunFolder.open(run_dir)
     config_text = folder.config.read_text(encoding="utf-8")
-    config = yaml.safe_load(config_text)
+    config = read_yaml(config_text)
     if not isinstance(config, dict):
         raise ConfigError(f"{folder.config} contains no configuration: restore the file that the run was started with")
     dropped, ledger_age = _dropped(folder)

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from r1ray.errors import ConfigError
 from r1ray.run.folder import RunFolder
 from r1ray.util.files import read_json
+from r1ray.util.yaml_text import read_yaml
 
 RECIPE = "recipe.json"
 POLICY_KINDS = ("rl", "sft")
@@ -52,7 +51,7 @@ class Policy:
     def _value(self, section: str, key: str) -> Any:
         if self.run is None:
             return None
-        config = yaml.safe_load(RunFolder(self.run).config.read_text(encoding="utf-8"))
+        config = read_yaml(RunFolder(self.run).config.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
             raise ConfigError(
                 f"{self.run}/config.yaml is not a configuration: restore the one that the run started with"

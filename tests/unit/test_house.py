@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -26,13 +27,21 @@ def layer_of(module: str) -> str | None:
     return top if top in ("actors", "learner") else None
 
 
+@functools.cache
+def statements(path: Path) -> list[ast.Import | ast.ImportFrom | ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The imports and functions of a file, those inside functions included."""
+    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+
+
+@functools.cache
 def imports() -> dict[tuple[str, str], set[str]]:
     """(importing layer, imported layer) -> places, over every import statement, those inside functions included."""
     found: dict[tuple[str, str], set[str]] = defaultdict(set)
     for top in ("r1ray", "actors", "learner"):
         for path in (ROOT / top).rglob("*.py"):
             here = layer_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in statements(path):
                 names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
                 if isinstance(node, ast.Import):
                     names = [alias.name for alias in node.names]
@@ -78,10 +87,9 @@ def test_files_and_functions_stay_short() -> None:
     long = []
     for top in ("r1ray", "actors", "learner", "benchmarks", "examples"):
         for path in (ROOT / top).rglob("*.py"):
-            text = path.read_text(encoding="utf-8")
-            if (lines := text.count("\n")) > 300:
+            if (lines := path.read_text(encoding="utf-8").count("\n")) > 300:
                 long.append(f"{path.relative_to(ROOT)}: {lines} lines")
-            for node in ast.walk(ast.parse(text)):
+            for node in statements(path):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                     lines = (node.end_lineno or node.lineno) - node.lineno + 1
                     if lines > 60:

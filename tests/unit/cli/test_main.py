@@ -75,7 +75,7 @@ def test_the_commands_are_there() -> None:
 def test_a_named_failure_is_one_message_on_standard_error(
     error: R1RayError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("r1ray.cli.build_app", lambda: _raising(error))
+    monkeypatch.setattr("r1ray.cli.command", lambda: _raising(error))
     with pytest.raises(SystemExit) as caught:
         main()
     printed = capsys.readouterr()
@@ -84,7 +84,7 @@ def test_a_named_failure_is_one_message_on_standard_error(
 
 
 def test_the_traceback_comes_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1ray.cli.build_app", lambda: _raising(ConfigError("x")))
+    monkeypatch.setattr("r1ray.cli.command", lambda: _raising(ConfigError("x")))
     monkeypatch.setenv("R1RAY_TRACEBACK", "1")
     with pytest.raises(ConfigError):
         main()
@@ -94,7 +94,7 @@ def test_the_traceback_comes_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_signal_ends_by_name(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("r1ray.cli.build_app", lambda: lambda: signal.raise_signal(number))
+    monkeypatch.setattr("r1ray.cli.command", lambda: lambda: signal.raise_signal(number))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == INTERRUPTED
@@ -116,7 +116,7 @@ def test_a_signal_while_libraries_are_loaded_ends_by_name(number: signal.Signals
 
 def test_a_command_under_nohup_ignores_the_end_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    monkeypatch.setattr("r1ray.cli.build_app", lambda: lambda: signal.raise_signal(signal.SIGHUP))
+    monkeypatch.setattr("r1ray.cli.command", lambda: lambda: signal.raise_signal(signal.SIGHUP))
     main()
 
 
@@ -133,7 +133,7 @@ def test_a_command_under_nohup_ignores_the_end_of_its_terminal(monkeypatch: pyte
 def test_an_error_of_the_operating_system_has_a_name_and_a_remedy(
     error: OSError, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("r1ray.cli.build_app", lambda: _raising(error))
+    monkeypatch.setattr("r1ray.cli.command", lambda: _raising(error))
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == code
