@@ -116,10 +116,10 @@ def _refusal(address: str, found: str, error: grpc.RpcError) -> str:
     where = f"ray.address = {address!r}" + (f" (here {found})" if address != found else "")
     if error.code() == grpc.StatusCode.UNAUTHENTICATED:
         return f"{where}: the cluster refuses this process: {error.details()}; {AUTH_FIX}"
-    return (
-        f"{where}: no Ray cluster answers there ({error.code().name}: {error.details()}); give host:port of its head, auto, "
-        "or null for a cluster of its own"
-    )
+    what = f"{error.code().name}: {error.details()}"
+    if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+        what = f"silent for {PROBE_S:g} s"
+    return f"{where}: no Ray cluster answers there ({what}); give host:port of its head, auto, or null for a cluster of its own"
 
 
 def first_sentence(text: str) -> str:

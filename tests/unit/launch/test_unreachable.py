@@ -88,6 +88,12 @@ def test_the_head_is_named_by_the_look_at_its_nodes(head: str) -> None:
     assert took_s(refused) < SHORT_S + SLACK_S
 
 
+def test_a_silent_head_is_named_with_the_seconds_that_it_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "PROBE_S", SHORT_S)
+    with silent() as head, pytest.raises(ConfigError, match=r"no Ray cluster answers there \(silent for 0\.5 s\)"):
+        look_at(head)
+
+
 def test_whether_it_demands_a_token_is_unknown(head: str) -> None:
     assert took_s(lambda: demands_token(head)) < SHORT_S + SLACK_S
     assert demands_token(head) is None
