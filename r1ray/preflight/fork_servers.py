@@ -104,7 +104,8 @@ def imports_of(kind: Kind, config: Config) -> Imports | None:
 
 def of_commands() -> Imports:
     """What every `r1ray` command that trains or samples imports, besides Ray."""
-    return Imports(modules=COMMAND_MODULES, environment={}, niceness=0)
+    # With more threads NumPy's OpenBLAS would start them at its import. No command computes with NumPy.
+    return Imports(modules=COMMAND_MODULES, environment={"OPENBLAS_NUM_THREADS": "1"}, niceness=0)
 
 
 def start_fork_servers(commands: Iterable[tuple[Config, Use]]) -> None:
