@@ -35,9 +35,9 @@ def share_fork_servers() -> None:
     config = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"]).config
     start_fork_servers([(config, "train")])
     for imports in (of_commands(), imports_of("rollout", config), imports_of("learner", config)):
-        subprocess.run(
-            [*(python_of(imports) or "").split(), "-m", "this"], check=True, stdout=subprocess.DEVNULL, timeout=240
-        )
+        command = [*(python_of(imports) or "").split(), "-m", "this"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240)
+        assert not done.stderr  # it was forked
 
 
 def processes_of(command: subprocess.Popen[str]) -> list[psutil.Process]:
