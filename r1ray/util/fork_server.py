@@ -119,6 +119,9 @@ def _run(client: socket.socket, wanted: dict[str, Any], descriptors: list[int]) 
     for source, target in zip(descriptors, OUTPUT, strict=True):
         os.dup2(source, target)
         os.close(source)
+    # Python chose these for the server's output and environment.
+    unbuffered = bool(wanted["environment"].get("PYTHONUNBUFFERED"))
+    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty(), write_through=unbuffered)  # type: ignore[union-attr]
     os.environ.clear()
     os.environ.update(wanted["environment"])
     os.chdir(wanted["folder"])

@@ -108,6 +108,16 @@ def test_a_signal_is_the_programs(tmp_path: Path) -> None:
         assert started.returncode == 5
 
 
+def test_output_is_unbuffered_as_the_client_would_have_it(tmp_path: Path) -> None:
+    program = script(tmp_path, "import time\nprint('line')\ntime.sleep(1000)\n")
+    with server(tmp_path) as (path, _):
+        started = client(path, program, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+        assert started.stdout is not None
+        assert started.stdout.readline() == "line\n"
+        started.kill()
+        started.communicate(timeout=DEADLINE_S)
+
+
 def test_a_module_runs_as_with_python_m(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("import sys\nprint(__name__, sys.argv[1:], sys.path[0])\n")
     with server(tmp_path) as (path, _):
