@@ -117,8 +117,12 @@ def free_port() -> int:
 
 
 def run_ranks(function: Callable[..., Any], world_size: int, *args: Any, timeout_s: float = 240.0) -> list[Any]:
-    """`function(rank, world_size, port, *args)` in a fresh process per rank; the JSON of what each returns, by rank."""
-    context = multiprocessing.get_context("spawn")
+    """`function(rank, world_size, port, *args)` in a fresh process per rank; the JSON of what each returns, by rank.
+
+    The processes are forks of one that has imported DeepSpeed, as those of a run are.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["deepspeed", "learner.policy", __name__])
     port = free_port()
     pipes, processes = [], []
     for rank in range(world_size):
