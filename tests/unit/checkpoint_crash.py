@@ -23,19 +23,18 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any, Protocol
 
 from learner import checkpoint
 from learner.files import ASIDE
-from learner.group import Ranks
 from r1ray.config.schema import Config
 from r1ray.errors import DiskFull, R1RayError
 from r1ray.run.checkpoints import find_latest, step_of
 from r1ray.util.files import write_atomic
-from tests.unit.rank_processes import in_children
-from tests.unit.rank_support import FakeEngine, alone
+from tests.unit.rank_processes import SocketRanks, in_children
+
+if TYPE_CHECKING:  # records need no torch, whose import takes longer than their tests
+    from learner.group import Ranks
 
 RUN, CONFIG = "run-1", Config()
 Fault = Callable[[], None]
@@ -47,10 +46,17 @@ SHAPES = {"weight/w": (2000,), "exp_avg/w": (2000,)}
 
 
 def engine(ranks: Ranks, step: int | None = None) -> Any:
+    from tests.unit.rank_support import FakeEngine
+
     made = FakeEngine(ranks.rank, ranks.size, SHAPES, sharded=True)
     if step is not None:
         made.fill(step)
     return made
+
+
+def alone() -> Ranks:
+    """The only rank."""
+    return SocketRanks(0, 1, [])
 
 
 class Life(Protocol):
@@ -76,6 +82,8 @@ class Checkpoints:
     ranks = RANKS
 
     def __init__(self) -> None:
+        import torch
+
         def save(step: int) -> Callable[[Path, Ranks], object]:
             return lambda folder, ranks: checkpoint.save(
                 folder / f"step_{step:06d}",

@@ -7,12 +7,12 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # records are written by processes without torch
+    from torch import Tensor
 
-from learner.group import Ranks
+    from learner.group import Ranks
 
 LOST = 17
 """Exit code of a rank that has lost the others."""
@@ -39,6 +39,8 @@ class SocketRanks:
         return self.gather(value)[0]
 
     def share(self, values: Tensor, source: int) -> Tensor:
+        import torch
+
         return torch.tensor(self.gather(values.tolist())[source], dtype=values.dtype)
 
     def _send(self, peer: int, value: Any) -> None:

@@ -37,8 +37,13 @@ def read(folder) -> Page:
     return page
 
 
-def test_the_page_has_the_papers_figures(folder):
-    page = read(folder)
+@pytest.fixture(scope="module")
+def page(folder) -> Page:
+    """The page of `folder`, which no test changes."""
+    return read(folder)
+
+
+def test_the_page_has_the_papers_figures(page):
     assert page.texts["h2"] == [
         "Training curves",
         "Self-corrections",
@@ -60,9 +65,9 @@ def test_the_page_has_the_papers_figures(folder):
     assert "student_rl" not in legend  # its steps are not of this model
 
 
-def test_the_header_summarises_the_results(folder):
+def test_the_header_summarises_the_results(folder, page):
     recipe = load_recipe(folder)
-    text = " ".join(read(folder).texts["p"])
+    text = " ".join(page.texts["p"])
     assert recipe.main == "rl_all"
     accuracy = recipe.figure("rl_all", "accuracy")
     assert accuracy is not None
@@ -73,8 +78,7 @@ def test_the_header_summarises_the_results(folder):
     )
 
 
-def test_stages_share_one_axis_of_steps(folder):
-    page = read(folder)
+def test_stages_share_one_axis_of_steps(page):
     data = json.loads(page.texts["script"][0])
     assert data["last"] == 40 + 24 + 24
     lines = data["panels"][0]  # accuracy, two lines per stage
@@ -82,8 +86,7 @@ def test_stages_share_one_axis_of_steps(folder):
     assert page.source.count('class="mark"') >= 2
 
 
-def test_each_policy_has_a_row_with_standard_errors(folder):
-    page = read(folder)
+def test_each_policy_has_a_row_with_standard_errors(page):
     shown = rows_of(after(page, "Benchmarks by stage"), "rl_all")
     assert shown[0] == "bus"
     assert re.fullmatch(r"\d+\.\d ± \d+\.\d %", shown[1])
@@ -99,16 +102,15 @@ def after(page: Page, title: str) -> Page:
     return rest
 
 
-def test_language_is_measured_in_the_samples(folder):
-    before, now = (rows_of(read(folder), name) for name in ("r1_zero", "rl_all"))
+def test_language_is_measured_in_the_samples(page):
+    before, now = (rows_of(page, name) for name in ("r1_zero", "rl_all"))
     assert 50 < int(before[0].rstrip("%")) < 70
     assert int(now[0].rstrip("%")) > 95
     assert int(before[1].rstrip("%")) > 90  # mixed responses
     assert before[4] == "192"
 
 
-def test_published_figures_are_marked(folder):
-    page = read(folder)
+def test_published_figures_are_marked(page):
     assert rows_of(page, "DeepSeek-R1 (published)")[1:] == ["80%", "–", "v1"]
     data = after(page, "Data: rejection")
     assert rows_of(data, "math (published)")[3:5] == ["395,285", "49%"]
@@ -116,16 +118,15 @@ def test_published_figures_are_marked(folder):
     assert "(published)" not in page.source.split("<h2>Data: cold_start</h2>")[1].split("<h2>")[0]
 
 
-def test_cost_adds_up(folder):
-    page = after(read(folder), "Cost by stage")
+def test_cost_adds_up(page):
+    page = after(page, "Cost by stage")
     assert rows_of(page, "r1_zero")[:3] == ["rl", "done", "3m 30s"]
     assert rows_of(page, "evaluations")[1] == "8 of 8 done"
     assert rows_of(page, "cold_start_sft")[4] == "38,000"
     assert rows_of(page, "all")[2:4] == ["19m 03s", "100%"]
 
 
-def test_tables_can_be_copied(folder):
-    page = read(folder)
+def test_tables_can_be_copied(page):
     buttons = [a["data-format"] for tag, a in page.elements if tag == "button"]
     tables = [a for tag, a in page.elements if tag == "table" and "data-copy" in a]
     assert buttons == ["markdown", "csv"] * len(tables)
