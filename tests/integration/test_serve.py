@@ -18,9 +18,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.chaos.machines import tree
 from tests.integration.models import random_model, write_model
-from tests.integration.processes import left_after, start_r1ray
+from tests.integration.processes import left_after, processes_of, start_r1ray
 from tests.sockets import listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -125,13 +124,13 @@ def test_a_response_that_is_cut_off_is_thinking_still(server):
 
 def test_it_listens_on_loopback_only(server):
     process, _, _ = server
-    assert {address for address, *_ in listening(tree(process.pid))} == {"127.0.0.1"}
+    assert {address for address, *_ in listening(processes_of(process))} == {"127.0.0.1"}
 
 
 def test_an_interrupt_ends_the_server_and_all_of_its_processes(server):
     """The last test of this file: it takes the server away."""
     process, url, _ = server
-    children = tree(process.pid)[1:]
+    children = processes_of(process)[1:]
     assert len(children) >= 2  # the API server and its engine
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
