@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from unittest.mock import MagicMock
 import pytest
 import yaml
 
+from r1ray.util.yaml_text import read_yaml
 from tests.unit.cluster_files import PROJECT, load
 
 boto3 = pytest.importorskip("boto3", reason="the optional package boto3 is not installed")
@@ -46,12 +48,24 @@ def _template_loader() -> type[yaml.SafeLoader]:
     return Loader
 
 
+@pytest.fixture(scope="module")
+def models_are_read_once() -> Iterator[None]:
+    """botocore reads megabytes of JSON for each client, and Ray makes many."""
+    from botocore.loaders import JSONFileLoader
+
+    read = functools.cache(functools.partial(JSONFileLoader._load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "_load_file", lambda self, path, open_method: read(path, open_method))
+        yield
+
+
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
+def account(models_are_read_once: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Outputs of the stack of aws-base.yaml, by name. moto knows no placement groups."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
+    monkeypatch.setenv("MOTO_EC2_LOAD_DEFAULT_AMIS", "false")  # 1,300 of them, at every start and end of its EC2
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in (API, f"{API}.validation", f"{API}.validation.exceptions"):
         monkeypatch.setitem(sys.modules, name, MagicMock())  # of moto's API Gateway, which its CloudFormation imports
@@ -77,7 +91,7 @@ def filled(outputs: dict[str, str]) -> dict[str, Any]:
         line = re.search(rf"^  {value}: .*CHANGE.*$", text, re.MULTILINE)
         assert line is not None, value
         text = text.replace(line[0], re.sub(r"[^\s:]*CHANGE", outputs[output], line[0], count=1))
-    loaded: dict[str, Any] = yaml.safe_load(text)
+    loaded: dict[str, Any] = read_yaml(text)
     return loaded
 
 
