@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -58,24 +59,24 @@ def test_a_response_with_the_answer_in_its_tags(name: str) -> None:
 
 
 def test_problems_are_the_same_in_every_process_and_splits_have_none_in_common() -> None:
+    names = NAMES[::6]
     program = (
         "import json; from r1ray.tasks.gym import GymTask\n"
-        f"print(json.dumps([[GymTask(n, {{}}).problem(i, 'train', 5).answer for i in (0, 9)] for n in {NAMES[::6]}]))"
+        f"print(json.dumps([GymTask(n, {{}}).problem(i, 'train', 5).answer['question'] for n in {names} for i in (0, 9)]))"
     )
-    runs = [
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", program],
-            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": ":".join(sys.path)},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for hash_seed in ("3", "4")
-    ]
-    assert [x["question"] for y in json.loads(runs[0]) for x in y] == [
-        x["question"] for y in json.loads(runs[1]) for x in y
-    ]
+    other = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        env={
+            "PYTHONHASHSEED": "3" if os.environ.get("PYTHONHASHSEED") != "3" else "4",  # not that of this process
+            "PYTHONPATH": ":".join(sys.path),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    here = [GymTask(name, {}).problem(i, "train", 5).answer["question"] for name in names for i in (0, 9)]
+    assert json.loads(other.stdout) == here
     task = GymTask("chain_sum", {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
     train, heldout = ({task.problem(i, split, 1).prompt for i in range(60)} for split in ("train", "heldout"))
     assert len(train) > 20
