@@ -5,6 +5,7 @@ OmegaConf costs a millisecond for each value that it holds, so it converts only 
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 from collections.abc import Iterator
@@ -39,12 +40,12 @@ def convert(hint: Any, new: Any, old: Any = None, inner: str = "") -> Converted:
 
     `inner` is the dotted path of one value inside the map `old`, which `new` replaces. Raises WrongType.
     """
-    if not inner and _is_of(hint, new):
-        return Converted(new, new)
+    if not inner and _is_plain(hint, new):
+        return Converted(new, None if new == MISSING else new)
     if not inner and isinstance(new, dict) and isinstance(old, dict):
-        if not new:
-            return Converted(old, old)
         new = merged(old, new)
+    if not inner and (found := _plain_container(hint, new)) is not None:
+        return Converted(found, found)
     leaf = OmegaConf.structured(_leaf_class(hint))
     try:
         if inner:
@@ -99,13 +100,34 @@ def _leaf_class(hint: Any) -> type:
     return make_dataclass("_Leaf", [("value", hint)])
 
 
-def _is_of(hint: Any, value: Any) -> bool:
-    """Whether `value` is a plain value of this type, which OmegaConf would take as it is; False if that is uncertain."""
+def _is_plain(hint: Any, value: Any) -> bool:
+    """Whether OmegaConf would take `value` for a key of this type as it is; False if that is uncertain."""
     kind = type(value)
     kinds, choices = _plain(hint)
     if kind is not str:
         return kind in kinds
-    return value in choices or (str in kinds and not value.endswith(MISSING))
+    return value == MISSING or value in choices or (str in kinds and not value.endswith(MISSING))
+
+
+def _plain_container(hint: Any, value: Any) -> Any:
+    """Return a copy of `value`, a list or a map, if OmegaConf would make that of it; None if that is uncertain."""
+    kind = type(value)
+    if kind is dict and get_origin(hint) is dict and (not value or (hint == dict[str, Any] and _is_json(value))):
+        return copy.deepcopy(value)
+    if kind is list and hint in (list[str], list[str] | None) and all(_is_plain(str, item) for item in value):
+        return list(value)
+    if kind is list and hint == tuple[float, float] and [type(item) for item in value] == [float, float]:
+        return tuple(value)
+    return None
+
+
+def _is_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is dict:
+        return all(type(key) is str and _is_json(inner) for key, inner in value.items())
+    if kind is list:
+        return all(map(_is_json, value))
+    return kind in (bool, int, float, type(None)) or (kind is str and _is_plain(str, value))
 
 
 @functools.cache

@@ -25,18 +25,28 @@ needs_file = pytest.mark.skipif(
 )
 
 
+WRITE = """
+import sys
+from pathlib import Path
+import numpy
+memmap = numpy.memmap
+numpy.memmap = lambda *given, **named: memmap(*given, **named).view(numpy.ndarray)  # the same bytes, a third sooner
+from r1ray.models.gguf import write_tokenizer
+write_tokenizer(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tokenizer's files, written in a process that has the packages of the conversion."""
     out = tmp_path_factory.mktemp("smollm2")
     (out / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": 49152}))
     subprocess.run(
-        [sys.executable, "-c", "import sys; from pathlib import Path; from r1ray.models.gguf import write_tokenizer\n"
-         "write_tokenizer(Path(sys.argv[1]), Path(sys.argv[2]))", str(FILE), str(out)],
+        [sys.executable, "-c", WRITE, str(FILE), str(out)],
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{PACKAGES}", "HF_HUB_OFFLINE": "1"},
         check=True,
         timeout=240,
-    )  # fmt: skip
+    )
     return out
 
 
