@@ -28,16 +28,20 @@ def config(monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
     monkeypatch.setenv(SERVERS, "{}")
     made = Config()
     made.rollout.num_gpus = made.learner.num_gpus = 0.0
-    before = psutil.Process().children()
+    others.extend(psutil.Process().children())
     yield made
-    for process in psutil.Process().children():
-        if process not in before:
-            process.kill()
-            process.wait(DEADLINE_S)
+    for process in servers():
+        process.kill()
+        process.wait(DEADLINE_S)
+    others.clear()
+
+
+others: list[psutil.Process] = []
+"""Processes that tests before this one have started."""
 
 
 def servers() -> list[psutil.Process]:
-    return [p for p in psutil.Process().children() if "r1ray.util.fork_server" in " ".join(p.cmdline())]
+    return [process for process in psutil.Process().children() if process not in others]
 
 
 def test_workers_on_gpus_or_on_other_machines_are_not_forked(config: Config) -> None:
