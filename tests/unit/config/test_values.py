@@ -1,4 +1,4 @@
-"""Conversion of values to the types of their keys, which is OmegaConf's whether OmegaConf is asked or not."""
+"""Values become the types of their keys exactly as OmegaConf would convert them."""
 
 from __future__ import annotations
 
