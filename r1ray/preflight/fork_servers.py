@@ -15,6 +15,7 @@ import atexit
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -134,12 +135,13 @@ def python_of(imports: Imports | None) -> str | None:
     if not _answers(path):
         print(f"warning: the fork server at {path} has died: processes start some seconds slower", file=sys.stderr)
         return None
-    return f"{sys.executable} -IS {fork_client.__file__} {path}"
+    return shlex.join([sys.executable, "-IS", fork_client.__file__, path])
 
 
 def r1ray_command() -> list[str]:
     """What runs `r1ray` when its arguments are appended: forked from the server of commands, if there is one."""
-    return [*(python_of(of_commands()) or sys.executable).split(), "-m", "r1ray"]
+    python = python_of(of_commands())
+    return [*([sys.executable] if python is None else shlex.split(python)), "-m", "r1ray"]
 
 
 def _servers() -> dict[str, str]:

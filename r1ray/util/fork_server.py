@@ -31,6 +31,9 @@ from typing import Any
 
 from r1ray.util.fork_client import ENDED, LENGTH, OUTPUT, PID, exactly
 
+REQUEST_S = 5.0
+"""Deadline for a client's request, which it sends at once: the others wait meanwhile."""
+
 _F_SETSIG = 10
 _O_ASYNC = 0o20000
 
@@ -75,11 +78,13 @@ def _serve(listener: socket.socket) -> None:
         if listener not in ready:
             continue
         client, _ = listener.accept()
+        client.settimeout(REQUEST_S)
         try:
             wanted, descriptors = _received(client)
-        except (EOFError, OSError):  # the client is gone
+        except (EOFError, OSError):  # the client is gone, or stands still
             client.close()
             continue
+        client.settimeout(None)
         pid = os.fork()
         if pid == 0:
             signal.set_wakeup_fd(-1)

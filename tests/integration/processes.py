@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ def share_fork_servers() -> None:
     config = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"]).config
     start_fork_servers([(config, "train")])
     for imports in (of_commands(), imports_of("rollout", config), imports_of("learner", config)):
-        command = [*(python_of(imports) or "").split(), "-m", "this"]
+        command = [*shlex.split(python_of(imports) or ""), "-m", "this"]
         until = time.monotonic() + 240.0
         while message := subprocess.run(command, check=True, capture_output=True, text=True, timeout=240).stderr:
             assert time.monotonic() < until, message  # it was not forked: the server still imports

@@ -214,6 +214,14 @@ def test_a_module_that_starts_threads_is_refused_by_name(tmp_path: Path) -> None
     assert done.stderr.strip() == "the module threaded starts threads: no process can be forked from it"
 
 
+def test_a_client_that_stands_still_does_not_hold_up_the_next_one(tmp_path: Path) -> None:
+    with server(tmp_path) as (path, _), socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(str(path))
+        silent.send(b"\0")
+        started = client(path, script(tmp_path, "print('done')\n"))
+        assert started.communicate(timeout=DEADLINE_S)[0] == "done\n"
+
+
 @pytest.mark.parametrize("sent", [b"", b"\0", b"\0\0\0\x09{"])
 def test_a_client_that_breaks_off_does_not_disturb_the_next_one(tmp_path: Path, sent: bytes) -> None:
     with server(tmp_path) as (path, _):
