@@ -1,6 +1,6 @@
 """Measure weight syncs over gloo on loopback, beside a plain broadcast of the same bytes.
 
-    python -m benchmarks.weight_sync [--mebibytes 256] [--write]
+    python -m benchmarks.weight_sync [--mebibytes 256] [--bucket-mebibytes 64] [--write]
 
 A transfer ends when the last receiver has all weights. All processes have one thread. The plain broadcast is torch's
 own, bucket by bucket, between two buffers that are in memory already. Receivers are those of rollout workers, without
@@ -132,10 +132,10 @@ def plain(weights: Mapping[str, torch.Tensor], bucket_bytes: int) -> tuple[Recei
 
 
 def synced(
-    weights: Mapping[str, torch.Tensor], digest: Literal["none", "wire"], count: int, memory: str
+    weights: Mapping[str, torch.Tensor], bucket_bytes: int, digest: Literal["none", "wire"], count: int, memory: str
 ) -> tuple[Receivers, Callable[[], object]]:
     """Receivers in the shared memory `memory` (each alone if it is empty), and what sends to them."""
-    config = SyncConfig(digest=digest, bucket_deadline_s=START_S)
+    config = SyncConfig(digest=digest, bucket_bytes=bucket_bytes, bucket_deadline_s=START_S)
     specs = [spec_of(n, t) for n, t in weights.items()]
     publisher = WeightPublisher(config, transport="gloo", plan=bucket_plan(specs, config.bucket_bytes), host=LOOPBACK)
     rendezvous = publisher.open_epoch(1, count)
@@ -158,16 +158,18 @@ def main() -> None:
     """Parse the command line, measure, and store the result if requested."""
     parser = measure.parser(__doc__, repeats=6)
     parser.add_argument("--mebibytes", type=int, default=256)
+    parser.add_argument("--bucket-mebibytes", type=int, default=SyncConfig().bucket_bytes >> 20)
     arguments = parser.parse_args()
     session = measure.start("weight_sync", arguments)
     torch.set_num_threads(1)
     count = max(1, arguments.mebibytes // 16)
+    bucket = arguments.bucket_mebibytes << 20
     weights = {f"layer.{i}": torch.randn(4 << 20) for i in range(count)}  # 16 MiB each
     memory = memory_id()
-    made = {"plain broadcast": plain(weights, SyncConfig().bucket_bytes)}
-    made |= {f"1 receiver, digest {digest}": synced(weights, digest, 1, memory) for digest in DIGESTS}
-    made["4 receivers on a host"] = synced(weights, "wire", 4, memory)
-    made["4 receivers apart"] = synced(weights, "wire", 4, "")
+    made = {"plain broadcast": plain(weights, bucket)}
+    made |= {f"1 receiver, digest {digest}": synced(weights, bucket, digest, 1, memory) for digest in DIGESTS}
+    made["4 receivers on a host"] = synced(weights, bucket, "wire", 4, memory)
+    made["4 receivers apart"] = synced(weights, bucket, "wire", 4, "")
     variants = {name: partial(receivers.during, send) for name, (receivers, send) in made.items()}
     seconds = measure.interleaved(variants, session.repeats)
     for receivers, _ in made.values():
@@ -183,7 +185,11 @@ def main() -> None:
     print(measure.table(heads, rows))
     for name, claim in claims.items():
         print(f"{name}: {claim}")
-    result = {"mebibytes": count * 16, "digest_alone_mib_per_s": round(digest_rate(256), 1)}
+    result = {
+        "mebibytes": count * 16,
+        "bucket_mebibytes": bucket >> 20,
+        "digest_alone_mib_per_s": round(digest_rate(256), 1),
+    }
     session.finish({**result, "transfers": [dict(zip(heads, row, strict=True)) for row in rows]}, claims)
 
 

@@ -49,8 +49,11 @@ class Operator:
     cluster_file: Path
     environment: dict[str, str]
 
-    def run(self, *command: str | Path, timeout: float = 300.0) -> str:
-        """Output of a command in the working tree, run to its end. Fails the test if the command fails."""
+    def run(self, *command: str | Path, timeout: float = 300.0, code: int = 0) -> str:
+        """Output of a command in the working tree, run to its end. Fails the test if it ends with another exit code.
+
+        If `code` is not 0, what it printed to standard error is part of the output.
+        """
         done = subprocess.run(
             [str(word) for word in command],
             env=self.environment,
@@ -60,8 +63,8 @@ class Operator:
             timeout=timeout,
             check=False,
         )
-        assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+        assert done.returncode == code, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout + (done.stderr if code else "")
 
     def on_head(self, command: str, timeout: float = 300.0) -> str:
         """Output of a shell command on the head, by `ray exec`."""
@@ -103,9 +106,9 @@ class Operator:
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait(60.0)
 
-    def r1ray(self, address: str, *words: str | Path, timeout: float = 300.0) -> str:
+    def r1ray(self, address: str, *words: str | Path, code: int = 0) -> str:
         """Output of a command of r1ray that goes through the tunnel."""
-        return self.run(sys.executable, "-m", "r1ray", *words, "--address", address, timeout=timeout)
+        return self.run(sys.executable, "-m", "r1ray", *words, "--address", address, code=code)
 
 
 def _answers(port: int) -> bool:

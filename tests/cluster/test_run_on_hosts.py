@@ -3,6 +3,7 @@ upgrade, resume, end."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ REFUSED_S = 60.0
 TUNNEL_S = 60.0
 """A command ends in so long after its tunnel broke: see r1ray/launch/jobs.py."""
 CODE = "rewards=[{name: accuracy, params: {verifier: code}}]"
+CHANGES = ("logging.json=true", "rollout.autoscale.min=1", "rollout.autoscale.max=2")
 VERSION = f'__version__ = "{r1ray.__version__}"'
 
 
@@ -64,13 +66,21 @@ def look_from_everywhere(by: Operator, address: str, run: Path) -> None:
     status = by.r1ray(address, "status", run)
     logs = by.r1ray(address, "logs", run, "rollout-1")
     places = f"run.dir={run} model.path={run.parents[1] / 'model'}"
-    doctor = by.on_head(f"cd r1ray && python -m r1ray doctor --cluster tests/cluster/run.yaml {places} || true")
+    look = f"cd r1ray && python -m r1ray doctor --cluster tests/cluster/run.yaml {places}"
+    doctor = by.on_head(f"{look} || true")
+    written = run.parents[1] / "doctor.json"
+    by.on_head(f"{look} --json > {written} || true")
+    found = json.loads(written.read_text())
     trace = by.on_head(f"cd r1ray && python -m r1ray trace {run} 0")
     for text in (status, logs[-2000:], doctor, trace):
         print(text)
     assert "step" in status
     assert "pid=" in logs
     assert all(name in doctor for name in ("head", "gen1", "gen2", "train")) or doctor.count("10.77.0.") >= 4
+    assert {f["verdict"] for f in found["findings"] if f["what"] == "versions"} == {"ok"}
+    assert len({f["node"] for f in found["findings"] if f["what"] == "versions"}) == 4
+    assert [pair["gb_s"] > 0 for pair in found["pairs"]] == [True] * len(found["pairs"])
+    print(json.dumps(found)[:3000])
     assert "trained" in trace
 
 
@@ -170,14 +180,22 @@ def test_a_run_survives_a_host_a_link_and_the_head(cluster: tuple[Operator, dict
     for each in host.values():
         assert version in (each.folder / "home" / "r1ray" / "r1ray" / "__init__.py").read_text()
     with by.dashboard() as address:
-        by.r1ray(address, "submit", "--resume", run)
+        by.r1ray(address, "submit", "--resume", run, *CHANGES)
         with by.following("all", "logs", run, "driver", "-f", "--address", address) as followed:
             wait_for("steps after the resume", lambda: seen.steps() > trained, MOMENT_S, also=seen.log)
             seen.say(f"steps beyond {trained} after the loss of the head")
             assert seen.events("ledger_restored") == 1
+            refused = by.r1ray(address, "scale", run, "rollout=1", code=2)
+            print(refused)
+            assert "rollout.autoscale" in refused
             assert "interrupted" in by.r1ray(address, "stop", run)
             assert followed.end(MOMENT_S) == 0  # with the run
-    assert "Stopping" in followed.said() or "interrupted" in followed.said()
+    objects = [json.loads(line) for line in followed.said().splitlines() if line.startswith("{")]
+    print(followed.said()[-3000:])
+    assert {each["actor"] for each in objects} == {"driver"}
+    assert any("Stopping" in each["message"] or "interrupted" in each["message"] for each in objects)
+    learner = (run / "logs" / "learner-0.log").read_text().splitlines()
+    assert any(json.loads(line)["step"] >= trained for line in learner if line.startswith("{"))
     assert "every group is accounted for" in by.on_head(f"cd r1ray && python -m r1ray verify {run}")
     by.run("ray", "down", "-y", by.cluster_file)
     wait_for("Ray to leave all hosts", lambda: not any(has(each, "raylet") for each in host.values()), START_S)

@@ -10,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -19,14 +21,30 @@ from transformers import (
 VOCABULARY = 272
 """Tokens of the tokenizer that `write_model` writes."""
 
+_DENSE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 128,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.2,
+    "eos_token_id": 0,
+    "bos_token_id": 0,
+}
+
 
 def random_model(seed: int, **changes: Any) -> Qwen2ForCausalLM:
     """A Qwen2 of 230k parameters with tied embeddings and the vocabulary of `write_model`; `changes` to its config."""
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
-    sizes |= {"vocab_size": VOCABULARY, "intermediate_size": 128, "max_position_embeddings": 256}
-    others = {"tie_word_embeddings": True, "initializer_range": 0.2, "eos_token_id": 0, "bos_token_id": 0}
-    return Qwen2ForCausalLM(Qwen2Config(**{**sizes, **others, **changes}))
+    return Qwen2ForCausalLM(Qwen2Config(**{**_DENSE, "tie_word_embeddings": True, **changes}))
+
+
+def random_llama(seed: int) -> LlamaForCausalLM:
+    """A Llama of the same size, its embeddings and its output layer apart."""
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**_DENSE, tie_word_embeddings=False))
 
 
 def random_experts(kind: str, seed: int) -> PreTrainedModel:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
-from tests.integration.models import random_model, write_model
+from tests.integration.models import random_experts, random_model, write_model
 from tests.integration.processes import share_fork_servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -104,11 +104,17 @@ def assert_profiled(profile: Path, step: int, terminal: str) -> None:
     assert any("train_step" in event["name"] for event in calls)
 
 
-def test_two_rollout_workers_and_two_learner_ranks(model: Path, tmp_path: Path) -> None:
-    done = train(tmp_path / "run", model, "rollout.workers=2", "learner.ranks=2", "run.steps=2", "learner.zero_stage=2")
+@pytest.mark.parametrize("kind", ["qwen3_moe", "deepseek_v3"])
+def test_two_rollout_workers_and_two_learner_ranks_train_a_mixture(kind: str, tmp_path: Path) -> None:
+    model, run = write_model(random_experts(kind, 1), tmp_path / "model"), tmp_path / "run"
+    experts = ("learner.zero_stage=2", "learner.expert_parallel=2", "algorithm.routing=replay", "sync.encoding=delta")
+    done = train(run, model, "rollout.workers=2", "learner.ranks=2", "run.steps=2", *experts)
     assert done.returncode == 0, done.stderr + done.stdout
-    assert len(read_metrics(tmp_path / "run")) == 2
-    assert r1ray("verify", tmp_path / "run").returncode == 0
+    first, second = read_metrics(run)
+    assert first["mismatch/max"] < 1e-4
+    assert first["mismatch/routing"] == 0.0
+    assert second["train/grad_norm"] > 0
+    assert r1ray("verify", run).returncode == 0
 
 
 @pytest.mark.parametrize("change", ["ray.address=127.0.0.1:1", "model.path=/nowhere", "rollout.group_siz=4"])

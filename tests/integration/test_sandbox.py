@@ -307,9 +307,9 @@ def test_expected_output_is_not_in_the_sandbox(code):
     program = """
 import os
 secret = "7391" + "5208"
-for folder, _, names in os.walk("/"):
-    if folder.startswith(("/proc", "/usr", "/lib", "/dev")):
-        continue
+for folder, inner, names in os.walk("/"):
+    if folder == "/":
+        inner[:] = {*inner} - {"proc", "usr", "lib", "lib64", "dev"}
     for name in names:
         if os.path.islink(os.path.join(folder, name)):  # into /usr
             continue

@@ -1,0 +1,75 @@
+"""Kinds of models, and engines of two processes: whole weights of one sender, parts of two and differences arrive to the
+bit, and the engine then answers as one that loaded the export.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+import torch
+
+from learner.checkpoint_format import CheckpointFormat, persistent_buffers
+from r1ray.transport.transfer import Sent
+from r1ray.types import Sampling
+from r1ray.util.vllm_environment import CPU_ENVIRONMENT
+from tests.integration.engine_host import EngineHost, Senders, config_for, mismatch
+from tests.integration.models import random_experts, random_llama, write_model
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+PROMPTS = [list(range(10, 20 + i)) for i in range(8)]
+GREEDY = Sampling(temperature=0.0, max_new_tokens=24)
+SAMPLED = Sampling(temperature=0.7, max_new_tokens=24)
+
+
+def weights_of(model: Any) -> dict[str, torch.Tensor]:
+    """What a learner sends, by the names of the checkpoint."""
+    checkpoint = CheckpointFormat(model)
+    own = [*model.named_parameters(), *persistent_buffers(model)]
+    return dict(part for name, tensor in own for part in checkpoint.tensors(name, tensor.detach().clone()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "processes"),
+    [("llama", 1), ("llama", 2), ("qwen3_moe", 2), ("deepseek_v3", 2)],
+    ids=lambda value: str(value),
+)
+def test_every_encoding_makes_the_engine_of_the_export(
+    kind: str, processes: int, ray_cluster: None, tmp_path: Path
+) -> None:
+    models = [random_llama(seed) if kind == "llama" else random_experts(kind, seed) for seed in (0, 1)]
+    base, trained = (write_model(m, tmp_path / name) for m, name in zip(models, ("base", "trained"), strict=True))
+    weights = weights_of(models[1])
+    host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    config = config_for(base)
+    config.rollout.engine.tensor_parallel_size = processes
+    config.sync.digest = "full" if processes == 1 else "wire"  # the read-back is for one shard
+    engine, exported = host.remote(config, str(base)), host.remote(config_for(trained), str(trained))
+    started = [h.generate.remote(PROMPTS, GREEDY) for h in (engine, exported)]
+    before, expected = ray.get(started, timeout=200)
+    assert [c.token_ids.tolist() for c in before] != [c.token_ids.tolist() for c in expected]
+
+    near = {name: torch.where(torch.rand(t.shape) < 0.02, t * 1.5, t) for name, t in weights.items()}
+    sent: list[Sent] = []
+    ways = ((1, "full", [weights]), (2, "full", [near, weights]), (2, "delta", [near, weights]))
+    for epoch, (senders, encoding, steps) in enumerate(ways, start=1):
+        ray.get(engine.receive_differences.remote(encoding == "delta"), timeout=60)
+        publisher = Senders(weights, senders, encoding=encoding, digest=config.sync.digest)
+        first = 10 * epoch
+        for version, tensors in enumerate(steps, start=first):
+            rendezvous = publisher.open_epoch(epoch, processes) if version == first else None
+            under_way = engine.receive.remote(rendezvous, publisher.layout, version, PROMPTS, SAMPLED)
+            sent.append(publisher.send(tensors))
+            applied, spanning = ray.get(under_way, timeout=120)
+            assert (applied.version, applied.digest) == (version, sent[-1].digest)
+        after = ray.get(engine.generate.remote(PROMPTS, GREEDY), timeout=120)
+        assert [c.token_ids.tolist() for c in after] == [c.token_ids.tolist() for c in expected], (senders, encoding)
+        worst = mismatch(trained, PROMPTS, spanning, version=version, temperature=0.7)
+        print(f"\n{kind}, {processes} processes, {senders} senders, {encoding}: |vLLM - transformers| {worst:.1e}")
+        assert worst < 1e-4
+    assert sent[-1].wire_bytes < 0.05 * sum(t.nbytes for t in weights.values())
+    ray.kill(engine)
+    ray.kill(exported)
