@@ -249,8 +249,8 @@ class VllmEngine:
     def _finish_batches(self) -> None:
         """Take the outputs of batches that are under way, under the version of the weights that computed them.
 
-        With asynchronous scheduling (on CUDA) vLLM keeps up to two. It labels tokens when it takes an output, not when it
-        computes it: without this, tokens of the old weights would get the new version, or be thrown away and sampled
+        With asynchronous scheduling (on CUDA) vLLM keeps up to two. It labels tokens when it takes an output, not when
+        it computes it: without this, tokens of the old weights would get the new version, or be thrown away and sampled
         again.
         """
         from vllm.v1.core.sched.interface import PauseState

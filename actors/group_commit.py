@@ -15,8 +15,8 @@ MOST_CALLS = 256
 class GroupCommit:
     """Collects the puts of one turn of the event loop.
 
-    A transaction blocks the loop until it is on the disk, while calls queue up; the next turn takes them all. So a single
-    caller waits for one fsync, and many callers share one.
+    A transaction blocks the loop until it is on the disk, while calls queue up; the next turn takes them all. So a
+    single caller waits for one fsync, and many callers share one.
     """
 
     def __init__(self, ledger: Callable[[], Ledger]) -> None:

@@ -6,15 +6,15 @@ The rendezvous makes the first receiver of a host its leader, which alone is in 
                 announces its digest; waits until every follower has mapped the file, then removes its name
     follower    maps the file, waits for mark after mark, takes over the digest
 
-Announcements and marks are keys in the group's store. A follower's deadline is that of one bucket, from mark to mark, as
-for a receiver in the group. If either end fails, the controller aborts the group, which ends all waits. The file has a
-name only while it is being received, so a process that is killed later leaves nothing behind.
+Announcements and marks are keys in the group's store. A follower's deadline is that of one bucket, from mark to mark,
+as for a receiver in the group. If either end fails, the controller aborts the group, which ends all waits. The file has
+a name only while it is being received, so a process that is killed later leaves nothing behind.
 
 Processes map the file privately to load from it: what a model changes in place stays its own. A loader of a
 tensor-parallel shard touches only the rows that it takes.
 
-Alternatives: every receiver in the group (gloo sends each copy through the learner's host or another receiver's); memfd,
-which needs one process namespace; a digest of each follower, which would read the same pages again.
+Alternatives: every receiver in the group (gloo sends each copy through the learner's host or another receiver's);
+memfd, which needs one process namespace; a digest of each follower, which would read the same pages again.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class SharedFile:
             whole = self._offsets[-1] / 2**30
             raise WeightSyncError(
                 f"cannot stage {whole:.2f} GiB of weights in {self.path}: {e.strerror}; give this host a larger shared "
-                f"memory ({self.path.parent}): it holds one copy of the weights, and of those before until they are replaced"
+                f"memory ({self.path.parent}): it holds one copy of the weights, and of those before until they are "
+                "replaced"
             ) from e
         return self._memory[start : start + nbytes]
 

@@ -43,7 +43,9 @@ class ReplayedGroups:
     def _exhausted(self, step: int) -> str:
         replay, recording = self._replay, self._replay.recording
         return (
-            f"step {step} has no complete batch: all {recording.groups} groups of the recorded run {replay.run_dir} were "
-            f"used {replay.epochs} times (replay.epochs). Lower run.steps to {step}, or raise replay.epochs; then continue "
+            f"step {step} has no complete batch: all {recording.groups} groups of the recorded run {replay.run_dir} "
+            "were "
+            f"used {replay.epochs} times (replay.epochs). Lower run.steps to {step}, or raise replay.epochs; then "
+            "continue "
             "with --resume"
         )

@@ -109,7 +109,8 @@ class RolloutWorker:
 
     def stats(self) -> dict[str, float]:
         """Counters since the start (tokens, groups, busy_s, idle_s, steps) and gauges (version, leased, undelivered,
-        stuck_s: of the present step, warm: 0 until the first has ended, short_of_memory: 1: leases no more, rss_bytes)."""
+        stuck_s: of the present step, warm: 0 until the first has ended, short_of_memory: 1: leases no more, rss_bytes).
+        """
         self._refuse_if_failed()
         began = self._step_began
         gauges: dict[str, float] = {"version": self._version, "leased": self._leased, "warm": float(self._warm)}

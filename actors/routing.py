@@ -85,7 +85,8 @@ def experts_of(output: Any, tokens: int, config: Config) -> RoutedExperts | None
     rows = output.routed_experts
     if rows is None or len(rows) < tokens:
         raise EngineRefused(
-            f"algorithm.routing: vLLM returned the experts of {0 if rows is None else len(rows)} positions for {tokens} "
+            f"algorithm.routing: vLLM returned the experts of {0 if rows is None else len(rows)} positions for "
+            f"{tokens} "
             "tokens: set it to ignore"
         )
     return RoutedExperts(ids=np.ascontiguousarray(rows[len(rows) - tokens :][::every]), every=every)

@@ -1,8 +1,8 @@
 """Remove shared memory of killed processes: the processes of one engine share some, and SIGKILL allows no clean-up.
 
-Python names such files of vLLM psm_* and sem.mp-*; staged weights are r1ray-weights-* (host_copy.py). A file is removed if
-it belongs to this user, is ten minutes old, and no process that we can see has it mapped. Unlinking does not affect a
-process that has it mapped, visible or not.
+Python names such files of vLLM psm_* and sem.mp-*; staged weights are r1ray-weights-* (host_copy.py). A file is removed
+if it belongs to this user, is ten minutes old, and no process that we can see has it mapped. Unlinking does not affect
+a process that has it mapped, visible or not.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python -m benchmarks.guard
 
-Each is a ratio to something simple that is measured in turn with it, so that the machine's speed cancels out; its bounds
-are wide, so that noise does not fail it. One that is out of its bounds is measured a second time before it fails.
+Each is a ratio to something simple that is measured in turn with it, so that the machine's speed cancels out; its
+bounds are wide, so that noise does not fail it. One that is out of its bounds is measured a second time before it
+fails.
 """
 
 from __future__ import annotations

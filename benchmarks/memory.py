@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--steps 500] [--run RUN]        a run takes about 1 s per step on two idle cores
 
-`--run` examines a run that exists. Exit code 1 if a process grows by more than MOST of its memory over 500 steps. Runs of
-fewer steps get no verdict: their processes still grow to their working size.
+`--run` examines a run that exists. Exit code 1 if a process grows by more than MOST of its memory over 500 steps. Runs
+of fewer steps get no verdict: their processes still grow to their working size.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     worker   the same requests as leases: `RolloutWorker` keeps `rollout.groups_in_engine` groups in the engine, turns
              outputs into completions with text, policy versions and log-probabilities, packs and delivers each group
 
-Both use the engine, the prompts and the sampling parameters of conf/tiny.yaml in this process, on one thread. No weights
-change meanwhile. The figure is worker / direct.
+Both use the engine, the prompts and the sampling parameters of conf/tiny.yaml in this process, on one thread. No
+weights change meanwhile. The figure is worker / direct.
 """
 
 from __future__ import annotations

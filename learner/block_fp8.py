@@ -1,8 +1,9 @@
 """Weights in fp8 with a scale for each block, as DeepSeek-V3 is published, read as the values that they stand for.
 
-A matrix W [N, K] is stored as float8_e4m3fn beside `weight_scale_inv` [ceil(N / n), ceil(K / k)], float32, for blocks of
-n x k values: W = stored x scale of its block (DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3.2; the rule of
-its own converter to bfloat16). One tensor is dequantised when it is read, so no process ever holds more than that.
+A matrix W [N, K] is stored as float8_e4m3fn beside `weight_scale_inv` [ceil(N / n), ceil(K / k)], float32, for blocks
+of n x k values: W = stored x scale of its block (DeepSeek-V3 technical report, arXiv 2412.19437, section 3.3.2; the
+rule of its own converter to bfloat16). One tensor is dequantised when it is read, so no process ever holds more than
+that.
 """
 
 from __future__ import annotations
@@ -64,7 +65,8 @@ def dequantized(slices: Mapping[str, Any], folder: Path, quantization: Mapping[s
         if scales is None or scales.get_shape() != expected:
             shape = "none" if scales is None else scales.get_shape()
             raise ConfigError(
-                f"model.path = {folder}: {name} is stored in fp8 {stored.get_shape()}, expected scales {name}{SCALE} of "
+                f"model.path = {folder}: {name} is stored in fp8 {stored.get_shape()}, expected scales {name}{SCALE} "
+                "of "
                 f"shape {expected}, got {shape}: complete the download, or correct weight_block_size in config.json"
             )
         found[name] = Dequantized(stored, scales, blocks)
@@ -72,7 +74,9 @@ def dequantized(slices: Mapping[str, Any], folder: Path, quantization: Mapping[s
 
 
 def without_quantization(config: Any) -> None:
-    """Make `config`, of transformers, that of a model of unquantized weights. Raises ConfigError for other quantizations."""
+    """Make `config`, of transformers, that of a model of unquantized weights. Raises ConfigError for other
+    quantizations.
+    """
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:
         return

@@ -131,7 +131,8 @@ def _commit(aside: Path, folder: Path, entries: dict[str, Any], trainer: dict[st
     commit_aside(aside, folder)
 
 
-# -- loading ------------------------------------------------------------------------------------------------------------
+# -- loading
+# ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,14 +241,15 @@ def _first_defect(readers: Sequence[PieceReader], ranks: Ranks) -> str | None:
     return next((defect for of_rank in found for defect in of_rank if defect is not None), None)
 
 
-# -- old checkpoints ----------------------------------------------------------------------------------------------------
+# -- old checkpoints
+# ----------------------------------------------------------------------------------------------------
 
 
 def prune(folder: Path, *, keep: int, keep_every: int | None) -> list[str]:
     """Remove old checkpoints, and what a crash left half-written; returns the removed names.
 
-    Keeps the newest `keep` complete ones (at least one), those of every `keep_every`-th step, and all that are newer than
-    the newest complete one. Compares sizes, not hashes: to read the kept ones takes as long as to write them.
+    Keeps the newest `keep` complete ones (at least one), those of every `keep_every`-th step, and all that are newer
+    than the newest complete one. Compares sizes, not hashes: to read the kept ones takes as long as to write them.
     """
     there = list_checkpoints(folder)
     complete = [path for _, path in there if structural_defect(path) is None]

@@ -34,7 +34,8 @@ class CheckpointFormat:
         if parts != expected:
             joined = sorted(expected.items() ^ parts.items())
             raise ConfigError(
-                f"model {hf.config.model_type}: its checkpoint's tensor {joined[0][0]} is made of several of the model's "
+                f"model {hf.config.model_type}: its checkpoint's tensor {joined[0][0]} is made of several of the "
+                "model's "
                 "parameters, which r1ray cannot send to rollout workers"
             )
         self._converted = {name for name, revert in alone.items() if list(revert) != [name]}

@@ -28,8 +28,8 @@ def export_model(
     """Write `weights` with the tokenizer and configuration of `source` to `target`, replacing an older export.
 
     Configuration and tokenizer files are copied byte by byte: saving a loaded tokenizer may change how it splits text.
-    `files` (name -> text) are written in place of those of `source`; `more` writes further ones. A collective: ranks that
-    are not the `writer` only take part in gathering. Raises DiskFull if there is no room.
+    `files` (name -> text) are written in place of those of `source`; `more` writes further ones. A collective: ranks
+    that are not the `writer` only take part in gathering. Raises DiskFull if there is no room.
     """
     try:
         if writer:

@@ -56,7 +56,9 @@ class LoraLinear(nn.Linear):
         return [self.lora_A, self.lora_B]
 
     def merged(self) -> Tensor:
-        """The weight of a plain linear layer that computes the same, up to rounding. All parameters must be complete."""
+        """The weight of a plain linear layer that computes the same, up to rounding. All parameters must be
+        complete.
+        """
         a, b = (parameter.detach() for parameter in self.adapter)
         return torch.addmm(self.weight.detach(), b, a, alpha=self.scale)
 
@@ -75,7 +77,8 @@ def add_adapters(hf: Any, lora: LoraConfig) -> None:
             continue
         if type(module) is not nn.Linear or module is hf.get_output_embeddings():
             raise ConfigError(
-                f"model.lora.targets: {', '.join(sorted(targets))} is {name} of the model, which is not a linear layer of "
+                f"model.lora.targets: {', '.join(sorted(targets))} is {name} of the model, which is not a linear layer "
+                "of "
                 "its blocks: name such layers only"
             )
         found |= targets
@@ -115,7 +118,8 @@ def adapters_off(module: nn.Module) -> Iterator[None]:
             layer.adapter_on = True
 
 
-# -- files in PEFT's format ---------------------------------------------------------------------------------------------
+# -- files in PEFT's format
+# ---------------------------------------------------------------------------------------------
 
 
 def write_adapter(folder: Path, tensors: Mapping[str, Tensor], lora: LoraConfig, base: str) -> None:

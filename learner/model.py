@@ -37,8 +37,8 @@ class TargetLogprobs(torch.autograd.Function):
     `unused_U` (int64) are ids without a token, as the rollout engine masks them: their probability
     is exactly 0, they contribute no gradient, and no target may be one of them.
 
-    With `in_place` the backward pass adds the gradient of `weight_VH`, a parameter, to its `grad` itself: autograd would
-    keep it, as large as the weight, until the end of the pass if the embedding shares the weight.
+    With `in_place` the backward pass adds the gradient of `weight_VH`, a parameter, to its `grad` itself: autograd
+    would keep it, as large as the weight, until the end of the pass if the embedding shares the weight.
     """
 
     @staticmethod

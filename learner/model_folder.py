@@ -89,7 +89,8 @@ class FolderReader:
             return fresh
         if any(not torch.equal(found[0], other) for other in found[1:]):
             raise ConfigError(
-                f"model.path = {self._folder}: {' and '.join(self._aliases(name))} differ, but config.json ties them: set "
+                f"model.path = {self._folder}: {' and '.join(self._aliases(name))} differ, but config.json ties them: "
+                "set "
                 "tie_word_embeddings to false in it"
             )
         return found[0]
@@ -120,7 +121,8 @@ class FolderReader:
         )
         for name, found, expected in info.mismatched_keys:
             raise ConfigError(
-                f"model.path = {self._folder}: {name} has shape {tuple(found)}, expected {tuple(expected)} by config.json"
+                f"model.path = {self._folder}: {name} has shape {tuple(found)}, expected {tuple(expected)} by "
+                "config.json"
             )
         if info.conversion_errors:
             name, error = next(iter(info.conversion_errors.items()))
@@ -163,7 +165,8 @@ class FolderReader:
         missing = [n for n in names if n not in self._fresh and not any(a in self._parts for a in self._aliases(n))]
         if missing:
             raise ConfigError(
-                f"model.path = {self._folder} lacks {len(missing)} tensors of a {type(model).__name__}: {_some(missing)}: "
+                f"model.path = {self._folder} lacks {len(missing)} tensors of a {type(model).__name__}: "
+                f"{_some(missing)}: "
                 "complete the download"
             )
         if self._unused:

@@ -128,7 +128,9 @@ def _stored(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 
 
 def _whole(weights: Weights, *, trust_remote_code: bool) -> Iterator[tuple[str, Tensor]]:
-    """The weights in a checkpoint, and the buffers of the model that it began with, under the names of a model folder."""
+    """The weights in a checkpoint, and the buffers of the model that it began with, under the names of a model
+    folder.
+    """
     from transformers import AutoModelForCausalLM
 
     made_of = ModelConfig(path=str(weights.model), dtype=weights.dtype, trust_remote_code=trust_remote_code)  # type: ignore[arg-type]

@@ -47,7 +47,8 @@ class Routing:
         found = list(_routers(hf))
         if not found:
             raise ConfigError(
-                f"algorithm.routing: model {hf.config.model_type} has no router that the learner knows: set it to ignore"
+                f"algorithm.routing: model {hf.config.model_type} has no router that the learner knows: set it to "
+                "ignore"
             )
         for name, router in found:
             match = _LAYER.search(f".{name}")
@@ -95,7 +96,9 @@ def check_replayable(sequences: Iterable[Sequence], step: int) -> None:
 
 
 def _routers(hf: Any) -> Iterator[tuple[str, nn.Module]]:
-    """(name, router) of each layer of experts: a block with children `experts` and `gate`, in AutoEP's form `router`."""
+    """(name, router) of each layer of experts: a block with children `experts` and `gate`, in AutoEP's form
+    `router`.
+    """
     for name, block in hf.named_modules():
         child = "router" if hasattr(block, "router") else "gate"
         router = getattr(block, child, None)
@@ -149,7 +152,8 @@ def _gate(name: str, router: nn.Module) -> Gate:
             if torch.allclose(gate(logits, experts), weights, rtol=1e-5, atol=1e-7):
                 return gate
     raise ConfigError(
-        f"algorithm.routing = replay: how {name} ({type(router).__name__}) weights its experts is not known to the learner: "
+        f"algorithm.routing = replay: how {name} ({type(router).__name__}) weights its experts is not known to the "
+        "learner: "
         "set it to compare"
     )
 

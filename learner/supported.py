@@ -33,7 +33,8 @@ def check_packable(hf: Any, max_length: int) -> None:
         mixing.append("recurrent layers")
     if mixing:
         raise ConfigError(
-            f"model {config.model_type} has {', '.join(mixing)}, which would mix the sequences that the learner packs into one "
+            f"model {config.model_type} has {', '.join(mixing)}, which would mix the sequences that the learner packs "
+            "into one "
             "row: not supported. Models of full or sliding attention are"
         )
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import atexit
 import gc
 import os
+import signal
 import sys
 
 # Tests start hundreds of processes, and each would compile the modules that it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell's background job ignores SIGINT, one under nohup SIGHUP; tests and their commands must get them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 from hypothesis import HealthCheck, settings  # noqa: E402
 

@@ -124,7 +124,8 @@ def read_data(config: Config, tokenizer: Tokenizer) -> SupervisedData[Example]:
     data = read_sources(config, "reward-model", PreferenceFormat(config, tokenizer))
     if not data.held_out:
         raise ConfigError(
-            f"reward_model.held_out = {config.reward_model.held_out} holds out none of {len(data.train)} rows: raise it, "
+            f"reward_model.held_out = {config.reward_model.held_out} holds out none of {len(data.train)} rows: raise "
+            "it, "
             "or name a source in data.evaluation"
         )
     return data

@@ -89,8 +89,10 @@ class Framing(RowFormat[Conversation, Example]):
             return text, response
         if "</think>" not in response:  # the model would learn to give its answer as thinking
             raise DataError(
-                f"the prompt opens <think> (data.template = {self._data.template}) and the response has no </think>: let an "
-                "answer without thinking begin with <think></think> (curation.empty_thinking), or choose another template"
+                f"the prompt opens <think> (data.template = {self._data.template}) and the response has no </think>: "
+                "let an "
+                "answer without thinking begin with <think></think> (curation.empty_thinking), or choose another "
+                "template"
             )
         if response.lstrip().startswith("<think>"):
             response = response.lstrip()

@@ -68,8 +68,8 @@ def build_tiny_model(
 ) -> BuildReport:
     """Pretrain the embedded model and write it to `path`, replacing an earlier build.
 
-    `threads` of computation, 1 or 2; None: two while other programs leave two cores idle, else one. Raises ConfigError if
-    `path` is not an earlier build, and WeakBaseModel if a base model of full size has not learned its arithmetic.
+    `threads` of computation, 1 or 2; None: two while other programs leave two cores idle, else one. Raises ConfigError
+    if `path` is not an earlier build, and WeakBaseModel if a base model of full size has not learned its arithmetic.
     """
     if path.exists() and not (path / RECORD).exists():
         raise ConfigError(f"{path} exists and was not made by `r1ray tiny`: move it away, or give another folder")
@@ -85,7 +85,8 @@ def build_tiny_model(
         report = write_model(aside, seed=seed, size=size, flavor=flavor, progress=stepped)
         if size == "base" and report.skill < LEAST_SKILL:
             raise WeakBaseModel(
-                f"the embedded model with seed {seed} is right in {report.skill:.0%} of the problems where it works step "
+                f"the embedded model with seed {seed} is right in {report.skill:.0%} of the problems where it works "
+                "step "
                 f"by step, and reinforcement learning takes off from {LEAST_SKILL:.0%} only: build it with another seed"
             )
         if path.exists():
@@ -210,7 +211,9 @@ class IdleCores:
 
 @contextmanager
 def _threads(fixed: int | None) -> Iterator[Callable[[], None]]:
-    """Let torch compute with `fixed` threads in the block, or with as many as are best whenever the result is called."""
+    """Let torch compute with `fixed` threads in the block, or with as many as are best whenever the result is
+    called.
+    """
     before, idle = torch.get_num_threads(), IdleCores()
     torch.set_num_threads(fixed or 1)
 

@@ -60,7 +60,8 @@ def write_tokenizer(folder: Path, flavor: Flavor) -> Any:
     special = (loaded.eos_token_id, loaded.pad_token_id) == (END_ID, PAD_ID)
     if not (same and special and len(loaded) == flavor.vocabulary and vocab_hash(loaded) == vocab_hash(folder)):
         raise IntegrityError(
-            f"AutoTokenizer loads another tokenizer than was saved in {folder} (equal ids: {same}, {len(loaded)} tokens):"
+            f"AutoTokenizer loads another tokenizer than was saved in {folder} (equal ids: {same}, {len(loaded)} "
+            "tokens):"
             " install the version of transformers that r1ray is pinned to"
         )
     return loaded

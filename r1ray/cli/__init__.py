@@ -89,7 +89,8 @@ def name_os_error(error: OSError) -> R1RayError:
         return DiskFull(f"{where}no space left on the device: free space, then repeat the command")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return ConfigError(
-            f"{where}{error.strerror}: give a folder that this user may write to (run.dir or --out), or change its permissions"
+            f"{where}{error.strerror}: give a folder that this user may write to (run.dir or --out), or change its "
+            "permissions"
         )
     return InfrastructureError(f"{where}{error.strerror or error}: fix that, then repeat the command")
 

@@ -88,7 +88,8 @@ def task_verifiers(config: Config) -> Iterator[Problem]:
             used = [v for name, v in verifiers.items() if source.rewards is None or name in source.rewards]
             if needed and any(v != needed for v in used):
                 message = f"has answers that only the verifier `{needed}` judges"
-                fix = f"add the reward {{name: accuracy, params: {{verifier: {needed}}}}} and name it in the source's rewards"
+                reward = f"{{name: accuracy, params: {{verifier: {needed}}}}}"
+                fix = f"add the reward {reward} and name it in the source's rewards"
                 yield problem(config, f"data.{section}.{i}.path", message, fix)
 
 

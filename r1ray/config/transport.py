@@ -22,8 +22,9 @@ def transport_of(config: Config) -> str:
 
 
 def transport(config: Config) -> Iterator[Problem]:
-    """Find devices, senders and an encoding that the transport cannot serve, and a digest that needs the whole weights of a
-    sharded engine."""
+    """Find devices, senders and an encoding that the transport cannot serve, and a digest that needs the whole weights
+    of a sharded engine.
+    """
     if config.rollout.engine.tensor_parallel_size > 1 and config.sync.digest == "full":
         message = "reads back whole weights, but each tensor-parallel process holds a shard"
         yield problem(config, "sync.digest", message, "use wire, or rollout.engine.tensor_parallel_size=1")

@@ -59,7 +59,8 @@ def _restored(opened: LedgerOpened, earlier: Mapping[str, Any], lost: int | None
     groups = f"at least {lost} groups" if lost else "groups"
     return (
         f"the ledger was gone; {opened.path} on {opened.host} is restored from the copy of {at}{before}, which knows "
-        f"{opened.bound_steps} steps; {groups} scored after it are sampled again, unless a checkpoint was trained on them"
+        f"{opened.bound_steps} steps; {groups} scored after it are sampled again, unless a checkpoint was trained on "
+        "them"
     )
 
 
@@ -93,7 +94,9 @@ class CopyMonitor:
 
 
 def finish_copies(queue: Handle[QueueApi], deadline_s: float, *, on_event: Callable[..., None]) -> None:
-    """Wait for a last copy of the ledger at the end of a run; report a failure, which changes nothing in the outcome."""
+    """Wait for a last copy of the ledger at the end of a run; report a failure, which changes nothing in the
+    outcome.
+    """
     problem = None
     try:
         made = queue.start(QueueApi.finish_copy).result(timeout=deadline_s)

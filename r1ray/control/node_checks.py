@@ -42,8 +42,8 @@ def inspect_nodes(
 ) -> tuple[list[Finding], set[str]]:
     """Inspect every node and compare it with the driver's machine. Returns the findings and the nodes that answered.
 
-    `silent`: the verdict for a node that does not answer although Ray still lists it (`alive`); nodes that have left are
-    not reported. A failure on a node is a finding, never an exception.
+    `silent`: the verdict for a node that does not answer although Ray still lists it (`alive`); nodes that have left
+    are not reported. A failure on a node is a finding, never an exception.
     """
     calls = {node: probe.start(NodeApi.inspect, asked[node]) for node, probe in probes.items()}
     done = gather(calls, deadline_s=deadline_s, what="the checks of a node", tick=nothing)
@@ -68,7 +68,9 @@ def _unanswered(problem: BaseException, silent: Verdict, deadline_s: float) -> F
 
 
 def check_clocks(probes: Probes) -> list[Finding]:
-    """Compare the clock of every node with the driver's. The probes have answered before, so a call takes milliseconds."""
+    """Compare the clock of every node with the driver's. The probes have answered before, so a call takes
+    milliseconds.
+    """
     findings = []
     for node, probe in probes.items():
         sent = time.time()

@@ -1,4 +1,6 @@
-"""Resident memory of the processes of a run, from their answers to health checks. A leak shows in it over many steps."""
+"""Resident memory of the processes of a run, from their answers to health checks. A leak shows in it over many
+steps.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ LEARNER_MEMORY = "memory/learner_bytes"
 def process_memory(
     members: Mapping[str, Member], managed: Mapping[str, float], row: Mapping[str, float]
 ) -> dict[str, float]:
-    """Bytes by process, as far as they are known: also of the driver, which is this process, and as "learner" of rank 0,
-    from the metrics `row` of the last step."""
+    """Bytes by process, as far as they are known: also of the driver, which is this process, and as "learner" of rank
+    0, from the metrics `row` of the last step.
+    """
     memory = {name: member.stats["rss_bytes"] for name, member in members.items() if "rss_bytes" in member.stats}
     if LEARNER_MEMORY in row:
         memory["learner"] = row[LEARNER_MEMORY]

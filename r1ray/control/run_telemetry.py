@@ -1,7 +1,7 @@
 """Prometheus metrics of a run that the driver knows: from its step records, events, weight syncs and status.
 
-The other processes answer the driver's health checks, so their counters are exported here, once, and not by each of them
-too. What the driver does not see is recorded where it happens (`Metric.owner`).
+The other processes answer the driver's health checks, so their counters are exported here, once, and not by each of
+them too. What the driver does not see is recorded where it happens (`Metric.owner`).
 """
 
 from __future__ import annotations

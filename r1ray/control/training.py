@@ -92,7 +92,8 @@ class Training(CheckpointedLearner[LearnerApi]):
             return []
         unknown = self._records.read(known, step)
         message = (
-            f"{checkpoint} was trained on steps {known} to {step - 1}, which the ledger's copy does not know: marked as "
+            f"{checkpoint} was trained on steps {known} to {step - 1}, which the ledger's copy does not know: marked "
+            "as "
             f"trained from batches/, {sum(len(m.groups) for m in unknown)} groups; no prompt of them is trained again"
         )
         self._writer.event("ledger_reconciled", message=message, first_step=known, policy_version=step)

@@ -42,7 +42,8 @@ def is_sampled(run_dir: Path) -> bool:
     noted, there = read_json(run_dir / _WHOLE).get("samples"), count_samples(run_dir / SAMPLES)
     if noted != there:
         raise IntegrityError(
-            f"{run_dir / SAMPLES} holds {there} samples, but {noted} were sampled: restore the shards, or remove {_WHOLE} and "
+            f"{run_dir / SAMPLES} holds {there} samples, but {noted} were sampled: restore the shards, or remove "
+            f"{_WHOLE} and "
             f"`r1ray sample --resume {run_dir}`"
         )
     return True

@@ -81,7 +81,8 @@ class Journal:
         with self._lock:
             if self._max_calls is not None and self._calls >= self._max_calls:
                 raise RetryBudgetExhausted(
-                    f"refinement has made the {self._max_calls} calls that it may (curation.refine.max_calls): raise it and "
+                    f"refinement has made the {self._max_calls} calls that it may (curation.refine.max_calls): raise "
+                    "it and "
                     "resume; what was refined is kept"
                 )
             self._append({"call": self._calls})

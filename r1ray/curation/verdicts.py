@@ -5,8 +5,9 @@
     per_prompt       enough of its prompt are kept
     quota            enough of its domain are kept
 
-The samples of a prompt are considered in the order of `curation.choice`. A quota takes the first choice of every prompt,
-then the second ones, and so on, so that it keeps as many different prompts as possible; a hash orders equal choices.
+The samples of a prompt are considered in the order of `curation.choice`. A quota takes the first choice of every
+prompt, then the second ones, and so on, so that it keeps as many different prompts as possible; a hash orders equal
+choices.
 """
 
 from __future__ import annotations

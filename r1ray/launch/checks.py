@@ -1,6 +1,7 @@
 """All checks before Ray starts, in one function that `--dry-run` and every start share.
 
-environment -> memory -> run folder -> engine arguments -> room on the cluster -> its nodes -> losses -> rewards -> sources
+environment -> memory -> run folder -> engine arguments -> room on the cluster -> its nodes -> losses -> rewards ->
+sources
 """
 
 from __future__ import annotations

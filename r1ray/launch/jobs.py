@@ -234,7 +234,8 @@ def _within(address: str, call: Callable[[], T], deadline_s: float) -> T:
 
 _TUNNEL = "keep `ray dashboard CLUSTER.yaml` open, which is the tunnel, or give --address http://HOST:PORT"
 _AGAIN = (
-    "open `ray dashboard CLUSTER.yaml`, the tunnel, again if it has ended, and repeat the command; a submitted run does "
+    "open `ray dashboard CLUSTER.yaml`, the tunnel, again if it has ended, and repeat the command; a submitted run "
+    "does "
     "not depend on it"
 )
 

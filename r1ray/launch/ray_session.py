@@ -47,10 +47,13 @@ PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
 
 START_S = 150.0
-"""Deadline of `ray.init`, beyond those of its parts that have one: 30 s for the head, 20 for its client, 30 for the node."""
+"""Deadline of `ray.init`, beyond those of its parts that have one: 30 s for the head, 20 for its client, 30 for the
+node.
+"""
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
-"""Settings of a local cluster: else it starts a Python process for each CPU, of which none has our actors' environment."""
+"""Settings of a local cluster: else it starts a Python process for each CPU, of which none has our actors' environment.
+"""
 
 AUTH_FIX = (
     "set RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or its file in RAY_AUTH_TOKEN_PATH, by default "
@@ -74,13 +77,16 @@ def look_at(address: str) -> ClusterNodes:
     alive = [node for node in reply.node_info_list if node.state == gcs_pb2.GcsNodeInfo.ALIVE]
     return ClusterNodes(
         nodes=tuple(dict(node.resources_total) for node in alive),
-        # `ray up` and KubeRay name the type of each node that they launch; existing hosts are all that there will ever be.
+        # `ray up` and KubeRay name the type of each node that they launch; existing hosts are all that there will ever
+        # be.
         autoscaled=any(node.node_type_name not in ("", LOCAL_CLUSTER_NODE_TYPE) for node in alive),
     )
 
 
 def demands_token(address: str) -> bool | None:
-    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token; None: it is silent."""
+    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token; None: it is
+    silent.
+    """
     return call_is_refused(_resolve(address), "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
 
 
@@ -119,7 +125,10 @@ def _refusal(address: str, found: str, error: grpc.RpcError) -> str:
     what = f"{error.code().name}: {error.details()}"
     if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
         what = f"silent for {PROBE_S:g} s"
-    return f"{where}: no Ray cluster answers there ({what}); give host:port of its head, auto, or null for a cluster of its own"
+    return (
+        f"{where}: no Ray cluster answers there ({what}); "
+        "give host:port of its head, auto, or null for a cluster of its own"
+    )
 
 
 def first_sentence(text: str) -> str:
@@ -130,10 +139,10 @@ def first_sentence(text: str) -> str:
 def connect(address: str | None, log: LogTarget, expired: Callable[[str], object] = str, **local: Any) -> None:
     """Join the cluster at `address`, or with None start one that ends with this process, and listens on loopback only.
 
-    `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print.
-    If Ray hangs, this process ends by name after START_S; `expired` gets the message before. Raises ConfigError if Ray has
-    no usable token or the cluster runs another version of Ray or Python, InfrastructureError if the cluster does not answer
-    any more, or a local one does not start in time.
+    `local`: options of `ray.init` for the cluster that is started. `log`: the file for what Ray would print. If Ray
+    hangs, this process ends by name after START_S; `expired` gets the message before. Raises ConfigError if Ray has no
+    usable token or the cluster runs another version of Ray or Python, InfrastructureError if the cluster does not
+    answer any more, or a local one does not start in time.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     ray_worker.print_to_stdstream = partial(_write, log)
@@ -166,7 +175,9 @@ def connect(address: str | None, log: LogTarget, expired: Callable[[str], object
 
 
 def disconnect(expired: Callable[[str], object] = str) -> None:
-    """Leave the cluster; the one that this process has started ends. If Ray hangs, this process ends by name after END_S."""
+    """Leave the cluster; the one that this process has started ends. If Ray hangs, this process ends by name after
+    END_S.
+    """
     with ends_within(
         END_S, lambda: f"Ray did not end within {END_S:g} s: its head or this node's raylet hangs", expired
     ):
@@ -175,7 +186,10 @@ def disconnect(expired: Callable[[str], object] = str) -> None:
 
 def _not_started(within: str) -> str:
     load, cores = os.getloadavg()[0], os.cpu_count()
-    return f"Ray did not start on this machine within {within} (load {load:.1f} on {cores} cores): repeat when it is less busy"
+    return (
+        f"Ray did not start on this machine within {within} (load {load:.1f} on {cores} cores): "
+        "repeat when it is less busy"
+    )
 
 
 def _hangs(address: str | None) -> str:

@@ -91,8 +91,8 @@ def open_session(
 ) -> Iterator[Session]:
     """Start the run in `folder`, whose lock the caller holds, up to a connected Ray.
 
-    `after`: what the first signal waits for. `details` go into the event `started`. A start that fails before that event
-    leaves the folder as if it had not been tried, so it can be repeated.
+    `after`: what the first signal waits for. `details` go into the event `started`. A start that fails before that
+    event leaves the folder as if it had not been tried, so it can be repeated.
     """
     config, logging = loaded.config, loaded.config.logging
     begun = (folder.path / EVENTS).exists()

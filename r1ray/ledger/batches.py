@@ -121,7 +121,8 @@ def read_payloads(db: sqlite3.Connection, group_ids: list[str]) -> list[bytes]:
         row = db.execute("SELECT payload FROM payloads WHERE group_id = ?", (group_id,)).fetchone()
         if row is None:
             raise IntegrityError(
-                f"group {group_id} has no payload: it is not scored, or its payload was pruned (queue.keep_payload_steps)"
+                f"group {group_id} has no payload: it is not scored, or its payload was pruned "
+                "(queue.keep_payload_steps)"
             )
         payloads.append(bytes(row["payload"]))
     return payloads

@@ -114,7 +114,8 @@ def read_shape(folder: Path) -> ModelShape:
 
 
 def scale_blocks(quantization: Mapping[str, Any] | None) -> tuple[int, int] | None:
-    """Rows and columns of the blocks of weights in fp8 that have one scale each, by `quantization_config` of config.json.
+    """Rows and columns of the blocks of weights in fp8 that have one scale each, by `quantization_config` of
+    config.json.
 
     None for unquantized weights and for other quantizations.
     """

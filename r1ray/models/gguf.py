@@ -120,7 +120,8 @@ def _check(original: Any, folder: Path) -> None:
         loss = float(model(input_ids=ids, labels=ids).loss)
     if not loss < MAX_NATS:
         raise IntegrityError(
-            f"{folder}: the loss on plain English is {loss:.2f} nats per token (perplexity {math.exp(loss):.0f}), expected "
+            f"{folder}: the loss on plain English is {loss:.2f} nats per token (perplexity {math.exp(loss):.0f}), "
+            "expected "
             f"below {MAX_NATS:g}: the weights were converted wrongly"
         )
 

@@ -96,7 +96,9 @@ def measure(run: Path, machine: Machine) -> Measured:
 
 
 def _trained_since(folder: RunFolder, step: float) -> list[GroupSummary]:
-    """The groups of a run from a step on. Raises ConfigError if there is none, as in a copy of the ledger that is old."""
+    """The groups of a run from a step on. Raises ConfigError if there is none, as in a copy of the ledger that is
+    old.
+    """
     with open_ledger(folder) as opened:
         if opened is None:
             raise ConfigError(f"{folder.path}: expected an RL run with a ledger to calibrate with, got one without")
@@ -110,7 +112,9 @@ def _trained_since(folder: RunFolder, step: float) -> list[GroupSummary]:
 
 
 def calibrate(measured: Measured) -> Calibration:
-    """Fit `Efficiency` to a run; the engine's share such that the simulation of that run generates as fast as it did."""
+    """Fit `Efficiency` to a run; the engine's share such that the simulation of that run generates as fast as it
+    did.
+    """
     config, rows = measured.config, measured.rows
     slope, constant = _line([(r["batch/packed_tokens"], r["learner/step_s"]) for r in rows])
     other = statistics.median(

@@ -29,7 +29,9 @@ def check_environment(config: Config, machine: Machine, use: Use = "train", mode
 
 
 def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
-    """Find the problems of a configuration with the model in `folder`: its own, or the ancestor of its own in a recipe."""
+    """Find the problems of a configuration with the model in `folder`: its own, or the ancestor of its own in a
+    recipe.
+    """
     try:
         shape = read_shape(folder)
     except ConfigError as e:
@@ -102,7 +104,8 @@ def _divided_experts(config: Config, shape: ModelShape) -> Iterator[Problem]:
 def _positions(config: Config, shape: ModelShape, use: Use) -> Iterator[Problem]:
     if "learner" in processes(config, use) and 0 < shape.short_context < config.model.max_length:
         message = (
-            f"is above {shape.short_context} tokens, and a longer sequence changes the positions (longrope) of all that "
+            f"is above {shape.short_context} tokens, and a longer sequence changes the positions (longrope) of all "
+            "that "
             "the learner packs beside it, or of its own part on one rank"
         )
         yield problem(config, "model.max_length", message, f"at most {shape.short_context}, or another model")

@@ -20,7 +20,9 @@ Node = dict[str, int]
 
 
 def hardware_problems(config: Config, roles: Sequence[Role], shape: ModelShape, use: Use) -> Iterator[Problem]:
-    """Find what does not fit the declared hosts, each with the nearest setting that does. Nothing if none is declared."""
+    """Find what does not fit the declared hosts, each with the nearest setting that does. Nothing if none is
+    declared.
+    """
     if config.hardware.gpu is None:
         return
     device = ACCELERATORS[config.hardware.gpu]
@@ -102,8 +104,8 @@ def _learner_problems(
     if needed > there:
         largest = sorted(learner.device, key=lambda name: -learner.device[name])[:2]
         message = (
-            f"makes a rank need about {needed / GIB:.1f} GiB, a {config.hardware.gpu} has {there / GIB:.1f}; most of it: "
-            + ", ".join(f"{name} {learner.device[name] / GIB:.1f}" for name in largest)
+            f"makes a rank need about {needed / GIB:.1f} GiB, a {config.hardware.gpu} has {there / GIB:.1f}; most of "
+            "it: " + ", ".join(f"{name} {learner.device[name] / GIB:.1f}" for name in largest)
         )
         found = nearest_learners(config, shape, use)
         fix = (

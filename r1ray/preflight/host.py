@@ -146,4 +146,7 @@ def _number(value: int) -> str:
 
 def _raise(name: str, value: int, option: str) -> str:
     user = os.environ.get("USER", "*")
-    return f"`ulimit -{option} {value}` before `ray start`; lasting: `{user} - {name} {value}` in /etc/security/limits.conf"
+    return (
+        f"`ulimit -{option} {value}` before `ray start`; "
+        f"lasting: `{user} - {name} {value}` in /etc/security/limits.conf"
+    )

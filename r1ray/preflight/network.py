@@ -79,7 +79,10 @@ def network(
     )
     seconds = model_bytes / 1e9 / slowest.gb_s
     if deadline_s and seconds > deadline_s:
-        meaning = f"one sync of {model_bytes / 1e9:.1f} GB takes about {seconds:.0f} s there, sync.deadline_s is {deadline_s:g}"
+        meaning = (
+            f"one sync of {model_bytes / 1e9:.1f} GB takes about {seconds:.0f} s there, "
+            f"sync.deadline_s is {deadline_s:g}"
+        )
         yield warning(
             what, detail, meaning=meaning, fix="a faster network, sync.interface, or a longer sync.deadline_s"
         )

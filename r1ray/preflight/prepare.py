@@ -241,7 +241,8 @@ def _refuse_other_data(folder: RunFolder, data: Mapping[str, Any], use: Use) -> 
         return
     rows = {"sft": "conversations", "reward-model": "preferences"}.get(use, "prompts")
     raise IntegrityError(
-        f"the {rows} differ from those that the run in {folder.path} started with: {'; '.join(differences(begun, data))}. "
+        f"the {rows} differ from those that the run in {folder.path} started with: "
+        f"{'; '.join(differences(begun, data))}. "
         "Use the same files, or start a new run"
     )
 

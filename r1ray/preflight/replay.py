@@ -51,8 +51,8 @@ class Survey:
 def survey(loaded: LoadedConfig, model: Path, *, built: bool, begun: RunFolder | None) -> Survey:
     """What the run trains on, in the folder `replay.run`. Reads the recorded run and writes nothing.
 
-    `model`: the folder to read instead of `model.path`; `built`: whether it has the weights. `begun`: the run to resume.
-    Raises ConfigError with all problems, and IntegrityError if a resume finds another recording.
+    `model`: the folder to read instead of `model.path`; `built`: whether it has the weights. `begun`: the run to
+    resume. Raises ConfigError with all problems, and IntegrityError if a resume finds another recording.
     """
     config = loaded.config
     folder = _recorded_run(config)
@@ -95,7 +95,9 @@ def check_recorded_data(loaded: LoadedConfig) -> None:
 
 
 def _recorded_run(config: Config) -> RunFolder:
-    """The folder of the recorded run. Raises ConfigError if there is none, or if it is no other run of `r1ray train`."""
+    """The folder of the recorded run. Raises ConfigError if there is none, or if it is no other run of `r1ray
+    train`.
+    """
     assert config.replay.run is not None
     try:
         folder = RunFolder.open(Path(config.replay.run))
@@ -122,7 +124,8 @@ def _fixed(ledger: LedgerReader, folder: RunFolder, begun: RunFolder | None) -> 
     check_same(recording, folder)
     if kept.stop < (needed := recording.first_step + recording.steps):
         raise IntegrityError(
-            f"{folder.path}: expected {needed} trained steps, which this run began with, got {kept.stop}: the ledger of the "
+            f"{folder.path}: expected {needed} trained steps, which this run began with, got {kept.stop}: the ledger "
+            "of the "
             "recorded run is an older copy; give the complete one (replay.run)"
         )
     return recording
@@ -178,6 +181,7 @@ def _warning(config: Config, folder: RunFolder) -> str:
     if here == there:
         return ""
     return (
-        f"replay: {config.model.path} has the hash {here}, the recorded run began with {there}: another policy than this one "
+        f"replay: {config.model.path} has the hash {here}, the recorded run began with {there}: another policy than "
+        "this one "
         "sampled even its first groups (staleness/kl shows how far away it is)"
     )

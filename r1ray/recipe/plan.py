@@ -38,8 +38,10 @@ MEAN_SHARE = 1 / 3
 """Mean length over longest length, if a recipe has no `expect.tokens`."""
 
 ASSUMPTIONS = (
-    f"~ marks an estimate: {FORWARD}P operations a generated and {TRAINING}P a trained token, P parameters; a GPU reaches "
-    f"{GENERATION_SHARE:.0%} of {TFLOPS:.0f} TFLOP/s (one H100) generating and {TRAINING_SHARE:.0%} training; completions "
+    f"~ marks an estimate: {FORWARD}P operations a generated and {TRAINING}P a trained token, P parameters; a GPU "
+    "reaches "
+    f"{GENERATION_SHARE:.0%} of {TFLOPS:.0f} TFLOP/s (one H100) generating and {TRAINING_SHARE:.0%} training; "
+    "completions "
     "have a third of the maximum length unless the recipe says otherwise."
 )
 

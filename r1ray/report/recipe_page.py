@@ -81,7 +81,8 @@ def _sentences(recipe: RecipeRecord, found: Mapping[str, TextStats]) -> list[str
         reached = share(recipe.figure(best.name, "accuracy"))
         count = sum(bool(recipe.results(stage.name)) for stage in recipe.students())
         return [
-            f"Of {count} independent policies, {best.name} has the highest accuracy on {_short(recipe.benchmark)}: {reached}."
+            f"Of {count} independent policies, {best.name} has the highest accuracy on {_short(recipe.benchmark)}: "
+            f"{reached}."
         ]
     accuracy = recipe.figure(recipe.main, "accuracy")
     if recipe.main is None or accuracy is None:

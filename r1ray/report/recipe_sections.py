@@ -68,7 +68,8 @@ def language(found: Mapping[str, TextStats]) -> Markup | None:
     if not rows:
         return None
     lead = (
-        "Share of the words in the thinking that are in the language of the question, measured as by the language reward "
+        "Share of the words in the thinking that are in the language of the question, measured as by the language "
+        "reward "
         f"(without formulas and code). A response below {share(PURE)} counts as mixed. From the evaluation samples."
     )
     head = ("policy", "words in the target language", "mixed responses", "with a reflective word", "self-corrected")

@@ -27,7 +27,8 @@ def _accuracy(params: Mapping[str, Any], owner: str) -> Reward:
     name = params.get("verifier", "math")
     if name not in VERIFIERS:
         raise ConfigError(
-            f"{owner}: verifier = {name!r} is unknown{suggestion(str(name), VERIFIERS)}; choose one of {', '.join(VERIFIERS)}"
+            f"{owner}: verifier = {name!r} is unknown{suggestion(str(name), VERIFIERS)}; choose one of "
+            f"{', '.join(VERIFIERS)}"
         )
     rest = {key: value for key, value in params.items() if key != "verifier"}
     return make(VERIFIERS[name], rest, f"{owner} (verifier {name})")
@@ -81,7 +82,8 @@ def build(name: str, params: Mapping[str, Any]) -> Reward:
     kind = kind_of(name)
     if kind not in REWARDS:
         raise ConfigError(
-            f"there is no reward {name!r}{suggestion(kind, REWARDS)}; choose one of {', '.join(REWARDS)}, or module:function"
+            f"there is no reward {name!r}{suggestion(kind, REWARDS)}; choose one of {', '.join(REWARDS)}, or "
+            "module:function"
         )
     return REWARDS[kind](params, name)
 

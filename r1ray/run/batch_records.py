@@ -68,7 +68,8 @@ class BatchRecords:
                 found[int(step)] = BatchManifest(step=int(step), groups=tuple(_summary(group) for group in groups))
         if missing := [step for step in range(first, end) if step not in found]:
             raise IntegrityError(
-                f"the ledger knows the batches of the first {first} steps only, checkpoint step_{end:06d} was trained on"
+                f"the ledger knows the batches of the first {first} steps only, checkpoint step_{end:06d} was trained "
+                "on"
                 f" {end}, and {self._folder} lacks step {missing[0]}: restore the folder or the ledger from a backup"
             )
         return [found[step] for step in range(first, end)]

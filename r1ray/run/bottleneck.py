@@ -1,9 +1,9 @@
 """What limits the speed of a run, its remedy, and the gain to expect from it.
 
-The control loop repeats wait for a batch, train, sync; rollout workers generate meanwhile. So a step takes the longer of
-two sides, the loop without its wait and the work of the rollout workers for one step, and the time in which both wait.
-Each remedy shortens one part of this model; the bottleneck is the part whose remedy gains most. Gains are upper bounds: a
-further rank or worker is assumed to have a processor of its own and no cost of communication.
+The control loop repeats wait for a batch, train, sync; rollout workers generate meanwhile. So a step takes the longer
+of two sides, the loop without its wait and the work of the rollout workers for one step, and the time in which both
+wait. Each remedy shortens one part of this model; the bottleneck is the part whose remedy gains most. Gains are upper
+bounds: a further rank or worker is assumed to have a processor of its own and no cost of communication.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def find_bottleneck(
 
     `workers` 0: a replay. Ranks come in groups of `sequence_parallel`.
 
-    Worked example: of 2.0 s the learner trains 1.9 and syncs 0.1, and the rollout workers idle half of the time. A second
-    rank takes 0.95 + 0.1 s, the rollout workers need 1.0 s: 2.0 / 1.05 = 1.9 times as fast.
+    Worked example: of 2.0 s the learner trains 1.9 and syncs 0.1, and the rollout workers idle half of the time. A
+    second rank takes 0.95 + 0.1 s, the rollout workers need 1.0 s: 2.0 / 1.05 = 1.9 times as fast.
     """
     keys = (*_LOOP, *_ROLLOUTS) if workers else _LOOP
     recent = [row for row in rows if all(key in row for key in keys)][1:][-STEPS:]
@@ -79,7 +79,8 @@ def find_bottleneck(
         ),
         "waiting for each other": (
             max(loop, rollouts),
-            f"more overlap (queue.max_staleness={max_staleness + 1}, or more reward workers if groups wait for scoring)",
+            f"more overlap (queue.max_staleness={max_staleness + 1}, or more reward workers if groups wait for "
+            "scoring)",
         ),
     }
     return _most_gained(step, f"{evidence}; the rollout workers idle {share(idle)}", remedies)

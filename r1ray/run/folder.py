@@ -162,7 +162,9 @@ class RunFolder:
         return folder
 
     def abandon(self) -> None:
-        """Remove all but the lock of a run whose start failed before its first event, so that it can be started again."""
+        """Remove all but the lock of a run whose start failed before its first event, so that it can be started
+        again.
+        """
         self.run_json.unlink(missing_ok=True)  # first: from here on it is not a run
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -203,7 +205,8 @@ class RunFolder:
         if found != FORMAT:
             raise IntegrityError(
                 f"{self.path}: expected run-folder format {FORMAT}, got {found} (written by r1ray"
-                f" {raw.get('r1ray', 'of an unknown version')}, this is {__version__}): use the r1ray that began the run,"
+                f" {raw.get('r1ray', 'of an unknown version')}, this is {__version__}): use the r1ray that began the "
+                "run,"
                 " or begin a new one; `--fresh` keeps this folder under another name"
             )
         try:

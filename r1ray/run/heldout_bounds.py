@@ -32,8 +32,10 @@ class HeldoutFall:
         fall = self.start - self.end
         moved = f"fell by {fall:.2f}" if fall > 0 else f"rose by {-fall:.2f}"
         return (
-            f"Held-out {self.reward} on {self.source} {moved} (standard error {self.error:.2f}), from {self.start:.2f} to "
-            f"{self.end:.2f} with policy {self.step}: {'within' if self.within else 'beyond'} the bound of {self.bound:g}"
+            f"Held-out {self.reward} on {self.source} {moved} (standard error {self.error:.2f}), from {self.start:.2f} "
+            "to "
+            f"{self.end:.2f} with policy {self.step}: {'within' if self.within else 'beyond'} the bound of "
+            f"{self.bound:g}"
         )
 
 

@@ -57,7 +57,8 @@ def step_table(
     if "rollout/idle_share" in rows[0]:
         idle, paused = _mean(rows, "rollout/idle_share"), _mean(rows, "sync/apply_s") / step
         lines.append(
-            f"Rollout workers, meanwhile: generate {share(max(0.0, 1 - idle - paused))}, apply weights {share(paused)}, "
+            f"Rollout workers, meanwhile: generate {share(max(0.0, 1 - idle - paused))}, apply weights "
+            f"{share(paused)}, "
             f"idle {share(idle)}."
         )
     return lines

@@ -74,8 +74,10 @@ class Replay:
         recording = self.recording
         passes = f", {self.epochs} passes" if self.epochs > 1 else ""
         return (
-            f"training on {recording.groups} recorded groups ({recording.steps} steps from step {recording.first_step}) of "
-            f"the run {recording.run_id} in {self.run_dir}{passes}; held-out problems are not evaluated: use `r1ray eval`"
+            f"training on {recording.groups} recorded groups ({recording.steps} steps from step "
+            f"{recording.first_step}) of "
+            f"the run {recording.run_id} in {self.run_dir}{passes}; held-out problems are not evaluated: use `r1ray "
+            "eval`"
         )
 
     @property
@@ -129,7 +131,9 @@ def _of_another_run(completion: Completion) -> Completion:
 
 @contextmanager
 def open_recorded(replay: Replay) -> Iterator[RecordedGroups]:
-    """Open the recording read-only. Raises InfrastructureError if it cannot be reached, IntegrityError for another run."""
+    """Open the recording read-only. Raises InfrastructureError if it cannot be reached, IntegrityError for another
+    run.
+    """
     folder = RunFolder(Path(replay.run_dir))
     if not folder.run_json.exists():
         raise InfrastructureError(f"the recorded run {replay.run_dir} is not on this machine (replay.run)")

@@ -106,7 +106,8 @@ def ask(
         )
     raise DeadlineExceeded(
         f"the run has not answered within {deadline_s:g} s: its driver is {driver}{begun}. It does not answer while it "
-        f"starts Ray; otherwise see `r1ray status {folder.path}`, or on its host send it a signal: kill -TERM {driver.pid}"
+        f"starts Ray; otherwise see `r1ray status {folder.path}`, or on its host send it a signal: kill -TERM "
+        f"{driver.pid}"
     )
 
 

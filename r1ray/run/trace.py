@@ -2,8 +2,8 @@
 
     leased --queued--> engine --generate--> done --wait for scoring--> score --> stored --queue--> batch --train--> sync
 
-The ledger's times come from the clock of the queue's host. Durations at other hosts (`RolloutGroup.timings`, the metrics
-of the step) are counted from these, so clocks that differ do not matter.
+The ledger's times come from the clock of the queue's host. Durations at other hosts (`RolloutGroup.timings`, the
+metrics of the step) are counted from these, so clocks that differ do not matter.
 """
 
 from __future__ import annotations

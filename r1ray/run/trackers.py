@@ -63,7 +63,8 @@ def check_wandb(project: str | None) -> None:
     """Raise ConfigError if `logging.wandb_project` is set and the wandb package is missing."""
     if project is not None and importlib.util.find_spec("wandb") is None:
         raise ConfigError(
-            f"logging.wandb_project={project!r} needs the package wandb: run `pip install wandb`, or set the key to null"
+            f"logging.wandb_project={project!r} needs the package wandb: run `pip install wandb`, or set the key to "
+            "null"
         )
 
 

@@ -29,5 +29,6 @@ class FailedScores:
             return
         self._reported = True
         (reason, _), *_ = self._kinds.most_common(1)
-        message = f"{failed} of {self._samples} samples ({failed / self._samples:.0%}) could not be scored, most often: {reason}"
+        share = f"{failed} of {self._samples} samples ({failed / self._samples:.0%})"
+        message = f"{share} could not be scored, most often: {reason}"
         self._event("scores_failed", message=message, share=failed / self._samples, reasons=dict(self._kinds))

@@ -107,7 +107,9 @@ def _allowed_ids(tokenizer: Tokenizer, rows: int) -> list[int] | None:
 
 
 def stored_dtype(model: Path, machine: Machine) -> str:
-    """The dtype of the stored weights, or float32 if the machine cannot compute in it. vLLM's default halves float32."""
+    """The dtype of the stored weights, or float32 if the machine cannot compute in it. vLLM's default halves
+    float32.
+    """
     config = read_json(model / "config.json")
     stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return stored if machine.gpus or machine.cpu_bfloat16 else "float32"

@@ -55,7 +55,8 @@ class Address:
         """Raise ConfigError if it would listen to other machines without a `key`."""
         if self.open_to_others and not key:
             raise ConfigError(
-                f"--host {self.host}: everyone who can reach this machine could use the server; set VLLM_API_KEY to the key "
+                f"--host {self.host}: everyone who can reach this machine could use the server; set VLLM_API_KEY to "
+                "the key "
                 "that clients must send, or leave --host out"
             )
 
@@ -105,7 +106,8 @@ class Server:
             self._check_alive()
             if time.monotonic() > until:
                 raise DeadlineExceeded(
-                    f"the server did not answer {self._address.url}/health within {deadline_s:g} s: raise --start-s, or "
+                    f"the server did not answer {self._address.url}/health within {deadline_s:g} s: raise --start-s, "
+                    "or "
                     f"see the end of its log:\n{self._log_tail()}"
                 )
             stop.wait(POLL_S)

@@ -20,7 +20,8 @@ def listen_at(address: str, port: int = 0) -> socket.socket:
         return socket.create_server(where, family=family)
     except OSError as e:
         raise ConfigError(
-            f"cannot listen at {address}, port {port or 'any'}: {e}; expected an address of this machine. Ray uses it for "
+            f"cannot listen at {address}, port {port or 'any'}: {e}; expected an address of this machine. Ray uses it "
+            "for "
             "the node: start Ray with another --node-ip-address"
         ) from e
 

@@ -10,7 +10,8 @@ TransferSpecs = Sequence[tuple[str, str, tuple[int, ...]]]
 """Name, dtype (torch's name without "torch.") and shape of each weight."""
 
 Share = tuple[int, int, int]
-"""What a learner rank sends of a weight: its index in the specs, the first of its flattened values, and their number."""
+"""What a learner rank sends of a weight: its index in the specs, the first of its flattened values, and their number.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,9 @@
 
 `python -IS fork_client.py SOCKET SCRIPT ARG ...` (or `-m MODULE` for SCRIPT) asks the fork server at SOCKET
 (`r1ray.util.fork_server`) to run the script with this process's environment, working folder, output, signal mask and
-niceness. This process stays, for its parent, in the place of the program: it passes signals on to it and ends with it, by
-the same exit code or signal; if it is killed the kernel kills the program, and if its parent dies the kernel kills it.
+niceness. This process stays, for its parent, in the place of the program: it passes signals on to it and ends with it,
+by the same exit code or signal; if it is killed the kernel kills the program, and if its parent dies the kernel kills
+it.
 
 If no server answers, it becomes the program itself, which then imports its modules as usual: the outcome is the same,
 some seconds later, and standard error says so. It imports nothing but the standard library: it starts in 20 ms.

@@ -4,11 +4,11 @@
          ^ ^------------- how the program ended ---------------'                              |
          '----------------------------------- its process id ---------------------------------'
 
-Run as `python -m r1ray.util.fork_server FD NICENESS HIDDEN MODULE ...`; FD is a listening Unix socket. The package HIDDEN
-cannot be imported by the modules, only by the programs: one such as Ray, which reads the environment of its process once,
-at its import. Clients may connect while the modules are still being imported: they wait, as they would for their own imports.
-Modules that start threads cannot be used, because a fork has only one of the threads: the server then ends, and says which
-module it was.
+Run as `python -m r1ray.util.fork_server FD NICENESS HIDDEN MODULE ...`; FD is a listening Unix socket. The package
+HIDDEN cannot be imported by the modules, only by the programs: one such as Ray, which reads the environment of its
+process once, at its import. Clients may connect while the modules are still being imported: they wait, as they would
+for their own imports. Modules that start threads cannot be used, because a fork has only one of the threads: the server
+then ends, and says which module it was.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""The operator's machine: `ray up` with conf/clusters/on-premise.yaml against hosts of namespaces, and commands on the head."""
+"""The operator's machine: `ray up` with conf/clusters/on-premise.yaml against hosts of namespaces, and commands on the
+head.
+"""
 
 from __future__ import annotations
 
@@ -121,8 +123,8 @@ def _answers(port: int) -> bool:
 def operator(folder: Path, hosts: Sequence[Host], offers: dict[str, str]) -> Operator:
     """An operator whose cluster file is the shipped one with these hosts, the first of them the head.
 
-    `offers`: Ray resources as JSON, by the name of a worker host. Installation is replaced by the running interpreter's.
-    The operator works in a copy of the project, which a test may change.
+    `offers`: Ray resources as JSON, by the name of a worker host. Installation is replaced by the running
+    interpreter's. The operator works in a copy of the project, which a test may change.
     """
     home = folder / "laptop"
     (home / ".ray").mkdir(parents=True)

@@ -1,5 +1,6 @@
-"""A run over hosts, from the operator's machine: refuse bad hosts, submit, follow, scale, lose a host, a link and the head,
-upgrade, resume, end."""
+"""A run over hosts, from the operator's machine: refuse bad hosts, submit, follow, scale, lose a host, a link and the
+head, upgrade, resume, end.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +124,9 @@ def has(host: Host, process: str) -> bool:
 
 
 def lose_a_host_and_a_link(by: Operator, host: dict[str, Host], address: str, seen: Watch) -> None:
-    """A run that has just begun gets a second worker, loses the host of the first, and the link to the other for a while."""
+    """A run that has just begun gets a second worker, loses the host of the first, and the link to the other for a
+    while.
+    """
     run = seen.run
     seen.wait_for_steps(3, "the start")
     assert has(host["train"], "ray::LearnerProcess")

@@ -1,7 +1,7 @@
 """A Ray cluster whose autoscaler starts and ends nodes: real raylets of Ray's fake multi-node provider on this machine.
 
-Ray's own AutoscalingCluster would do the same, but it stops every Ray of the machine. The provider is named by its class,
-because Ray's wheel lacks the defaults of its short name.
+Ray's own AutoscalingCluster would do the same, but it stops every Ray of the machine. The provider is named by its
+class, because Ray's wheel lacks the defaults of its short name.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class AutoscalingCluster:
 def autoscaling_cluster(
     folder: Path, *, head: dict[str, float], node: dict[str, float], most: int, idle_s: float
 ) -> Iterator[AutoscalingCluster]:
-    """A head with the resources `head`, whose autoscaler (version 2) starts up to `most` nodes with the resources `node`.
+    """A head with the resources `head`, whose autoscaler (version 2) starts up to `most` nodes with the resources
+    `node`.
 
     A node without work for `idle_s` ends. Environment variables of Ray's token authentication apply.
     """

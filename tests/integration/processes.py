@@ -29,8 +29,9 @@ _started: list[subprocess.Popen[str]] = []
 
 @cache
 def share_fork_servers() -> None:
-    """Have the commands of this test session be forked from servers that have imported what they and their workers need, as
-    the stages of a recipe are: importing is more than half of what a short run computes. Returns when they have.
+    """Have the commands of this test session be forked from servers that have imported what they and their workers
+    need, as the stages of a recipe are: importing is more than half of what a short run computes. Returns when they
+    have.
     """
     start_fork_server(of_commands())
     config = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"]).config

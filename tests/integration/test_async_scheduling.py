@@ -1,5 +1,5 @@
-"""New weights between the batches of vLLM's asynchronous scheduling, which it uses on CUDA: its own scheduler and output
-processor with a queue of two batches, and an executor that samples the policy and the position of every token.
+"""New weights between the batches of vLLM's asynchronous scheduling, which it uses on CUDA: its own scheduler and
+output processor with a queue of two batches, and an executor that samples the policy and the position of every token.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ PEFT = Path(__file__).resolve().parents[2] / ".venv" / "peft"
 RUN = "run-1"
 
 
-# -- steps, checkpoints, exports ----------------------------------------------------------------------------------------
+# -- steps, checkpoints, exports
+# ----------------------------------------------------------------------------------------
 
 
 def trained(rank: int, world_size: int, port: int, model: str, cases: list[dict[str, Any]]) -> list[Any]:
@@ -249,7 +250,8 @@ def test_peft_reads_the_adapter_and_computes_the_merged_model(model: Path, run: 
     assert without > 1e-2
 
 
-# -- vLLM -----------------------------------------------------------------------------------------------------------------
+# -- vLLM
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def exported(rank: int, world_size: int, port: int, model: str, out: str) -> Any:

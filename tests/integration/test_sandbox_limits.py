@@ -124,7 +124,8 @@ except OSError:
     "program",
     [
         "x = []\nwhile True: x.append(bytearray(10**7))",
-        "import os\nfor _ in range(12):\n    if os.fork() == 0: break\nx = b'1' * (60 << 20)\nimport time; time.sleep(30)",
+        "import os\nfor _ in range(12):\n    if os.fork() == 0: break\nx = b'1' * (60 << 20)\nimport time; "
+        "time.sleep(30)",
         "import mmap\nm = [mmap.mmap(-1, 1 << 26) for _ in range(64)]\nfor x in m: x.write(b'1' * (1 << 26))",
     ],
 )

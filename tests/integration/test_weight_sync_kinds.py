@@ -1,5 +1,5 @@
-"""Kinds of models, and engines of two processes: whole weights of one sender, parts of two and differences arrive to the
-bit, and the engine then answers as one that loaded the export.
+"""Kinds of models, and engines of two processes: whole weights of one sender, parts of two and differences arrive to
+the bit, and the engine then answers as one that loaded the export.
 """
 
 from __future__ import annotations

@@ -52,7 +52,8 @@ def right_letter(truth: Any, choices: Sequence[str]) -> str:
     if isinstance(truth, int) and not isinstance(truth, bool):
         if not 0 <= truth < (len(choices) or _LETTERS):
             raise DataError(
-                f"the answer on record, {truth}, is no place among the {len(choices) or _LETTERS} options, counted from 0: "
+                f"the answer on record, {truth}, is no place among the {len(choices) or _LETTERS} options, counted "
+                "from 0: "
                 "write the option's text in quotes, or its letter"
             )
         return chr(ord("A") + truth)

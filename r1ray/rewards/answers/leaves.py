@@ -80,7 +80,9 @@ def _as_times(truth: str, answer: str) -> bool | None:
 
 
 def _in_bases(truth: str, answer: str) -> bool | None:
-    """Digits in a base are equal only if digits and base are; the base may be left out, but the digits not converted."""
+    """Digits in a base are equal only if digits and base are; the base may be left out, but the digits not
+    converted.
+    """
     first, second = _based(truth), _based(answer)
     if first is None and second is None:
         return None

@@ -226,7 +226,9 @@ def _split(text: str, mark: re.Pattern[str]) -> tuple[list[str], list[str]]:
 
 
 def _with_thousands_joined(text: str) -> str:
-    """`1,200` becomes 1200 outside brackets; inside them commas separate, except in arguments as of \\frac{1,000}{3}."""
+    """`1,200` becomes 1200 outside brackets; inside them commas separate, except in arguments as of
+    \\frac{1,000}{3}.
+    """
     text = _BRACED_COMMA.sub("", text)
     if "," not in text:
         return text

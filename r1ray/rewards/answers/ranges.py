@@ -93,9 +93,8 @@ def _of_list(node: Either | Group, value: Value) -> Set | None:
 def letters(node: Node) -> set[str]:
     """The letters that inequalities are about."""
     if isinstance(node, Chain):
-        return {operand.text for operand in node.operands if isinstance(operand, Leaf) and operand.text.strip("\\").isalpha()} - {
-            r"\infty", r"\pi", "e",
-        }  # fmt: skip
+        names = {operand.text for operand in node.operands if isinstance(operand, Leaf)}
+        return {name for name in names if name.strip("\\").isalpha()} - {r"\infty", r"\pi", "e"}
     if isinstance(node, Either | Group | SetTerm):
         return set().union(*map(letters, node.items))
     return set()

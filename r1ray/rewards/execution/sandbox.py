@@ -265,8 +265,10 @@ def _advice(message: str) -> str:
         return f"This bubblewrap is older than 0.8: {_INSTALL}, {_NONE}"
     if any(word in message for word in ("namespace", "uid map", "Operation not permitted", "Permission denied")):
         return (
-            "This machine refuses user namespaces to ordinary users. Allow them (sysctl kernel.unprivileged_userns_clone=1, "
-            "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0; in Docker a seccomp profile "
+            "This machine refuses user namespaces to ordinary users. Allow them (sysctl "
+            "kernel.unprivileged_userns_clone=1, "
+            "kernel.apparmor_restrict_unprivileged_userns=0, user.max_user_namespaces above 0; in Docker a seccomp "
+            "profile "
             f"that lets clone and unshare pass), {_NONE}"
         )
     return f"See the message of bubblewrap, {_NONE}"

@@ -53,7 +53,8 @@ class HoldsItsArguments(ValueError):
 
     def __init__(self) -> None:
         super().__init__(
-            "1 validation error for VllmConfig\n  Value error, Cannot find the config file for gptq [type=value_error]\n"
+            "1 validation error for VllmConfig\n  Value error, Cannot find the config file for gptq "
+            "[type=value_error]\n"
             "    For further information visit https://errors.example/v/value_error"
         )
         self.held = lambda: None

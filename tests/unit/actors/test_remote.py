@@ -272,10 +272,12 @@ def test_weights_health_and_goodbyes_do_not_wait_behind_evaluations() -> None:
 def test_the_cause_of_a_death_is_without_the_causes_that_ray_lists_for_any() -> None:
     text = (
         "The actor died unexpectedly before finishing this task.\n\tclass_name: RolloutProcess\n"
-        "The actor is dead because its worker process has died. Worker exit detail: connection error code 2. End of file. "
+        "The actor is dead because its worker process has died. Worker exit detail: connection error code 2. End of "
+        "file. "
         "Some common causes include: (1) the process was killed by the OOM killer, (2) ray stop --force is called."
     )
     assert cause_of_death(text) == (
-        "The actor is dead because its worker process has died. Worker exit detail: connection error code 2. End of file."
+        "The actor is dead because its worker process has died. Worker exit detail: connection error code 2. End of "
+        "file."
     )
     assert cause_of_death("killed") == "killed"

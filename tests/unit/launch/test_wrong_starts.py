@@ -1,4 +1,6 @@
-"""Configurations that cannot run: `--dry-run` and a start refuse each in the same words, before Ray, and write nothing."""
+"""Configurations that cannot run: `--dry-run` and a start refuse each in the same words, before Ray, and write
+nothing.
+"""
 
 from __future__ import annotations
 

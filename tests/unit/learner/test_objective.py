@@ -1,4 +1,6 @@
-"""The whole objective on one packed micro-batch against the slow reference, for every algorithm that may be configured."""
+"""The whole objective on one packed micro-batch against the slow reference, for every algorithm that may be
+configured.
+"""
 
 import dataclasses
 

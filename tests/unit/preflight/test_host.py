@@ -60,7 +60,8 @@ NO_RIGHTS = (
         (
             NO_RIGHTS,
             {"/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1"},
-            "kernel.apparmor_restrict_unprivileged_userns is 1: `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`",
+            "kernel.apparmor_restrict_unprivileged_userns is 1: `sysctl -w "
+            "kernel.apparmor_restrict_unprivileged_userns=0`",
         ),
         (NO_RIGHTS, {"/proc/sys/kernel/unprivileged_userns_clone": "0"}, "kernel.unprivileged_userns_clone is 0"),
         (NO_RIGHTS, {"/proc/sys/user/max_user_namespaces": "0"}, "user.max_user_namespaces is 0"),

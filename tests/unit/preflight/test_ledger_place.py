@@ -38,8 +38,10 @@ def lines(*overrides: str) -> list[str]:
 def test_a_run_folder_on_a_network_file_system_needs_a_folder_for_the_ledger(tmp_path: Path) -> None:
     (line,) = lines("run.dir=/shared/runs/a")
     assert line == (
-        "run.dir = '/shared/runs/a': holds the ledger and is on nfs4 (fs-1.efs.amazonaws.com:/ at /shared), where SQLite "
-        "cannot be relied on and commits are slow; set run.ledger_dir to a folder on a local disk of the queue's machine, "
+        "run.dir = '/shared/runs/a': holds the ledger and is on nfs4 (fs-1.efs.amazonaws.com:/ at /shared), where "
+        "SQLite "
+        "cannot be relied on and commits are slow; set run.ledger_dir to a folder on a local disk of the queue's "
+        "machine, "
         "or run.ledger_on_network=true"
     )
     assert lines("run.dir=/shared/runs/a", f"run.ledger_dir={tmp_path}") == []

@@ -157,7 +157,8 @@ def test_hanging_samples_do_not_delay_others():
             delays.append(time.perf_counter() - began)
             began = time.perf_counter()
     print(
-        f"\n16 samples that hang delayed the first easy one by {1000 * delays[0]:.1f} ms, others by {1000 * max(delays[1:]):.1f}"
+        f"\n16 samples that hang delayed the first easy one by {1000 * delays[0]:.1f} ms, others by "
+        f"{1000 * max(delays[1:]):.1f}"
     )
     assert delays[0] < 1.0
     assert sorted(delays)[10] < 0.25

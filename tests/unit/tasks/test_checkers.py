@@ -1,4 +1,6 @@
-"""Each synthetic task: its problems have the properties they claim, its checker takes what is right and nothing else."""
+"""Each synthetic task: its problems have the properties they claim, its checker takes what is right and nothing
+else.
+"""
 
 from __future__ import annotations
 

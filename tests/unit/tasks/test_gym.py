@@ -1,4 +1,6 @@
-"""Tasks of reasoning-gym: every task's own answer is right, a wrong one is not, and problems are the same everywhere."""
+"""Tasks of reasoning-gym: every task's own answer is right, a wrong one is not, and problems are the same
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,8 @@ def test_problems_are_the_same_in_every_process_and_splits_have_none_in_common()
     names = NAMES[::6]
     program = (
         "import json; from r1ray.tasks.gym import GymTask\n"
-        f"print(json.dumps([GymTask(n, {{}}).problem(i, 'train', 5).answer['question'] for n in {names} for i in (0, 9)]))"
+        f"print(json.dumps([GymTask(n, {{}}).problem(i, 'train', 5).answer['question'] for n in {names} for i in (0, "
+        f"9)]))"
     )
     other = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],

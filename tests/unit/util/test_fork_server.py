@@ -70,7 +70,8 @@ def test_the_program_is_what_its_client_would_have_become(tmp_path: Path) -> Non
         "assert hidden is not None and preloaded.hidden is None\n"
         "assert __name__ == '__main__'\n"
         "masked = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
-        "print(preloaded.PARENT == os.getppid(), sys.argv[1:], os.environ.get('HERE'), os.environ.get('THERE'), os.getcwd())\n"
+        "print(preloaded.PARENT == os.getppid(), sys.argv[1:], os.environ.get('HERE'), os.environ.get('THERE'), "
+        "os.getcwd())\n"
         "print(masked, signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL, sys.path[0], file=sys.stderr)\n"
         "print(os.getpriority(os.PRIO_PROCESS, 0), file=sys.stderr)\n",
     )
