@@ -110,7 +110,7 @@ config: install
 # niceness 15, Ray's for its workers, because workers at 19 have a fair share beside the other test, and at 15 beside 0 not.
 test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/peft .venv/aws .venv/hosts lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
-	nice -n 15 $(BIN)/python -m pytest -n 2 --dist loadfile -m "(integration or slow or gpu) and not alone" tests/unit tests/integration
+	nice -n 15 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "(integration or slow or gpu) and not alone" tests/unit tests/integration
 	$(BIN)/python -m pytest -m alone tests/integration
 	$(BIN)/python -m pytest -rsP tests/cluster
 

@@ -6,6 +6,7 @@ The only file that uses private parts of Ray (2.60), each because there is no pu
                                               20 s, prints a line each second, and may abort the process
     services.resolve_ip_for_localhost         `ray.init` replaces a loopback address by that of the network, and with it
                                               Ray's agent and metrics listen on all addresses
+    node.Node.start_*                         `ray.init` has no option to leave out three processes of a local cluster
     utils.set_sigterm_handler                 `ray.init` replaces our handler by one that ends the process during its start
     worker.global_worker.gcs_client           the one way to drain a node beside the hidden command `ray drain-node`
     local.config.LOCAL_CLUSTER_NODE_TYPE      the type that `ray up` gives to the hosts of provider `local`
@@ -24,6 +25,7 @@ from typing import Any
 
 import grpc
 import ray
+from ray._private import node as ray_node
 from ray._private import services
 from ray._private import utils as ray_utils
 from ray._private import worker as ray_worker
@@ -53,6 +55,11 @@ node.
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
 """Settings of a local cluster: else it starts a Python process for each CPU, of which none has our actors' environment.
+"""
+
+UNUSED = ("start_monitor", "start_log_monitor", "start_api_server")
+"""What Ray starts on its first node that a local cluster does not need: it has no autoscaler and no dashboard, and Ray
+prints no worker's output. Each is a Python process that imports Ray; the first and the last one listen on a port.
 """
 
 AUTH_FIX = (
@@ -152,6 +159,8 @@ def connect(address: str | None, log: LogTarget, expired: Callable[[str], object
     if address is None:
         options = {"address": "local", "_node_ip_address": LOOPBACK, "_system_config": NO_SPARE_WORKERS, **local}
         services.resolve_ip_for_localhost = _as_given
+        for start in UNUSED:
+            setattr(ray_node.Node, start, _start_nothing)
     # Ray's processes inherit the blocked signal: they outlive a closed terminal, and the driver can end the run itself.
     masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
@@ -217,6 +226,10 @@ def drain_node(node: str, seconds: float) -> str:
 
 
 def _keep_handler(handler: Callable[[int, Any], None]) -> None:
+    return None
+
+
+def _start_nothing(node: object, **options: object) -> None:
     return None
 
 

@@ -11,6 +11,24 @@ import pytest
 
 from tests.integration.processes import all_ended
 
+LONGEST = (
+    "kill_every_kind",
+    "run_in_trouble",
+    "kill_resume_exact",
+    "recipe_kill",
+    "sft",
+    "loop",
+    "tiny_base",
+    "recipe",
+)
+"""Modules that take minutes, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest modules: two run at a time, and one that came last would run alone."""
+    rank = {f"test_{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _commands_end_with_their_module() -> Iterator[None]:

@@ -17,7 +17,7 @@ import ray
 
 from actors.engine import VllmEngine
 from r1ray.types import Completion, Sampling
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
+from tests.integration.engine_actor import engine_actor
 from tests.integration.engine_host import config_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -142,7 +142,7 @@ class AsyncEngine:
 
 @pytest.fixture(scope="module")
 def engine(ray_cluster: None, model: Path) -> Iterator[Any]:
-    made = ray.remote(AsyncEngine).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    made = engine_actor(AsyncEngine)
     engine = made.remote(str(model))
     yield engine
     ray.kill(engine)

@@ -21,7 +21,6 @@ from learner.release import find_weights, write_release
 from learner.shard_file import read_tensors
 from learner.zero_state import KINDS
 from r1ray.types import Sampling
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.integration.learner_support import (
     LORA,
     make_groups,
@@ -265,13 +264,13 @@ def exported(rank: int, world_size: int, port: int, model: str, out: str) -> Any
 
 def test_vllm_serves_the_policy_with_its_adapters(ray_cluster: None, tmp_path: Path) -> None:
     """Log-probabilities of what it samples from the merged folder, against base and adapter apart."""
-    from tests.integration.engine_host import EngineHost, config_for
+    from tests.integration.engine_actor import engine_actor
+    from tests.integration.engine_host import config_for
     from tests.integration.models import random_model, write_model
 
     base = write_model(random_model(seed=0), tmp_path / "base")
     run_ranks(exported, 1, str(base), str(tmp_path / "final"))
-    options = {"num_cpus": 0.5, "runtime_env": {"env_vars": dict(CPU_ENVIRONMENT)}}
-    host = ray.remote(EngineHost).options(**options).remote(config_for(tmp_path / "final"), str(tmp_path / "final"))
+    host = engine_actor().remote(config_for(tmp_path / "final"), str(tmp_path / "final"))
     prompts = [list(range(10, 20 + i)) for i in range(8)]
     sampled = ray.get(host.generate.remote(prompts, Sampling(temperature=0.7, max_new_tokens=24)), timeout=240)
     ray.kill(host)

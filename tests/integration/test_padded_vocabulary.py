@@ -13,8 +13,8 @@ import torch
 
 from learner.batch import pack_tokens
 from r1ray.types import Sampling
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
-from tests.integration.engine_host import EngineHost, config_for
+from tests.integration.engine_actor import engine_actor
+from tests.integration.engine_host import config_for
 from tests.integration.learner_support import load_policy
 from tests.integration.models import VOCABULARY, random_model, write_model
 
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def host(ray_cluster: None, folder: Path) -> Iterator[Any]:
-    host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    host = engine_actor()
     started = host.remote(config_for(folder), str(folder))
     yield started
     ray.kill(started)

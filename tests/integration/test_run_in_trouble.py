@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from benchmarks.chaos.campaign import verify
-from benchmarks.chaos.machines import kill
+from benchmarks.chaos.machines import kill, process_title
 from r1ray.errors import RetryBudgetExhausted, WorkersCannotStart
 from r1ray.run.metrics import read_events, read_metrics
 from tests.integration.driver import MOMENT_S, Driver, start
@@ -47,7 +47,10 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
         assert "r1ray.util.fork_server" in parent.cmdline()
     joined = max(seen.serving())
     driver.wait_for("work of the new one", lambda: seen.leased(joined) > 0)
-    found = listening(processes_of(driver.process))
+    there = processes_of(driver.process)
+    titles = [process_title(process) for process in there]
+    assert [title for title in titles if "monitor.py" in title or "dashboard.py" in title] == []  # Ray's, for no use
+    found = listening(there)
     assert any("raylet" in called for *_, called in found)
     assert {(address, called) for address, _, called in found if not ip_address(address).is_loopback} == set()
     scale(run, 1)

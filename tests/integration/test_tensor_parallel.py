@@ -21,7 +21,7 @@ from r1ray.config.schema import Config
 from r1ray.control.sync import WeightSync
 from r1ray.transport.channel import Rendezvous
 from r1ray.transport.transfer import Applied, Sent
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
+from tests.integration.engine_actor import engine_actor
 from tests.integration.engine_host import EngineHost, Senders, config_for, layout_of, mismatch
 from tests.integration.models import random_model, write_before_and_after
 from tests.integration.processes import left_after
@@ -64,7 +64,7 @@ class WorkerHost(EngineHost):
 @pytest.fixture(scope="module")
 def host(ray_cluster: None, trained: Any) -> Iterator[Any]:
     config = parallel(trained[0])
-    made = ray.remote(WorkerHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    made = engine_actor(WorkerHost)
     host = made.remote(config, str(trained[0]))
     # A sender waits for as long as a bucket may take, and vLLM takes longer to start.
     ray.get(host.generate.remote(PROMPTS[:1], GREEDY), timeout=200)

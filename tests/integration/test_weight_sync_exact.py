@@ -17,8 +17,8 @@ import torch
 from r1ray.errors import ServedWeightsDiffer, WeightSyncError
 from r1ray.transport.rendezvous import listen
 from r1ray.types import Sampling
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
-from tests.integration.engine_host import EngineHost, Senders, config_for, mismatch
+from tests.integration.engine_actor import engine_actor
+from tests.integration.engine_host import Senders, config_for, mismatch
 from tests.integration.models import VOCABULARY, random_model, write_before_and_after
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -38,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict[
 @pytest.fixture(scope="module")
 def hosts(ray_cluster: None, folders: Any) -> Iterator[tuple[Any, Any]]:
     base, trained, _ = folders
-    host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    host = engine_actor()
     started = [host.remote(config_for(p), str(p)) for p in (base, trained)]
     ray.get([h.generate.remote(PROMPTS[:1], GREEDY) for h in started], timeout=200)
     yield started[0], started[1]

@@ -14,8 +14,8 @@ import torch
 from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from r1ray.transport.transfer import Sent
 from r1ray.types import Sampling
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
-from tests.integration.engine_host import EngineHost, Senders, config_for, mismatch
+from tests.integration.engine_actor import engine_actor
+from tests.integration.engine_host import Senders, config_for, mismatch
 from tests.integration.models import random_experts, random_llama, write_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -43,7 +43,7 @@ def test_every_encoding_makes_the_engine_of_the_export(
     models = [random_llama(seed) if kind == "llama" else random_experts(kind, seed) for seed in (0, 1)]
     base, trained = (write_model(m, tmp_path / name) for m, name in zip(models, ("base", "trained"), strict=True))
     weights = weights_of(models[1])
-    host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    host = engine_actor()
     config = config_for(base)
     config.rollout.engine.tensor_parallel_size = processes
     config.sync.digest = "full" if processes == 1 else "wire"  # the read-back is for one shard

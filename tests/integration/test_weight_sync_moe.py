@@ -16,9 +16,9 @@ from learner.checkpoint_format import CheckpointFormat, persistent_buffers
 from learner.metrics import MetricSums
 from learner.routing import ROUTING, Routing
 from r1ray.types import Sampling
-from r1ray.util.vllm_environment import CPU_ENVIRONMENT
 from tests.block_fp8 import write_block_fp8
-from tests.integration.engine_host import EngineHost, Senders, config_for, mismatch
+from tests.integration.engine_actor import engine_actor
+from tests.integration.engine_host import Senders, config_for, mismatch
 from tests.integration.learner_support import load_policy, make_config
 from tests.integration.models import random_experts, write_model
 
@@ -67,7 +67,7 @@ def test_after_a_sync_the_engine_serves_the_learners_mixture(
     checkpoint = CheckpointFormat(trained)
     own = [*trained.named_parameters(), *persistent_buffers(trained)]
     weights = dict(part for name, tensor in own for part in checkpoint.tensors(name, tensor.detach()))
-    host = ray.remote(EngineHost).options(num_cpus=0.5, runtime_env={"env_vars": dict(CPU_ENVIRONMENT)})
+    host = engine_actor()
     settings = config_for(start)
     settings.algorithm.routing = "replay"
     engine = host.remote(settings, str(start), synced=True)
