@@ -6,8 +6,7 @@ Each constant comes from figures of its own, medians over the steps after the fi
 - learner: seconds of a step against its packed tokens, by least squares; the rest of a step, which is neither
   training, waiting nor sync, is added to the constant part;
 - sync: seconds beside those that its bytes take;
-- what these do not explain of the time of a step slows all parts alike. It is time that processes wait for each other,
-  in which they need no core.
+- what these do not explain of the time of a step slows all parts alike.
 """
 
 from __future__ import annotations
@@ -63,7 +62,6 @@ class Calibration:
     efficiency: Efficiency
     lengths: tuple[int, ...]
     prompt_tokens: float
-    core_share: float = 1.0  # of the time that a process works: it needs a core
 
 
 def measure(run: Path, machine: Machine) -> Measured:
@@ -140,8 +138,7 @@ def calibrate(measured: Measured) -> Calibration:
     )
     rates = Rates(config=config, shape=measured.shape, efficiency=fitted.efficiency)
     unexplained = measured.step_s / simulate(rates, scenario_of(fitted, config)).step_s
-    share = min(1.0, 1 / unexplained)
-    return replace(fitted, efficiency=_slower(fitted.efficiency, unexplained), core_share=share)
+    return replace(fitted, efficiency=_slower(fitted.efficiency, unexplained))
 
 
 def _slower(efficiency: Efficiency, factor: float) -> Efficiency:
@@ -165,7 +162,6 @@ def scenario_of(calibration: Calibration, config: Config, **changes: object) -> 
         lengths=calibration.lengths,
         prompt_tokens=calibration.prompt_tokens,
         cores=config.hardware.per_node * config.hardware.nodes if config.hardware.gpu == "cpu" else None,
-        core_share=calibration.core_share,
     )
     return replace(scenario, **changes)  # type: ignore[arg-type]
 

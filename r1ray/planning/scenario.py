@@ -22,7 +22,6 @@ class Scenario:
     spot_hours: float | None = None  # until the host of an engine is reclaimed; None: never
     slow_share: float = 0.0  # engines that run at half their speed
     cores: int | None = None  # cores that all processes share; None: each has devices of its own
-    core_share: float = 1.0  # of the time that a process works: it needs a core; in the rest it waits
     seed: int = 0
 
 

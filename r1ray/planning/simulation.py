@@ -251,7 +251,7 @@ class _Simulation:
         if self.scenario.cores is None:
             return
         busy = sum(e.running > 0 for e in self.engines) + self.training * self.config.learner.ranks
-        factor = max(1.0, busy * self.scenario.core_share / self.scenario.cores)
+        factor = max(1.0, busy / self.scenario.cores)
         if factor != self.factor:
             for engine in self.engines:
                 self._advance(engine)
