@@ -47,6 +47,11 @@ COMMAND_MODULES = ("transformers.models.auto.tokenization_auto", "learner.policy
 WORKER_NICENESS = 15
 """As of Ray's workers: Ray's own processes, which start while the servers import, come first."""
 
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
+"""With more threads NumPy's OpenBLAS starts them at its import, where OMP_NUM_THREADS counts too. No command computes
+with NumPy.
+"""
+
 END_S = 10.0
 
 
@@ -99,14 +104,13 @@ def imports_of(kind: Kind, config: Config) -> Imports | None:
     over_ray = kind == "rollout" and (engine.hosts > 1 or "distributed_executor_backend" in engine.extra)
     if config.ray.address is not None or gpus or over_ray:
         return None
-    environment = {**environment_of(kind, config), "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**environment_of(kind, config), "CUDA_VISIBLE_DEVICES": "", **NO_THREADS}
     return Imports(modules=MODULES[kind], environment=environment, niceness=WORKER_NICENESS)
 
 
 def of_commands() -> Imports:
     """What every `r1ray` command that trains or samples imports, besides Ray."""
-    # With more threads NumPy's OpenBLAS would start them at its import. No command computes with NumPy.
-    return Imports(modules=COMMAND_MODULES, environment={"OPENBLAS_NUM_THREADS": "1"}, niceness=0)
+    return Imports(modules=COMMAND_MODULES, environment=NO_THREADS, niceness=0)
 
 
 def start_fork_servers(commands: Iterable[tuple[Config, Use]]) -> None:

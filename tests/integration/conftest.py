@@ -12,7 +12,6 @@ import pytest
 from tests.integration.processes import all_ended
 
 LONGEST = (
-    "kill_every_kind",
     "run_in_trouble",
     "kill_resume_exact",
     "recipe_kill",

@@ -14,7 +14,8 @@ from benchmarks.chaos.moments import MOMENTS
 from r1ray.run.metrics import read_evaluations, read_events, read_metrics
 from tests.integration.models import random_model, write_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
+# Alone: a whole cluster starts again within its deadline, and beside another test each recovery takes twice as long.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(1500)]
 HERE = Path(__file__).parent
 SEED = 7
 STEPS_LEFT = 3

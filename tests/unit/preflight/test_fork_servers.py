@@ -76,6 +76,19 @@ def test_another_environment_at_import_is_another_server(config: Config) -> None
     assert python_of(imports_of("learner", config)) is None
 
 
+def test_a_learner_of_two_cores_is_forked_too(config: Config, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """NumPy's OpenBLAS reads OMP_NUM_THREADS at its import, and a process with threads cannot be forked."""
+    monkeypatch.setattr(fork_servers, "MODULES", {"rollout": ("json",), "learner": ("numpy",)})
+    config.learner.num_cpus = 2.0
+    start_fork_servers([(config, "sft")])
+    python = python_of(imports_of("learner", config))
+    assert python is not None
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys; print(os.getppid(), 'numpy' in sys.modules)")
+    out = subprocess.run([*shlex.split(python), script], capture_output=True, text=True, timeout=DEADLINE_S).stdout
+    assert out.split() == [str(servers()[0].pid), "True"]
+
+
 def test_a_dead_server_is_reported_and_not_used(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
     start_fork_servers([(config, "sft")])
     (server,) = servers()
