@@ -1,4 +1,4 @@
-"""`python -m benchmarks.chaos OVERLAY [KEY=VALUE]... --kills N --seed N --out FILE`."""
+"""`python -m benchmarks.chaos OVERLAY [KEY=VALUE]... --kills N [--every SECONDS] --seed N --out FILE`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("overlay", type=Path)
     parser.add_argument("settings", nargs="*", help="configuration keys, including run.dir")
     parser.add_argument("--kills", type=int, default=25)
+    parser.add_argument("--every", type=float, help="seconds from one kill to the next; default: soon after a recovery")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True, help="file for the figures, JSON")
     arguments = parser.parse_intermixed_args()
@@ -36,13 +37,32 @@ def main() -> int:
     def campaign(run: Path) -> Campaign:
         changed = [f"{key}={value}" for key, value in settings.items()]
         logs = run.with_name(f"{run.name}-logs")
-        return Campaign(run=run, overlay=arguments.overlay, settings=changed, seed=arguments.seed, logs=logs)
+        return Campaign(
+            run=run,
+            overlay=arguments.overlay,
+            settings=changed,
+            seed=arguments.seed,
+            logs=logs,
+            every_s=arguments.every,
+        )
 
     undisturbed = campaign(run.with_name(f"{run.name}-undisturbed")).execute([])
     figures = campaign(run).execute(schedule(arguments.kills, arguments.seed))
-    compared = ("seconds", "steps", "groups", "groups_redone", "tokens_wasted_percent_at_most", "evaluations", "reward")
+    compared = (
+        "seconds",
+        "seconds_from_the_first_step",
+        "steps",
+        "groups",
+        "groups_redone",
+        "tokens_wasted_percent_at_most",
+        "evaluations",
+        "reward",
+    )
     figures["undisturbed"] = {key: undisturbed[key] for key in compared}
     figures["standard_errors_apart"] = difference_in_standard_errors(measured(figures), measured(undisturbed))
+    figures["effective_time"] = round(
+        undisturbed["seconds_from_the_first_step"] / figures["seconds_from_the_first_step"], 3
+    )
     text = json.dumps(figures, indent=1)
     print(text)
     arguments.out.write_text(text + "\n", encoding="utf-8")

@@ -47,6 +47,7 @@ class Campaign:
     settings: Sequence[str]
     seed: int
     logs: Path
+    every_s: float | None = None  # from one kill to the next, but after its recovery; None: soon after each recovery
     recoveries: list[Recovery] = field(default_factory=list)
     missed: Counter[str] = field(default_factory=Counter)
 
@@ -64,14 +65,23 @@ class Campaign:
             machines.start_node()
             machines.start_driver("--fresh", self.overlay, f"run.dir={self.run}", *self.settings)
             self._await_recovery(cluster, began, "the start")
-            for kind in kinds:
+            trained = time.time()
+            for number, kind in enumerate(kinds, start=1):
+                if self.every_s is not None:
+                    self._wait_until(cluster, trained + number * self.every_s)
                 self._kill_one(cluster, kind)
             if end_after is not None:
                 self._kill_one(cluster, "driver", end_after=end_after)
             self._await_end(cluster)
         finally:
             machines.stop()
-        return self._figures(cluster.seen, time.time() - began)
+        ended = time.time()
+        return self._figures(cluster.seen, ended - began, ended - trained)
+
+    def _wait_until(self, cluster: Cluster, at: float) -> None:
+        while time.time() < at:
+            self._check_alive(cluster)
+            time.sleep(0.2)
 
     def _kill_one(self, cluster: Cluster, kind: str, *, end_after: int | None = None) -> None:
         """Retry until the moment is met. An attempt that misses its moment kills nothing."""
@@ -88,7 +98,8 @@ class Campaign:
         tokens, step = self._await_recovery(cluster, kill.at, kill.kind)
         self.recoveries.append(Recovery(kill=kill, tokens_s=tokens, step_s=step))
         _say(f"     tokens after {tokens:.1f} s, a step after {step:.1f} s")
-        time.sleep(cluster.rng.uniform(0.0, PAUSE_S))
+        if self.every_s is None:
+            time.sleep(cluster.rng.uniform(0.0, PAUSE_S))
 
     def _act_as_operator(self, cluster: Cluster, kind: str, changes: Sequence[str]) -> None:
         """Restart machines and the driver, which r1ray cannot do itself. `changes`: settings of the resume."""
@@ -132,12 +143,13 @@ class Campaign:
         if code != 0:
             raise ChaosFailed(f"the driver exited with {code}; see {self.logs}/driver.log")
 
-    def _figures(self, seen: ObservedRun, seconds: float) -> dict[str, Any]:
+    def _figures(self, seen: ObservedRun, seconds: float, training_s: float) -> dict[str, Any]:
         redone, groups = seen.dropped_groups(), seen.groups()
         return {
             "seed": self.seed,
             "kills": len(self.recoveries),
             "seconds": round(seconds, 1),
+            "seconds_from_the_first_step": round(training_s, 1),
             "steps": seen.steps_with_batch(),
             "steps_trained_again": seen.repeated_steps(),
             "groups": groups,

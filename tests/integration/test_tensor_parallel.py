@@ -86,21 +86,6 @@ def test_two_processes_of_a_worker_receive_and_serve_the_new_policy(host: Any, t
     assert worst < 1e-4
 
 
-def test_differences_of_two_senders_reach_both_processes(host: Any, trained: Any) -> None:
-    _, folder, weights = trained
-    near = {name: torch.where(torch.rand(t.shape) < 0.02, t * 1.5, t) for name, t in weights.items()}
-    ray.get(host.receive_differences.remote(True), timeout=60)
-    publisher = Senders(weights, 2, digest="wire", encoding="delta")
-    for rendezvous, version, tensors in ((publisher.open_epoch(2, 2), 6, near), (None, 7, weights)):
-        under_way = host.receive.remote(rendezvous, publisher.layout, version, PROMPTS, SAMPLED)
-        sent = publisher.send(tensors)
-        applied, spanning = ray.get(under_way, timeout=120)
-        assert (applied.version, applied.digest) == (version, sent.digest)
-    assert sent.wire_bytes < 0.05 * sum(t.nbytes for t in weights.values())
-    assert mismatch(folder, PROMPTS, spanning, version=7, temperature=0.7) < 1e-4
-    ray.get(host.receive_differences.remote(False), timeout=60)
-
-
 def test_a_worker_whose_engine_lost_a_process_while_idle_is_taken_out_by_the_next_sync(host: Any, trained: Any) -> None:
     """Last in this module: the engine is finished."""
     pid = ray.get(host.become_worker.remote(parallel(trained[0])), timeout=60)
