@@ -30,6 +30,7 @@ from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, i
 from actors.engine_places import ProcessPlace
 from actors.host_copy import memory_id
 from actors.readback import differing_weights
+from actors.reload_log import silence_unsent
 from actors.shm_cleanup import remove_leftovers
 from actors.staging import Received, WeightReceiver
 from r1ray.errors import ConfigError, WeightSyncError
@@ -74,6 +75,8 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     def init_transfer_engine(self, init_info: InitInfo) -> None:
         """Leave the old group; `receive_weights` joins the new one."""
+        tied = getattr(self.model_config.hf_text_config, "tie_word_embeddings", False)
+        silence_unsent(self.model, ParallelLMHead.__name__ if tied else None)
         rank = init_info.rank_offset + self.parallel_config.rank
         rendezvous = Rendezvous(**init_info.rendezvous)
         network = {"interface": init_info.interface, "host": init_info.hosts[self.parallel_config.rank]}

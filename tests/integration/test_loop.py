@@ -50,6 +50,9 @@ def test_every_step_is_trained_and_written_up(run: Path) -> None:
     # Step 0 trains on tokens of the very policy in the learner: both sides must agree on their log-probabilities.
     assert rows[0]["mismatch/tokens"] > 0
     assert rows[0]["mismatch/max"] < 1e-4
+    assert (
+        "Failed to load weights" not in (run / "logs" / "rollout-0.log").read_text()
+    )  # vLLM's, about what is not sent
     assert {(e["step"], e["source"]) for e in read_evaluations(run)} == {(0, "heldout"), (3, "heldout")}
 
 
