@@ -67,8 +67,8 @@ class Campaign:
             self._await_recovery(cluster, began, "the start")
             trained = time.time()
             for number, kind in enumerate(kinds, start=1):
-                if self.every_s is not None:
-                    self._wait_until(cluster, trained + number * self.every_s)
+                if self.every_s is not None and not self._reaches(cluster, trained + number * self.every_s):
+                    break
                 self._kill_one(cluster, kind)
             if end_after is not None:
                 self._kill_one(cluster, "driver", end_after=end_after)
@@ -78,10 +78,14 @@ class Campaign:
         ended = time.time()
         return self._figures(cluster.seen, ended - began, ended - trained)
 
-    def _wait_until(self, cluster: Cluster, at: float) -> None:
+    def _reaches(self, cluster: Cluster, at: float) -> bool:
+        """Wait until then; whether the run has not ended before."""
         while time.time() < at:
+            if cluster.machines.driver_exit() == 0:
+                return False
             self._check_alive(cluster)
             time.sleep(0.2)
+        return True
 
     def _kill_one(self, cluster: Cluster, kind: str, *, end_after: int | None = None) -> None:
         """Retry until the moment is met. An attempt that misses its moment kills nothing."""
