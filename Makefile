@@ -88,6 +88,12 @@ recipe: install
 		echo "bubblewrap is missing and cannot be installed here: apt-get install bubblewrap"
 	@touch $@
 
+# What validates the alert rules, out of Debian's package: installed, it would start a server.
+.venv/promtool: | install
+	@mkdir -p $@; command -v promtool >/dev/null || { command -v apt-get >/dev/null && \
+		{ cd $@ && apt-get download prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb; } >>$(LOG) 2>&1; } || \
+		echo "promtool is missing and cannot be fetched here; it is part of Debian's package prometheus"
+
 config: install
 	$(BIN)/python -m r1ray.config.base_yaml
 
@@ -108,8 +114,8 @@ config: install
 
 # Integration tests leave one of two cores idle, so two run at a time; those marked `alone` measure times or loads. At
 # niceness 15, Ray's for its workers, because workers at 19 have a fair share beside the other test, and at 15 beside 0 not.
-test: install .venv/sandbox .venv/reasoning-gym .venv/smollm2 .venv/peft .venv/aws .venv/hosts lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
+test: install .venv/sandbox .venv/promtool .venv/reasoning-gym .venv/smollm2 .venv/peft .venv/aws .venv/hosts lint
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not integration and not slow and not gpu" tests/unit
 	nice -n 15 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "(integration or slow or gpu) and not alone" tests/unit tests/integration
 	$(BIN)/python -m pytest -m alone tests/integration
 	$(BIN)/python -m pytest -rsP tests/cluster
