@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from learner.checkpoint_format import CheckpointFormat, persistent_buffers
+from r1ray.config.schema import Config
 from r1ray.transport.transfer import Sent
 from r1ray.types import Sampling
 from tests.integration.engine_actor import engine_actor
@@ -41,23 +42,37 @@ def weights_of(model: Any) -> dict[str, torch.Tensor]:
     return dict(part for name, tensor in own for part in checkpoint.tensors(name, tensor.detach().clone()))
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+def tokens(completions: list[Any]) -> list[list[int]]:
+    return [c.token_ids.tolist() for c in completions]
+
+
 @pytest.mark.parametrize("kind", ["qwen2", "llama", "qwen3_moe", "deepseek_v3"])
-def test_every_encoding_makes_the_engine_of_the_export(
-    kind: str, processes: int, ray_cluster: None, tmp_path: Path
-) -> None:
+def test_every_encoding_makes_the_engine_of_the_export(kind: str, ray_cluster: None, tmp_path: Path) -> None:
     models = [MAKE[kind](seed) for seed in (0, 1)]
     base, trained = (write_model(m, tmp_path / name) for m, name in zip(models, ("base", "trained"), strict=True))
-    weights = weights_of(models[1])
     host = engine_actor()
-    config = config_for(base)
-    config.rollout.engine.tensor_parallel_size = processes
-    config.sync.digest = "full" if processes == 1 else "wire"  # the read-back is for one shard
-    engine, exported = host.remote(config, str(base)), host.remote(config_for(trained), str(trained))
-    started = [h.generate.remote(PROMPTS, GREEDY) for h in (engine, exported)]
-    before, expected = ray.get(started, timeout=200)
-    assert [c.token_ids.tolist() for c in before] != [c.token_ids.tolist() for c in expected]
+    engines, configs = {}, {}
+    for processes in (1, 2):
+        configs[processes] = config = config_for(base)
+        config.rollout.engine.tensor_parallel_size = processes
+        config.sync.digest = "full" if processes == 1 else "wire"  # the read-back is for one shard
+        engines[processes] = host.remote(config, str(base))
+    exported = host.remote(config_for(trained), str(trained))
+    started = [h.generate.remote(PROMPTS, GREEDY) for h in (exported, *engines.values())]
+    expected, *before = map(tokens, ray.get(started, timeout=300))
+    ray.kill(exported)
+    assert expected not in before
+    for processes, engine in engines.items():
+        print(f"\n{kind}, {processes} processes:")
+        send_in_every_way(engine, configs[processes], weights_of(models[1]), trained, expected)
+        ray.kill(engine)
 
+
+def send_in_every_way(
+    engine: Any, config: Config, weights: dict[str, torch.Tensor], trained: Path, expected: list[list[int]]
+) -> None:
+    """The engine's greedy responses are `expected` after each way of sending the weights of the model in `trained`."""
+    processes = config.rollout.engine.tensor_parallel_size
     near = {name: torch.where(torch.rand(t.shape) < 0.02, t * 1.5, t) for name, t in weights.items()}
     sent: list[Sent] = []
     ways = ((1, "full", [weights]), (2, "full", [near, weights]), (2, "delta", [near, weights]))
@@ -72,10 +87,8 @@ def test_every_encoding_makes_the_engine_of_the_export(
             applied, spanning = ray.get(under_way, timeout=120)
             assert (applied.version, applied.digest) == (version, sent[-1].digest)
         after = ray.get(engine.generate.remote(PROMPTS, GREEDY), timeout=120)
-        assert [c.token_ids.tolist() for c in after] == [c.token_ids.tolist() for c in expected], (senders, encoding)
+        assert tokens(after) == expected, (senders, encoding)
         worst = mismatch(trained, PROMPTS, spanning, version=version, temperature=0.7)
-        print(f"\n{kind}, {processes} processes, {senders} senders, {encoding}: |vLLM - transformers| {worst:.1e}")
+        print(f"{senders} senders, {encoding}: |vLLM - transformers| {worst:.1e}")
         assert worst < 1e-4
     assert sent[-1].wire_bytes < 0.05 * sum(t.nbytes for t in weights.values())
-    ray.kill(engine)
-    ray.kill(exported)
