@@ -15,6 +15,7 @@ import psutil
 
 from benchmarks.chaos.machines import kill, tree
 from r1ray.config.load import load_config
+from r1ray.config.schema import Config
 from r1ray.preflight.fork_servers import (
     imports_of,
     of_commands,
@@ -28,13 +29,19 @@ _started: list[subprocess.Popen[str]] = []
 
 
 @cache
+def loop_config() -> Config:
+    """That of loop.yaml; runs with the same imports share its fork servers."""
+    return load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"]).config
+
+
+@cache
 def share_fork_servers() -> None:
     """Have the commands of this test session be forked from servers that have imported what they and their workers
     need, as the stages of a recipe are: importing is more than half of what a short run computes. Returns when they
     have.
     """
     start_fork_server(of_commands())
-    config = load_config([str(Path(__file__).parent / "loop.yaml")], ["run.dir=run", "model.path=model"]).config
+    config = loop_config()
     start_fork_servers([(config, "train")])
     for imports in (of_commands(), imports_of("rollout", config), imports_of("learner", config)):
         command = [*shlex.split(python_of(imports) or ""), "-m", "this"]

@@ -44,6 +44,16 @@ def servers() -> list[psutil.Process]:
     return [process for process in psutil.Process().children() if process not in others]
 
 
+def assert_forked_with(module: str, config: Config, folder: Path) -> None:
+    """A learner's program is a fork of the only server, which has imported `module`."""
+    python = python_of(imports_of("learner", config))
+    assert python is not None
+    script = folder / "script.py"
+    script.write_text(f"import os, sys; print(os.getppid(), {module!r} in sys.modules)")
+    out = subprocess.run([*shlex.split(python), script], capture_output=True, text=True, timeout=DEADLINE_S).stdout
+    assert out.split() == [str(servers()[0].pid), "True"]
+
+
 def test_workers_on_gpus_or_on_other_machines_are_not_forked(config: Config) -> None:
     assert imports_of("rollout", config) is not None
     config.rollout.num_gpus = 1.0
@@ -60,12 +70,7 @@ def test_a_command_starts_the_servers_of_its_processes_and_its_children_find_the
 ) -> None:
     start_fork_servers([(config, "sft"), (config, "sft")])
     assert python_of(imports_of("rollout", config)) is None
-    python = python_of(imports_of("learner", config))
-    assert python is not None
-    script = tmp_path / "script.py"
-    script.write_text("import os, sys; print(os.getppid(), 'csv' in sys.modules)")
-    out = subprocess.run([*shlex.split(python), script], capture_output=True, text=True, timeout=DEADLINE_S).stdout
-    assert out.split() == [str(servers()[0].pid), "True"]
+    assert_forked_with("csv", config, tmp_path)
     start_fork_servers([(config, "train")])  # a stage of a recipe, which inherits the environment
     assert len(json.loads(os.environ[SERVERS])) == 2
 
@@ -81,12 +86,7 @@ def test_a_learner_of_two_cores_is_forked_too(config: Config, monkeypatch: pytes
     monkeypatch.setattr(fork_servers, "MODULES", {"rollout": ("json",), "learner": ("numpy",)})
     config.learner.num_cpus = 2.0
     start_fork_servers([(config, "sft")])
-    python = python_of(imports_of("learner", config))
-    assert python is not None
-    script = tmp_path / "script.py"
-    script.write_text("import os, sys; print(os.getppid(), 'numpy' in sys.modules)")
-    out = subprocess.run([*shlex.split(python), script], capture_output=True, text=True, timeout=DEADLINE_S).stdout
-    assert out.split() == [str(servers()[0].pid), "True"]
+    assert_forked_with("numpy", config, tmp_path)
 
 
 def test_a_dead_server_is_reported_and_not_used(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
