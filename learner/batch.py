@@ -163,8 +163,9 @@ class Sequence:
 
 @dataclass(slots=True, kw_only=True)
 class MicroBatch:
-    """A packed micro-batch of policy optimisation. Without sequences it is a stand-in that adds zero to the
-    gradient.
+    """A packed micro-batch of policy optimisation.
+
+    Without sequences it is a stand-in that adds zero to the gradient.
     """
 
     tokens: PackedTokens

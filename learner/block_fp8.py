@@ -74,8 +74,9 @@ def dequantized(slices: Mapping[str, Any], folder: Path, quantization: Mapping[s
 
 
 def without_quantization(config: Any) -> None:
-    """Make `config`, of transformers, that of a model of unquantized weights. Raises ConfigError for other
-    quantizations.
+    """Make `config`, of transformers, that of a model of unquantized weights.
+
+    Raises ConfigError for other quantizations.
     """
     quantization = getattr(config, "quantization_config", None)
     if quantization is None:

@@ -251,8 +251,8 @@ class Engine:
         return found
 
     def parts(self) -> list[Part]:
-        """What this rank holds of the trained float32 weights and Adam moments: with `applied_steps` the complete
-        state.
+        """What this rank holds of the trained float32 weights and Adam moments:
+        with `applied_steps` the complete state.
         """
         return [
             self.experts.place(part) if is_divided(p) else part

@@ -56,8 +56,9 @@ class LoraLinear(nn.Linear):
         return [self.lora_A, self.lora_B]
 
     def merged(self) -> Tensor:
-        """The weight of a plain linear layer that computes the same, up to rounding. All parameters must be
-        complete.
+        """The weight of a plain linear layer that computes the same, up to rounding.
+
+        All parameters must be complete.
         """
         a, b = (parameter.detach() for parameter in self.adapter)
         return torch.addmm(self.weight.detach(), b, a, alpha=self.scale)

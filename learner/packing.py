@@ -43,8 +43,8 @@ class MinibatchPlan:
 
 
 Silent = Sequence[Sequence[Sequence[int]]]
-"""[groups of the manifest][kinds][completions]: those without a gradient; metrics treat the completions of a kind
-alike.
+"""[groups of the manifest][kinds][completions]: those without a gradient;
+metrics treat the completions of a kind alike.
 """
 
 Unit = list[SequenceRef]
@@ -158,8 +158,9 @@ def balance(units: Sequence[Unit], ranks: int, capacity: int) -> list[list[Unit]
 
 
 def _move_one(shares: list[list[Unit]], loads: list[int], capacity: int) -> bool:
-    """Move the completion that lowers the largest load most, if there is one. The largest load falls with every
-    move.
+    """Move the completion that lowers the largest load most, if there is one.
+
+    The largest load falls with every move.
     """
     most, fewest = (choose(range(len(loads)), key=loads.__getitem__) for choose in (max, min))
     hosts = {unit[0].group: unit for unit in shares[fewest] if unit[0].shared}  # which a completion could join

@@ -39,8 +39,9 @@ class Wire:
 
 
 class WeightPublisher:
-    """Sends what this rank is to send, if anything. The other ranks only iterate: gathering a tensor needs all
-    ranks.
+    """Sends what this rank is to send, if anything.
+
+    The other ranks only iterate: gathering a tensor needs all ranks.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class WeightPublisher:
         self._differences: DeltaSender | None = None  # of the present group; with sync.encoding=delta
 
     def open_epoch(self, epoch: int, receivers: int) -> Rendezvous:
-        """Leave the old group and open the rendezvous of a new one; members join while `send` waits for them. Rank
-        0.
+        """Leave the old group and open the rendezvous of a new one; members join while `send` waits for them.
+
+        Rank 0.
         """
         self._leave()
         self._listener = listen(

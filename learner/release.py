@@ -128,8 +128,8 @@ def _stored(weights: Weights) -> Iterator[tuple[str, Tensor]]:
 
 
 def _whole(weights: Weights, *, trust_remote_code: bool) -> Iterator[tuple[str, Tensor]]:
-    """The weights in a checkpoint, and the buffers of the model that it began with, under the names of a model
-    folder.
+    """The weights in a checkpoint, and the buffers of the model that it began with,
+    under the names of a model folder.
     """
     from transformers import AutoModelForCausalLM
 

@@ -96,8 +96,8 @@ def check_replayable(sequences: Iterable[Sequence], step: int) -> None:
 
 
 def _routers(hf: Any) -> Iterator[tuple[str, nn.Module]]:
-    """(name, router) of each layer of experts: a block with children `experts` and `gate`, in AutoEP's form
-    `router`.
+    """(name, router) of each layer of experts: a block with children `experts` and `gate`,
+    in AutoEP's form `router`.
     """
     for name, block in hf.named_modules():
         child = "router" if hasattr(block, "router") else "gate"

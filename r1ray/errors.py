@@ -95,14 +95,15 @@ class EngineRefused(R1RayError):
 
 
 class WorkersCannotStart(R1RayError):
-    """Every rollout worker failed to start with the same error before one was ready; the message gives it, and the
-    nodes.
+    """Every rollout worker failed to start with the same error before one was ready;
+    the message gives it, and the nodes.
     """
 
 
 class NoTrainableGroups(R1RayError):
-    """Every group is dropped: rewards fail on every sample, or their values never differ. The message has the
-    reasons.
+    """Every group is dropped: rewards fail on every sample, or their values never differ.
+
+    The message has the reasons.
     """
 
     exit_code = 4

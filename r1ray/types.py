@@ -152,8 +152,9 @@ class ScoredGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupSummary:
-    """The facts about a group that a batch is planned with, without its payload. Producer: ledger. Consumer:
-    learner.
+    """The facts about a group that a batch is planned with, without its payload.
+
+    Producer: ledger. Consumer: learner.
     """
 
     group_id: str

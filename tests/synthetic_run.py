@@ -49,8 +49,9 @@ class Clock:
 
 
 def write_run(run_dir: Path, *, steps: int = 40, evaluate_every: int = 10, killed_at: int | None = None) -> Path:
-    """Write a run that learns. With `killed_at` it was killed after that step and resumed 300 s later, two steps
-    back.
+    """Write a run that learns.
+
+    With `killed_at` it was killed after that step and resumed 300 s later, two steps back.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     rng = random.Random(0)

@@ -211,8 +211,8 @@ class IdleCores:
 
 @contextmanager
 def _threads(fixed: int | None) -> Iterator[Callable[[], None]]:
-    """Let torch compute with `fixed` threads in the block, or with as many as are best whenever the result is
-    called.
+    """Let torch compute with `fixed` threads in the block,
+    or with as many as are best whenever the result is called.
     """
     before, idle = torch.get_num_threads(), IdleCores()
     torch.set_num_threads(fixed or 1)

@@ -125,8 +125,9 @@ class Autoscaler:
         )
 
     def tick(self, *, waiting: bool, ready: bool, quiet: bool) -> None:
-        """`waiting`: the learner waits for a batch. `ready`: there is one. `quiet`: the time since the last tick
-        counts.
+        """`waiting`: the learner waits for a batch.
+
+        `ready`: there is one. `quiet`: the time since the last tick counts.
         """
         now = self._clock()
         elapsed, self._last = now - self._last, now

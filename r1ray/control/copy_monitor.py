@@ -94,8 +94,8 @@ class CopyMonitor:
 
 
 def finish_copies(queue: Handle[QueueApi], deadline_s: float, *, on_event: Callable[..., None]) -> None:
-    """Wait for a last copy of the ledger at the end of a run; report a failure, which changes nothing in the
-    outcome.
+    """Wait for a last copy of the ledger at the end of a run; report a failure,
+    which changes nothing in the outcome.
     """
     problem = None
     try:

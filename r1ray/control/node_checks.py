@@ -68,8 +68,9 @@ def _unanswered(problem: BaseException, silent: Verdict, deadline_s: float) -> F
 
 
 def check_clocks(probes: Probes) -> list[Finding]:
-    """Compare the clock of every node with the driver's. The probes have answered before, so a call takes
-    milliseconds.
+    """Compare the clock of every node with the driver's.
+
+    The probes have answered before, so a call takes milliseconds.
     """
     findings = []
     for node, probe in probes.items():

@@ -1,5 +1,6 @@
-"""Resident memory of the processes of a run, from their answers to health checks. A leak shows in it over many
-steps.
+"""Resident memory of the processes of a run, from their answers to health checks.
+
+A leak shows in it over many steps.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Records of a trained step: metrics, transcripts and the hacking monitor, written while the learner trains the
-next.
+"""Records of a trained step: metrics, transcripts and the hacking monitor,
+written while the learner trains the next.
 """
 
 from __future__ import annotations

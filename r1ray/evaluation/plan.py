@@ -111,8 +111,8 @@ def _wanted(prepared: Prepared, request: Request, longest: int, seed: int) -> Wa
 
 
 def _with_sources(config: Config, prepared: Sequence[Prepared], out: Path) -> Config:
-    """The configuration with the benchmarks as evaluation sources, each judged by its verifier and the other
-    rewards.
+    """The configuration with the benchmarks as evaluation sources,
+    each judged by its verifier and the other rewards.
     """
     shared = [r for r in config.rewards if r.name.partition("/")[0] != "accuracy"]
     names = [r.name for r in shared]

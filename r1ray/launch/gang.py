@@ -1,5 +1,5 @@
-"""Processes placed as one placement group: the nodes hold all ranks of a learner, or of an engine, or none of them
-yet.
+"""Processes placed as one placement group: the nodes hold all ranks of a learner, or of an engine,
+or none of them yet.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ PROBE_S = 5.0
 """Deadline of one request to the head of a cluster."""
 
 START_S = 150.0
-"""Deadline of `ray.init`, beyond those of its parts that have one: 30 s for the head, 20 for its client, 30 for the
-node.
+"""Deadline of `ray.init`, beyond those of its parts that have one: 30 s for the head, 20 for its client,
+30 for the node.
 """
 
 NO_SPARE_WORKERS = {"prestart_worker_first_driver": False, "enable_worker_prestart": False}
@@ -91,8 +91,8 @@ def look_at(address: str) -> ClusterNodes:
 
 
 def demands_token(address: str) -> bool | None:
-    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token; None: it is
-    silent.
+    """Whether the cluster at `address`, which `look_at` has reached, refuses a request without a token;
+    None: it is silent.
     """
     return call_is_refused(_resolve(address), "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo")
 
@@ -184,8 +184,9 @@ def connect(address: str | None, log: LogTarget, expired: Callable[[str], object
 
 
 def disconnect(expired: Callable[[str], object] = str) -> None:
-    """Leave the cluster; the one that this process has started ends. If Ray hangs, this process ends by name after
-    END_S.
+    """Leave the cluster; the one that this process has started ends.
+
+    If Ray hangs, this process ends by name after END_S.
     """
     with ends_within(
         END_S, lambda: f"Ray did not end within {END_S:g} s: its head or this node's raylet hangs", expired

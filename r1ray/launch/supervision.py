@@ -24,8 +24,9 @@ def health_limits(config: Config) -> HealthLimits:
 
 
 def managed_actors(cluster: Cluster, on_event: OnEvent, *, queue: Handle[QueueApi] | None = None) -> RayManagedActors:
-    """Start the reward workers and supervise them, with the queue if the run has one. A replay has no reward
-    workers.
+    """Start the reward workers and supervise them, with the queue if the run has one.
+
+    A replay has no reward workers.
     """
     recovery = cluster.config.recovery
     kinds: list[tuple[Budget, Sequence[Handle[ManagedApi]]]] = []

@@ -78,8 +78,9 @@ def copy_pages(source: Path, draft: Path) -> None:
 
 
 def read_copy(path: Path, run_id: str | None, *, seconds: float = 0.0, check: bool = False) -> WrittenCopy:
-    """What the copy at `path` holds; `check` reads all of it first. Raises IntegrityError if it is damaged or
-    foreign.
+    """What the copy at `path` holds; `check` reads all of it first.
+
+    Raises IntegrityError if it is damaged or foreign.
     """
     check_file(path, run_id)
     with named_failures(path), closing(connect_reader(path, immutable=True)) as db:

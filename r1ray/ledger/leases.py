@@ -19,8 +19,9 @@ SUSPICIOUS = (EXPIRED, WORKER_LEFT)
 
 
 def admitted(db: sqlite3.Connection, settings: LedgerSettings) -> int:
-    """The number of groups that count against the staleness bound. A bound step has B groups, so these need no
-    count.
+    """The number of groups that count against the staleness bound.
+
+    A bound step has B groups, so these need no count.
     """
     (unbound,) = db.execute(
         "SELECT (SELECT COUNT(*) FROM groups WHERE state = 'leased')"

@@ -140,15 +140,17 @@ class Ledger:
             return leases.hand_back(db, self._settings, reason, "worker_id = ?", worker_id)
 
     def release_all(self) -> list[str]:
-        """Queue the prompts of every lease, because no worker of an earlier driver is left. Returns the dropped
-        groups.
+        """Queue the prompts of every lease, because no worker of an earlier driver is left.
+
+        Returns the dropped groups.
         """
         with self._transaction() as db:
             return leases.hand_back(db, self._settings, leases.DRIVER_LEFT, "deadline <= ?", math.inf)
 
     def expire(self, now: float | None = None) -> list[str]:
-        """Queue the prompts of all leases that expired by `now` (None: the clock's time). Returns the dropped
-        groups.
+        """Queue the prompts of all leases that expired by `now` (None: the clock's time).
+
+        Returns the dropped groups.
         """
         with self._transaction() as db:
             lapsed = self._clock() if now is None else now

@@ -210,8 +210,8 @@ def short_digest(digest: str | None) -> str:
 
 
 def _base(policy: Policy) -> str | None:
-    """The model that training began from; of a recipe, the one of the first training stage in the history of the
-    policy.
+    """The model that training began from; of a recipe,
+    the one of the first training stage in the history of the policy.
     """
     model = policy.setting("model", "path")
     if policy.recipe is None or policy.stage is None:

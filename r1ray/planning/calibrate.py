@@ -96,8 +96,9 @@ def measure(run: Path, machine: Machine) -> Measured:
 
 
 def _trained_since(folder: RunFolder, step: float) -> list[GroupSummary]:
-    """The groups of a run from a step on. Raises ConfigError if there is none, as in a copy of the ledger that is
-    old.
+    """The groups of a run from a step on.
+
+    Raises ConfigError if there is none, as in a copy of the ledger that is old.
     """
     with open_ledger(folder) as opened:
         if opened is None:

@@ -29,8 +29,8 @@ def check_environment(config: Config, machine: Machine, use: Use = "train", mode
 
 
 def check_model(config: Config, folder: Path, use: Use) -> Iterator[Problem]:
-    """Find the problems of a configuration with the model in `folder`: its own, or the ancestor of its own in a
-    recipe.
+    """Find the problems of a configuration with the model in `folder`: its own,
+    or the ancestor of its own in a recipe.
     """
     try:
         shape = read_shape(folder)

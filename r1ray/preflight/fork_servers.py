@@ -48,8 +48,9 @@ WORKER_NICENESS = 15
 """As of Ray's workers: Ray's own processes, which start while the servers import, come first."""
 
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1"}
-"""With more threads NumPy's OpenBLAS starts them at its import, where OMP_NUM_THREADS counts too. No command computes
-with NumPy.
+"""With more threads NumPy's OpenBLAS starts them at its import, where OMP_NUM_THREADS counts too.
+
+No command computes with NumPy.
 """
 
 END_S = 10.0

@@ -20,8 +20,9 @@ Node = dict[str, int]
 
 
 def hardware_problems(config: Config, roles: Sequence[Role], shape: ModelShape, use: Use) -> Iterator[Problem]:
-    """Find what does not fit the declared hosts, each with the nearest setting that does. Nothing if none is
-    declared.
+    """Find what does not fit the declared hosts, each with the nearest setting that does.
+
+    Nothing if none is declared.
     """
     if config.hardware.gpu is None:
         return

@@ -95,8 +95,9 @@ def check_recorded_data(loaded: LoadedConfig) -> None:
 
 
 def _recorded_run(config: Config) -> RunFolder:
-    """The folder of the recorded run. Raises ConfigError if there is none, or if it is no other run of `r1ray
-    train`.
+    """The folder of the recorded run.
+
+    Raises ConfigError if there is none, or if it is no other run of `r1ray train`.
     """
     assert config.replay.run is not None
     try:

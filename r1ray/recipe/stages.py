@@ -15,8 +15,9 @@ ValueType = Literal["string", "number", "integer", "list of strings", "map of st
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A model or data from outside the recipe, referred to as `@name`. Producer: reading. Consumers: references,
-    plan.
+    """A model or data from outside the recipe, referred to as `@name`.
+
+    Producer: reading. Consumers: references, plan.
     """
 
     name: str
@@ -36,8 +37,9 @@ class Expect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """One stage as its recipe states it, references unresolved. Producer: reading. Consumers: references, tasks,
-    plan.
+    """One stage as its recipe states it, references unresolved.
+
+    Producer: reading. Consumers: references, tasks, plan.
     """
 
     name: str

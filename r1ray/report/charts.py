@@ -147,8 +147,8 @@ def _y_ticks(chart: Chart) -> list[float]:
 
 
 def tick_labels(grid: Sequence[float], show: Callable[[float], str]) -> list[str]:
-    """Return the labels of an axis, all with the same number of decimals; formatted by `show` if more than 3 are
-    needed.
+    """Return the labels of an axis, all with the same number of decimals;
+    formatted by `show` if more than 3 are needed.
     """
     if show is share:
         return [f"{100 * value:g}%" for value in grid]

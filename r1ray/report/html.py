@@ -57,8 +57,9 @@ Cell = str | Markup
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, texts: int = 1) -> Markup:
-    """Return a table with a head. The first `texts` columns are text, the others numbers. It scrolls on narrow
-    pages.
+    """Return a table with a head.
+
+    The first `texts` columns are text, the others numbers. It scrolls on narrow pages.
     """
     titles = [node("th", title, scope="col", class_=None if i < texts else "n") for i, title in enumerate(head)]
     lines = [node("tr", *(_cell(i, value, texts) for i, value in enumerate(row))) for row in rows]

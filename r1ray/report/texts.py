@@ -73,8 +73,8 @@ def _plain(number: str) -> str:
 
 
 def _result(text: str) -> str | None:
-    """Return the result of a correction: the number after the first `=`, else the last one of the first line with
-    any.
+    """Return the result of a correction: the number after the first `=`,
+    else the last one of the first line with any.
     """
     if stated := _STATED.search(text):
         return _plain(stated[1])

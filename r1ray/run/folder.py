@@ -162,8 +162,8 @@ class RunFolder:
         return folder
 
     def abandon(self) -> None:
-        """Remove all but the lock of a run whose start failed before its first event, so that it can be started
-        again.
+        """Remove all but the lock of a run whose start failed before its first event,
+        so that it can be started again.
         """
         self.run_json.unlink(missing_ok=True)  # first: from here on it is not a run
         for entry in self.path.iterdir():

@@ -131,8 +131,9 @@ def _of_another_run(completion: Completion) -> Completion:
 
 @contextmanager
 def open_recorded(replay: Replay) -> Iterator[RecordedGroups]:
-    """Open the recording read-only. Raises InfrastructureError if it cannot be reached, IntegrityError for another
-    run.
+    """Open the recording read-only.
+
+    Raises InfrastructureError if it cannot be reached, IntegrityError for another run.
     """
     folder = RunFolder(Path(replay.run_dir))
     if not folder.run_json.exists():

@@ -17,8 +17,9 @@ class Sender:
     """The sending end of one measurement."""
 
     def __init__(self, transport: str, address: str, timeout_s: float) -> None:
-        """Listen at `address`. Raises ConfigError for an unknown transport, or an address that is not of this
-        machine.
+        """Listen at `address`.
+
+        Raises ConfigError for an unknown transport, or an address that is not of this machine.
         """
         self._listener: Listener = listen(transport, address=address, epoch=0, world_size=2, timeout_s=timeout_s)
 

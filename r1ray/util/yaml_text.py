@@ -20,8 +20,9 @@ def write_yaml(value: Any, **layout: Any) -> str:
 
 
 class _Dumper(yaml.CSafeDumper):
-    """Quotes each string that OmegaConf would not read as one: to it 1e3 is a number, to PyYAML a string. Writes no
-    aliases.
+    """Quotes each string that OmegaConf would not read as one: to it 1e3 is a number, to PyYAML a string.
+
+    Writes no aliases.
     """
 
     def ignore_aliases(self, data: Any) -> bool:

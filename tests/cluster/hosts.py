@@ -1,5 +1,5 @@
-"""Hosts made of Linux namespaces on one machine: own network, processes, home, /tmp and host name; a common file
-system.
+"""Hosts made of Linux namespaces on one machine: own network, processes, home, /tmp and host name;
+a common file system.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ class Host:
 
 @contextmanager
 def hosts(names: Sequence[str], folder: Path) -> Iterator[list[Host]]:
-    """Hosts 10.77.0.1, .2, ... on a bridge, each with an sshd that takes the key `folder/key`. All are gone at the
-    end.
+    """Hosts 10.77.0.1, .2, ... on a bridge, each with an sshd that takes the key `folder/key`.
+
+    All are gone at the end.
     """
     _remove(names)
     _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "key"))

@@ -1,5 +1,5 @@
-"""The operator's machine: `ray up` with conf/clusters/on-premise.yaml against hosts of namespaces, and commands on the
-head.
+"""The operator's machine: `ray up` with conf/clusters/on-premise.yaml against hosts of namespaces,
+and commands on the head.
 """
 
 from __future__ import annotations

@@ -124,8 +124,8 @@ def has(host: Host, process: str) -> bool:
 
 
 def lose_a_host_and_a_link(by: Operator, host: dict[str, Host], address: str, seen: Watch) -> None:
-    """A run that has just begun gets a second worker, loses the host of the first, and the link to the other for a
-    while.
+    """A run that has just begun gets a second worker, loses the host of the first,
+    and the link to the other for a while.
     """
     run = seen.run
     seen.wait_for_steps(3, "the start")

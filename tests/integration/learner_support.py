@@ -26,8 +26,8 @@ LORA = {"model__lora__rank": 3, "model__lora__alpha": 6.0}
 
 
 def make_model(folder: Path, *, seed: int = 11, **changes: Any) -> Path:
-    """A small Qwen2 with random weights, grouped-query attention and tied embeddings, and a tokenizer of as many
-    tokens.
+    """A small Qwen2 with random weights, grouped-query attention and tied embeddings,
+    and a tokenizer of as many tokens.
     """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM

@@ -1,5 +1,5 @@
-"""`r1ray eval` with real parts: a worker killed, then the driver, then the same command again; every sample is there
-once.
+"""`r1ray eval` with real parts: a worker killed, then the driver, then the same command again;
+every sample is there once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The terminal of a run closes, as when an ssh connection ends: a checkpoint is written, and nothing is left
-running.
+"""The terminal of a run closes, as when an ssh connection ends: a checkpoint is written,
+and nothing is left running.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""One run in which every kind of process dies once, by SIGKILL, at its worst moment; nothing is lost, nothing is done
-twice.
+"""One run in which every kind of process dies once, by SIGKILL, at its worst moment; nothing is lost,
+nothing is done twice.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A recipe with real parts: its sampling is killed, the same command resumes inside the stage, a third one does
-nothing.
+"""A recipe with real parts: its sampling is killed, the same command resumes inside the stage,
+a third one does nothing.
 """
 
 from __future__ import annotations

@@ -78,8 +78,9 @@ def test_workers_come_and_go_and_a_signal_ends_the_run_with_a_checkpoint(model: 
 
 
 def stopped_with_leases(driver: Driver) -> psutil.Process:
-    """Stop the worker while it holds leases. If it delivered the last of them just before, it runs on until it has
-    some.
+    """Stop the worker while it holds leases.
+
+    If it delivered the last of them just before, it runs on until it has some.
     """
     seen = driver.seen
     while True:

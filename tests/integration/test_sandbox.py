@@ -1,5 +1,5 @@
-"""Programs that are judged, and programs that try to get a reward without solving the task, under the real
-bubblewrap.
+"""Programs that are judged, and programs that try to get a reward without solving the task,
+under the real bubblewrap.
 """
 
 import json

@@ -1,5 +1,5 @@
-"""`r1ray sft` with real parts: it learns, resumes bit-identical after SIGKILL, stops on a signal, and refuses bad
-input.
+"""`r1ray sft` with real parts: it learns, resumes bit-identical after SIGKILL, stops on a signal,
+and refuses bad input.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ RUN = "run-1"
 
 @contextmanager
 def fast_folder() -> Iterator[Path]:
-    """A temporary folder in memory, where there is one: a kill loses as little as on a disk, and fsync costs
-    nothing.
+    """A temporary folder in memory, where there is one: a kill loses as little as on a disk,
+    and fsync costs nothing.
     """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:

@@ -63,8 +63,8 @@ def gsm8k() -> list[str]:
 
 @contextmanager
 def alarm_given_back() -> Iterator[None]:
-    """A judge takes over the alarm of its process, here the test's own timeout (pytest-timeout); restore it
-    afterwards.
+    """A judge takes over the alarm of its process, here the test's own timeout (pytest-timeout);
+    restore it afterwards.
     """
     handler = signal.getsignal(signal.SIGALRM)
     left_s, interval_s = signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,3 +1,3 @@
-"""Benchmarks by name: where their problems are, how they are phrased, which verifier judges them, and samples per
-problem.
+"""Benchmarks by name: where their problems are, how they are phrased, which verifier judges them,
+and samples per problem.
 """

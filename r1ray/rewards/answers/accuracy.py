@@ -55,8 +55,9 @@ class MathVerifier(Reward):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExactVerifier(Reward):
-    """The same text, apart from white space, a final full stop and, with `ignore_case`, case. A list holds right
-    texts.
+    """The same text, apart from white space, a final full stop and, with `ignore_case`, case.
+
+    A list holds right texts.
     """
 
     ignore_case: bool = True

@@ -230,8 +230,8 @@ def _vanishes(value: Expr, point: int) -> bool | None:
 
 
 def _is_zero_number(value: Expr) -> bool:
-    """Whether a number is 0: exactly for rationals, else as far as some hundred digits more than it is written with
-    show.
+    """Whether a number is 0: exactly for rationals,
+    else as far as some hundred digits more than it is written with show.
     """
     value = _done(value)
     if value.is_Rational:

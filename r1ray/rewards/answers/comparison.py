@@ -16,8 +16,8 @@ _MAX_PAIRED = 64
 
 
 class Comparison:
-    """Compares trees of one truth and one answer, whose letters are complex numbers if either text has the imaginary
-    unit.
+    """Compares trees of one truth and one answer,
+    whose letters are complex numbers if either text has the imaginary unit.
     """
 
     def __init__(self, truth: str, answer: str) -> None:

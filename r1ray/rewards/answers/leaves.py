@@ -1,5 +1,5 @@
-"""Equality of two answers without an outer form: numbers, times, ratios, digits in a base, residues, words, and
-expressions.
+"""Equality of two answers without an outer form: numbers, times, ratios, digits in a base, residues,
+words, and expressions.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ def _as_times(truth: str, answer: str) -> bool | None:
 
 
 def _in_bases(truth: str, answer: str) -> bool | None:
-    """Digits in a base are equal only if digits and base are; the base may be left out, but the digits not
-    converted.
+    """Digits in a base are equal only if digits and base are; the base may be left out,
+    but the digits not converted.
     """
     first, second = _based(truth), _based(answer)
     if first is None and second is None:

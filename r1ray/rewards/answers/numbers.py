@@ -97,8 +97,8 @@ def plain_of(text: str) -> Plain | None:
 
 
 def same(truth: Plain, answer: Plain) -> bool:
-    """Whether two numbers are equal: as fractions, or within `rounding` of the truth if only one of them is a
-    decimal.
+    """Whether two numbers are equal: as fractions,
+    or within `rounding` of the truth if only one of them is a decimal.
     """
     decimal = truth.decimal != answer.decimal
     return any(abs(a - b) <= (rounding(a) if decimal else 0) for a, b in _readings(truth, answer))

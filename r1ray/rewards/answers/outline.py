@@ -50,8 +50,8 @@ class Leaf:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Items between brackets; `brackets` is "" for a list without any, else their pair such as "()", "[)", "{}" or
-    "<>".
+    """Items between brackets; `brackets` is "" for a list without any, else their pair such as "()",
+    "[)", "{}" or "<>".
     """
 
     brackets: str
@@ -191,8 +191,8 @@ def _step(token: str) -> int:
 
 
 def _split(text: str, mark: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """(parts, separators) of a text at the marks outside brackets; one part if brackets are unbalanced or parts too
-    many.
+    """(parts, separators) of a text at the marks outside brackets;
+    one part if brackets are unbalanced or parts too many.
     """
     if not mark.search(text):
         return [text], []
@@ -226,8 +226,8 @@ def _split(text: str, mark: re.Pattern[str]) -> tuple[list[str], list[str]]:
 
 
 def _with_thousands_joined(text: str) -> str:
-    """`1,200` becomes 1200 outside brackets; inside them commas separate, except in arguments as of
-    \\frac{1,000}{3}.
+    """`1,200` becomes 1200 outside brackets; inside them commas separate,
+    except in arguments as of \\frac{1,000}{3}.
     """
     text = _BRACED_COMMA.sub("", text)
     if "," not in text:

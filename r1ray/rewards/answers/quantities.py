@@ -1,5 +1,5 @@
-"""Left sides of equations: what names a quantity, so that `|AB| = 3` is the answer 3, and what does not (`x + y =
-3`).
+"""Left sides of equations: what names a quantity, so that `|AB| = 3` is the answer 3,
+and what does not (`x + y = 3`).
 """
 
 from __future__ import annotations

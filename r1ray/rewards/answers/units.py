@@ -92,8 +92,8 @@ _TAIL = re.compile(
 
 
 def number_and_unit(text: str) -> tuple[int, str]:
-    """What the words at the front multiply the number by, and the unit behind them: 10**5 and "km" for "hundred
-    thousand km".
+    """What the words at the front multiply the number by, and the unit behind them:
+    10**5 and "km" for "hundred thousand km".
     """
     factor = 1
     while text and (word := _FACTOR.match(text) or _OTHER_FACTOR.match(text)):
@@ -127,8 +127,8 @@ def unit_of(text: str, *, spaced: bool) -> str | None:
 
 
 def agree(one: str, other: str) -> bool:
-    """Whether two units may belong to the same value: one is missing, they are the same, or one may translate the
-    other.
+    """Whether two units may belong to the same value: one is missing, they are the same,
+    or one may translate the other.
     """
     if not one or not other or one == other:
         return True

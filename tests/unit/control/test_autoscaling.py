@@ -1,5 +1,5 @@
-"""The number of rollout workers follows the load: simulated learners and workers, and a fleet with a clock of its
-own.
+"""The number of rollout workers follows the load: simulated learners and workers,
+and a fleet with a clock of its own.
 """
 
 from __future__ import annotations

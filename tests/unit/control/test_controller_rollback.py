@@ -61,8 +61,8 @@ def test_a_checkpoint_that_falls_into_skipped_steps_is_made_up_for(make: Make) -
 
 
 def test_a_rollback_may_be_killed_at_any_point(make: Make) -> None:
-    """A driver that dies before or after any of its writes leaves a clean run, which continues from before the skipped
-    steps.
+    """A driver that dies before or after any of its writes leaves a clean run,
+    which continues from before the skipped steps.
     """
     survived = moments = 0
     while not survived:

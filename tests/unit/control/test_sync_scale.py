@@ -1,5 +1,5 @@
-"""Weight syncs of many senders and receivers, real ones in threads: rendezvous, abort, late joiners, a death in each
-phase.
+"""Weight syncs of many senders and receivers, real ones in threads: rendezvous, abort, late joiners,
+a death in each phase.
 """
 
 from __future__ import annotations

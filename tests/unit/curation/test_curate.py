@@ -1,5 +1,5 @@
-"""The dataset of a run folder: only of samples that are whole, anew with other filters, refused before anything is
-written.
+"""The dataset of a run folder: only of samples that are whole, anew with other filters,
+refused before anything is written.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What curation writes: the dataset, a reason for every other sample, the report; equal for equal input, whole or not
-there.
+"""What curation writes: the dataset, a reason for every other sample, the report; equal for equal input,
+whole or not there.
 """
 
 from __future__ import annotations

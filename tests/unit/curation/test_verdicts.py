@@ -1,5 +1,5 @@
-"""Duplicates, how many of a prompt, quotas: who stays is decided by the rules alone, and every sample has one
-verdict.
+"""Duplicates, how many of a prompt, quotas: who stays is decided by the rules alone,
+and every sample has one verdict.
 """
 
 from __future__ import annotations

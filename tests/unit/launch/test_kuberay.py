@@ -1,5 +1,5 @@
-"""The manifests of KubeRay against its definitions, Ray's autoscaler and cluster.yaml; the Dockerfile against the
-pins.
+"""The manifests of KubeRay against its definitions, Ray's autoscaler and cluster.yaml;
+the Dockerfile against the pins.
 """
 
 from __future__ import annotations

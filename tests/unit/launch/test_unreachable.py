@@ -1,5 +1,5 @@
-"""A head that is down, silent, or swallows packets: every command names it at its deadline, and none waits without
-one.
+"""A head that is down, silent, or swallows packets: every command names it at its deadline,
+and none waits without one.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ HEADS = [closed, silent, black_hole]
 
 @pytest.fixture(params=HEADS, ids=lambda head: head.__name__)
 def head(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """Address of a head that cannot be reached. Deadlines are short, so that only the waits that have one end in
-    time.
+    """Address of a head that cannot be reached.
+
+    Deadlines are short, so that only the waits that have one end in time.
     """
     for module, name in ((ray_session, "PROBE_S"), (jobs, "ANSWER_S"), (doors, "ANSWER_S")):
         monkeypatch.setattr(module, name, SHORT_S)

@@ -1,5 +1,5 @@
-"""Configurations that cannot run: `--dry-run` and a start refuse each in the same words, before Ray, and write
-nothing.
+"""Configurations that cannot run: `--dry-run` and a start refuse each in the same words, before Ray,
+and write nothing.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def test_against_the_slow_reference(name, seed):
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 def test_equal_rewards_teach_nothing_and_are_never_nan(name):
-    """0.1 is no binary fraction: its mean differs from it in the last bit, and dividing by that would give any
-    number.
+    """0.1 is no binary fraction: its mean differs from it in the last bit,
+    and dividing by that would give any number.
     """
     for row in ADVANTAGES[name]([np.full(7, 0.1), np.full(3, 0.1)]):
         np.testing.assert_array_equal(row, 0.0)

@@ -1,5 +1,5 @@
-"""Checkpoints and records whose writer is killed, or fails, at any point are whole or absent; see
-checkpoint_crash.py.
+"""Checkpoints and records whose writer is killed, or fails,
+at any point are whole or absent; see checkpoint_crash.py.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def test_a_clip_of_one_or_more_below_bounds_nothing(name, low):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_on_policy_gradient_is_that_of_the_policy_gradient_theorem(name):
-    """Where new = old, d loss / d logprob = -A for every token (gspo: -A / length, from each of its `length` equal
-    values).
+    """Where new = old, d loss / d logprob = -A for every token (gspo: -A / length,
+    from each of its `length` equal values).
     """
     x = loss_input(OLD, OLD, ADVANTAGES)
     LOSSES[name](x).loss_T.sum().backward()

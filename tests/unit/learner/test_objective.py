@@ -1,5 +1,5 @@
-"""The whole objective on one packed micro-batch against the slow reference, for every algorithm that may be
-configured.
+"""The whole objective on one packed micro-batch against the slow reference,
+for every algorithm that may be configured.
 """
 
 import dataclasses
@@ -129,8 +129,8 @@ def test_micro_batches_add_up(variant):
 
 
 def test_without_recomputed_proximal_the_ratio_is_one():
-    """The first minibatch of a decoupled step: proximal is the policy itself, so the loss is -mean A, whatever vLLM
-    said.
+    """The first minibatch of a decoupled step: proximal is the policy itself, so the loss is -mean A,
+    whatever vLLM said.
     """
     config, case = make_config({"importance": "decoupled"}), make_case(2, {})
     case["proximal"] = case["new"]

@@ -79,8 +79,8 @@ def test_completions_move_to_an_idle_rank_and_take_their_prompt_along():
 
 
 def test_sequences_of_a_shared_prompt_are_side_by_side_even_if_they_are_parts_of_a_group():
-    """Limit 20: the group is packed as 10 + 6 + 4 and 10 + 1; the second has room for a sequence of another group
-    only.
+    """Limit 20: the group is packed as 10 + 6 + 4 and 10 + 1;
+    the second has room for a sequence of another group only.
     """
     batch = manifest([[6, 4, 1], [2]], prompt_tokens=10)
     plan = plan_step(batch, minibatches=1, ranks=1, micro_batch_tokens=20, share_prompts=True)[0]

@@ -1,5 +1,5 @@
-"""What a step derives from the configuration and the manifest alone: names, schedule, advantages, denominators,
-metrics.
+"""What a step derives from the configuration and the manifest alone: names, schedule, advantages,
+denominators, metrics.
 """
 
 import dataclasses

@@ -103,8 +103,8 @@ def test_zero_stages_divide_what_they_divide() -> None:
 
 
 def test_gradients_are_summed_in_float32_beside_what_a_backward_pass_leaves() -> None:
-    """By the census of DeepSpeed's tensors: whole bfloat16 ones stay at stage 1, elsewhere they go with their
-    bucket.
+    """By the census of DeepSpeed's tensors: whole bfloat16 ones stay at stage 1,
+    elsewhere they go with their bucket.
     """
     p, bucket = SEVEN_B.parameters, BUCKET_ELEMENTS + VOCABULARY * HIDDEN
     gradients = [learner_device(f"learner.zero_stage={stage}")["gradients"] for stage in (1, 2, 3)]

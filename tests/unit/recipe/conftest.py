@@ -13,8 +13,8 @@ VERSIONS = code_versions()
 
 @pytest.fixture
 def recipe_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, with the versions of the code read once: reading them calls git, seven times a
-    recipe.
+    """Work in an empty folder, with the versions of the code read once: reading them calls git,
+    seven times a recipe.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("r1ray.recipe.runner.code_versions", lambda: VERSIONS)

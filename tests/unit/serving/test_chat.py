@@ -142,8 +142,8 @@ def test_interrupting_the_prompt_begins_it_anew():
 
 @pytest.fixture
 def interrupts() -> Iterator[None]:
-    """Python's own handling of SIGINT, also where the tests were started with it ignored, as in the background of a
-    shell.
+    """Python's own handling of SIGINT, also where the tests were started with it ignored,
+    as in the background of a shell.
     """
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield

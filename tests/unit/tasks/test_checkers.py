@@ -1,5 +1,5 @@
-"""Each synthetic task: its problems have the properties they claim, its checker takes what is right and nothing
-else.
+"""Each synthetic task: its problems have the properties they claim,
+its checker takes what is right and nothing else.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ def test_candles(same_length: bool) -> None:
 
 
 def test_fifteen_moods_prove_something() -> None:
-    """Of the 256 classical syllogisms (minor premise S-M, major M-P in four figures) 15 hold without existential
-    import.
+    """Of the 256 classical syllogisms (minor premise S-M, major M-P in four figures)
+    15 hold without existential import.
     """
     forms = ("all", "no", "some", "not")
     figures = [((1, 2), (0, 1)), ((2, 1), (0, 1)), ((1, 2), (1, 0)), ((2, 1), (1, 0))]

@@ -1,5 +1,5 @@
-"""Tasks of reasoning-gym: every task's own answer is right, a wrong one is not, and problems are the same
-everywhere.
+"""Tasks of reasoning-gym: every task's own answer is right, a wrong one is not,
+and problems are the same everywhere.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a step of supervised fine-tuning is: which conversations, on which rank, in which micro-batch, with what
-figures.
+"""What a step of supervised fine-tuning is: which conversations, on which rank, in which micro-batch,
+with what figures.
 """
 
 from __future__ import annotations
