@@ -2,13 +2,16 @@
 
 The rendezvous makes the first receiver of a host its leader, which alone is in the groups (transport/rendezvous.py):
 
-    leader      makes a file and announces its path; receives into it, and marks each bucket that has been kept;
-                announces its digest; waits until every follower has mapped the file, then removes its name
-    follower    maps the file, waits for mark after mark, takes over the digest
+    leader      makes a file, or takes one that nobody reads any more, and announces it; receives into it, and
+                marks each bucket that has been kept; announces its digest; waits until every follower has mapped the
+                file, then removes its name
+    follower    opens and maps the file, waits for mark after mark, takes over the digest; announces when no tensor of
+                its process uses the mapping any more
 
 Announcements and marks are keys in the group's store. A follower's deadline is that of one bucket, from mark to mark,
-as for a receiver in the group. If either end fails, the controller aborts the group, which ends all waits. The file has
-a name only while it is being received, so a process that is killed later leaves nothing behind.
+as for a receiver in the group. If either end fails, the controller aborts the group, which ends all waits. A file has
+a name only while it is first received, so a process that is killed later leaves nothing behind. Files are used again
+because a new one costs more than what is received into it: the kernel clears and maps it in pages of 4 KiB.
 
 Processes map the file privately to load from it: what a model changes in place stays its own. A loader of a
 tensor-parallel shard touches only the rows that it takes.
@@ -19,37 +22,34 @@ memfd, which needs one process namespace; a digest of each follower, which would
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import mmap
 import os
-import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import torch
 from torch.distributed import DistStoreError, PrefixStore
 
-from actors.shm_cleanup import SHARED_MEMORY, STAGED
+from actors.shared_file import PrivateMapping, SharedFile
+from actors.shm_cleanup import SHARED_MEMORY
 from r1ray.errors import WeightSyncError
-from r1ray.transport.abortable import AbortSignal, abortable
-from r1ray.transport.plan import Bucket, TransferPlan, unpack
+from r1ray.transport.abortable import AbortSignal, abortable, in_thread
+from r1ray.transport.plan import Bucket, TransferPlan
 from r1ray.transport.rendezvous import Member
 
 T = TypeVar("T")
-_ALIGNED = mmap.PAGESIZE
-"""Offsets of blocks in a file are multiples of this."""
-_LIBC = ctypes.CDLL(None)
-_MADV_POPULATE_WRITE = 23
 _GRACE_S = 2.0
 """Lets the failure of a leader, which names what it waited for, pass before its followers'."""
 _SLICE = timedelta(seconds=1)
 """Of a wait: a thread that was left behind ends after one."""
-_PATH, _DIGEST, _MAPPED = "path", "digest", "mapped"
+_PATHS, _DIGEST, _MAPPED = "paths", "digest", "mapped"
+_FILES = 2
+"""Files of a leader: a model on a CPU keeps views of what it was loaded from, until the next copy has been loaded."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -58,117 +58,138 @@ def memory_id(folder: Path = SHARED_MEMORY) -> str:
     return f"{BOOT.read_text(encoding='ascii').strip()} {folder.stat().st_dev} {os.getuid()}"
 
 
-class SharedFile:
-    """A file with room for all blocks."""
+@dataclass(slots=True)
+class _Use:
+    """The latest use of a leader's file."""
 
-    def __init__(self, blocks: Sequence[Bucket], folder: Path) -> None:
-        """Raises WeightSyncError if there is no room for the file."""
-        self._blocks, self._offsets = blocks, _offsets(blocks)
-        self._reserved: set[int] = set()
-        self._lock = threading.Lock()  # no number of a closed file reaches the system, which may have given it away
-        try:
-            fd, name = tempfile.mkstemp(prefix=STAGED, dir=folder)
-        except OSError as e:
-            raise WeightSyncError(f"cannot stage weights in {folder}: {e.strerror}") from e
-        self._fd: int | None = fd
-        self.path = Path(name)
-        os.ftruncate(fd, self._offsets[-1])
-        self._memory = torch.from_file(name, shared=True, size=self._offsets[-1], dtype=torch.uint8)
+    file: SharedFile
+    keys: _Keys
+    view: weakref.ref[memoryview] | None = None  # the leader's own; None before all buckets were received
 
-    def block(self, number: int) -> torch.Tensor:
-        """Memory of a block. Reserved first: a write beyond what shared memory has left would kill the process.
 
-        Raises WeightSyncError. Block by block, because the kernel clears what it reserves.
-        """
-        start, nbytes = self._offsets[number], self._blocks[number].nbytes
-        try:
-            with self._lock:
-                if self._fd is None:
-                    raise WeightSyncError(f"the transfer into {self.path} has ended")
-                if nbytes and number not in self._reserved:
-                    os.posix_fallocate(self._fd, start, nbytes)
-                    self._map_pages(start, nbytes)
-                self._reserved.add(number)
-        except OSError as e:
-            whole = self._offsets[-1] / 2**30
-            raise WeightSyncError(
-                f"cannot stage {whole:.2f} GiB of weights in {self.path}: {e.strerror}; give this host a larger shared "
-                f"memory ({self.path.parent}): it holds one copy of the weights, and of those before until they are "
-                "replaced"
-            ) from e
-        return self._memory[start : start + nbytes]
+class LeaderCopy:
+    """The files of a leader: a new one for a transfer unless an earlier one is no longer read by any process."""
 
-    def _map_pages(self, start: int, nbytes: int) -> None:
-        """Map a block at once: a fault for each of its pages takes longer. Without effect before Linux 5.14."""
-        address = ctypes.c_void_p(self._memory.data_ptr() + start)
-        _LIBC.madvise(address, ctypes.c_size_t(nbytes), _MADV_POPULATE_WRITE)
+    def __init__(self, member: Member, folder: Path) -> None:
+        self._member, self._folder = member, folder
+        self._uses: list[_Use] = []
+        self._lock = threading.Lock()  # the group may be left while its thread begins a transfer
+        self._left = False
 
-    def remove(self) -> None:
-        """Remove the name; what is mapped stays."""
+    def begin(self, transfer: int, blocks: Sequence[Bucket]) -> LeaderTransfer:
+        """The number of the transfer counts those of the group. Raises WeightSyncError if there is no room."""
+        free = [use for use in self._uses if use.file.blocks == blocks and self._free(use)]
         with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-            self._fd = None
-        with contextlib.suppress(FileNotFoundError):
-            self.path.unlink()
-
-
-class PrivateMapping:
-    """All tensors of a file as this process sees them."""
-
-    def __init__(self, blocks: Sequence[Bucket], path: str | Path) -> None:
-        """Raises WeightSyncError if there is no such file."""
-        self._blocks, self._offsets = blocks, _offsets(blocks)
+            if self._left:
+                raise WeightSyncError("the weight-sync group was left while a transfer began")
+            use = _Use(free[0].file if free else SharedFile(blocks, self._folder), _Keys(self._member, transfer))
+            kept = [u for u in self._uses if u not in free][1 - _FILES :]
+            for old in self._uses:
+                if old not in kept and old.file is not use.file:
+                    old.file.close()
+            self._uses = [*kept, use]
+        begun = LeaderTransfer(use, self._member)
         try:
-            self._memory = torch.from_file(str(path), shared=False, size=self._offsets[-1], dtype=torch.uint8)
-        except RuntimeError as e:
-            raise WeightSyncError(f"cannot map the staged weights of this host in {path}: {e}") from e
+            use.keys.set(_PATHS, "\n".join(str(u.file.path) for u in reversed(self._uses)))
+        except WeightSyncError:
+            begun.close()
+            raise
+        return begun
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Views by name."""
-        found: dict[str, torch.Tensor] = {}
-        for block, start in zip(self._blocks, self._offsets[:-1], strict=True):
-            found.update(unpack(block, self._memory[start : start + block.nbytes]))
-        return found
+    def close(self) -> None:
+        """Give all files up."""
+        with self._lock:
+            self._left = True
+            for use in self._uses:
+                use.file.close()
+
+    def _free(self, use: _Use) -> bool:
+        released = [_released(rank) for rank in self._member.followers]
+        return use.view is not None and use.view() is None and use.keys.known(released)
 
 
-class LeaderMarks:
+class LeaderTransfer:
     """What a leader tells its followers in one transfer."""
 
-    def __init__(self, member: Member, transfer: int) -> None:
-        """The number of the transfer counts those of the group."""
-        self._followers, self._keys = member.followers, _Keys(member, transfer)
-
-    def announce(self, path: Path) -> None:
-        """The file that followers are to map. Raises WeightSyncError, as the others do."""
-        self._keys.set(_PATH, str(path))
+    def __init__(self, use: _Use, member: Member) -> None:
+        self._use, self._followers = use, member.followers
+        self.file = use.file
 
     def kept(self, stream: int, number: int) -> None:
-        """A bucket of a stream is in the file."""
-        self._keys.set(f"{stream}/{number}")
+        """A bucket of a stream is in the file. Raises WeightSyncError, as the others do."""
+        self._use.keys.set(f"{stream}/{number}")
 
-    def finish(self, digest: str) -> None:
-        """All buckets are; return when every follower has mapped the file."""
-        self._keys.set(_DIGEST, digest)
+    def finish(self, digest: str) -> PrivateMapping:
+        """All buckets are; return the leader's own mapping when every follower has mapped the file."""
+        keys = self._use.keys
+        keys.set(_DIGEST, digest)
         what = f"receivers {list(self._followers)} of this host to map its copy"
         mapped = [f"{_MAPPED}/{rank}" for rank in self._followers]
-        self._keys.abortable(lambda: self._keys.wait(mapped, what, grace_s=0.0))
+        keys.abortable(lambda: keys.wait(mapped, what, grace_s=0.0))
+        mapping = self.file.mapping()
+        self._use.view = mapping.view
+        return mapping
+
+    def close(self) -> None:
+        """The transfer has ended. A file of one that failed is not used again."""
+        self.file.unlink()
+        if self._use.view is None:
+            self.file.close()
 
 
-def follow(member: Member, transfer: int, plan: TransferPlan) -> tuple[PrivateMapping, str]:
-    """The leader's copy once it is complete, and its digest. Raises WeightSyncError."""
-    keys = _Keys(member, transfer)
-    return keys.abortable(lambda: _follow(keys, member, plan))
+class FollowerCopy:
+    """The files of a leader as one of its followers reads them."""
 
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._files: dict[str, int] = {}  # open, by the path that they had
+        self._lock = threading.Lock()  # no number of a closed file reaches the system
+        self._left = False
 
-def _follow(keys: _Keys, member: Member, plan: TransferPlan) -> tuple[PrivateMapping, str]:
-    copy = f"the copy that receiver {member.leader} takes for this host"
-    mapping = PrivateMapping(plan.blocks, keys.value(_PATH, copy))
-    keys.set(f"{_MAPPED}/{member.rank}")
-    for sender, buckets in enumerate(plan.streams):
-        for number in range(len(buckets)):
-            keys.wait([f"{sender}/{number}"], f"bucket {number} of learner rank {sender} in {copy}")
-    return mapping, keys.value(_DIGEST, f"the digest of {copy}")
+    def receive(self, transfer: int, plan: TransferPlan) -> tuple[PrivateMapping, str]:
+        """The leader's copy once it is complete, and its digest. Raises WeightSyncError."""
+        keys = _Keys(self._member, transfer)
+        mapping, digest = keys.abortable(lambda: self._receive(keys, plan))
+        # The leader may write into the file again once this process has no tensor of it. In a thread: the last tensor
+        # may go while an engine works, and a store that does not answer belongs to a group that is at its end.
+        released = partial(in_thread, partial(keys.tell, _released(self._member.rank)))
+        view = mapping.view()
+        assert view is not None
+        weakref.finalize(view, released).atexit = False
+        return mapping, digest
+
+    def close(self) -> None:
+        """Close the files. What is mapped stays."""
+        with self._lock:
+            self._left = True
+            self._keep([])
+
+    def _receive(self, keys: _Keys, plan: TransferPlan) -> tuple[PrivateMapping, str]:
+        copy = f"the copy that receiver {self._member.leader} takes for this host"
+        mapping = self._map(plan.blocks, keys.value(_PATHS, copy).split("\n"))
+        keys.set(f"{_MAPPED}/{self._member.rank}")
+        for sender, buckets in enumerate(plan.streams):
+            for number in range(len(buckets)):
+                keys.wait([f"{sender}/{number}"], f"bucket {number} of learner rank {sender} in {copy}")
+        return mapping, keys.value(_DIGEST, f"the digest of {copy}")
+
+    def _map(self, blocks: Sequence[Bucket], paths: Sequence[str]) -> PrivateMapping:
+        """Map the first of the leader's files."""
+        path = paths[0]
+        with self._lock:
+            if self._left:
+                raise WeightSyncError("the weight-sync group was left while a transfer began")
+            self._keep(paths)
+            try:
+                if path not in self._files:
+                    self._files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as e:
+                raise WeightSyncError(f"cannot map the staged weights of this host in {path}: {e.strerror}") from e
+            return PrivateMapping(blocks, self._files[path])
+
+    def _keep(self, paths: Sequence[str]) -> None:
+        for path in self._files.keys() - set(paths):
+            os.close(self._files.pop(path))
 
 
 class _Keys:
@@ -176,7 +197,8 @@ class _Keys:
 
     def __init__(self, member: Member, transfer: int) -> None:
         self._rank, self._rendezvous = member.rank, member.rendezvous
-        self._store = PrefixStore(f"copy/{member.leader}/{transfer}", member.store)
+        prefix = f"copy/{member.leader}/{transfer}"
+        self._store, self._watch = PrefixStore(prefix, member.store), PrefixStore(prefix, member.watch)
         self._signal = AbortSignal(member.watch)
         self._what, self._until = "", 0.0  # of the present wait
         self._ended = False  # nobody waits for the thread any more
@@ -191,6 +213,17 @@ class _Keys:
             raise self._failed(f"waited for {self._what}; sync.bucket_deadline_s={limit_s:g}", e) from e
         finally:
             self._ended = True
+
+    def known(self, keys: list[str]) -> bool:
+        """Whether all keys are set. Raises WeightSyncError."""
+        try:
+            return bool(self._watch.check(keys))
+        except RuntimeError as e:
+            raise self._failed("looked which receivers of this host still read its copy", e) from e
+
+    def tell(self, key: str) -> None:
+        """Set a key, beside a `wait` of another thread. Raises RuntimeError."""
+        self._watch.set(key, "")
 
     def set(self, key: str, value: str = "") -> None:
         try:
@@ -218,9 +251,6 @@ class _Keys:
         return WeightSyncError(f"receiver {self._rank} of weight-sync group epoch {epoch} {what}: {error}")
 
 
-def _offsets(blocks: Sequence[Bucket]) -> list[int]:
-    """Of the blocks in a file, and the size of the file, at least 1."""
-    offsets = [0]
-    for block in blocks:
-        offsets.append(offsets[-1] + -(-block.nbytes // _ALIGNED) * _ALIGNED)
-    return [*offsets[:-1], max(1, offsets[-1])]
+def _released(rank: int) -> str:
+    """Key of a follower that reads the file of a transfer no longer."""
+    return f"released/{rank}"

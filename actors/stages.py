@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
-from actors.host_copy import LeaderMarks, PrivateMapping, SharedFile
+from actors.host_copy import LeaderTransfer
+from actors.shared_file import PrivateMapping
 from r1ray.transport.channel import Channel
 from r1ray.transport.plan import Bucket, unpack
 
@@ -77,29 +77,27 @@ class OwnStage(Stage):
 class LeaderStage(Stage):
     """For the leader of a host: the file that its followers map."""
 
-    def __init__(self, blocks: Sequence[Bucket], marks: LeaderMarks, folder: Path) -> None:
-        """Raises WeightSyncError if there is no room."""
-        self._marks = marks
-        self._file = SharedFile(blocks, folder)
-        self._mapping = PrivateMapping(blocks, self._file.path)
-        marks.announce(self._file.path)
+    def __init__(self, transfer: LeaderTransfer) -> None:
+        self._transfer = transfer
+        self._mapping: PrivateMapping | None = None  # of all blocks, at the end
 
     def block(self, number: int) -> torch.Tensor:
         """See `Stage`."""
-        return self._file.block(number)
+        return self._transfer.file.block(number)
 
     def kept(self, stream: int, number: int) -> None:
         """See `Stage`."""
-        self._marks.kept(stream, number)
+        self._transfer.kept(stream, number)
 
     def finish(self, digest: str) -> None:
         """See `Stage`."""
-        self._marks.finish(digest)
+        self._mapping = self._transfer.finish(digest)
 
     def close(self) -> None:
         """See `Stage`."""
-        self._file.remove()
+        self._transfer.close()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """See `Staged`."""
+        assert self._mapping is not None, "asked for after `finish`"
         return self._mapping.tensors()

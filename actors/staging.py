@@ -23,19 +23,21 @@ from pathlib import Path
 
 import torch
 
-from actors.host_copy import LeaderMarks, follow
+from actors.host_copy import FollowerCopy, LeaderCopy
 from actors.shm_cleanup import SHARED_MEMORY
 from actors.stages import LeaderStage, OwnStage, Stage, Staged
 from r1ray.errors import WeightSyncError
 from r1ray.transport.abortable import in_thread
 from r1ray.transport.channel import Channel
 from r1ray.transport.delta import DeltaReceiver
+from r1ray.transport.digest import Digest
 from r1ray.transport.incoming import Incoming, WholeReceiver
-from r1ray.transport.plan import Bucket, Digest, TransferPlan
+from r1ray.transport.plan import Bucket, TransferPlan
 from r1ray.transport.rendezvous import Member
 from r1ray.transport.transfer import combined
 
 Join = Callable[[torch.device], Member]
+LEFT = "the weight-sync group was left while a transfer began"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,29 @@ class _Transfer:
     error: BaseException | None = None
 
 
+class _Group:
+    """The present group, and what its transfers share."""
+
+    def __init__(self, member: Member, folder: Path, *, delta: bool) -> None:
+        self.member = member
+        self.incoming: list[Incoming] = [  # by sender
+            DeltaReceiver(channel) if delta else WholeReceiver(channel) for channel in member.channels
+        ]
+        self.copy: LeaderCopy | FollowerCopy | None = None  # if this host has other receivers
+        if not member.channels:
+            self.copy = FollowerCopy(member)
+        elif member.followers:
+            self.copy = LeaderCopy(member, folder)
+        self.transfers = 0
+
+    def leave(self) -> None:
+        """Close the channels, and give up the staged copies."""
+        for channel in self.member.channels:
+            channel.close()
+        if self.copy is not None:
+            self.copy.close()
+
+
 class WeightReceiver:
     """One transfer at a time, in a thread of its own, into memory of the process whose weights are on `device`."""
 
@@ -92,55 +117,66 @@ class WeightReceiver:
         """`folder`: for the copy that receivers of this host share."""
         self._device = device
         self._folder = folder
-        self._join: Join | None = None
-        self._member: Member | None = None
-        self._incoming: list[Incoming] = []  # by sender, of the present groups
-        self._transfers = 0  # of the present group
+        self._lock = threading.Lock()  # a group may be left while a thread joins it
+        self._join: Join | None = None  # of a group that no transfer has joined yet
+        self._group: _Group | None = None
         self._thread: threading.Thread | None = None
         self._transfer: _Transfer | None = None
 
     def enter(self, join: Join) -> None:
         """Leave the old group; the next transfer's thread joins the new one, because joining can block."""
         self.leave()
-        self._join = join
+        with self._lock:
+            self._join = join
 
     @property
     def has_group(self) -> bool:
         """Whether there is a group to receive from."""
-        return self._join is not None or self._member is not None
+        return self._join is not None or self._group is not None
 
     def begin(self, plan: TransferPlan, *, digest: bool, delta: bool = False) -> None:
         """Start the thread. Its outcome is that of `received`. `delta`: the senders send differences."""
         self.release()
         self._transfer = _Transfer()
-        arguments = (plan, self._transfer, digest, delta)
-        self._thread = threading.Thread(target=self._run, args=arguments, name="weight-receiver", daemon=True)
+        run = partial(self._run, plan, self._transfer, self._join, with_digest=digest, delta=delta)
+        self._thread = threading.Thread(target=run, name="weight-receiver", daemon=True)
         self._thread.start()
 
-    def _run(self, plan: TransferPlan, transfer: _Transfer, with_digest: bool, delta: bool) -> None:
+    def _run(
+        self, plan: TransferPlan, transfer: _Transfer, join: Join | None, *, with_digest: bool, delta: bool
+    ) -> None:
+        """`join`: a group that is still to be joined."""
         try:
             if self._device.type == "cuda":
                 torch.cuda.set_device(self._device)  # per thread: a new one begins on device 0
-            if self._join is not None:
-                self._member, self._join, self._transfers = self._join(self._device), None, 0
-                self._incoming = [DeltaReceiver(c) if delta else WholeReceiver(c) for c in self._member.channels]
-            member, number = self._member, self._transfers
-            assert member is not None
-            self._transfers += 1
-            if not member.channels:
-                transfer.staged, digest = follow(member, number, plan)
+            if join is not None:
+                self._keep(join, _Group(join(self._device), self._folder, delta=delta))
+            group = self._group
+            if group is None:
+                raise WeightSyncError(LEFT)
+            number = group.transfers
+            group.transfers += 1
+            if isinstance(group.copy, FollowerCopy):
+                transfer.staged, digest = group.copy.receive(number, plan)
             else:
-                stage = self._stage(member, plan, number)
-                transfer.staged = stage
-                digest = receive(plan, member.channels, self._incoming, stage, with_digest=with_digest)
+                transfer.staged = stage = (
+                    OwnStage(plan.blocks, group.member.channels[0])
+                    if group.copy is None
+                    else LeaderStage(group.copy.begin(number, plan.blocks))
+                )
+                digest = receive(plan, group.member.channels, group.incoming, stage, with_digest=with_digest)
             transfer.received = Received(digest=digest)
         except BaseException as e:  # handed to the engine's thread by `received`
             transfer.error = e
 
-    def _stage(self, member: Member, plan: TransferPlan, number: int) -> Stage:
-        if not member.followers:
-            return OwnStage(plan.blocks, member.channels[0])
-        return LeaderStage(plan.blocks, LeaderMarks(member, number), self._folder)
+    def _keep(self, join: Join, group: _Group) -> None:
+        """The group that was joined is the present one, unless it was left meanwhile. Raises WeightSyncError then."""
+        with self._lock:
+            if self._join is join:
+                self._group, self._join = group, None
+                return
+        group.leave()
+        raise WeightSyncError(LEFT)
 
     def received(self) -> Received | None:
         """None while buckets are arriving; raises the error that ended the thread."""
@@ -164,9 +200,10 @@ class WeightReceiver:
 
     def leave(self) -> None:
         """Leave the group."""
-        for channel in () if self._member is None else self._member.channels:
-            channel.close()
-        self._member, self._join, self._incoming = None, None, []
+        with self._lock:
+            group, self._group, self._join = self._group, None, None
+        if group is not None:
+            group.leave()
 
 
 def receive(

@@ -1,6 +1,7 @@
 """What learner ranks read, write, send and hold when they start, train, publish, save and resume, on the CPU.
 
-    python -m benchmarks.learner_io [--model 0.1B] [--ranks 2 4] [--stage 3] [--dtype bfloat16] [--kl 0] [--write]
+    python -m benchmarks.learner_io [--model 0.1B] [--ranks 2 4] [--stage 3] [--dtype bfloat16] [--kl 0]
+        [--micro-batch-tokens 2048] [--write]
 
 A random model of one of the sizes below is built in a temporary folder. Each rank is a process; a further one receives
 the weights. A row of the table is a phase: its seconds; the largest resident memory of a rank meanwhile, file pages
@@ -35,7 +36,6 @@ SIZES = {
 }
 DEADLINE_S = 900.0
 GROUPS = 4
-MICRO_BATCH_TOKENS = 2048
 HEADS = (
     *("phase", "ranks", "seconds", "peak MiB", "plan MiB"),
     *("read, rank 0", "others", "written, rank 0", "others", "sent, rank 0", "others", "plan MB"),
@@ -69,7 +69,7 @@ def make_config(model: Path, ranks: int, options: argparse.Namespace) -> Config:
     config.rewards = [RewardConfig(name="accuracy")]
     config.algorithm.kl_coefficient = options.kl
     config.learner.ranks, config.learner.num_gpus, config.learner.zero_stage = ranks, 0.0, options.stage
-    config.learner.groups_per_step, config.learner.micro_batch_tokens = GROUPS, MICRO_BATCH_TOKENS
+    config.learner.groups_per_step, config.learner.micro_batch_tokens = GROUPS, options.micro_batch_tokens
     config.deadlines.collective_s = config.deadlines.actor_start_s = config.deadlines.checkpoint_s = DEADLINE_S
     config.sync.bucket_deadline_s = DEADLINE_S  # the receiver starts meanwhile
     return config
@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--stage", type=int, default=3)
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--kl", type=float, default=0.0)
+    parser.add_argument("--micro-batch-tokens", type=int, default=2048)
     options = parser.parse_args()
     session = measure.start("learner_io", options)
     rows = []

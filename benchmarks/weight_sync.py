@@ -1,6 +1,7 @@
 """Measure weight syncs over gloo on loopback, beside a plain broadcast of the same bytes.
 
-    python -m benchmarks.weight_sync [--mebibytes 256] [--bucket-mebibytes 64] [--write]
+    python -m benchmarks.weight_sync [--mebibytes 1024] [--tensor-mebibytes 16] [--bucket-mebibytes 64]
+        [--write]
 
 A transfer ends when the last receiver has all weights. All processes have one thread. The plain broadcast is torch's
 own, bucket by bucket, between two buffers that are in memory already. Receivers are those of rollout workers, without
@@ -26,7 +27,8 @@ from benchmarks import measure
 from learner.publish import WeightPublisher
 from r1ray.config.schema import SyncConfig
 from r1ray.transport.channel import Rendezvous
-from r1ray.transport.plan import Digest, TensorSpec, bucket_plan, one_sender, spec_of, transfer_plan
+from r1ray.transport.digest import Digest
+from r1ray.transport.plan import TensorSpec, bucket_plan, one_sender, spec_of, transfer_plan
 from r1ray.transport.rendezvous import join
 from r1ray.transport.store import listen_at, reach, serve
 from r1ray.util.network import LOOPBACK
@@ -157,14 +159,16 @@ def digest_rate(mebibytes: int) -> float:
 def main() -> None:
     """Parse the command line, measure, and store the result if requested."""
     parser = measure.parser(__doc__, repeats=6)
-    parser.add_argument("--mebibytes", type=int, default=256)
+    parser.add_argument("--mebibytes", type=int, default=1024)
+    parser.add_argument("--tensor-mebibytes", type=int, default=16)
     parser.add_argument("--bucket-mebibytes", type=int, default=SyncConfig().bucket_bytes >> 20)
     arguments = parser.parse_args()
     session = measure.start("weight_sync", arguments)
     torch.set_num_threads(1)
-    count = max(1, arguments.mebibytes // 16)
+    size = arguments.tensor_mebibytes
+    count = max(1, arguments.mebibytes // size)
     bucket = arguments.bucket_mebibytes << 20
-    weights = {f"layer.{i}": torch.randn(4 << 20) for i in range(count)}  # 16 MiB each
+    weights = {f"layer.{i}": torch.randn(size << 18) for i in range(count)}
     memory = memory_id()
     made = {"plain broadcast": plain(weights, bucket)}
     made |= {f"1 receiver, digest {digest}": synced(weights, bucket, digest, 1, memory) for digest in DIGESTS}
@@ -181,12 +185,13 @@ def main() -> None:
         "time with a digest / without": measure.ratio(one, seconds["1 receiver, digest none"]),
     }
     heads = ["transfer", "MiB/s"]
-    rows: list[list[object]] = [[name, round(count * 16 / statistics.median(seconds[name]), 1)] for name in made]
+    rows: list[list[object]] = [[name, round(count * size / statistics.median(seconds[name]), 1)] for name in made]
     print(measure.table(heads, rows))
     for name, claim in claims.items():
         print(f"{name}: {claim}")
     result = {
-        "mebibytes": count * 16,
+        "mebibytes": count * size,
+        "tensor_mebibytes": size,
         "bucket_mebibytes": bucket >> 20,
         "digest_alone_mib_per_s": round(digest_rate(256), 1),
     }

@@ -58,7 +58,10 @@ class Channel(Protocol):
         self.start(buffer).wait()
 
     def memory(self, nbytes: int) -> torch.Tensor:
-        """Host memory to keep weights in until all are received, uint8 [nbytes]. Fresh: a loaded model keeps views."""
+        """Host memory to keep weights in until all are received, uint8 [nbytes].
+
+        No other tensor uses it: a loaded model may keep views of what it was loaded from.
+        """
         ...
 
     def close(self) -> None:

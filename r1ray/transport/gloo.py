@@ -6,7 +6,6 @@ peer died is never repaired: the next epoch forms a new one on a new port.
 
 from __future__ import annotations
 
-import mmap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,13 +20,12 @@ from torch.distributed import PrefixStore, ProcessGroupGloo, Store, Work
 from r1ray.errors import WeightSyncError
 from r1ray.transport.abortable import LOOK_S, AbortSignal, abortable, wait_completed
 from r1ray.transport.channel import Channel, Pending, Place, Rendezvous
+from r1ray.transport.memory import KeptMemory, host_memory
 
 _GRACE_S = 1.0
 """Lets gloo's own timeout, which names the peer, pass before ours."""
 _PAUSE = timedelta(seconds=LOOK_S)
 """Between two looks for an abort; the end of a broadcast ends it."""
-_LARGE = 8 << 20
-"""Bytes from which memory comes in large pages."""
 _PARKED: list[Any] = []
 """Groups that were left during a broadcast. Destroying one then blocks until that times out, so they are kept."""
 
@@ -65,6 +63,7 @@ class GlooChannel(Channel):
             self._group: Any = abortable(form, until=until, signal=self._signal)
         except RuntimeError as e:
             raise WeightSyncError(f"weight-sync group {self._name()} did not form: {e}") from e
+        self._kept = KeptMemory()
         self._work: Work | None = None  # the present broadcast, or the last one
 
     def buffer(self, nbytes: int) -> torch.Tensor:
@@ -92,8 +91,8 @@ class GlooChannel(Channel):
             ) from e
 
     def memory(self, nbytes: int) -> torch.Tensor:
-        """As `buffer`: what is received into it stays there."""
-        return self.buffer(nbytes)
+        """As in `Channel`."""
+        return self._kept.lend(nbytes)
 
     def close(self) -> None:
         """Leave the group, without waiting for a broadcast."""
@@ -105,16 +104,6 @@ class GlooChannel(Channel):
         r = self._rendezvous
         p = self._place
         return f"epoch {r.epoch} (sender {p.stream}, rank {p.rank} of {p.size}, {r.address}:{r.port})"
-
-
-def host_memory(nbytes: int) -> torch.Tensor:
-    """New memory, uint8 [nbytes], in large pages if it is large: the kernel takes longer to hand out small ones than a
-    broadcast on one host takes."""
-    if nbytes < _LARGE:
-        return torch.empty(nbytes, dtype=torch.uint8)
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,8 @@
-"""The common plan of both ends of a weight transfer: order of the tensors, buckets, and digest of the bytes."""
+"""The common plan of both ends of a weight transfer: order of the tensors, and buckets."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +10,9 @@ import torch
 
 from r1ray.errors import WeightSyncError
 from r1ray.transport.transfer import Share, TransferSpecs, WeightLayout
+
+ALONE = 4 << 20
+"""Bytes from which a tensor, or what one sender sends of it, is a bucket of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +94,8 @@ def as_specs(weights: TransferSpecs) -> list[TensorSpec]:
 def bucket_plan(specs: Sequence[TensorSpec], limit: int) -> list[Bucket]:
     """Cut `specs` into buckets of at least `limit` bytes (the last may be smaller); the same on every process.
 
-    Example: sizes 3, 4, 5 bytes and limit 6 give [3, 4] and [5]. Every tensor starts at a multiple of its item size
+    Example: sizes 3, 4, 5 bytes and limit 6 give [3, 4] and [5]. Large tensors travel alone, so that they can be sent
+    from where they are. Every tensor starts at a multiple of its item size
     because a bucket holds one dtype only.
     """
     return _buckets((Piece(spec=spec, start=0, count=math.prod(spec.shape)) for spec in specs), limit)
@@ -136,11 +138,12 @@ def _buckets(pieces: Iterable[Piece], limit: int) -> list[Bucket]:
         current, size = [], 0
 
     for piece in pieces:
-        if current and current[0].spec.dtype != piece.spec.dtype:
+        alone = piece.nbytes >= ALONE
+        if current and (alone or current[0].spec.dtype != piece.spec.dtype):
             close()
         current.append(piece)
         size += piece.nbytes
-        if size >= limit:
+        if size >= limit or alone:
             close()
     if current:
         close()
@@ -162,47 +165,3 @@ def pack_into(buffer: torch.Tensor, tensors: Iterable[torch.Tensor]) -> None:
         buffer[offset : offset + flat.numel()].copy_(flat)
         offset += flat.numel()
     assert offset == buffer.numel(), f"{offset} bytes packed into a bucket of {buffer.numel()}"
-
-
-class Digest:
-    """A digest of the bytes of all buckets in order.
-
-    Per bucket two sums modulo 2**64 over its 8-byte words x_i: of x_i, and of i * x_i (the idea of Fletcher's
-    checksum). They run at memory speed on any device; the sums of all buckets are hashed together. This guards against
-    corruption and mix-ups, not against an adversary.
-    """
-
-    _ROW = 4096
-    _PART = 16  # rows, of 32 KiB each
-
-    def __init__(self) -> None:
-        self._sums: list[int] = []
-
-    def update(self, buffer: torch.Tensor) -> None:
-        """Add one bucket, uint8 [nbytes]."""
-        whole = buffer.numel() // (8 * self._ROW) * (8 * self._ROW)
-        words = buffer[:whole].view(torch.int64).view(-1, self._ROW)
-        # sum of i * x_i for i = row * _ROW + column, from the sums of rows and columns: no array of indices is needed.
-        rows, columns = self._sums_of(words)
-        weighted = (rows * self._index(rows)).sum() * self._ROW + (columns * self._index(columns)).sum()
-        self._sums += [buffer.numel(), int(rows.sum()), int(weighted)]
-        self._sums += [zlib.crc32(buffer[whole:].cpu().numpy().tobytes())]  # the rest, less than one row
-
-    def _sums_of(self, words: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sums of rows and of columns. On a CPU part by part, so that the second sum finds its part in the cache."""
-        if words.device.type != "cpu" or len(words) <= self._PART:
-            return words.sum(1), words.sum(0)
-        rows = words.new_empty(len(words))
-        columns = words.new_zeros(self._ROW)
-        for part, sums in zip(words.split(self._PART), rows.split(self._PART), strict=True):
-            torch.sum(part, 1, out=sums)
-            columns += part.sum(0)
-        return rows, columns
-
-    @staticmethod
-    def _index(sums: torch.Tensor) -> torch.Tensor:
-        return torch.arange(sums.numel(), device=sums.device, dtype=torch.int64)
-
-    def hexdigest(self) -> str:
-        """The digest of all buckets so far, 32 hexadecimal digits."""
-        return hashlib.sha256(",".join(map(str, self._sums)).encode()).hexdigest()[:32]

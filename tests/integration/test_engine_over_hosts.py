@@ -44,7 +44,7 @@ class SpreadHost(EngineHost):
         """As EngineHost's; also which receiver of its host each process got its copy from."""
         applied, spanning = super().receive(*arguments)
         leaders = self._engine._engine.collective_rpc(
-            lambda worker: worker.weight_transfer_engine.receiver._member.leader
+            lambda worker: worker.weight_transfer_engine.receiver._group.member.leader
         )
         return applied, spanning, leaders
 

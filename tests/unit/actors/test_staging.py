@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
 from torch.distributed import HashStore, Store, TCPStore
 
+from actors import host_copy
+from actors.shared_file import SharedFile
 from actors.staging import WeightReceiver
 from r1ray.errors import WeightSyncError
 from r1ray.transport.abortable import ABORTED
 from r1ray.transport.channel import Channel, Pending, Place, Rendezvous
 from r1ray.transport.cuda import CudaChannel
-from r1ray.transport.plan import TensorSpec, one_sender, pack_into, transfer_plan
+from r1ray.transport.plan import Bucket, TensorSpec, one_sender, pack_into, transfer_plan
 from r1ray.transport.rendezvous import Member
 from r1ray.transport.store import listen_at, reach, serve
 from r1ray.util.network import LOOPBACK
@@ -158,6 +162,96 @@ def test_receivers_of_a_host_share_one_staged_copy(weights: dict[str, torch.Tens
     assert not equal(found[0], weights)
 
 
+@pytest.fixture
+def files_made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    made: list[Path] = []
+
+    def counted(blocks: Sequence[Bucket], folder: Path) -> SharedFile:
+        file = SharedFile(blocks, folder)
+        made.append(file.path)
+        return file
+
+    monkeypatch.setattr(host_copy, "SharedFile", counted)
+    return made
+
+
+@dataclass
+class Host:
+    """A leader and two followers, which are ranks 2 and 3."""
+
+    store: TCPStore
+    receivers: list[WeightReceiver]
+    transfers: int = 1
+
+    def again(self) -> None:
+        for made in self.receivers:
+            made.begin(PLAN, digest=True)
+        for made in self.receivers:
+            assert ended(made).received() is not None
+        self.transfers += 1
+
+    def wait_until_released(self, *ranks: int) -> None:
+        self.store.wait([f"copy/1/{self.transfers - 1}/released/{rank}" for rank in ranks], timedelta(seconds=20))
+
+
+@pytest.fixture
+def host(weights: dict[str, torch.Tensor], files_made: list[Path], tmp_path: Path) -> Host:
+    store = server()
+    receivers = [begun(member(Wire(weights), others=2, store=store), tmp_path)]
+    receivers += [begun(member(None, rank=rank, store=client(store)), tmp_path) for rank in (2, 3)]
+    for made in receivers:
+        ended(made)
+    return Host(store, receivers)
+
+
+def test_a_staged_copy_that_nobody_reads_is_written_again(
+    host: Host, weights: dict[str, torch.Tensor], files_made: list[Path], tmp_path: Path
+) -> None:
+    for _ in range(3):
+        for made in host.receivers:
+            made.release()
+        host.wait_until_released(2, 3)
+        weights["c"] += 1.0
+        host.again()
+        assert all(equal(made.tensors(), weights) for made in host.receivers)
+    assert len(files_made) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("reader", [0, 2])
+def test_a_staged_copy_is_not_written_while_a_model_reads_it(
+    host: Host, weights: dict[str, torch.Tensor], files_made: list[Path], reader: int
+) -> None:
+    """A model keeps one tensor of each copy until it has loaded the next: two files take turns."""
+    for turn in range(4):
+        before = {name: tensor.clone() for name, tensor in weights.items()}
+        kept = host.receivers[reader].tensors()["c"]
+        for made in host.receivers:
+            made.release()
+        host.wait_until_released(*(rank for rank in (2, 3) if rank != reader + 1))
+        weights["c"] += 1.0
+        host.again()
+        assert torch.equal(kept, before["c"])
+        assert all(equal(made.tensors(), weights) for made in host.receivers)
+        del kept
+        if turn and reader:  # the first copy's last reader is gone
+            released = f"copy/1/{host.transfers - 2}/released/{reader + 1}"
+            host.store.wait([released], timedelta(seconds=20))
+    assert len(files_made) == 2
+
+
+def test_a_group_that_is_left_keeps_no_file_open(host: Host, tmp_path: Path) -> None:
+    def open_files() -> list[str]:
+        paths = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+        return [path for path in paths if path.startswith(str(tmp_path))]
+
+    assert open_files()
+    for made in host.receivers:
+        made.release()
+        made.leave()
+    assert open_files() == []
+
+
 def test_a_follower_ends_with_its_group(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
     store = server()
     follower = begun(member(None, rank=2, store=client(store)), tmp_path)
@@ -199,6 +293,29 @@ def test_a_new_group_ends_the_old_one(weights: dict[str, torch.Tensor], tmp_path
     assert old.closed
     made.leave()
     assert not made.has_group
+
+
+def test_a_group_that_is_left_while_it_forms_does_not_replace_the_next_one(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    old, new, forms = Wire(weights), Wire(weights), threading.Event()
+
+    def slowly(device: torch.device) -> Member:
+        assert forms.wait(20.0)
+        return member(old)
+
+    made = WeightReceiver(torch.device("cpu"), tmp_path)
+    made.enter(slowly)
+    made.begin(PLAN, digest=True)
+    made.enter(lambda device: member(new))
+    forms.set()
+    with pytest.raises(WeightSyncError, match="left while a transfer began"):
+        ended(made).received()
+    assert old.closed
+    assert not new.closed
+    made.begin(PLAN, digest=True)
+    assert ended(made).received() is not None
+    assert equal(made.tensors(), weights)
 
 
 @pytest.fixture
