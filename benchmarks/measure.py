@@ -6,7 +6,7 @@
     session.finish(result, {"learner/bare": measure.ratio(seconds["system"], seconds["bare"])})
 
 A claim is a ratio within one repetition, because the speed of a machine drifts more between minutes than two variants
-differ. Results are written to benchmarks/results/<name>.json with the machine and its load.
+differ. Results are written to benchmarks/results/<name>.json with the machine and what else it did.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from r1ray.util.machine import this_machine
 
 RESULTS = Path(__file__).parent / "results"
-IDLE_LOAD = 0.3
-"""Load average (one minute) above which a machine is busy."""
+IDLE_CORES = 0.3
+"""Cores in use above which a machine is busy, and the seconds over which they are counted. Not the load average, which
+remembers the benchmark before this one for minutes."""
+LOOK_S = 3.0
 WIDEST_SPREAD = 0.1
 """Spread of a ratio above which its median says little."""
 REFUSED = 3
@@ -84,7 +88,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Name, cores and memory of this machine, its load (one minute), and the Python."""
+    """Name, cores and memory of this machine, how many cores are in use, and the Python."""
     cpus = Path("/proc/cpuinfo").read_text(encoding="utf-8") if sys.platform == "linux" else ""
     names = [line.partition(":")[2].strip() for line in cpus.splitlines() if line.startswith("model name")]
     found = this_machine()
@@ -92,9 +96,14 @@ def machine() -> dict[str, Any]:
         "cpu": names[0] if names else platform.processor(),
         "cores": found.cores,
         "memory_gib": round(found.memory_bytes / 2**30, 1),
-        "load": round(os.getloadavg()[0], 2),
+        "cores_in_use": round(busy_cores(), 2),
         "python": platform.python_version(),
     }
+
+
+def busy_cores() -> float:
+    """How many cores all programs used in the mean of the next LOOK_S seconds, those of other containers included."""
+    return float(psutil.cpu_percent(LOOK_S)) / 100 * (os.cpu_count() or 1)
 
 
 def parser(description: str | None, *, repeats: int) -> argparse.ArgumentParser:
@@ -113,9 +122,9 @@ class Session:
         self.repeats: int = arguments.repeats
         self.machine = machine()
         self._name, self._arguments, self._results = name, arguments, results
-        load = self.machine["load"]
-        if load > IDLE_LOAD:
-            self._complain(f"the machine is busy: load {load}, expected at most {IDLE_LOAD}")
+        used = self.machine["cores_in_use"]
+        if used > IDLE_CORES:
+            self._complain(f"the machine is busy: {used} cores in use, expected at most {IDLE_CORES}")
 
     def finish(self, result: Mapping[str, Any], claims: Mapping[str, Summary]) -> None:
         """Store the result if that was requested. `claims` are ratios, whose spread must be small."""

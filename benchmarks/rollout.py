@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--groups", type=int, default=192, help="groups of one measurement")
     arguments = parser.parse_args()
     if not (ROOT / MODEL / "config.json").exists():
-        parser.error(f"{MODEL} is missing; build it with: r1ray tiny")
+        parser.error(f"{MODEL} is missing; build it with: r1ray tiny {MODEL}")
     os.environ.update(CPU_ENVIRONMENT)
     session = measure.start("rollout", arguments)
     config = load_config([str(ROOT / "conf/tiny.yaml")], [f"model.path={ROOT / MODEL}"]).config

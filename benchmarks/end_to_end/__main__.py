@@ -52,6 +52,7 @@ class Workload:
     warm_up: int  # steps whose tokens do not count: engine and allocators warm up
     sequences: int  # at most, in one backward pass of TRL; r1ray packs `learner.micro_batch_tokens`
     model: str = str(EMBEDDED_FOLDER)
+    evaluation: str = ""  # by r1ray before the first step: none, or what a configuration cannot do without
 
 
 WORKLOADS = {
@@ -72,7 +73,8 @@ WORKLOADS = {
     ),
     "real": Workload(
         overlay="conf/models/smollm2-135m.yaml",
-        settings=("run.steps=5", "algorithm.kl_coefficient=0"),
+        settings=("run.steps=4", "algorithm.kl_coefficient=0"),
+        evaluation="{name: heldout, path: writing, split: heldout, limit: 1, rewards: [accuracy, fluency]}",
         warm_up=1,
         sequences=16,
         model="models/smollm2-135m",
@@ -112,7 +114,8 @@ def by_r1ray(workload: Workload, run: Path, settings: Sequence[str]) -> Training
     """Train with this system into the folder `run`."""
     began = time.time()
     command = [sys.executable, "-m", "r1ray", "train", workload.overlay, f"run.dir={run}"]
-    command += ["evaluation.every_steps=0", "checkpoint.every_steps=1000", *workload.settings, *settings]
+    command += [f"data.evaluation=[{workload.evaluation}]", "evaluation.every_steps=0", "checkpoint.every_steps=1000"]
+    command += [*workload.settings, *settings]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, timeout=LIMIT_S)
     config = load_config([str(RunFolder.open(run).config)]).config
     completions = config.learner.groups_per_step * config.rollout.group_size

@@ -14,8 +14,8 @@ def session(tmp_path: Path, *options: str) -> measure.Session:
     return measure.Session("speed", measure.parser("", repeats=5).parse_args(options), results=tmp_path)
 
 
-def load(monkeypatch: pytest.MonkeyPatch, average: float) -> None:
-    monkeypatch.setattr("os.getloadavg", lambda: (average, 0.0, 0.0))
+def in_use(monkeypatch: pytest.MonkeyPatch, cores: float) -> None:
+    monkeypatch.setattr(measure, "busy_cores", lambda: cores)
 
 
 def test_variants_take_turns_and_the_first_round_does_not_count() -> None:
@@ -37,11 +37,11 @@ def test_a_ratio_is_taken_repetition_by_repetition() -> None:
     assert str(found) == "2.000 (1.000 to 3.000)"
 
 
-def test_results_are_stored_with_the_machine_and_its_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load(monkeypatch, 0.1)
+def test_results_are_stored_with_the_machine_and_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_use(monkeypatch, 0.1)
     session(tmp_path, "--write").finish({"tokens": 3}, {"a/b": measure.ratio([1.0, 1.05], [1.0, 1.0])})
     stored = json.loads((tmp_path / "speed.json").read_text())
-    assert (stored["tokens"], stored["machine"]["load"]) == (3, 0.1)
+    assert (stored["tokens"], stored["machine"]["cores_in_use"]) == (3, 0.1)
     assert stored["claims"]["a/b"] == {"median": 1.025, "spread": 0.04878, "values": [1.0, 1.05]}
     session(tmp_path / "unasked").finish({}, {})
     assert not (tmp_path / "unasked").exists()
@@ -50,18 +50,18 @@ def test_results_are_stored_with_the_machine_and_its_load(tmp_path: Path, monkey
 def test_a_busy_machine_is_refused_before_anything_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load(monkeypatch, 1.7)
+    in_use(monkeypatch, 1.7)
     with pytest.raises(SystemExit) as refused:
         session(tmp_path, "--write")
     assert refused.value.code == measure.REFUSED
-    assert "the machine is busy: load 1.7, expected at most 0.3" in capsys.readouterr().out
+    assert "the machine is busy: 1.7 cores in use, expected at most 0.3" in capsys.readouterr().out
     session(tmp_path)  # to look at the table only
     session(tmp_path, "--write", "--even-if-busy").finish({}, {})
-    assert json.loads((tmp_path / "speed.json").read_text())["machine"]["load"] == 1.7
+    assert json.loads((tmp_path / "speed.json").read_text())["machine"]["cores_in_use"] == 1.7
 
 
 def test_a_wide_spread_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load(monkeypatch, 0.0)
+    in_use(monkeypatch, 0.0)
     wide = {"a/b": measure.ratio([1.0, 2.0], [1.0, 1.0])}
     with pytest.raises(SystemExit):
         session(tmp_path, "--write").finish({}, wide)
