@@ -13,6 +13,11 @@ from r1ray.models.folder import is_block_fp8
 PREFILL_TOKENS = 4096
 """Tokens of one engine step on a CPU; vLLM's own default there."""
 
+SHORT, SHORT_BLOCK = 256, 32
+"""Sequences of at most SHORT tokens have a KV cache in blocks of SHORT_BLOCK on a CPU, the smallest that vLLM's
+attention takes there. A group shares whole blocks of its prompt, and vLLM's default is 128; for long sequences that is
+faster (docs/performance-log.md)."""
+
 
 def engine_arguments(config: Config, model_path: str, *, synced: bool = False) -> dict[str, Any]:
     """Keyword arguments of vLLM's EngineArgs for this run.
@@ -53,6 +58,8 @@ def engine_arguments(config: Config, model_path: str, *, synced: bool = False) -
         # If a prompt is cut into chunks, vLLM 0.32 rewinds the seeded generator of its request, which fails on a CPU.
         arguments["enable_chunked_prefill"] = False
         arguments["max_num_batched_tokens"] = max(PREFILL_TOKENS, config.model.max_length)
+        if config.model.max_length <= SHORT:
+            arguments["block_size"] = SHORT_BLOCK
     return arguments | engine.extra
 
 

@@ -6,7 +6,7 @@
     long    a model with random weights, up to 1,024 tokens: many completions are short, a few very long
     real    SmolLM2-135M-Instruct writes to order (conf/models/smollm2-135m.yaml, without its KL penalty)
 
-    tokens/s        completion tokens trained, without the first steps
+    tokens/s        completion tokens trained, without the steps at the start, and at r1ray's end
     start-up        from the command to the end of the first step
     to 80%, 90%     from the end of the first step until the mean accuracy of three steps is that high; no prompt comes
                     twice, so a batch that has not been trained yet is held out
@@ -49,33 +49,34 @@ class Workload:
 
     overlay: str
     settings: tuple[str, ...]
-    warm_up: int  # steps whose tokens do not count: engine and allocators warm up
+    trl_steps: int  # fewer than `run.steps` where they take minutes: they are alike
     sequences: int  # at most, in one backward pass of TRL; r1ray packs `learner.micro_batch_tokens`
     model: str = str(EMBEDDED_FOLDER)
     evaluation: str = ""  # by r1ray before the first step: none, or what a configuration cannot do without
 
 
 WORKLOADS = {
-    "short": Workload(overlay="conf/tiny.yaml", settings=("run.steps=40",), warm_up=2, sequences=128),
+    "short": Workload(overlay="conf/tiny.yaml", settings=("run.steps=40",), trl_steps=40, sequences=128),
     "long": Workload(
         overlay="conf/tiny.yaml",
         settings=(
-            "run.steps=5",
+            "run.steps=8",
             "model.max_length=1088",
             "rollout.max_new_tokens=1024",
             "rollout.engine.kv_cache_gib=0.5",
             "learner.groups_per_step=16",
             "rollout.groups_in_engine=16",
+            "rollout.workers=2",  # the learner has little to do: most groups have no advantage
             "learner.optimizer.lr=1e-6",
         ),
-        warm_up=1,
+        trl_steps=3,
         sequences=128,
     ),
     "real": Workload(
         overlay="conf/models/smollm2-135m.yaml",
-        settings=("run.steps=4", "algorithm.kl_coefficient=0"),
+        settings=("run.steps=5", "algorithm.kl_coefficient=0"),
         evaluation="{name: heldout, path: writing, split: heldout, limit: 1, rewards: [accuracy, fluency]}",
-        warm_up=1,
+        trl_steps=3,
         sequences=16,
         model="models/smollm2-135m",
     ),
@@ -90,12 +91,13 @@ class Training:
     ends: tuple[float, ...]  # of the steps
     tokens: tuple[int, ...]  # of completions
     accuracy: tuple[float, ...]
-    warm_up: int
+    counted: slice  # of `ends`: between the first and the last of them tokens count
 
     @property
     def tokens_s(self) -> float:
-        """Completion tokens trained a second, without the first steps."""
-        return sum(self.tokens[self.warm_up + 1 :]) / (self.ends[-1] - self.ends[self.warm_up])
+        """Completion tokens trained a second."""
+        ends = self.ends[self.counted]
+        return sum(self.tokens[self.counted][1:]) / (ends[-1] - ends[0])
 
     @property
     def start_s(self) -> float:
@@ -125,7 +127,7 @@ def by_r1ray(workload: Workload, run: Path, settings: Sequence[str]) -> Training
         ends=tuple(row["time"] for row in rows),
         tokens=tuple(round(row["length/mean"] * completions) for row in rows),
         accuracy=tuple(row["reward/part/accuracy"] for row in rows),
-        warm_up=workload.warm_up,
+        counted=slice(1, -1),  # at the end no generation for later steps delays that for the last one
     )
 
 
@@ -134,7 +136,7 @@ def by_trl(workload: Workload, run: Path, out: Path) -> Training:
     path = os.pathsep.join([str(TRL), str(ROOT)])
     environment = {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "benchmarks.end_to_end.trl", str(RunFolder.open(run).config)]
-    command += [str(workload.sequences), str(out)]
+    command += [str(workload.sequences), str(workload.trl_steps), str(out)]
     began = time.time()
     subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=LIMIT_S)
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -143,7 +145,7 @@ def by_trl(workload: Workload, run: Path, out: Path) -> Training:
         ends=tuple(line["time"] for line in lines),
         tokens=tuple(line["tokens"] for line in lines),
         accuracy=tuple(line["accuracy"] for line in lines),
-        warm_up=workload.warm_up,
+        counted=slice(0, None),
     )
 
 
@@ -186,7 +188,7 @@ def summary(trainings: Sequence[Training]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure the workloads, print the table, and store it if that was requested."""
+    """Measure the workloads, one after the other."""
     parser = measure.parser(__doc__, repeats=5)
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=["short"])
     arguments = parser.parse_args()
@@ -195,25 +197,25 @@ def main() -> None:
     for model in {WORKLOADS[name].model for name in arguments.workloads}:  # a start would build it, and TRL's would not
         if not (ROOT / model).is_dir():
             raise SystemExit(f"{model} is missing: make run builds the embedded model, make run-smollm SmolLM2")
-    session = measure.start("end_to_end", arguments)
-    result: dict[str, Any] = {}
-    claims: dict[str, measure.Summary] = {}
-    rows = []
+    for name in arguments.workloads:
+        compare(name, measure.start(f"end_to_end_{name}", arguments))
+
+
+def compare(name: str, session: measure.Session) -> None:
+    """Measure one workload, print its table, and store it if that was requested."""
     with tempfile.TemporaryDirectory(prefix="end-to-end-") as folder:
-        for name in arguments.workloads:
-            settings = []
-            if name == "long":
-                random_model(Path(folder) / "model")
-                settings = [f"model.path={folder}/model"]
-            found = measure_workload(name, settings, session.repeats, Path(folder))
-            result[name] = {program: summary(trainings) for program, trainings in found.items()}
-            ours, theirs = ([t.tokens_s for t in found[program]] for program in ("r1ray", "TRL"))
-            claims[f"{name}: tokens/s, r1ray/TRL"] = measure.ratio(ours, theirs)
-            rows += [(name, program, *_row(result[name][program])) for program in found]
-    print(measure.table(("workload", "program", "tokens/s", "start-up s", "to 80% s", "to 90% s"), rows))
-    for claim, value in claims.items():
-        print(f"{claim}: {value}")
-    session.finish(result, claims)
+        settings = []
+        if name == "long":
+            random_model(Path(folder) / "model")
+            settings = [f"model.path={folder}/model"]
+        found = measure_workload(name, settings, session.repeats, Path(folder))
+    result = {program: summary(trainings) for program, trainings in found.items()}
+    rows = [(program, *_row(result[program])) for program in found]
+    print(measure.table(("program", "tokens/s", "start-up s", "to 80% s", "to 90% s"), rows))
+    ours, theirs = ([t.tokens_s for t in found[program]] for program in ("r1ray", "TRL"))
+    claim = measure.ratio(ours, theirs)
+    print(f"{name}: tokens/s, r1ray/TRL: {claim}")
+    session.finish(result, {"tokens/s, r1ray/TRL": claim})
 
 
 def _row(found: dict[str, Any]) -> tuple[object, ...]:

@@ -1,10 +1,10 @@
 """Train with TRL's GRPOTrainer what the configuration of a run of r1ray trains; a process of its own, on all cores.
 
-    PYTHONPATH=.venv/trl python -m benchmarks.end_to_end.trl RUN/config.yaml SEQUENCES OUT.jsonl
+    PYTHONPATH=.venv/trl python -m benchmarks.end_to_end.trl RUN/config.yaml SEQUENCES STEPS OUT.jsonl
 
 Same model, prompts in the same order, rewards by r1ray's own Scorer, group size, sampling, optimiser and clipping.
 One generation serves the steps of `learner.minibatches`, as in r1ray. At most SEQUENCES go through a backward pass
-together. Each generation is a line of OUT:
+together. It trains STEPS steps. Each generation is a line of OUT:
 
     {"time": seconds since the epoch, "tokens": of its completions, "accuracy": share of right completions}
 """
@@ -66,14 +66,14 @@ class Rewards:
         )
 
 
-def arguments(config: Config, sequences: int, folder: str) -> dict[str, Any]:
+def arguments(config: Config, sequences: int, steps: int, folder: str) -> dict[str, Any]:
     """The arguments of TRL's GRPOConfig that mean what the configuration means."""
     learner, rollout = config.learner, config.rollout
     o, step = learner.optimizer, learner.groups_per_step * rollout.group_size
     together = min(sequences, step // learner.minibatches)
     return {
         "output_dir": folder,
-        "max_steps": config.run.steps * learner.minibatches,
+        "max_steps": steps * learner.minibatches,
         "per_device_train_batch_size": together,
         "gradient_accumulation_steps": step // learner.minibatches // together,
         "generation_batch_size": step,
@@ -102,8 +102,8 @@ def arguments(config: Config, sequences: int, folder: str) -> dict[str, Any]:
     }
 
 
-def main(path: str, sequences: int, out: Path) -> None:
-    """Train the whole run."""
+def main(path: str, sequences: int, steps: int, out: Path) -> None:
+    """Train the first `steps` steps of the run."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
@@ -112,7 +112,7 @@ def main(path: str, sequences: int, out: Path) -> None:
     torch.manual_seed(config.run.seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(config.model.path)
     prompts = PromptSource(config.data.train, config.data, load_tokenizer(config.model.path), config.run.seed)
-    tasks = [prompts.task_at(i) for i in range(config.run.steps * config.learner.groups_per_step)]
+    tasks = [prompts.task_at(i) for i in range(steps * config.learner.groups_per_step)]
     texts = [tokenizer.decode(task.token_ids.tolist()) for task in tasks]
     for task, text in zip(tasks, texts, strict=True):
         if tokenizer(text, add_special_tokens=False)["input_ids"] != task.token_ids.tolist():
@@ -121,11 +121,11 @@ def main(path: str, sequences: int, out: Path) -> None:
         model=AutoModelForCausalLM.from_pretrained(config.model.path, dtype=torch.float32),
         processing_class=tokenizer,
         reward_funcs=[Rewards(config, tasks, tokenizer, out)],
-        args=GRPOConfig(**arguments(config, sequences, str(out.parent / "trl"))),
+        args=GRPOConfig(**arguments(config, sequences, steps, str(out.parent / "trl"))),
         train_dataset=Dataset.from_dict({"prompt": texts, "task": list(range(len(texts)))}),
     )
     trainer.train()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))

@@ -78,6 +78,7 @@ def environment_of(kind: Kind, config: Config) -> dict[str, str]:
         return engine_environment(config)
     return {
         "OMP_NUM_THREADS": str(max(1, int(config.learner.num_cpus))),  # also of DeepSpeed's optimiser in host memory
+        "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits for another gives its core to the rollout worker
         "MALLOC_MMAP_THRESHOLD_": str(LEARNER_MMAP_THRESHOLD),
     }
 

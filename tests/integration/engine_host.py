@@ -33,6 +33,23 @@ class EngineHost:
             self._engine.submit(str(i), tokens, sampling, 1)
         return self._drain()
 
+    def computed_for(self, prompt: list[int], completions: int) -> int:
+        """Tokens that the engine computes for so many completions of one token each."""
+        scheduler = self._engine._engine.engine_core.engine_core.scheduler
+        schedule, computed = scheduler.schedule, 0
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal computed
+            made = schedule(*args, **kwargs)
+            computed += made.total_num_scheduled_tokens
+            return made
+
+        scheduler.schedule = counted
+        self._engine.submit("0", prompt, Sampling(temperature=1.0, max_new_tokens=1), completions)
+        self._drain()
+        scheduler.schedule = schedule
+        return computed
+
     def _drain(self) -> list[Any]:
         finished = {}
         while self._engine.unfinished:

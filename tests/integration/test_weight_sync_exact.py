@@ -84,6 +84,13 @@ def test_after_a_sync_in_flight_the_engine_is_the_exported_checkpoint(hosts: Any
     assert worst < 1e-4
 
 
+def test_a_group_computes_its_prompt_once(hosts: Any) -> None:
+    loaded = hosts[1]
+    prompt = list(range(60))[::-1]
+    assert ray.get(loaded.computed_for.remote(prompt, 8), timeout=60) == 60 + 7 * (60 - 32)  # blocks of 32
+    assert ray.get(loaded.computed_for.remote(prompt, 8), timeout=60) == 8 * (60 - 32)
+
+
 def test_a_sender_that_dies_leaves_the_old_policy_serving(hosts: Any, folders: Any, publisher: Any) -> None:
     received, loaded = hosts
     listener = listen("gloo", address="127.0.0.1", epoch=2, world_size=2, timeout_s=2.0)

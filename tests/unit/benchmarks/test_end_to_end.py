@@ -13,12 +13,12 @@ TRAINING = Training(
     ends=(120.0, 121.0, 122.0, 123.0, 125.0, 126.0),
     tokens=(10, 10, 10, 40, 50, 60),
     accuracy=(0.1, 0.7, 0.8, 0.9, 0.95, 0.9),
-    warm_up=2,
+    counted=slice(2, -1),
 )
 
 
-def test_the_first_steps_do_not_count_as_speed() -> None:
-    assert TRAINING.tokens_s == 150 / 4
+def test_the_first_and_the_last_steps_do_not_count_as_speed() -> None:
+    assert TRAINING.tokens_s == 90 / 3
     assert TRAINING.start_s == 20.0
 
 
@@ -28,8 +28,8 @@ def test_accuracy_is_the_mean_of_three_steps(level: float, seconds: float | None
 
 
 def test_trl_generates_and_trains_as_many_completions_in_as_many_steps() -> None:
-    config = load_config(["tiny"], ["run.steps=7", "rollout.group_size=4"]).config
-    given = arguments(config, 1000, "out")
+    config = load_config(["tiny"], ["rollout.group_size=4"]).config
+    given = arguments(config, 1000, 7, "out")
     assert given["generation_batch_size"] == 32 * 4
     assert given["per_device_train_batch_size"] == 64
     assert given["max_steps"] == 7 * 2
@@ -37,7 +37,7 @@ def test_trl_generates_and_trains_as_many_completions_in_as_many_steps() -> None
 
 
 def test_trl_accumulates_gradients_of_what_does_not_fit_into_one_backward_pass() -> None:
-    given = arguments(load_config(["tiny"]).config, 16, "out")
+    given = arguments(load_config(["tiny"]).config, 16, 7, "out")
     assert (given["per_device_train_batch_size"], given["gradient_accumulation_steps"]) == (16, 8)
 
 
@@ -46,5 +46,5 @@ def test_the_workloads_are_configurations(name: str) -> None:
     workload = WORKLOADS[name]
     config = load_config([workload.overlay], [*workload.settings, "evaluation.every_steps=0"]).config
     step = config.learner.groups_per_step * config.rollout.group_size
-    assert config.run.steps > workload.warm_up + 1
+    assert config.run.steps >= max(5, workload.trl_steps)
     assert step // config.learner.minibatches % min(workload.sequences, step // config.learner.minibatches) == 0

@@ -54,6 +54,19 @@ def test_packed_is_each_sequence_alone_whatever_the_head_sizes(
     torch.testing.assert_close(got, wanted)
 
 
+def test_half_precision_rounds_inputs_and_results_alone() -> None:
+    made = [x.detach().bfloat16().requires_grad_() for x in tensors(4, 2, 16, 16)]
+    exact = [x.detach().double().requires_grad_() for x in made]
+    packed, _ = packed_attention(None, *made, None, layout=make_layout(LENGTHS, torch.device("cpu")))
+    expected = plain(*exact, scale=16**-0.5)
+    torch.testing.assert_close(packed, expected.bfloat16(), rtol=2**-7, atol=1e-6)
+    weight = torch.randn_like(packed)
+    got, wanted = (torch.autograd.grad((out * weight).sum(), x) for out, x in ((packed, made), (expected, exact)))
+    for gradient, right in zip(got, wanted, strict=True):
+        assert gradient.dtype == torch.bfloat16
+        assert (gradient - right).abs().max() < 2**-7 * right.abs().max()
+
+
 def test_a_window_that_no_sequence_reaches_is_none_and_a_shorter_one_is_refused() -> None:
     made = tensors(2, 2, 8, 8)
     layout = make_layout(LENGTHS, torch.device("cpu"))
