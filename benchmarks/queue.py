@@ -7,8 +7,9 @@
     actor    with --ray: the queue as a Ray actor, called by many tasks of this process
     ray      with --ray: `ray.util.queue.Queue`, called in the same way; it keeps nothing on the disk
 
-Each by number of clients; then `ledger` by the number of scored groups that are in it before. A put's wait is that of
-its caller.
+Each by number of clients, which put one group after the other as fast as they can; then `ledger` at a fixed pace, and
+by the number of scored groups that are in it before. A put's wait is that of its caller; at a pace it begins when the
+put is due.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ from r1ray.types import Score, ScoredGroup
 
 CLIENTS = (1, 8, 64)
 DEPTHS = (10, 1_000, 10_000, 100_000)
+PACE = 2_000
+"""Puts a second at a fixed pace."""
 PUTS = 512
 """Groups of one measurement."""
 COMPLETIONS, TOKENS = 8, 30
@@ -90,10 +93,28 @@ async def put_by_clients(put: Callable[[bytes], Any], payloads: list[bytes], cli
 
     began = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(clients)))
-    seconds = time.perf_counter() - began
+    return measured(waits, time.perf_counter() - began)
+
+
+async def put_at_pace(put: Callable[[bytes], Any], payloads: list[bytes]) -> Measured:
+    """PACE puts a second, whether those before are stored or not."""
+    waits, began = [], time.perf_counter()
+
+    async def one(number: int, payload: bytes) -> None:
+        due = began + number / PACE
+        await asyncio.sleep(due - time.perf_counter())
+        await put(payload)
+        waits.append(time.perf_counter() - due)
+
+    await asyncio.gather(*(one(number, payload) for number, payload in enumerate(payloads)))
+    return measured(waits, time.perf_counter() - began)
+
+
+def measured(waits: list[float], seconds: float) -> Measured:
+    """Of puts that took `seconds` together."""
     waits.sort()
     half, most = (waits[int(len(waits) * share)] * 1e3 for share in (0.5, 0.99))
-    return Measured(per_s=len(payloads) / seconds, p50_ms=half, p99_ms=most)
+    return Measured(per_s=len(waits) / seconds, p50_ms=half, p99_ms=most)
 
 
 async def leased(owner: QueueOwner) -> list[bytes]:
@@ -101,12 +122,16 @@ async def leased(owner: QueueOwner) -> list[bytes]:
     return [group(lease.group_id) for lease in await owner.lease("w", 0, PUTS, [], 0.0)]
 
 
-def ledger(owner: QueueOwner, clients: int) -> Measured:
-    """Puts into the queue's own process."""
+def ledger(owner: QueueOwner, clients: int | None) -> Measured:
+    """Puts into the queue's own process, by so many clients or at the pace."""
 
     async def run() -> Measured:
         payloads = await leased(owner)
-        return await put_by_clients(lambda payload: owner.put([payload], True), payloads, clients)
+
+        def put(payload: bytes) -> Any:
+            return owner.put([payload], True)
+
+        return await (put_at_pace(put, payloads) if clients is None else put_by_clients(put, payloads, clients))
 
     return asyncio.run(run())
 
@@ -131,6 +156,7 @@ def by_clients(repeats: int) -> dict[str, list[Measured]]:
         for repeat in range(repeats):
             variants: dict[str, Callable[[], Measured]] = {
                 **{f"ledger, {n} clients": partial(ledger, owner, n) for n in CLIENTS},
+                f"ledger, {PACE:,} a second": partial(ledger, owner, None),
                 "sqlite, 1 client": lambda: bare_sqlite(db, bare),
             }
             for name in list(variants)[:: 1 if repeat % 2 else -1]:

@@ -1,29 +1,23 @@
 """Throughput of verifiers, and the delay that hostile samples cause to others.
 
-    python -m benchmarks.verifiers [--write]        (make bench-verifiers)
+    python -m benchmarks.verifiers [--repeats 3] [--write]        (make bench-verifiers)
 
-Prints plain answers, symbolic comparisons, short sandboxed programs and function tests per second,
-and the delay that hostile answers cause to easy ones. `--write` stores them in
-benchmarks/results/verifiers.json.
+Plain answers, symbolic comparisons, short sandboxed programs and function tests per second, and the delay that hostile
+answers cause to easy ones. Medians of the repetitions; the worst delays are those of all.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from benchmarks import measure
 from r1ray.config.schema import RewardConfig, RewardWorkerConfig
 from r1ray.rewards.base import Sample
 from r1ray.rewards.scorer import Scorer
 
-RESULT = Path(__file__).parent / "results" / "verifiers.json"
 HOSTILE = ["9^{9^{9^9}}", "(10^7)!", "(x+y+z+w)^{400}", "9^{9^{9^8}}", "(10^8)!", "(x+y+z+w)^{500}"]
 _FRESH = itertools.count()
 
@@ -102,15 +96,12 @@ def delays() -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Measure, print, and with --write store the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
-    arguments = parser.parse_args()
+def one_round() -> dict[str, float]:
+    """Everything once, with processes of its own."""
     maths, code = scorer("math"), scorer("code")
     rate(maths, [symbolic(i) for i in range(50)])
     rate(code, [program(i) for i in range(8)])
-    result = {
+    rates = {
         "plain_per_s": rate(maths, [plain(i) for i in range(20_000)]),
         "symbolic_per_s": rate(maths, [symbolic(i) for i in range(400)]),
         "programs_per_s": rate(code, [program(i) for i in range(200)]),
@@ -118,17 +109,19 @@ def main() -> None:
     }
     maths.close()
     code.close()
-    result = {key: round(value, 1) for key, value in {**result, **delays()}.items()}
-    machine = {
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-    }
-    text = json.dumps({"machine": machine, **result}, indent=1)
-    print(text)
-    if arguments.write:
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(text + "\n", encoding="utf-8")
+    return {**rates, **delays()}
+
+
+def main() -> None:
+    """Measure, print, and store the result with --write."""
+    session = measure.start("verifiers", measure.parser(__doc__, repeats=1).parse_args())
+    rounds = [one_round() for _ in range(session.repeats)]
+    result = {}
+    for key in rounds[0]:
+        values = [found[key] for found in rounds]
+        result[key] = round(max(values) if "worst" in key else statistics.median(values), 1)
+    print(measure.table(("figure", "value"), list(result.items())))
+    session.finish({"repeats": session.repeats, **result}, {})
 
 
 if __name__ == "__main__":

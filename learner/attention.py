@@ -226,7 +226,8 @@ class GatheredAttention(torch.autograd.Function):
     @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, d_out_NHD: Tensor) -> Any:
         """Rows of a block that no packed row is taken from have no gradient, so their output does not matter."""
-        stored, lse = ctx.saved_tensors[:4], ctx.saved_tensors[4:]
+        saved = ctx.saved_tensors  # once: recomputed activations can be taken a single time
+        stored, lse = saved[:4], saved[4:]
         query_NHD, key_NKD, value_NKD, out_NHD, d_out_NHD = (_exact(x) for x in (*stored, d_out_NHD))
         d_query, d_key, d_value = (torch.zeros_like(x) for x in (query_NHD, key_NKD, value_NKD))
         total = sum(index_BL.numel() for index_BL in ctx.layout.blocks)

@@ -44,13 +44,20 @@ ON_GPU = ["model.dtype=bfloat16", "rollout.engine.enforce_eager=false", "rollout
 ON_GPU += ["learner.zero_stage=1", "model.attention=auto"]
 
 
-@pytest.mark.parametrize(("gpus", "share", "transport"), [(1, 0.5, "ipc"), (2, 1, "nccl")])
+DIFFERENCES = ("sync.encoding=delta", "sync.senders=all")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "transport", "extra"),
+    [(1, 0.5, "ipc", ()), (2, 1, "nccl", ()), (1, 0.5, "gloo", DIFFERENCES)],
+)
 def test_learner_and_rollouts_share_one_gpu_or_have_their_own(
-    model: Path, tmp_path: Path, gpus: int, share: float, transport: str
+    model: Path, tmp_path: Path, gpus: int, share: float, transport: str, extra: tuple[str, ...]
 ) -> None:
-    """Proves a whole run: bf16 on both sides, and weights through one GPU's memory (ipc) or over NCCL."""
+    """Proves a whole run: bf16 on both sides, and weights through one GPU's memory (ipc), over NCCL, or as differences
+    through host memory (gloo)."""
     need(gpus)
-    placed = [f"rollout.num_gpus={share}", f"learner.num_gpus={share}", f"sync.transport={transport}"]
+    placed = [f"rollout.num_gpus={share}", f"learner.num_gpus={share}", f"sync.transport={transport}", *extra]
     done = train(tmp_path / "run", model, *ON_GPU, *placed)
     assert done.returncode == 0, done.stdout + done.stderr
     check_run(tmp_path / "run")

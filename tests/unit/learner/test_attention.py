@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from learner.attention import IMPLEMENTATION, make_layout, make_shared_layout, packed_attention, why_not_shared
 from r1ray.errors import ConfigError
@@ -65,6 +66,16 @@ def test_half_precision_rounds_inputs_and_results_alone() -> None:
     for gradient, right in zip(got, wanted, strict=True):
         assert gradient.dtype == torch.bfloat16
         assert (gradient - right).abs().max() < 2**-7 * right.abs().max()
+
+
+def test_recomputed_attention_has_the_same_gradient() -> None:
+    made, layout = tensors(4, 2, 16, 16), make_layout(LENGTHS, torch.device("cpu"))
+
+    def attend(*inputs: Tensor) -> Tensor:
+        return packed_attention(None, *inputs, None, layout=layout)[0].square().sum()
+
+    recomputed: Tensor = checkpoint(attend, *made, use_reentrant=False)
+    torch.testing.assert_close(torch.autograd.grad(recomputed, made), torch.autograd.grad(attend(*made), made))
 
 
 def test_a_window_that_no_sequence_reaches_is_none_and_a_shorter_one_is_refused() -> None:
