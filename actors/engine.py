@@ -43,7 +43,7 @@ class GenerationEngine(Protocol):
 
     @property
     def unfinished(self) -> int:
-        """Number of requests in the engine."""
+        """Number of completions in the engine that have not ended."""
         ...
 
     def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
@@ -180,7 +180,7 @@ class VllmEngine:
 
     @property
     def unfinished(self) -> int:
-        """Number of requests in the engine, with those whose end `step` has not returned yet."""
+        """See `GenerationEngine.unfinished`; a request whose end `step` has not returned yet counts as one."""
         return int(self._engine.get_num_unfinished_requests()) + len([o for o in self._drained if o.finished])
 
     # -- weights ------------------------------------------------------------------------------------------------

@@ -1,13 +1,13 @@
-"""Requests of a rollout worker's engine, and the interfaces through which the worker reaches the rest of the system."""
+"""What a rollout worker has its engine do, and the interfaces through which it reaches the rest of the system."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from r1ray.config.lengths import completion_limit
 from r1ray.config.schema import Config
@@ -101,3 +101,12 @@ def evaluation_works(
         result: Future[RolloutGroup] = Future()
         works.append((Work(prompt, replace(sampling, seed=seed), now, 0.0, f"eval-{now:.6f}-{i}", n, result), result))
     return works
+
+
+def run_all(commands: Sequence[tuple[Callable[[], Any], Future[Any]]]) -> None:
+    """Run commands and give their results, or their errors, to those who wait for them."""
+    for command, result in commands:
+        try:
+            result.set_result(command())
+        except Exception as e:  # for the caller, which waits for it
+            result.set_exception(e)

@@ -16,12 +16,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from itertools import chain
 from typing import Any, TypeVar
 
 from actors.engine import GenerationEngine
 from actors.inflight import Group, InflightWeights
-from actors.requests import Prompts, Services, Work, evaluation_works, training_work
+from actors.requests import Prompts, Services, Work, evaluation_works, run_all, training_work
 from actors.reward_calls import for_one_call, senders
+from actors.room import Room
 from r1ray.codec import pack_rollout
 from r1ray.config.schema import Config
 from r1ray.errors import DataError, DeadlineExceeded, ProcessDied
@@ -68,6 +70,7 @@ class RolloutWorker:
         self._version = UNSYNCED
         self._held: set[str] = set()  # groups from lease until their `deliver` has returned
         self._leased = 0  # of them, those that no sender has been given
+        self._room = Room(config)
         self._draining = self._stopping = False
         self._failure: BaseException | None = None
         self._step_began: float | None = None  # None: the engine is not in a step
@@ -115,8 +118,7 @@ class RolloutWorker:
         began = self._step_began
         gauges: dict[str, float] = {"version": self._version, "leased": self._leased, "warm": float(self._warm)}
         gauges["undelivered"] = len(self._held) - self._leased
-        gauges["short_of_memory"] = float(self._short_of_memory)
-        gauges["rss_bytes"] = float(resident_bytes())
+        gauges |= {"short_of_memory": float(self._short_of_memory), "rss_bytes": float(resident_bytes())}
         gauges["stuck_s"] = 0.0 if began is None else time.monotonic() - began
         return {**self._counts, **gauges}
 
@@ -148,7 +150,7 @@ class RolloutWorker:
         except BaseException as e:
             with self._changed:
                 self._failure = self._failure or e
-                works = [*self._working.values(), *(work for batch in self._inbox for work in batch)]
+                works = [*self._working.values(), *chain(*self._inbox)]
                 waiting = [f for _, f in self._commands] + [w.result for w in works if w.result]
                 self._weights.fail(e)
                 self._changed.notify_all()
@@ -157,20 +159,17 @@ class RolloutWorker:
                     future.set_exception(self._gone(e))
             self.stop()
 
+    def _free(self) -> int:  # groups to lease now
+        ready = not self._draining and self._version != UNSYNCED
+        return self._room.groups(self._leased) if ready else 0
+
     def _lease_loop(self) -> None:
-        room = self._config.rollout.groups_in_engine
-        exact = self._config.run.deterministic  # so that a repeated run has the same engine steps
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: (
-                        self._stopping
-                        or (not self._draining and self._version != UNSYNCED and self._leased < (1 if exact else room))
-                    )
-                )
+                self._changed.wait_for(lambda: self._stopping or self._free() > 0)
                 if self._stopping:
                     return
-                want, version, held = room - self._leased, self._version, sorted(self._held)
+                want, version, held = self._free(), self._version, sorted(self._held)
                 # The groups in the engine are finished and delivered, which frees memory or at least takes no more.
                 self._short_of_memory = self._memory() > self._config.recovery.max_memory_fraction
                 if self._short_of_memory:
@@ -182,6 +181,7 @@ class RolloutWorker:
                 self._leased += len(works)
                 self._held.update(work.group_id for work in works)
                 if works:
+                    self._room.take(works)
                     self._inbox.append(works)
                 self._changed.notify_all()
 
@@ -206,36 +206,28 @@ class RolloutWorker:
                 commands, works = list(self._commands), self._admit()
                 self._commands.clear()
             began = time.monotonic()
-            self._run(commands)
+            run_all(commands)
             self._submit(works)
             if self._engine.unfinished:
                 self._step_began = time.monotonic()
                 finished = self._engine.step()
                 self._step_began, self._warm = None, True
                 self._finish(finished)
+                self._count_room()
             self._weights.try_apply()
             self._counts["idle_s"] += began - waited
             self._counts["busy_s"] += time.monotonic() - began
             self._counts["steps"] += 1
-
-    def _run(self, commands: list[tuple[Callable[[], Any], Future[Any]]]) -> None:
-        for command, result in commands:
-            try:
-                result.set_result(command())
-            except Exception as e:  # for the caller, which waits for it
-                result.set_exception(e)
 
     def _admit(self) -> list[Work]:
         """Requests for the engine now: all, or in a deterministic run the next batch once the engine is empty.
 
         The last bits of a logit depend on which sequences share an engine step.
         """
-        if not self._config.run.deterministic:
-            batches = list(self._inbox)
-            self._inbox.clear()
-        else:
-            batches = [self._inbox.popleft()] if self._inbox and not self._engine.unfinished else []
-        return [work for batch in batches for work in batch]
+        exact, works = self._config.run.deterministic, list[Work]()
+        while self._inbox and not (exact and (works or self._engine.unfinished)):
+            works += self._inbox.popleft()
+        return works
 
     def _submit(self, works: list[Work]) -> None:
         self._working.update({work.group_id: work for work in works})
@@ -249,12 +241,19 @@ class RolloutWorker:
             group = work.finished(completions, self._id)
             self._counts["tokens"] += sum(len(c.token_ids) for c in completions)
             self._counts["groups"] += 1
-            if work.result is not None:
+            if work.result:
                 work.result.set_result(group)
                 continue
             with self._changed:
                 self._leased -= 1
                 self._outbox.append(group)
+                self._changed.notify_all()
+
+    def _count_room(self) -> None:
+        with self._changed:
+            had_room = self._free() > 0
+            self._room.count(chain(*self._inbox), self._working.values(), self._engine.unfinished)
+            if not had_room and self._free() > 0:
                 self._changed.notify_all()
 
     def _serving(self, version: int) -> None:

@@ -73,8 +73,8 @@ class TimedEngine:
 
     @property
     def unfinished(self) -> int:
-        """Requests without an answer."""
-        return len(self._due)
+        """See `GenerationEngine.unfinished`."""
+        return len(self._due) * COMPLETIONS
 
     def enter_group(self, rendezvous: Rendezvous, rank: int, host: str | None) -> None:
         """There is none."""

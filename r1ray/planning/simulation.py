@@ -98,12 +98,14 @@ class _Simulation:
 
     def _lease(self, engine: Engine) -> bool:
         """Give an engine one group, within its room and the bound of staleness; whether there was one."""
-        if not engine.alive or len(engine.groups) >= self.config.rollout.groups_in_engine:
+        rollout = self.config.rollout
+        taken = engine.running + len(engine.waiting) + rollout.group_size
+        if not engine.alive or taken > rollout.groups_in_engine * rollout.group_size:
             return False
         if self.again:
             group = self.again.popleft()
         elif self.admitted < (self.bound + self.version + 1) * self.size:
-            group = Group(lengths=[self._length() for _ in range(self.config.rollout.group_size)])
+            group = Group(lengths=[self._length() for _ in range(rollout.group_size)])
         else:
             return False
         self.admitted += 1

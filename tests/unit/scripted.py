@@ -66,7 +66,7 @@ class ScriptedEngine:
 
     @property
     def unfinished(self) -> int:
-        return len(self._running)
+        return sum(n for _, n in self._running.values())
 
     def enter_group(self, rendezvous: Any, rank: int, host: str | None) -> None:
         self.groups.append((rendezvous, rank, host))

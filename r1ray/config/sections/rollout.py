@@ -76,7 +76,9 @@ class RolloutConfig:
     length_schedule: Annotated[
         list[LengthConfig], Doc("other limits from later steps on, in the order of the steps")
     ] = field(default_factory=list)
-    groups_in_engine: Annotated[int, Range(ge=1), Doc("groups that one worker keeps in its engine at once")] = 32
+    groups_in_engine: Annotated[
+        int, Range(ge=1), Doc("groups whose completions one worker keeps in its engine at once")
+    ] = 32
     spot_notice: Annotated[
         Literal["none", "aws"],
         Doc("aws: watch for EC2's notice that it takes the spot instance back, and drain its workers in time"),

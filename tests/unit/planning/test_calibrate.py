@@ -44,7 +44,7 @@ def config(*overrides: str) -> Config:
 def run_of(settings: Config) -> Measured:
     """The figures that a run with the rates `TRUE` would have, on two cores."""
     rates = Rates(config=settings, shape=SMALL, efficiency=TRUE)
-    found = simulate(rates, Scenario(mean_tokens=30.0, lengths=LENGTHS, prompt_tokens=20.0, cores=2))
+    found = simulate(rates, Scenario(steps=120, mean_tokens=30.0, lengths=LENGTHS, prompt_tokens=20.0, cores=2))
     context, rows, elapsed = 20.0 + 30.0 / 2, [], 0.0
     for i in range(8):
         packed = 8000.0 + 200 * (i % 3)
