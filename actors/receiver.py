@@ -15,6 +15,7 @@ staged tensors are discarded and nothing has changed.
 from __future__ import annotations
 
 import functools
+import time
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -38,8 +39,11 @@ from r1ray.transport.channel import Rendezvous
 from r1ray.transport.plan import transfer_plan
 from r1ray.transport.rendezvous import join
 from r1ray.transport.transfer import WeightLayout
+from r1ray.util.machine import return_free_memory
 
 ENGINE_NAME = "r1ray"
+RETURN_S = 30.0
+"""Seconds between two returns of free memory."""
 
 
 @dataclass
@@ -67,6 +71,7 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     init_info_cls = InitInfo
     update_info_cls = UpdateInfo
+    _return_at = 0.0
 
     @functools.cached_property
     def receiver(self) -> WeightReceiver:
@@ -115,8 +120,11 @@ class StagedReceiver(WeightTransferEngine[InitInfo, UpdateInfo]):
         return differing_weights(self.model, self.receiver.tensors())
 
     def release(self) -> None:
-        """Free the received tensors."""
+        """Free the received tensors; every `RETURN_S` also the holes that steps of changing sizes leave in the heap."""
         self.receiver.release()
+        if time.monotonic() >= self._return_at:
+            return_free_memory()
+            self._return_at = time.monotonic() + RETURN_S
 
     def shutdown(self) -> None:
         """Leave the group."""
