@@ -42,7 +42,7 @@ from r1ray.transport.transfer import WeightLayout
 from r1ray.util.machine import return_free_memory
 
 ENGINE_NAME = "r1ray"
-RETURN_S = 30.0
+RETURN_S = 10.0
 """Seconds between two returns of free memory."""
 
 
